@@ -1,0 +1,260 @@
+"""`separator evaluate MODEL --data ROOT`: score a model on songs with known stems.
+
+Three estimates of each track are scored: `ours` (the model's), `mixture` (the mixture itself:
+doing nothing) and `ideal_mask` (the ratio mask that knows the answer), for two stems,
+`accompaniment` and `vocals`. Waves are compared at the model's rate and the mixture is the sum of
+the stems. `separator.inference.report` describes the report.
+"""
+
+import functools
+import logging
+import multiprocessing
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from separator.api import Separator
+from separator.config import parse
+from separator.data.tracks import Track, find_tracks, load_stems
+from separator.errors import SeparatorError
+from separator.inference import report as reports
+from separator.inference.report import STEMS
+from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
+
+MOST_JOBS = 8  # each process holds a model and a song
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a model on songs with known stems.
+
+    Attributes:
+        model: the model file.
+        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song.
+        split: which tracks of it: train, valid or test.
+        jobs: processes that score tracks side by side; 0 uses one for each core, at most 8 (on a
+            GPU one).
+        full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
+        json: file for the report.
+        device: cpu, cuda, mps, or auto for the best there is.
+    """
+
+    model: list[str]
+    data: str
+    split: str = "valid"
+    jobs: int = 0
+    full: bool = False
+    json: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if len(self.model) != 1:
+            raise SeparatorError(f"evaluate takes one model, not {len(self.model)}: {self.model}")
+        if self.split not in ("train", "valid", "test"):
+            raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
+        if self.jobs < 0:
+            raise SeparatorError(f"jobs: {self.jobs} is below 0; 0 means one for each core")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; the exit status is 1 when a track could not be scored."""
+    config = parse(EvaluateConfig, argv, "evaluate", positional="model")
+    if config.full:
+        _museval()  # fail before the work rather than after it
+    path = config.model[0]
+    tracks = tracks_of(config.data, config.split)
+    separator = Separator.load(path, device=config.device)
+    jobs = min(config.jobs or _default_jobs(separator), len(tracks))
+    if jobs == 1:
+        report = evaluate(separator, tracks, full=config.full)
+    else:
+        score = functools.partial(_score_in_process, path, config.device, config.full)
+        report = reports.build(
+            separator.description, separator.rate, _in_processes(score, tracks, jobs)
+        )
+    report["model"]["path"] = path
+    report |= {"data": config.data, "split": config.split}
+    sys.stdout.write(f"{path} on {config.data} ({config.split}) at {separator.rate} Hz\n")
+    sys.stdout.write(reports.table(report))
+    if config.json:
+        reports.write(report, config.json)
+    return 1 if report["failures"] else 0
+
+
+def evaluate(separator: Separator, tracks: Sequence[Track], full: bool = False) -> dict:
+    """Score tracks in this process and return the report of `separator.inference.report`.
+
+    Numbers are plain floats: NaN where the file has null, and inf. A track that cannot be scored
+    becomes one of the report's failures.
+    """
+    bar = tqdm(tracks, desc="evaluate", unit="track", disable=None)
+    return reports.build(
+        separator.description, separator.rate, [_attempt(separator, track, full) for track in bar]
+    )
+
+
+def tracks_of(root: str | Path, split: str) -> list[Track]:
+    """Tracks of one split that have both stems (a library's and a pool's halves do not).
+
+    Raises:
+        SeparatorError: there are none; names the splits that there are.
+    """
+    tracks = [t for t in find_tracks(root) if "vocals" in t.names and len(t.names) > 1]
+    chosen = [track for track in tracks if track.split == split]
+    if not chosen:
+        counts = Counter(track.split for track in tracks)
+        there = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        fix = f"choose with --split what it has: {there}" if there else "it has none in any split"
+        raise SeparatorError(
+            f"{root}: no songs with vocals and accompaniment in the split {split!r}; {fix}"
+        )
+    return chosen
+
+
+def score_track(separator: Separator, track: Track, full: bool = False) -> dict:
+    """Score one track: an entry of the report's `tracks`.
+
+    Raises:
+        SeparatorError: the stems cannot be read, or they or the estimates are not finite.
+    """
+    rate = separator.rate
+    stems = load_stems(track, rate)
+    reference = torch.stack([stems[name] for name in STEMS])
+    if not reference.isfinite().all():
+        raise SeparatorError(f"{track.name}: its stems hold NaN or infinite samples; replace them")
+    scores = {
+        name: _scores(reference, estimate, rate, full and name == "ours")
+        for name, estimate in _estimates(separator, reference)
+    }
+    return {
+        "name": track.name,
+        "split": track.split,
+        "seconds": reference.shape[-1] / rate,
+        "silent": [n for n, stem in zip(STEMS, reference, strict=True) if not stem.any()],
+        "scores": scores,
+    }
+
+
+def _estimates(separator: Separator, reference: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield each estimate (s c t), one at a time because songs are large."""
+    mixture = reference.sum(dim=0)
+    ours = separator.separate_wave(mixture, separator.rate)
+    ours = torch.stack([ours["instrumental"], ours["vocals"]]).cpu()
+    if not ours.isfinite().all():
+        raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
+    yield "ours", ours
+    yield "mixture", mixture.expand_as(reference)
+    yield "ideal_mask", torch.stack([ideal_mask(s, mixture, separator.stft) for s in reference])
+
+
+def _scores(reference: Tensor, estimate: Tensor, rate: int, full: bool) -> dict:
+    """Score both stems (s c t), under their names."""
+    frames = frame_sdr(reference, estimate, rate)
+    columns = {"sdr_frames": median_sdr(frames), "sdr_global": global_sdr(reference, estimate)}
+    if full:
+        columns |= _interference(reference, estimate, rate, scorable=not frames.isnan().all())
+    count = int((~frames.isnan()).any(dim=0).sum())
+    return {
+        stem: {"frames": count, **{name: float(column[s]) for name, column in columns.items()}}
+        for s, stem in enumerate(STEMS)
+    }
+
+
+def _interference(
+    reference: Tensor, estimate: Tensor, rate: int, scorable: bool
+) -> dict[str, Tensor]:
+    """ISR, SIR and SAR by museval: medians over frames for each stem (s)."""
+    if not scorable:  # museval raises on signals that are silent throughout
+        return dict.fromkeys(("isr", "sir", "sar"), torch.full((len(STEMS),), torch.nan))
+    waves = (wave.transpose(1, 2).double().numpy() for wave in (reference, estimate))
+    _, *ratios = _museval()(*waves, win=rate, hop=rate)
+    names = ("isr", "sir", "sar")
+    return {n: median_sdr(torch.as_tensor(r)) for n, r in zip(names, ratios, strict=True)}
+
+
+def _museval() -> Callable:
+    try:
+        from museval import evaluate as museval_evaluate
+    except (ImportError, RuntimeError) as error:  # RuntimeError: stempeg found no ffmpeg
+        fix = "install museval and ffmpeg, or leave --full out"
+        raise SeparatorError(f"--full needs museval, which does not import: {fix}") from error
+    return museval_evaluate
+
+
+def _attempt(separator: Separator, track: Track, full: bool) -> dict:
+    """Score a track, or return why it cannot be scored: the other tracks are still wanted."""
+    try:
+        return score_track(separator, track, full)
+    except SeparatorError as error:
+        return {"name": track.name, "error": str(error)}
+    except Exception as error:
+        logging.getLogger(__name__).debug("%s", track.name, exc_info=True)
+        reason = " ".join(str(error).split())
+        return {"name": track.name, "error": f"{type(error).__name__}: {reason}"}
+
+
+def _default_jobs(separator: Separator) -> int:
+    """One process for each core; on a GPU one, since the model's work is not shared by cores."""
+    on_cpu = separator.device.type == "cpu"
+    return min(torch.get_num_threads(), MOST_JOBS) if on_cpu else 1
+
+
+def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int) -> list[dict]:
+    """Score tracks in parallel; `score` must be importable in a fresh process.
+
+    When a process dies, the tracks that died with it are tried again one at a time, so that only
+    the one which kills its process is lost.
+    """
+    with tqdm(total=len(tracks), desc="evaluate", unit="track", disable=None) as bar:
+        results = _pool(score, tracks, jobs, bar)
+        for i, track in enumerate(tracks):
+            if results[i] is None:
+                (results[i],) = _pool(score, [track], 1, bar)
+    died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
+    return [
+        result or {"name": track.name, "error": died}
+        for track, result in zip(tracks, results, strict=True)
+    ]
+
+
+def _pool(
+    score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int, bar: tqdm
+) -> list[dict | None]:
+    """Run fresh processes; None for a track whose process died."""
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=(threads,))
+    results: dict[int, dict | None] = dict.fromkeys(range(len(tracks)))
+    try:
+        futures = {pool.submit(score, track): i for i, track in enumerate(tracks)}
+        for future in as_completed(futures):
+            if not isinstance(future.exception(), BrokenProcessPool):
+                results[futures[future]] = future.result()
+                bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return list(results.values())
+
+
+def _start_process(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    torch.set_num_threads(threads)
+
+
+@functools.cache
+def _loaded(path: str, device: str) -> Separator:
+    """Return the model, loaded once in each process."""
+    return Separator.load(path, device=device)
+
+
+def _score_in_process(path: str, device: str, full: bool, track: Track) -> dict:
+    return _attempt(_loaded(path, device), track, full)

@@ -1,0 +1,175 @@
+"""The report of `separator evaluate`: summary over tracks, table for people, JSON for programs.
+
+The report, which `--json FILE` writes, is
+
+    schema       1
+    definitions  {name of a score or an estimate: what it is}
+    model        {"path": str or null, "description": what the model's file says of itself}
+    data, split  where the tracks are from; null when `evaluate` was called from a program
+    rate         samples per second at which waves were compared
+    n_tracks     tracks that were scored
+    tracks       [{"name", "split", "seconds",
+                   "silent": [stems whose reference is silent throughout],
+                   "scores": {estimate: {stem: {"frames", "sdr_frames", "sdr_global"}}}}]
+    summary      {estimate: {stem: {"n_tracks", "sdr_frames_median", "sdr_global_median",
+                                    "sdr_global_mean"}}}
+    failures     [{"name", "error"}], tracks that could not be scored
+
+An estimate is `ours`, `mixture` or `ideal_mask`, a stem `accompaniment` or `vocals`. "frames"
+counts the 1 s frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also
+hold "isr", "sir" and "sar", and its summary "isr_median", "sir_median" and "sar_median".
+
+All scores are dB. In the file a score that does not exist (its reference is silent) is null, and
+that of an exact estimate is the string "inf". Tracks with a silent reference are listed, but the
+summary leaves them out: BSSEval does not score them, and their other stem equals the mixture.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from separator.atomic import replacing
+from separator.errors import SeparatorError
+from separator.metrics import median_sdr
+
+SCHEMA = 1
+STEMS = ("accompaniment", "vocals")
+ESTIMATES = ("ours", "mixture", "ideal_mask")
+DEFINITIONS = {
+    "sdr_frames": "BSSEval v4 SDR as museval computes it: median over 1 s frames without overlap;"
+    " frames in which a reference or an estimate is silent do not count",
+    "sdr_global": "10 log10(sum reference^2 / sum (reference - estimate)^2),"
+    " one ratio over all channels and samples of a track",
+    "isr": "ISR by museval (BSSEval v4), median over 1 s frames",
+    "sir": "SIR by museval (BSSEval v4), median over 1 s frames",
+    "sar": "SAR by museval (BSSEval v4), median over 1 s frames",
+    "ours": "the model's estimate",
+    "mixture": "the mixture itself as the estimate of either stem",
+    "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT",
+    "_median": "median over tracks that have the score",
+    "_mean": "mean over tracks that have the score",
+}
+LEGEND = (
+    "SDR in dB. frames: BSSEval v4, median over 1 s frames (as museval); "
+    "global: one ratio for the whole track.\n"
+)
+NAME = 36  # columns for a track's name
+
+
+def build(description: dict, rate: int, results: list[dict]) -> dict:
+    """Put together the report of the model so described from tracks' scores and failures."""
+    tracks = [result for result in results if "error" not in result]
+    return {
+        "schema": SCHEMA,
+        "definitions": DEFINITIONS,
+        "model": {"path": None, "description": description},
+        "data": None,
+        "split": None,
+        "rate": rate,
+        "n_tracks": len(tracks),
+        "tracks": tracks,
+        "summary": _summary([track["scores"] for track in tracks if not track["silent"]]),
+        "failures": [result for result in results if "error" in result],
+    }
+
+
+def write(report: dict, path: str | Path) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+        SeparatorError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise SeparatorError(f"{path}: {reason}; give --json a path that can be written") from error
+
+
+def table(report: dict) -> str:
+    """Format every track, every failure, and the summary."""
+    head = f"{'':{NAME}}  {'':10}  {'accompaniment SDR':>19}  {'vocals SDR':>19}\n"
+    head += f"{'track':{NAME}}  {'estimate':10}" + f"  {'frames':>9} {'global':>9}" * 2
+    lines = [LEGEND, head, "\n"]
+    for track in report["tracks"]:
+        for name in ESTIMATES:
+            stems = [track["scores"][name][stem] for stem in STEMS]
+            cells = "".join(
+                f"  {_number(s['sdr_frames']):>9} {_number(s['sdr_global']):>9}" for s in stems
+            )
+            label = track["name"][:NAME] if name == ESTIMATES[0] else ""
+            lines.append(f"{label:{NAME}}  {_words(name):10}{cells}\n")
+    failed = [f"failed: {entry['name']}: {entry['error']}\n" for entry in report["failures"]]
+    return "".join([*lines, *failed, "\n", summary_table(report)])
+
+
+def summary_table(report: dict) -> str:
+    """Format the summary: three estimates, and for each stem three figures over tracks."""
+    used = report["summary"][ESTIMATES[0]][STEMS[0]]["n_tracks"]
+    left_out = report["n_tracks"] - used
+    note = f" ({left_out} with a silent stem left out)" if left_out else ""
+    kinds = ("sdr_frames_median", "sdr_global_median", "sdr_global_mean")
+    lines = [
+        f"over {used} tracks{note}; frames: median over tracks of the median over 1 s frames\n",
+        f"{'':10}" + "".join(f"  {stem + ' SDR, dB':>29}" for stem in STEMS) + "\n",
+        f"{'':10}" + f"  {'frames':>9} {'global':>9} {'global':>9}" * 2 + "\n",
+        f"{'estimate':10}" + f"  {'median':>9} {'median':>9} {'mean':>9}" * 2 + "\n",
+    ]
+    for name in ESTIMATES:
+        row = [report["summary"][name][stem] for stem in STEMS]
+        cells = ("  " + " ".join(f"{_number(s[kind], '-'):>9}" for kind in kinds) for s in row)
+        lines.append(f"{_words(name):10}{''.join(cells)}\n")
+    for stem, scores in report["summary"]["ours"].items():
+        if "sir_median" in scores:
+            ratios = (
+                f"{n.upper()} {_number(scores[f'{n}_median'])}" for n in ("isr", "sir", "sar")
+            )
+            lines.append(f"ours, {stem}, museval, median of medians: {', '.join(ratios)} dB\n")
+    return "".join(lines)
+
+
+def _summary(scores: list[dict]) -> dict:
+    """Summarise each estimate and stem over tracks' `scores`."""
+    return {
+        name: {stem: _over_tracks([track[name][stem] for track in scores]) for stem in STEMS}
+        for name in ESTIMATES
+    }
+
+
+def _over_tracks(rows: list[dict]) -> dict:
+    """Medians over tracks, and the mean of the global SDR, of what is not NaN."""
+    names = list(
+        dict.fromkeys(["sdr_frames", "sdr_global", *(name for row in rows for name in row)])
+    )
+    columns = {
+        name: torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        for name in names
+        if name != "frames"
+    }
+    medians = {f"{name}_median": float(median_sdr(column)) for name, column in columns.items()}
+    mean = float(columns["sdr_global"].nanmean())
+    return {"n_tracks": len(rows), **medians, "sdr_global_mean": mean}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float, missing: str = "silent") -> str:
+    return missing if math.isnan(value) else f"{value:.2f}"
+
+
+def _strict(value: Any) -> Any:
+    """Replace what JSON has no number for: NaN by null, infinities by strings."""
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

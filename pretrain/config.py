@@ -1,0 +1,48 @@
+"""What `separator pretrain` can be told."""
+
+from dataclasses import dataclass, field
+
+from separator.data.loader import DataConfig
+from separator.engine.task import RunConfig
+from separator.errors import SeparatorError
+from separator.models import ModelConfig
+from separator.pretrain.corrupt import MaskConfig
+from separator.stft import STFTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """Pretrain on mixed songs: hide groups of frames and restore them with a sigmoid mask.
+
+    Attributes:
+        data: songs of any kind; of songs with stems the sum is used.
+        rate: sample rate of the model in hertz.
+        stft: the transform and the scale on which the model sees magnitudes.
+        model: sizes of the model.
+        mask: which cells are hidden, and how.
+        masked_weight: weight of the error on chosen cells.
+        unmasked_weight: weight of the error on the others.
+        valid_crops: crops of validation songs that are scored, always the same.
+    """
+
+    data: DataConfig
+    run: str = "runs/pretrain"
+    rate: int = 44100
+    stft: STFTConfig = field(default_factory=STFTConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    masked_weight: float = 1.0
+    unmasked_weight: float = 0.0
+    valid_crops: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rate < 1000:
+            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
+        weights = (self.masked_weight, self.unmasked_weight)
+        if min(weights) < 0 or not any(weights):
+            raise SeparatorError(
+                "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
+            )
+        if self.valid_crops < 1:
+            raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")

@@ -1,0 +1,7 @@
+"""`python -m separator`."""
+
+import sys
+
+from separator.cli import main
+
+sys.exit(main())

@@ -1,0 +1,168 @@
+"""Frozen dataclasses from YAML files, `key=value` words and `--options`, checked before use.
+
+jsonargparse does the parsing, the types and the help; here are only the words it does not know
+(`key=value`, files by position) and errors of one line with the nearest valid key.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from separator.errors import SeparatorError
+
+Config = TypeVar("Config")
+
+
+def parse(
+    cls: type[Config], argv: list[str], command: str, positional: str | None = None
+) -> Config:
+    """Build a config from a command's words.
+
+    Args:
+        cls: a frozen dataclass; its docstring's "Attributes:" are the help.
+        argv: YAML files, `key=value`, `--key value`; what comes later wins.
+        command: the name to show in the help.
+        positional: the field (of list type) that takes the bare words; when None, bare words are
+            YAML files.
+
+    Raises:
+        SeparatorError: an unknown key, a wrong type, or a value out of range; names the key.
+    """
+    parser = _parser(cls, command, positional)
+    flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
+    words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
+    words = words if positional else _as_options(words)
+    keys = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    for word in words:
+        key = word[2:].split("=")[0] if word.startswith("--") else None
+        if key and key not in ("help", "config") and not _known(key, keys):
+            raise SeparatorError(f"unknown key {key!r}{nearest(key, keys)}")
+    try:
+        namespace = parser.parse_args(words)
+        if positional:
+            namespace.pop("config", None)
+        return _build(cls, parser, namespace)
+    except SeparatorError:
+        raise
+    except Exception as error:  # jsonargparse raises several kinds, each with a long text
+        raise SeparatorError(_one_line(str(error), keys)) from error
+
+
+def to_dict(config: Any) -> dict:
+    """Turn a config into plain dicts, lists and scalars that YAML, JSON and torch.save take."""
+    return _plain(dataclasses.asdict(config))
+
+
+def from_dict(cls: type[Config], values: dict) -> Config:
+    """Rebuild a config from `to_dict`'s output.
+
+    Raises:
+        SeparatorError: a key that the dataclass does not have, or a value it refuses.
+    """
+    parser = _parser(cls, cls.__name__, None)
+    keys = [action.dest for action in parser._actions]
+    try:
+        return _build(cls, parser, parser.parse_object(values))
+    except SeparatorError:
+        raise
+    except Exception as error:
+        raise SeparatorError(_one_line(str(error), keys)) from error
+
+
+def nearest(key: str, keys: Iterable[str]) -> str:
+    """Return "; did you mean 'KEY'?" for the most similar key, or nothing."""
+    keys = list(keys)
+    close = difflib.get_close_matches(key, keys, n=1)
+    if not close:  # a right name under a wrong parent
+        close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]
+    return f"; did you mean {close[0]!r}?" if close else f"; the keys are {', '.join(keys[:20])}"
+
+
+def _parser(cls: type, command: str, positional: str | None) -> Any:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"separator {command}",
+        exit_on_error=False,
+        description=(cls.__doc__ or "").split("\n")[0],
+    )
+    if positional:
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        metavar = positional.upper()
+        parser.add_argument(positional, nargs="+", type=str, metavar=metavar, help=metavar.lower())
+        parser.add_class_arguments(cls, skip={positional}, fail_untyped=True)
+        assert positional in fields
+    else:
+        parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
+        parser.add_class_arguments(cls, fail_untyped=True)
+    return parser
+
+
+def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
+    """Make the dataclass, nested ones first."""
+    values = parser.instantiate_classes(namespace)
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{name: values[name] for name in names if name in values})
+
+
+def _as_options(argv: list[str]) -> list[str]:
+    """`a.yaml b.c=1` becomes `--config=a.yaml --b.c=1`."""
+    words = []
+    for word in argv:
+        if word.startswith("-"):
+            words.append(word)
+        elif "=" in word:
+            words.append(f"--{word}")
+        elif (
+            words
+            and words[-1].startswith("--")
+            and "=" not in words[-1]
+            and "help" not in words[-1]
+        ):
+            words.append(word)  # the value of `--key value`
+        elif Path(word).suffix in (".yaml", ".yml"):
+            words.append(f"--config={_checked_yaml(word)}")
+        else:
+            raise SeparatorError(f"{word!r} is neither a YAML file nor key=value")
+    return words
+
+
+def _checked_yaml(path: str) -> str:
+    """Return the path when the file is there and is YAML of keys and values."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SeparatorError(f"{path}: {error.strerror}; give a YAML file that exists") from error
+    except yaml.YAMLError as error:
+        raise SeparatorError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SeparatorError(f"{path}: holds no keys; a configuration is `key: value` lines")
+    return path
+
+
+def _known(key: str, keys: list[str]) -> bool:
+    return key in keys or any(known.startswith(f"{key}.") for known in keys)
+
+
+def _one_line(text: str, keys: list[str]) -> str:
+    """Shorten a parser's message to the key and the reason."""
+    text = " ".join(text.split())
+    unknown = re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([\w.]+)'", text)
+    if unknown:
+        key = ".".join(part for part in unknown.groups() if part)
+        return f"unknown key {key!r}{nearest(key, keys)}"
+    text = re.sub(r"^Parser key \"?([\w.]+)\"?:", r"\1:", text)
+    return text if len(text) < 400 else text[:400] + " …"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value

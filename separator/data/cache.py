@@ -1,0 +1,304 @@
+"""Stems ready to be sliced: MUSDB18's decoded once onto disk, short songs kept in memory.
+
+A `.stem.mp4` takes seconds to decode and has no exact random access, so each is decoded once into
+the user's cache folder. Entries are named by what was coded, not by path: moving the collection or
+running from another folder finds them again. The user's own folders are never written to.
+"""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import random
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separator import audio
+from separator.atomic import replacing
+from separator.errors import SeparatorError
+
+STEM_SUFFIX = ".stem.mp4"
+_STREAMS = (1, 2, 3, 4)  # 0 is the mixture, coded on its own: the sum of the stems is the truth
+_SHORT_SECONDS = 30.0
+_MARGIN = 4096  # samples around a slice that let the resampling filter settle
+_SLACK = 4608  # samples by which a coded file may fall short of its header: four mp3 frames
+_LARGEST_16_BIT = 32767 / 32768
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One audio stream of one file.
+
+    Attributes:
+        path: The file.
+        samples: Its length, at its own rate.
+        rate: Its sampling rate in Hz.
+        stream: Number of the audio stream, for files with several.
+        gain: Factor; -1 subtracts.
+    """
+
+    path: Path
+    samples: int
+    rate: int
+    stream: int = 0
+    gain: float = 1.0
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is read through the cache."""
+    return path.name.endswith(STEM_SUFFIX)
+
+
+def default_folder() -> Path:
+    """Where decoded stems are kept: $SEPARATOR_CACHE, or the system's place for caches."""
+    import platformdirs
+
+    chosen = os.environ.get("SEPARATOR_CACHE") or platformdirs.user_cache_dir("separator")
+    return Path(chosen).expanduser()
+
+
+class StemCache:
+    """A bounded folder of decoded stems, one subfolder a song; the least recently used go first.
+
+    Any number of processes may share it: files appear whole or not at all, and one that another
+    process has evicted is decoded again.
+    """
+
+    def __init__(self, limit_gb: float = 60.0, folder: Path | None = None) -> None:
+        self.folder = (folder or default_folder()) / "stems"
+        self.keys = self.folder.with_name("keys")
+        self.limit = int(limit_gb * 1e9)
+
+    def entry(self, song: Path) -> Path:
+        """Folder of a song's decoded stems, whether or not they are there.
+
+        The key takes a reading of the whole file, so it is noted for this state of the file.
+        """
+        state = song.stat()
+        text = f"{song.resolve()} {state.st_size} {state.st_mtime_ns}"
+        note = self.keys / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        if not note.is_file():
+            key = audio.content_key(song)
+            with self._storing(), replacing(note) as temporary:
+                temporary.write_text(key)
+        return self.folder / note.read_text()
+
+    def path(self, song: Path, stream: int) -> Path:
+        """A file with one decoded stream of a `.stem.mp4`; decodes the song when it is not there.
+
+        Raises:
+            SeparatorError: when the song cannot be decoded, or the folder cannot be written.
+        """
+        entry = self.entry(song)
+        found = _find(entry, stream)
+        if found is None:
+            self._decode(song, entry)
+            found = _find(entry, stream)
+        if found is None:
+            raise SeparatorError(f"{song}: has no stem number {stream}; get the file again")
+        os.utime(entry)  # when it was last of use, for the eviction
+        return found
+
+    def prepare(self, songs: Iterable[Path], threads: int = 2) -> None:
+        """Decode what is missing of `songs`, with a progress bar; failures are left to reading."""
+        from tqdm import tqdm
+
+        missing = [s for s in songs if any(_find(self.entry(s), k) is None for k in _STREAMS)]
+        random.Random(os.getpid()).shuffle(missing)  # ranks share the work instead of repeating it
+        if not missing:
+            return
+        _require_ffmpeg(missing[0])
+        with ThreadPoolExecutor(threads) as pool:  # ffmpeg works in processes of its own
+            jobs = pool.map(self._try, missing)
+            for _ in tqdm(jobs, total=len(missing), desc="decoding stems", unit="song"):
+                pass
+
+    def _try(self, song: Path) -> None:
+        """Decode one song unless that has been done meanwhile; log a failure."""
+        try:
+            for stream in _STREAMS:
+                self.path(song, stream)
+        except (SeparatorError, OSError) as error:
+            log.warning("%s", error)
+
+    def _decode(self, song: Path, entry: Path) -> None:
+        """Write all stems of a song, then make room."""
+        with self._storing():
+            entry.mkdir(parents=True, exist_ok=True)
+            for stream in _STREAMS:
+                _store(entry, stream, *_decoded(song, stream))
+            self._evict(keep=entry)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Say what to do when the cache folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise SeparatorError(
+                f"{self.folder}: cannot store decoded stems ({error.strerror}); make room there or "
+                "set SEPARATOR_CACHE to another folder"
+            ) from error
+
+    def _evict(self, keep: Path) -> None:
+        """Remove least recently used entries until the folder is within its limit."""
+        entries = {}
+        for entry in self.folder.iterdir():
+            try:
+                used = entry.stat().st_mtime_ns
+                entries[entry] = (used, sum(file.stat().st_size for file in entry.iterdir()))
+            except FileNotFoundError:
+                continue  # another process is removing it
+        total = sum(size for _, size in entries.values())
+        for entry, (_, size) in sorted(entries.items(), key=lambda item: item[1][0]):
+            if total <= self.limit:
+                return
+            if entry != keep:
+                shutil.rmtree(entry, ignore_errors=True)
+                total -= size
+                log.warning(
+                    "decoded stems exceed %.1f GB: %s removed; a larger data.cache_gb avoids "
+                    "decoding it again",
+                    self.limit / 1e9,
+                    entry.name,
+                )
+
+
+def _find(entry: Path, stream: int) -> Path | None:
+    """The file of a decoded stream, if it is there."""
+    candidates = (entry / f"{stream}.flac", entry / f"{stream}.wav")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _require_ffmpeg(song: Path) -> None:
+    """Raise unless the programs that stempeg runs are there."""
+    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+        raise SeparatorError(
+            f"{song}: MUSDB18's stems need the ffmpeg program; install it, for example with "
+            "apt install ffmpeg or brew install ffmpeg"
+        )
+
+
+def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
+    """One stream of a song, (t c) float32, and its rate: decoded by ffmpeg, through stempeg."""
+    import ffmpeg  # stempeg's own way to the program; named here for its exception
+    import stempeg
+
+    _require_ffmpeg(song)
+    broken = f"{song}: stem {stream} cannot be decoded; get the file again"
+    try:
+        info = stempeg.Info(str(song))
+        number = info.audio_stream_idx()[stream]  # counts the cover picture too
+        wave, rate = stempeg.read_stems(
+            str(song), stem_id=number, info=info, dtype=np.float32, always_3d=True
+        )
+    except (ffmpeg.Error, Warning, RuntimeError, ValueError, IndexError, KeyError) as error:
+        raise SeparatorError(broken) from error
+    if wave.shape[1] == 0 or not np.isfinite(wave).all():
+        raise SeparatorError(broken)
+    return wave[0], int(rate)
+
+
+def _store(entry: Path, stream: int, wave: np.ndarray, rate: int) -> None:
+    """Write a (t c) wave as 16-bit FLAC, or as float WAV where 16 bits would clip."""
+    fits = np.abs(wave).max() <= _LARGEST_16_BIT
+    format_, subtype = ("flac", "PCM_16") if fits else ("wav", "FLOAT")
+    path = entry / f"{stream}.{format_}"
+    with audio.Writer(path, rate, wave.shape[1], format=format_, subtype=subtype) as writer:
+        writer.write(torch.from_numpy(np.ascontiguousarray(wave.T)))
+
+
+class Reader:
+    """Reads slices of sources at one rate, in stereo.
+
+    Songs up to 30 s are always read whole and kept in memory up to a limit; others are sliced on
+    disk. Which of the two is done depends on the source alone, never on what happens to be in
+    memory, so that the samples returned never do either.
+    """
+
+    def __init__(self, rate: int, cache: StemCache | None = None, memory_mb: float = 0) -> None:
+        self.rate = rate
+        self.cache = cache or StemCache()
+        self.limit = int(memory_mb * 1e6)
+        self._songs: OrderedDict[tuple[Path, int], Tensor] = OrderedDict()
+        self._used = 0
+
+    def read(self, source: Source, start: int, samples: int) -> Tensor:
+        """Read a slice; start and length are counted at the reader's rate.
+
+        Returns:
+            (c t) with c = 2 and t = `samples`, without the source's gain.
+
+        Raises:
+            SeparatorError: when the file cannot be read, has NaN or infinite samples, or ends
+                before the slice does by more than the slack of a lossy codec.
+        """
+        if source.samples <= _SHORT_SECONDS * source.rate:
+            wave = self._whole(source)[:, start : start + samples]
+        else:
+            wave = self._slice(source, start, samples)
+        if not math.isfinite(float(wave.sum())):
+            raise SeparatorError(f"{source.path}: has NaN or infinite samples; repair or remove it")
+        lack = samples - wave.shape[1]
+        if lack > _SLACK:
+            raise SeparatorError(
+                f"{source.path}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it "
+                "again or remove it"
+            )
+        return torch.nn.functional.pad(wave, (0, lack)) if lack else wave
+
+    def _whole(self, source: Source) -> Tensor:
+        """All of a short source, from memory when it is there."""
+        key = (source.path, source.stream)
+        if key in self._songs:
+            self._songs.move_to_end(key)
+            return self._songs[key]
+        wave = audio.resample(self._decode(source, 0, None), source.rate, self.rate)
+        wave = audio.to_channels(wave, 2)
+        if wave.nbytes <= self.limit:
+            self._songs[key] = wave
+            self._used += wave.nbytes
+        while self._used > self.limit:
+            self._used -= self._songs.popitem(last=False)[1].nbytes
+        return wave
+
+    def _slice(self, source: Source, start: int, samples: int) -> Tensor:
+        """A slice of a long source: with a change of rate, equal to that slice of the whole.
+
+        Resampling starts at an input sample that falls exactly on an output sample (a multiple of
+        the two rates' reduced ratio), `_MARGIN` samples early, so the phase is the whole song's.
+        """
+        shared = math.gcd(source.rate, self.rate)
+        up, down = self.rate // shared, source.rate // shared
+        if up == down:
+            return audio.to_channels(self._decode(source, start, samples), 2)
+        margin = math.ceil(_MARGIN / down)
+        first = max(0, start // up - margin)
+        last = -(-(start + samples) // up) + margin
+        wave = self._decode(source, first * down, (last - first) * down)
+        skip = start - first * up
+        wave = audio.resample(wave, source.rate, self.rate)[:, skip : skip + samples]
+        return audio.to_channels(wave, 2)
+
+    def _decode(self, source: Source, start: int, samples: int | None) -> Tensor:
+        """(c t) at the file's own rate, through the cache for a `.stem.mp4`; at most stereo."""
+        if not is_compressed(source.path):
+            wave = audio.read(source.path, start, samples, stream=source.stream)
+        else:
+            try:
+                wave = audio.read(self.cache.path(source.path, source.stream), start, samples)
+            except (FileNotFoundError, audio.AudioError):  # evicted since, or damaged
+                shutil.rmtree(self.cache.entry(source.path), ignore_errors=True)
+                wave = audio.read(self.cache.path(source.path, source.stream), start, samples)
+        return audio.to_channels(wave, 2) if wave.shape[0] > 2 else wave

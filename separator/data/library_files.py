@@ -1,0 +1,253 @@
+"""The files of a library: find them, examine each, in several processes.
+
+Examining never raises for what is wrong with a file: the finding says it.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import stat
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from separator import audio
+from separator.data.library_index import (
+    Content,
+    Finding,
+    Index,
+    LibraryIndexError,
+    Stamp,
+    local_key,
+)
+from separator.errors import SeparatorError
+
+SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
+TEXT_BYTES = 512
+WAITING = 2  # files handed out per process: none idles, and a crash puts few under suspicion
+
+
+def audio_files(folders: Sequence[str]) -> tuple[dict[str, Stamp], dict[str, str]]:
+    """Find the audio files under folders, by suffix; hidden and `.part` files are left out.
+
+    A folder that links lead to several times is entered once, by its own path where it lies under
+    one of the folders.
+
+    Returns:
+        path -> stamp of the regular files, and path -> reason of what cannot be reached.
+    """
+    stamps: dict[str, Stamp] = {}
+    problems: dict[str, str] = {}
+    visited: set[tuple[int, int]] = set()
+    waiting = deque(folders)
+    while waiting:
+        folder = waiting.popleft()
+        try:
+            here = os.stat(folder)
+            if (here.st_dev, here.st_ino) in visited:
+                continue
+            visited.add((here.st_dev, here.st_ino))
+            with os.scandir(folder) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            problems[folder] = f"unreadable: the folder cannot be opened ({error.strerror})"
+            continue
+        for entry in sorted(visible, key=lambda entry: entry.name):
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                # linked folders wait until all others are done
+                (waiting.append if entry.is_symlink() else waiting.appendleft)(entry.path)
+            elif _is_audio(entry.name):
+                _register(entry, stamps, problems)
+    return stamps, problems
+
+
+def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Finding]:
+    """Examine files in `jobs` processes (one: in this process); findings come as they get ready.
+
+    A file on which its process dies, by a fault of the decoder or for lack of memory, is found
+    broken; the others are not lost.
+    """
+    if jobs == 1:
+        yield from (examine(path, stamp, index) for path, stamp in files.items())
+        return
+    left, suspects = dict(files), {}
+    while left or suspects:
+        alone = bool(suspects)
+        batch = suspects if alone else left
+        processes, at_once = (1, 1) if alone else (jobs, WAITING * jobs)
+        try:
+            for finding in _pooled(dict(batch), index, processes, at_once):
+                del batch[finding.path]
+                yield finding
+        except BrokenProcessPool:
+            if alone:  # one at a time: it was the first of those left
+                path = next(iter(suspects))
+                yield _crashed(path, suspects.pop(path))
+            else:
+                suspects = {path: left.pop(path) for path in list(left)[: WAITING * jobs]}
+
+
+def examine(path: str, stamp: Stamp, index: Path) -> Finding:
+    """Say what a file holds; decode it only when the index does not know its content.
+
+    Args:
+        path: a file.
+        stamp: what the walk saw; if the file changes meanwhile, the next scan takes it up again.
+        index: the index file.
+
+    Returns:
+        A finding without a key when the file could not be opened: that may pass, so it is not to
+        be recorded.
+    """
+    try:
+        flaw = _not_audio(path)
+        if flaw:
+            return Finding(path, stamp, local_key(path, stamp), flaw)
+        samples = audio.probe(path).samples  # first, because it tells most truncated files
+        # The same packets may stand for another length: an MP3 without its first frame does.
+        key = f"{audio.content_key(path)}-{samples}"
+        with Index(index) as store:
+            if store.content(key):
+                return Finding(path, stamp, key, None)
+        content = _judged(audio.verify(path))
+    except LibraryIndexError:
+        raise
+    except Exception as error:  # codecs raise all kinds, and one file must not end a long scan
+        content = _flaw(path, error)
+        recorded = content.status != "unreadable"
+        return Finding(path, stamp, local_key(path, stamp) if recorded else "", content)
+    return Finding(path, stamp, key, content)
+
+
+def _register(entry: os.DirEntry, stamps: dict[str, Stamp], problems: dict[str, str]) -> None:
+    """Note a file's stamp, or why it has none."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        problems[entry.path] = f"unreadable: {_line(error)}"
+        return
+    if stat.S_ISREG(status.st_mode):
+        stamps[entry.path] = Stamp(status.st_size, status.st_mtime_ns)
+    else:
+        problems[entry.path] = "unreadable: not a regular file"
+
+
+def _is_audio(name: str) -> bool:
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    return bool(suffixes) and suffixes[-1] in audio.SUFFIXES and ".part" not in suffixes
+
+
+def _not_audio(path: str) -> Content | None:
+    """Recognise what no decoder need be asked about; raise OSError when it cannot be opened."""
+    with open(path, "rb") as file:
+        head = file.read(TEXT_BYTES)
+    if not head:
+        return Content(status="empty", reason="the file has no bytes")
+    control = set(range(32)) - set(b"\t\n\v\f\r\x1b")
+    if not control & set(head):  # every audio container has a zero or control byte this early
+        return Content(status="not audio", reason="the file is text")
+    return None
+
+
+def _judged(checked: audio.Checked) -> Content:
+    """Say whether decoded samples are fit for training."""
+    info = checked.info
+    status, reason = "ok", ""
+    if checked.non_finite:
+        status, reason = "non-finite", f"{checked.non_finite} samples are NaN or infinite"
+    elif checked.peak < SILENCE:
+        status, reason = "silent", f"no sample exceeds {checked.peak:.1e} of full scale"
+    return Content(
+        info.format, info.codec, info.samples, info.rate, info.channels, info.streams,
+        checked.peak, checked.rms, status, reason,
+    )  # fmt: skip
+
+
+def _flaw(path: str, error: Exception) -> Content:
+    """Say what kept a file from being examined; "unreadable" is what may pass by itself."""
+    system = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    kind, reason = "broken", _line(error).removeprefix(f"{path}: ")
+    if reason.startswith("truncated"):
+        kind, reason = "truncated", reason.partition(", ")[2]
+    return Content(status="unreadable" if system else kind, reason=reason)
+
+
+def _line(error: Exception) -> str:
+    """An error's text in one line; the path stands beside it anyway."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).encode("utf-8", "backslashreplace").decode()  # a name need not be text
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) -> Iterator[Finding]:
+    """Examine files; those in work are among the first `at_once` that were not yielded yet."""
+    queue = iter(files.items())
+    spawn = multiprocessing.get_context("spawn")  # fork would copy threads in an unknown state
+    with ProcessPoolExecutor(jobs, spawn, initializer=_start_process) as pool:
+        try:
+            _greet(pool)
+            running = set()
+            while True:
+                for path, stamp in itertools.islice(queue, at_once - len(running)):
+                    running.add(pool.submit(examine, path, stamp, index))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from [future.result() for future in done]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _greet(pool: ProcessPoolExecutor) -> None:
+    """Start the processes and make sure that they do: else every file would seem to crash its decoder."""
+    with _deaf_to_interrupts():
+        first = pool.submit(os.getpid)
+    try:
+        first.result()
+    except BrokenProcessPool as error:
+        fix = 'use jobs=1, or put the script\'s own calls under `if __name__ == "__main__":`'
+        raise SeparatorError(f"scan: worker processes do not start; {fix}") from error
+
+
+def _crashed(path: str, stamp: Stamp) -> Finding:
+    """What to say of a file that took its process with it."""
+    content = Content(status="broken", reason="its decoder crashes or takes all the memory")
+    return Finding(path, stamp, local_key(path, stamp), content)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C; processes that start meanwhile do so for good, their parent stops them."""
+    if threading.current_thread() is not threading.main_thread():  # may not set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _start_process() -> None:
+    """Set up a worker: one thread, quiet, and gone when its parent is.
+
+    Decoders write warnings straight to the error stream, across the progress bar.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """Exit when the parent is gone, killed too: a waiting worker would else stay for ever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

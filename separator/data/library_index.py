@@ -1,0 +1,251 @@
+"""What is known of every file of a library, in one SQLite file that survives crashes.
+
+Two tables. `contents` says what one coded audio content is and whether it is fit for training; its
+key does not depend on name, place or tags. `files` says which content stood at a path when the
+file had a given size and time of change. A file whose stamp still matches need not be opened.
+
+Paths are stored as bytes, because a file name on disk need not be valid text.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from separator.errors import SeparatorError
+
+APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
+VERSION = 1
+LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
+WAIT_SECONDS = 60  # several processes may scan into one index
+
+SCHEMA = """
+CREATE TABLE contents (
+    key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, rate INTEGER,
+    channels INTEGER, streams INTEGER, peak REAL, rms REAL,
+    status TEXT NOT NULL, reason TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, key BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX files_by_key ON files (key);
+"""
+
+
+class LibraryIndexError(SeparatorError):
+    """The index cannot be used: one line that names it and the fix."""
+
+
+class Stamp(NamedTuple):
+    """What `stat` says of a file; while it stays the same, so does the content.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: time of the last change in nanoseconds.
+    """
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """One coded audio content.
+
+    Attributes:
+        format: container, as in `separator.audio.AudioInfo`; empty when the file cannot be read.
+        codec: coding of the samples.
+        samples: length of each channel.
+        rate: samples per second.
+        channels: number of channels.
+        streams: number of audio streams; the others belong to the first.
+        peak: largest absolute finite sample, 1.0 being full scale.
+        rms: root of the mean square of the finite samples.
+        status: "ok", or what is wrong in a word or two.
+        reason: what is wrong in one line; empty for "ok".
+    """
+
+    format: str = ""
+    codec: str = ""
+    samples: int = 0
+    rate: int = 0
+    channels: int = 0
+    streams: int = 0
+    peak: float = 0.0
+    rms: float = 0.0
+    status: str = "ok"
+    reason: str = ""
+
+
+class Finding(NamedTuple):
+    """What was found at one path.
+
+    Attributes:
+        path: the file.
+        stamp: its size and time when it was opened.
+        key: identity of its content.
+        content: what the content is; None when the index knows the key already.
+    """
+
+    path: str
+    stamp: Stamp
+    key: str
+    content: Content | None
+
+
+def local_key(path: str, stamp: Stamp) -> str:
+    """Key of a content that only this file has, as long as it does not change."""
+    words = f"{stamp.size} {stamp.mtime_ns} ".encode() + os.fsencode(path)
+    return LOCAL + hashlib.blake2b(words, digest_size=20).hexdigest()
+
+
+COLUMNS = ", ".join(f"contents.{field.name}" for field in fields(Content))
+
+
+class Index:
+    """The index file, open. Use as a context manager.
+
+    Every `record` is a transaction: a scan that is killed has lost only what it had not recorded.
+
+    Args:
+        path: the SQLite file; made, with its folder, when it is not there.
+
+    Raises:
+        LibraryIndexError: the file cannot be opened, is no index, or is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        with self._errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+        try:
+            with self._errors():
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._db.close()
+
+    def known(self, root: str, stamps: Mapping[str, Stamp]) -> dict[str, tuple[str, Content]]:
+        """Return key and content of the files under `root` whose stamp is still the stored one.
+
+        Args:
+            root: absolute path of a folder.
+            stamps: path -> stamp of the files as they are now.
+        """
+        query = (
+            f"SELECT path, size, mtime_ns, files.key, {COLUMNS} FROM files JOIN contents "
+            "ON contents.key = files.key WHERE path >= ? AND path < ?"
+        )
+        found = {}
+        with self._errors():
+            for raw, size, mtime_ns, key, *content in self._db.execute(query, _below(root)):
+                path = os.fsdecode(raw)
+                if stamps.get(path) == (size, mtime_ns):
+                    found[path] = (key.decode(), Content(*content))
+        return found
+
+    def content(self, key: str) -> Content | None:
+        """Return what is known of a content, or None."""
+        with self._errors():
+            query = f"SELECT {COLUMNS} FROM contents WHERE key = ?"
+            row = self._db.execute(query, (key.encode(),)).fetchone()
+        return Content(*row) if row else None
+
+    def record(self, findings: Iterable[Finding]) -> None:
+        """Store findings in one transaction; what was stored for the same path is replaced."""
+        findings = list(findings)
+        contents = [(f.key.encode(), *astuple(f.content)) for f in findings if f.content]
+        files = [(os.fsencode(f.path), *f.stamp, f.key.encode()) for f in findings]
+        marks = ", ".join("?" * (1 + len(fields(Content))))
+        with self._errors(), self._transaction():
+            self._db.executemany(f"INSERT OR REPLACE INTO contents VALUES ({marks})", contents)
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", files)
+
+    def forget(self, root: str, keep: Iterable[str]) -> int:
+        """Remove the files under `root` that are not in `keep`; return how many went.
+
+        Contents stay: a file that comes back, elsewhere too, is known again.
+        """
+        keep = {os.fsencode(path) for path in keep}
+        with self._errors(), self._transaction():
+            stored = self._db.execute(
+                "SELECT path FROM files WHERE path >= ? AND path < ?", _below(root)
+            ).fetchall()
+            gone = [row for row in stored if row[0] not in keep]
+            self._db.executemany("DELETE FROM files WHERE path = ?", gone)
+            self._db.execute(
+                "DELETE FROM contents WHERE key >= ? AND key < ? "
+                "AND key NOT IN (SELECT key FROM files)",
+                (LOCAL.encode(), LOCAL.replace(":", ";").encode()),
+            )
+        return len(gone)
+
+    def _prepare(self) -> None:
+        """Make the tables in a new file; refuse a file that is something else."""
+        if self._marks() == (0, 0, 0):
+            self._db.execute("PRAGMA journal_mode = WAL")
+            with self._transaction():
+                if self._marks() == (0, 0, 0):  # no other process was faster
+                    for statement in SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+                    self._db.execute(f"PRAGMA user_version = {VERSION}")
+        if self._marks()[:2] != (APPLICATION, VERSION):
+            raise LibraryIndexError(
+                f"{self.path}: not a library index of version {VERSION}; give another path "
+                "with --index (an old index can be deleted: scan makes it again)"
+            )
+        self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
+
+    def _marks(self) -> tuple[int, int, int]:
+        """Whose file it is, of which version, and how many tables it has; zeros in a new one."""
+        tables = "SELECT count(*) FROM sqlite_master"
+        queries = ("PRAGMA application_id", "PRAGMA user_version", tables)
+        return tuple(self._db.execute(query).fetchone()[0] for query in queries)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; the lock is taken at once, so that two writers wait for each other."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn SQLite's and the system's errors into one line with the fix."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            fix = "free it, or give another path with --index or $SEPARATOR_INDEX"
+            raise LibraryIndexError(
+                f"{self.path}: the index cannot be used ({error}); {fix}"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            fix = "delete it: scan makes it again"
+            raise LibraryIndexError(
+                f"{self.path}: the index is damaged ({error}); {fix}"
+            ) from error
+        except OSError as error:
+            fix = "give another path with --index or $SEPARATOR_INDEX"
+            raise LibraryIndexError(f"{self.path}: {error.strerror}; {fix}") from error
+
+
+def _below(root: str) -> tuple[bytes, bytes]:
+    """Bounds, the second excluded, of the paths inside a folder."""
+    folder = os.fsencode(root).rstrip(b"/") + b"/"
+    return folder, folder[:-1] + b"0"  # "0" is the character after "/"

@@ -1,0 +1,310 @@
+"""Endless training batches, in which item i depends on (seed, rank, i) and nothing else.
+
+So a run resumed at batch k sees what the uninterrupted run saw, and the number of worker processes
+changes the speed only.
+"""
+
+import functools
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from separator.data import augment
+from separator.data.augment import AugmentConfig
+from separator.data.cache import Reader, StemCache, is_compressed
+from separator.data.layouts import FINDERS, ONE
+from separator.data.segments import Cut, segment, segment_table, uniforms
+from separator.data.tracks import Track, find_tracks, load_stems, stem_names
+from separator.errors import SeparatorError
+
+_SILENT_ATTEMPTS = 4
+_ATTEMPTS = 16
+_AUGMENT = 0x617567  # keeps the augmentation's draws apart from the segments'
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where songs come from and how they are cut into training batches.
+
+    Attributes:
+        roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
+            musdb18, musdb18hq, stems, pairs, pool or library, and is recognised when left out.
+        segment_seconds: Length of a training segment in seconds.
+        batch: Segments in a batch, on each device.
+        workers: Processes that read ahead; 0 reads in the training process.
+        valid_share: Part of the songs kept for validation where a collection has no split.
+        cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
+        memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.
+        silence_db: Segments below this level, in dB of full scale, are drawn again.
+        augment: How the stems are varied.
+    """
+
+    roots: list[str]
+    segment_seconds: float = 6.0
+    batch: int = 8
+    workers: int = 2
+    valid_share: float = 0.1
+    cache_gb: float = 60.0
+    memory_mb: float = 1024.0
+    silence_db: float = -60.0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not self.roots:
+            raise SeparatorError("data.roots: is empty; give at least one folder with songs")
+        for key, least in (("segment_seconds", 0.05), ("batch", 1), ("workers", 0)):
+            if getattr(self, key) < least:
+                value = getattr(self, key)
+                raise SeparatorError(f"data.{key}: must be at least {least}, got {value}")
+        for key in ("cache_gb", "memory_mb"):
+            if getattr(self, key) < 0:
+                raise SeparatorError(f"data.{key}: must be 0 or more, got {getattr(self, key)}")
+        if not 0 <= self.valid_share < 1:
+            raise SeparatorError(
+                f"data.valid_share: from 0 to below 1, for example 0.1; got {self.valid_share}"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        stems: (b s c t) waves at the model's rate, augmented; c = 2, full scale is 1.
+        names: The s stems' names, vocals last; ("mixture",) where only mixtures were asked for.
+        valid: (b) samples that are music; the rest, of songs shorter than the segment, is zero.
+        step: Number of the batch.
+        skipped: One message for each file that could not be read while drawing this batch.
+    """
+
+    stems: Tensor
+    names: tuple[str, ...]
+    valid: Tensor
+    step: int
+    skipped: tuple[str, ...]
+
+    @property
+    def mixture(self) -> Tensor:
+        """(b c t) sum of the stems."""
+        return self.stems.sum(1)
+
+
+def parse_root(text: str) -> tuple[str, str, float]:
+    """Split "KIND:PATH@WEIGHT" into path, kind ("auto" when left out) and weight (1.0)."""
+    kind, colon, path = text.partition(":")
+    if not colon or kind not in FINDERS:  # so that C:\Music is a path
+        kind, path = "auto", text
+    before, at, weight = path.rpartition("@")
+    if not at or Path(path).expanduser().exists():
+        return path, kind, 1.0
+    try:
+        share = float(weight)
+    except ValueError:
+        return path, kind, 1.0
+    if not 0 < share < float("inf"):
+        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
+    return before, kind, share
+
+
+def config_tracks(config: DataConfig) -> list[Track]:
+    """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
+
+    The split does not depend on a run's seed, so that runs can be compared.
+    """
+    roots = [parse_root(text) for text in config.roots]
+    tracks = list(
+        itertools.chain.from_iterable(
+            find_tracks(path, kind, weight, config.valid_share) for path, kind, weight in roots
+        )
+    )
+    paths = {source.path for track in tracks for _, group in track.stems for source in group}
+    compressed = sorted(filter(is_compressed, paths))
+    StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))
+    return tracks
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One segment: (s c t) stems, (s) valid samples, and the messages of what was skipped."""
+
+    stems: Tensor | None
+    valid: list[int]
+    skipped: list[str]
+
+
+class _Segments(Dataset):
+    """Segments by number; the number is all that a segment depends on."""
+
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        config: DataConfig,
+        rate: int,
+        seed: int,
+        rank: int,
+        names: tuple[str, ...],
+    ) -> None:
+        self.tracks, self.config, self.names = tracks, config, names
+        self.seed, self.rank = seed, rank
+        self.table = segment_table(tracks, round(config.segment_seconds * rate), rate)
+        memory = config.memory_mb / max(1, config.workers)
+        self.reader = Reader(rate, StemCache(config.cache_gb), memory)
+
+    def __getitem__(self, number: int) -> _Item:
+        """Draw, read, and draw again what is unreadable or silent."""
+        step, index = divmod(number, self.config.batch)
+        skipped: list[str] = []
+        silent = 0
+        for attempt in range(_ATTEMPTS):
+            cuts = segment(self.table, self.seed, step, self.rank, index, attempt)
+            try:
+                stems, valid = self._read(cuts)
+            except (SeparatorError, OSError) as error:
+                skipped.append(str(error))
+                continue
+            if silent < _SILENT_ATTEMPTS and _decibels(stems.sum(0)) < self.config.silence_db:
+                silent += 1
+                continue
+            return _Item(stems, valid, skipped)
+        return _Item(None, [], skipped)  # raised by the training process: its errors stay one line
+
+    def _read(self, cuts: tuple[Cut, ...]) -> tuple[Tensor, list[int]]:
+        """(s c t) stems and (s) valid samples of one cut, or of a pool's two."""
+        stems: dict[str, Tensor] = {}
+        for cut in cuts:
+            track, rate = self.tracks[cut.track], self.reader.rate
+            names = None if len(cuts) == 2 else self.names
+            stems |= load_stems(track, rate, cut.start, cut.valid, self.reader, names)
+        valid = [wave.shape[-1] for wave in stems.values()]
+        out = torch.zeros(len(stems), 2, self.table.samples)
+        for place, wave in enumerate(stems.values()):  # in the order of `names`
+            out[place, :, : wave.shape[-1]] = wave
+        if len(stems) > len(self.names):  # a pool's two, of which the mixture is wanted
+            return out.sum(0, keepdim=True), [max(valid)]
+        return out, valid
+
+
+def _decibels(mixture: Tensor) -> float:
+    """RMS level of a (c t) wave in dB of full scale."""
+    return 10 * float(mixture.square().mean().clamp_min(1e-20).log10())
+
+
+def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, list[str]]:
+    """(b s c t) stems, (b s) valid samples and messages; no stems when an item could not be had."""
+    skipped = [message for item in items for message in item.skipped]
+    whole = [item for item in items if item.stems is not None]
+    if len(whole) < len(items):
+        return torch.empty(0), torch.empty(0), skipped
+    valid = torch.tensor([item.valid for item in whole])
+    return torch.stack([item.stems for item in whole]), valid, skipped
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the training process, which stops the workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
+    """torch's loader over the batches from number `start` on."""
+    numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(start))
+    load = functools.partial(
+        DataLoader, dataset, batch_sampler=numbers, collate_fn=_collate, pin_memory=pin
+    )
+    if config.workers == 0:
+        return load()
+    # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["separator.data.loader"])
+    return load(
+        num_workers=config.workers, worker_init_fn=_start_worker, multiprocessing_context=context
+    )
+
+
+def batches(
+    tracks: Sequence[Track],
+    config: DataConfig,
+    rate: int,
+    seed: int,
+    rank: int = 0,
+    start: int = 0,
+    mixtures: bool = False,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """Yield batches without end, from number `start`.
+
+    Args:
+        tracks: The songs to draw from, normally those of the split "train".
+        config: Sources, sizes, augmentation.
+        rate: Sampling rate of the batches in Hz.
+        seed: Number of the run.
+        rank: Number of the process within the run: ranks draw different segments.
+        start: Number of the first batch.
+        mixtures: Give mixtures only, (b 1 c t): what songs of any kind can serve for.
+        device: Where the batch is augmented and left.
+
+    Raises:
+        SeparatorError: when stems are asked of songs that have none, or files cannot be read.
+    """
+    names = ONE if mixtures else stem_names(tracks)
+    if names == ONE and not mixtures:
+        lacking = next(track for track in tracks if "mixture" in track.names)
+        raise SeparatorError(
+            f"{lacking.root}: has mixed songs without stems; training needs stems: remove it from "
+            "data.roots, or pretrain on it"
+        )
+    dataset = _Segments(tracks, config, rate, seed, rank, names)
+    loader = _loader(dataset, config, start, torch.device(device).type == "cuda")
+    return _finish(loader, config, names, (seed, rank), start, device)
+
+
+def _finish(
+    loader: DataLoader,
+    config: DataConfig,
+    names: tuple[str, ...],
+    key: tuple[int, int],
+    start: int,
+    device: torch.device | str,
+) -> Iterator[Batch]:
+    """Move, augment and label batches; log each unreadable file once."""
+    logged: set[str] = set()
+    for step, (stems, valid, skipped) in enumerate(loader, start):
+        for message in skipped:
+            if message not in logged:
+                log.warning("drawn again: %s", message)
+                logged.add(message)
+        if not stems.numel():
+            raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")
+        number = int(uniforms(_AUGMENT, *key, step)[0] * 2**53)
+        generator = torch.Generator().manual_seed(number)
+        changes = augment.draw(generator, *stems.shape[:2], config.augment)
+        stems = augment.apply(stems.to(device, non_blocking=True), changes)
+        valid = valid.gather(0, changes.song).amax(1)
+        yield Batch(stems, names, valid, step, tuple(skipped))
+
+
+def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
+    """Find the songs to train on and those to validate with.
+
+    Raises:
+        SeparatorError: one of the two is empty.
+    """
+    tracks = config_tracks(config)
+    splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
+    for name, found in splits.items():
+        if not found:
+            raise SeparatorError(
+                f"data.roots: {', '.join(config.roots)}: no songs for the split {name!r}; add "
+                "songs, or set data.valid_share between 0 and 1"
+            )
+    return splits["train"], splits["valid"]

@@ -1,0 +1,133 @@
+"""Which seconds of which song a training item is: a pure function of (seed, step, rank, index).
+
+The numbers are hashed, not added, so that no two seeds, ranks or steps walk through the same
+sequence one place apart, and no random state has to be stored to resume a run.
+"""
+
+import bisect
+import hashlib
+import itertools
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from separator.data.tracks import Track
+from separator.errors import SeparatorError
+
+_WORD = (1 << 64) - 1
+
+
+def uniforms(*key: int) -> tuple[float, ...]:
+    """Eight independent numbers, uniform in [0, 1), that depend on every number of `key` alone."""
+    packed = struct.pack(f"<{len(key)}Q", *(number & _WORD for number in key))
+    words = struct.unpack("<8Q", hashlib.blake2b(packed, digest_size=64).digest())
+    return tuple((word >> 11) * 2.0**-53 for word in words)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A piece of a song.
+
+    Attributes:
+        track: Place of the song in the list of tracks.
+        start: First sample, at the rate of the table.
+        valid: Samples of music; fewer than the segment's when the song is shorter.
+    """
+
+    track: int
+    start: int
+    valid: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Songs of one source, drawn in proportion to their length."""
+
+    members: tuple[int, ...]
+    cumulative: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    """Everything that a draw needs, computed once from the tracks.
+
+    Attributes:
+        samples: Length of a segment.
+        lengths: Length of each track, at the same rate.
+        groups: For each source, its songs, and for a pool also its voices.
+        shares: Running sum of the sources' weights.
+    """
+
+    samples: int
+    lengths: tuple[int, ...]
+    groups: tuple[tuple[_Group, ...], ...]
+    shares: tuple[float, ...]
+
+
+def segment_table(tracks: Sequence[Track], samples: int, rate: int) -> SegmentTable:
+    """Prepare draws of `samples` samples at `rate` from `tracks`.
+
+    A source (the tracks of one root) is drawn in proportion to its weight, whatever its size; a
+    song within it in proportion to its length. A pool's instrumentals stand for the pool; each is
+    met by a voice drawn on its own.
+
+    Raises:
+        SeparatorError: when there is no track, or a pool lacks one of its halves.
+    """
+    if not tracks:
+        raise SeparatorError("data.roots: no song to draw segments from; add a root with songs")
+    lengths = tuple(track.length(rate) for track in tracks)
+    roots: dict[tuple[str, str], list[int]] = {}
+    for place, track in enumerate(tracks):
+        roots.setdefault((track.root, track.kind), []).append(place)
+    groups = tuple(_halves(root, places, tracks, lengths) for (root, _), places in roots.items())
+    shares = tuple(itertools.accumulate(tracks[group[0].members[0]].weight for group in groups))
+    return SegmentTable(samples, lengths, groups, shares)
+
+
+def _halves(
+    root: str, places: list[int], tracks: Sequence[Track], lengths: Sequence[int]
+) -> tuple[_Group, ...]:
+    """One group for songs; two, instrumentals and voices, for a pool."""
+    voices = [i for i in places if tracks[i].names == ("vocals",)]
+    songs = [i for i in places if tracks[i].names != ("vocals",)]
+    lonely = [i for i in songs if tracks[i].names == ("accompaniment",)]
+    if not songs or (lonely and not voices):
+        missing = "instrumentals" if not songs else "vocals"
+        raise SeparatorError(f"{root}: a pool without {missing}; add files to its {missing}/")
+    halves = [songs, voices] if lonely else [songs]
+    return tuple(
+        _Group(tuple(half), tuple(itertools.accumulate(lengths[i] for i in half)))
+        for half in halves
+    )
+
+
+def segment(
+    table: SegmentTable, seed: int, step: int, rank: int, index: int, attempt: int = 0
+) -> tuple[Cut, ...]:
+    """Draw one segment: the song and a start uniform over every place where it fits.
+
+    The same numbers give the same segment on any machine, in any process, at any time. `attempt`
+    gives further independent draws for the same item.
+
+    Returns:
+        One cut; for a pool two, of an instrumental and of the voice to be mixed with it.
+    """
+    drawn = uniforms(seed, step, rank, index, attempt)
+    source = _place(table.shares, drawn[0])
+    return tuple(
+        _cut(table, group, drawn[1 + 2 * half], drawn[2 + 2 * half])
+        for half, group in enumerate(table.groups[source])
+    )
+
+
+def _place(cumulative: Sequence[float], uniform: float) -> int:
+    """Index drawn in proportion to the steps of a running sum."""
+    return min(bisect.bisect_right(cumulative, uniform * cumulative[-1]), len(cumulative) - 1)
+
+
+def _cut(table: SegmentTable, group: _Group, song: float, start: float) -> Cut:
+    """The cut that two uniform numbers choose from one group."""
+    track = group.members[_place(group.cumulative, song)]
+    room = table.lengths[track] - table.samples
+    return Cut(track, int(start * (max(room, 0) + 1)), min(table.samples, table.lengths[track]))

@@ -1,0 +1,147 @@
+"""What a trainer hands to the loop: its settings, its task, and what a validation found."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from separator.engine.optim import OptimConfig
+from separator.errors import SeparatorError
+
+# what may differ when a run is resumed: it changes how long, where and how often, not the training
+FREE = {
+    *("steps", "run", "device", "max_minutes", "keep_best"),
+    *("log_every", "checkpoint_every", "validate_every"),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What the loop itself needs; the configurations of both trainers extend it.
+
+    Attributes:
+        run: folder of checkpoints, logs and the trained model; the same folder again resumes.
+        steps: length of the run in optimizer steps.
+        seed: start of all randomness.
+        checkpoint_every: steps between checkpoints (0: only at the end).
+        validate_every: steps between validations (0: only at the end).
+        log_every: steps between logged rows.
+        keep_best: checkpoints of the best validations to keep beside the last one.
+        accumulate: micro-batches whose gradients are averaged into one step.
+        clip: largest norm of the gradient (0: not clipped).
+        device: where to train; auto takes CUDA where there is one, else the CPU.
+        precision: arithmetic of the model; auto is bf16 autocast on CUDA that has it, else fp32.
+        ema_decay: decay of the running average of the weights that is validated and exported.
+        nonfinite_limit: steps in a row without a finite loss and gradient that roll the run back.
+        compile: compile the model with torch.compile.
+        max_minutes: stop, save and exit cleanly after so many minutes in this process (0: never).
+        optim: optimizer and learning-rate schedule.
+    """
+
+    run: str = "runs/run"
+    steps: int = 10_000
+    seed: int = 0
+    checkpoint_every: int = 500
+    validate_every: int = 500
+    log_every: int = 20
+    keep_best: int = 2
+    accumulate: int = 1
+    clip: float = 1.0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema_decay: float = 0.999
+    nonfinite_limit: int = 10
+    compile: bool = False
+    max_minutes: float = 0.0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "log_every", "accumulate", "nonfinite_limit"):
+            if getattr(self, key) < 1:
+                raise SeparatorError(f"{key}: {getattr(self, key)} is not at least 1")
+        for key in ("checkpoint_every", "validate_every", "keep_best", "clip", "max_minutes"):
+            if getattr(self, key) < 0:
+                raise SeparatorError(f"{key}: {getattr(self, key)} is not at least 0")
+        if not 0 <= self.ema_decay < 1:
+            raise SeparatorError(f"ema_decay: {self.ema_decay} is not in [0, 1)")
+
+
+@dataclass
+class Validation:
+    """What a validation found.
+
+    Attributes:
+        scalars: numbers by name (`area/name`).
+        score: the number that picks the best checkpoint; higher is better.
+        images: (3 h w) in [0, 1] by name.
+        audio: (c t) samples in [-1, 1] and their rate in Hz, by name.
+    """
+
+    scalars: dict[str, float]
+    score: float
+    images: dict[str, Tensor] = field(default_factory=dict)
+    audio: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What is trained. A task may also have `parameter_groups()`, see `optim.adamw`."""
+
+    model: nn.Module
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """Yield micro-batches without end from number `start`; each a function of its number.
+
+        Number i belongs to step i // accumulate; the data depend on (seed, rank, i) only.
+        """
+
+    def step(
+        self, model: nn.Module, batch: Any, step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return named scalars (`area/name`), of which `loss` is differentiated.
+
+        Args:
+            model: to call instead of `self.model`: it may be compiled or distributed.
+            batch: from `batches`; the task moves it to the device.
+            step: finished steps of the run, for schedules.
+            generator: on the CPU, seeded by (seed, step, micro-batch, rank).
+        """
+
+    def seconds(self, batch: Any) -> float:
+        """Seconds of audio in a batch, for the throughput."""
+
+    def validate(self, model: nn.Module, step: int) -> Validation:
+        """Score the averaged model, in evaluation mode and without gradients, on rank 0."""
+
+    def describe(self) -> dict[str, Any]:
+        """All that is needed to rebuild and use the model, as JSON can hold it."""
+
+
+def check_config(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume a run under a configuration that would not continue the same training.
+
+    Raises:
+        SeparatorError: names the first key that differs, and the fix.
+    """
+    before, after = _flat(old), _flat(new)
+    for key in [*after, *before]:
+        absent = "(absent)"
+        was, now = before.get(key, absent), after.get(key, absent)
+        if was != now and key not in FREE and key.split(".")[-1] != "workers":
+            raise SeparatorError(
+                f"{key}: {path} was made with {was}, this command says {now}; set it back, use "
+                f"another run=, or delete {path.parent}"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to {"a.b": value}; tuples become lists, as they do in a file."""
+    rows = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{prefix}{key}.")
+        else:
+            rows[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return rows

@@ -1,0 +1,83 @@
+"""What training minimises, each loss a scalar; the configuration gives each a weight."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.stft import STFTConfig, compress, istft, linear_mask
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; 0 leaves one out.
+
+    Attributes:
+        magnitude: L1 between masked and true magnitudes of the accompaniment, compressed.
+        wave: L1 between waves, relative to the accompaniment's RMS.
+        multi_stft: multi-resolution STFT loss of auraloss (spectral convergence + log magnitude).
+    """
+
+    magnitude: float = 1.0
+    wave: float = 0.0
+    multi_stft: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = {"magnitude": self.magnitude, "wave": self.wave, "multi_stft": self.multi_stft}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise SeparatorError(f"loss.{name}: {weight} is negative; weights are 0 or more")
+        if not any(weights.values()):
+            raise SeparatorError("loss: all weights are 0; give loss.magnitude or another one")
+
+
+class SeparationLoss(nn.Module):
+    """The weighted sum of the losses for one stem, from the mask that a model gave."""
+
+    def __init__(self, config: LossConfig, stft: STFTConfig) -> None:
+        super().__init__()
+        self.config, self.stft = config, stft
+        self.multi_stft = _multi_resolution() if config.multi_stft else None
+
+    def forward(
+        self, mask: Tensor, mixture: Tensor, target: Tensor, scale: Tensor, wave: Tensor
+    ) -> dict[str, Tensor]:
+        """Score a mask.
+
+        Args:
+            mask: (b c f n) in [0, 1], for compressed magnitudes.
+            mixture: (b c f n) complex spectrogram of the mixture.
+            target: (b c f n) complex spectrogram of the stem.
+            scale: (b 1 1 1) what `normalise` divided the mixture by.
+            wave: (b c t) the stem.
+
+        Returns:
+            "loss" and its parts "loss/…".
+        """
+        config, parts = self.config, {}
+        if config.magnitude:
+            estimate = mask * compress(mixture.abs(), scale, self.stft)
+            truth = compress(target.abs(), scale, self.stft)
+            parts["magnitude"] = (estimate - truth).abs().mean()
+        if config.wave or self.multi_stft is not None:
+            estimate = istft(mixture * linear_mask(mask, self.stft), self.stft, wave.shape[-1])
+        if config.wave:
+            parts["wave"] = waveform_l1(estimate, wave)
+        if self.multi_stft is not None:
+            parts["multi_stft"] = self.multi_stft(estimate, wave)
+        total = torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum()
+        return {"loss": total, **{f"loss/{name}": value for name, value in parts.items()}}
+
+
+def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of waves (b c t), each relative to its target's RMS (at least -60 dB)."""
+    level = target.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-3)
+    return ((estimate - target).abs().mean(dim=(1, 2)) / level).mean()
+
+
+def _multi_resolution() -> nn.Module:
+    """Build auraloss' loss (Yamamoto et al. 2020, arXiv 1910.11480) over three resolutions."""
+    import auraloss
+
+    return auraloss.freq.MultiResolutionSTFTLoss()

@@ -1,0 +1,212 @@
+"""The frame transformer U-Net: frequency is halved at each level, time never is.
+
+A frame of the spectrogram is a token. Frame encoders (Nx1 convolutions) see one frame at a time;
+all that passes between frames passes through the transformer cells at each level, which read the
+frame's bins through a linear bottleneck to one channel and add their result as one more channel.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.models.cells import CELLS, CellShape
+from separator.models.layers import NORMS, FrameConv, FrameUpsample
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the frame transformer U-Net. Per-level lists start at the full resolution.
+
+    Attributes:
+        channels: feature maps of each level's frame encoder; their number is the number of levels.
+        encoder_blocks: transformer encoders after each level's frame encoder.
+        convs: Nx1 convolutions in each frame encoder below level 0.
+        decoder_blocks: transformer decoders before each level's frame decoder (level 0 has none).
+        hidden: width inside the feed-forwards of each level.
+        heads: attention heads at most; a head is at least 16 bins wide.
+        cell: transformer cell, "primer" or "evolved".
+        norm: normalisation, "rms", "layer" or "batch".
+        position: relative positions, "rotary" or "relative" (Music Transformer).
+        max_distance: frames after which "relative" no longer tells distances apart.
+        dropout: share of features dropped inside the transformer cells.
+    """
+
+    channels: tuple[int, ...] = (8, 16, 24, 32, 40)
+    convs: int = 2
+    encoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1)
+    decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1)
+    hidden: tuple[int, ...] = (1024, 1024, 512, 256, 128)
+    heads: int = 8
+    cell: str = "primer"
+    norm: str = "rms"
+    position: str = "rotary"
+    max_distance: int = 512
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_blocks", "decoder_blocks", "hidden"):
+            if len(getattr(self, name)) != len(self.channels):
+                raise SeparatorError(
+                    f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
+                    f"{len(self.channels)}; give one number for each level"
+                )
+        choices = {"cell": CELLS, "norm": NORMS, "position": ("rotary", "relative")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise SeparatorError(
+                    f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
+                )
+        if self.decoder_blocks[0]:
+            raise SeparatorError("model.decoder_blocks: level 0 has no frame decoder; put 0 first")
+        if not 0 <= self.dropout < 1:
+            raise SeparatorError(f"model.dropout: {self.dropout} is not in [0, 1)")
+
+    def shape(self, level: int, bins: int) -> CellShape:
+        """Return the sizes of the cells of one level of a model for `bins` bins."""
+        features = bins >> level
+        heads = max(1, min(self.heads, features // 16))
+        return CellShape(
+            features,
+            self.hidden[level],
+            heads,
+            self.norm,
+            self.position,
+            self.max_distance,
+            self.dropout,
+        )
+
+
+class Tokens(nn.Module):
+    """Densely connected transformer cells: each sees all channels and adds one.
+
+    (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
+    """
+
+    def __init__(
+        self, channels: int, shape: CellShape, cells: list[nn.Module], memory: int
+    ) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+        self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
+        self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in cells if memory)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
+        for i, cell in enumerate(self.cells):
+            token = self.squeeze[i](x).squeeze(-1)
+            if memory is None:
+                token = cell(token)
+            else:
+                token = cell(token, self.squeeze_memory[i](memory).squeeze(-1))
+            x = torch.cat([x, token.unsqueeze(-1)], dim=-1)
+        return x
+
+
+class FrameTransformer(nn.Module):
+    """Magnitudes in, multiplicative mask out.
+
+    Args:
+        config: the sizes.
+        bins: bins of the spectrogram, the Nyquist bin included; `bins - 1` must be divisible by
+            2^(levels - 1).
+        audio_channels: channels of the audio.
+    """
+
+    def __init__(self, config: ModelConfig, bins: int, audio_channels: int = 2) -> None:
+        super().__init__()
+        levels, inner = len(config.channels), bins - 1
+        if inner % (1 << (levels - 1)):
+            raise SeparatorError(
+                f"model.channels: {levels} levels halve {inner} bins {levels - 1} times, "
+                "which does not go; use fewer levels or a larger stft.n_fft"
+            )
+        self.config = config
+        encoder_cell, decoder_cell = CELLS[config.cell]
+        # Music falls by some 6 dB an octave; a learned gain and offset for each bin evens it out.
+        tilt = torch.linspace(0, 1, inner).mul(inner).add(1).log() * 0.25
+        self.bin_gain = nn.Parameter(tilt - tilt.mean())
+        self.bin_bias = nn.Parameter(torch.zeros(inner))
+        self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
+        self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
+        self.upsamples = nn.ModuleList()
+        width, skips = audio_channels, []
+        for level, channels in enumerate(config.channels):
+            shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
+            self.encoders.append(_frame_encoder(width, channels, config, first=level == 0))
+            cells = [encoder_cell(shape) for _ in range(blocks)]
+            self.encoder_tokens.append(Tokens(channels, shape, cells, 0))
+            width = channels + blocks
+            skips.append(width)
+        for level in range(levels - 1, 0, -1):
+            shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
+            cells = [decoder_cell(shape) for _ in range(blocks)]
+            self.decoder_tokens.append(Tokens(width, shape, cells, skips[level]))
+            channels = config.channels[level - 1]
+            self.upsamples.append(FrameUpsample(width + blocks, channels))
+            self.decoders.append(FrameConv(channels + skips[level - 1], channels, config.norm))
+            width = channels
+        self.head = nn.Linear(width, audio_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Small output projections keep each cell near the identity at the start."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+            if name.endswith((".out", ".down")):
+                module.weight.data.mul_(0.2)
+        nn.init.constant_(self.head.bias, 1.0)
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Return the weights in the order in which they are passed: input, encoders, …, head."""
+        parts = [
+            *zip(self.encoders, self.encoder_tokens, strict=True),
+            *zip(self.decoder_tokens, self.upsamples, self.decoders, strict=True),
+            (self.head,),
+        ]
+        weights = [[p for module in part for p in module.parameters()] for part in parts]
+        return [[self.bin_gain, self.bin_bias], *weights]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
+        x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
+        x = x * self.bin_gain.exp()[:, None] + self.bin_bias[:, None]
+        skips = []
+        for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
+            x = tokens(encoder(x))
+            skips.append(x)
+        skip = skips.pop()
+        for tokens, upsample, decoder in zip(
+            self.decoder_tokens, self.upsamples, self.decoders, strict=True
+        ):
+            x = upsample(tokens(x, skip))
+            skip = skips.pop()
+            x = decoder(torch.cat([x, skip], dim=-1))
+        return rearrange(self.head(x), "b n f c -> b c f n")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map compressed, normalised magnitudes to a mask for them.
+
+        Args:
+            x: (b c f n) in [0, 1], any number of frames.
+
+        Returns:
+            (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
+        """
+        mask = self.logits(x).float().sigmoid()
+        return F.pad(mask, (0, 0, 0, 1), mode="replicate")
+
+
+def _frame_encoder(inputs: int, outputs: int, config: ModelConfig, first: bool) -> nn.Module:
+    """Nx1 convolutions of which the first halves the bins, except at full resolution."""
+    if first:
+        return FrameConv(inputs, outputs, config.norm)
+    strided = FrameConv(inputs, outputs, None if config.convs > 1 else config.norm, stride=2)
+    norms = [None] * (config.convs - 2) + [config.norm]
+    more = [FrameConv(outputs, outputs, norm) for norm in norms[: config.convs - 1]]
+    return nn.Sequential(strided, *more)

@@ -1,0 +1,99 @@
+"""Waves to complex spectrograms and back, and the scale on which the model sees magnitudes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from separator.errors import SeparatorError
+
+FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
+
+
+@dataclass(frozen=True)
+class STFTConfig:
+    """Short-time Fourier transform.
+
+    Attributes:
+        n_fft: window length in samples, a power of two.
+        hop: samples from one frame to the next, at most half of n_fft.
+        power: exponent on the normalised magnitudes that the model sees (1 leaves them linear).
+    """
+
+    n_fft: int = 2048
+    hop: int = 1024
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.n_fft < 16 or self.n_fft & (self.n_fft - 1):
+            raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two of at least 16")
+        if not 0 < self.hop <= self.n_fft // 2:
+            raise SeparatorError(f"stft.hop: {self.hop} is not in 1..{self.n_fft // 2} (n_fft / 2)")
+        if not 0 < self.power <= 1:
+            raise SeparatorError(f"stft.power: {self.power} is not in (0, 1]")
+
+    @property
+    def bins(self) -> int:
+        """Bins of the spectrogram, the Nyquist bin included."""
+        return self.n_fft // 2 + 1
+
+
+def stft(wave: Tensor, config: STFTConfig) -> Tensor:
+    """Spectrogram with a periodic Hann window, frames centred on multiples of the hop.
+
+    Args:
+        wave: (… t) samples.
+        config: window and hop.
+
+    Returns:
+        complex64 (… f n), f = n_fft / 2 + 1, n = t // hop + 1. The ends are padded with zeros.
+    """
+    window = torch.hann_window(config.n_fft, device=wave.device)
+    flat = wave.reshape(-1, wave.shape[-1]).float()
+    spectrogram = torch.stft(
+        flat, config.n_fft, config.hop, window=window, return_complex=True, pad_mode="constant"
+    )
+    return spectrogram.reshape(*wave.shape[:-1], *spectrogram.shape[-2:])
+
+
+def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
+    """Inverse of `stft`: (… f n) complex to (… length) samples; exact to float precision."""
+    window = torch.hann_window(config.n_fft, device=spectrogram.device)
+    flat = spectrogram.reshape(-1, *spectrogram.shape[-2:])
+    wave = torch.istft(flat, config.n_fft, config.hop, window=window, length=length)
+    return wave.reshape(*spectrogram.shape[:-2], length)
+
+
+def normalise(magnitude: Tensor, config: STFTConfig) -> tuple[Tensor, Tensor]:
+    """Scale crops to [0, 1] and compress them.
+
+    Each crop is divided by its largest magnitude over channels, bins and frames, so the model's
+    input does not depend on the level. Crops below -60 dB are not lifted to full scale.
+
+    Args:
+        magnitude: (b c f n) linear magnitudes.
+        config: `power` and `n_fft` (whose size fixes the floor).
+
+    Returns:
+        (b c f n) in [0, 1], and the scales (b 1 1 1) to pass to `compress` for targets.
+    """
+    floor = FLOOR * config.n_fft / 4
+    scale = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp(min=floor)
+    return compress(magnitude, scale, config), scale
+
+
+def compress(magnitude: Tensor, scale: Tensor, config: STFTConfig) -> Tensor:
+    """`(magnitude / scale)`, clipped to [0, 1], to the power of `config.power`: (b c f n)."""
+    relative = (magnitude / scale).clamp(0, 1)
+    if config.power == 1:
+        return relative
+    if config.power == 0.5:
+        return (relative + 1e-12).sqrt()  # the derivative at 0 stays finite
+    return (relative + 1e-12) ** config.power
+
+
+def linear_mask(mask: Tensor, config: STFTConfig) -> Tensor:
+    """The factor on linear magnitudes that equals `mask` on compressed ones: mask^(1/power)."""
+    if config.power == 1:
+        return mask
+    return mask.square() if config.power == 0.5 else mask ** (1 / config.power)

@@ -1,0 +1,33 @@
+"""What the tests share: where real music is, when there is some."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_folders(tmp_path_factory: pytest.TempPathFactory):
+    """Caches and indexes of the tests never touch the user's own."""
+    os.environ["SEPARATOR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["SEPARATOR_INDEX"] = str(tmp_path_factory.mktemp("index") / "library.sqlite")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real music; tests that want it are skipped where it is not."""
+    folder = Path(os.environ.get("SEPARATOR_TEST_DATA", SHARED))
+    if not (folder / "songs").is_dir():
+        pytest.skip(f"no real music at {folder} (set SEPARATOR_TEST_DATA to a copy)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_stem() -> Path:
+    """Return the real song with five streams that stempeg ships."""
+    import importlib.util
+
+    package = Path(importlib.util.find_spec("stempeg").origin).parent
+    return package / "data" / "The Easton Ellises - Falcon 69.stem.mp4"

@@ -1,0 +1,414 @@
+"""audio.py against ffmpeg's decoder, whole decodes, soxr in one go, and every bad file."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import torch
+from mutagen.id3 import APIC, ID3, TIT2
+from torch import Tensor
+
+from separator import audio
+from separator.audio import AudioError, Resampler, Writer, blocks, probe, read, resample, verify
+
+LOSSY = ("mp3", "ogg", "opus", "m4a")
+
+
+def music(seconds: float, rate: int = 44100, channels: int = 2) -> Tensor:
+    """Chords and some noise, different in each channel, peak about 0.5."""
+    t = torch.arange(int(seconds * rate), dtype=torch.float64) / rate
+    noise = torch.randn(channels, t.numel(), generator=torch.Generator().manual_seed(1))
+    tones = [sum(torch.sin(6.283 * f * (c + 1) * t) for f in (110, 165, 275)) for c in
+             range(channels)]  # fmt: skip
+    return (0.12 * torch.stack(tones) + 0.02 * noise).float()
+
+
+def save(path: Path, wave: Tensor, rate: int = 44100, **options: object) -> Path:
+    with Writer(path, rate, wave.shape[0], **options) as writer:
+        for part in wave.split(30011, dim=1):
+            writer.write(part)
+    return path
+
+
+def ffmpeg(*arguments: object) -> bytes:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg program is not installed")
+    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def ffmpeg_decode(path: Path, channels: int, stream: int = 0) -> Tensor:
+    raw = ffmpeg("-i", path, "-map", f"0:a:{stream}", "-f", "f32le", "-")
+    return torch.from_numpy(np.frombuffer(raw, "<f4").reshape(-1, channels).T.copy())
+
+
+def slices_equal(path: Path, whole: Tensor, tolerance: float, stream: int = 0) -> None:
+    generator = np.random.default_rng(0)
+    total = whole.shape[1]
+    for start in (0, 1, 1023, 1024, *generator.integers(0, total, 12), total - 5, total, total + 9):
+        part = read(path, int(start), 20011, stream=stream)
+        expected = whole[:, start : start + 20011]
+        assert part.shape == expected.shape
+        assert part.numel() == 0 or (part - expected).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", *LOSSY])
+def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: str) -> None:
+    wave = music(3.0, 48000)
+    path = save(tmp_path / f"a.{suffix}", wave, 48000)
+    info = probe(path)
+    whole = read(path)
+    assert (info.format, info.rate, info.channels) == (suffix, 48000, 2)
+    assert whole.shape == (2, info.samples)
+    assert 0 <= info.samples - wave.shape[1] < (1024 if suffix == "m4a" else 1)
+    error = (whole[:, : wave.shape[1]] - wave).square().mean() / wave.square().mean()
+    assert error < (0.01 if suffix in LOSSY else 1e-9)
+    for size in (10007, 1 << 18):
+        parts = list(blocks(path, size))
+        assert all(part.shape[1] == size for part in parts[:-1])
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+    slices_equal(path, whole, 2e-7 if suffix in ("mp3", "opus") else 0.0)
+    checked = verify(path)
+    assert checked.samples == info.samples and checked.non_finite == 0
+    assert checked.peak == pytest.approx(float(whole.abs().max()))
+    assert checked.rms == pytest.approx(float(whole.square().mean().sqrt()), rel=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", *LOSSY])
+def test_decodes_what_ffmpeg_decodes(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a.{suffix}", music(2.0, 48000), 48000)
+    reference = ffmpeg_decode(path, 2)
+    whole = read(path)
+    shared = min(reference.shape[1], whole.shape[1])
+    assert abs(reference.shape[1] - whole.shape[1]) <= 128  # its Vorbis ends on a block
+    assert (reference[:, :shared] - whole[:, :shared]).abs().max() < 1e-5
+
+
+def test_real_songs(shared_data: Path) -> None:
+    song = sorted((shared_data / "songs").glob("*.mp3"))[0]
+    checked = verify(song)
+    assert checked.samples == checked.info.samples == 7321199
+    whole = read(song)
+    slices_equal(song, whole, 2e-7)
+    assert (ffmpeg_decode(song, 2) - whole).abs().max() < 1e-5
+    voice = sorted((shared_data / "mir1k").glob("*.ogg"))[0]
+    slices_equal(voice, read(voice), 0.0)
+
+
+def test_aac_of_musdb_is_exact(shared_data: Path, example_stem: Path) -> None:
+    excerpt = sorted((shared_data / "musdb18_7s_train").glob("*.m4a"))[1]
+    for path, streams in ((excerpt, 4), (example_stem, 5)):
+        assert probe(path).streams == streams
+        for stream in (0, streams - 1):
+            whole = read(path, stream=stream)
+            assert probe(path, stream=stream).samples == whole.shape[1]
+            reference = ffmpeg_decode(path, 2, stream)
+            assert reference.shape == whole.shape
+            assert (reference - whole).abs().max() < 1e-5
+            slices_equal(path, whole, 0.0, stream)
+        with pytest.raises(AudioError, match="stream 9"):
+            read(path, stream=9)
+
+
+def test_other_peoples_aac(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.wav", music(4.0))
+    plain, raw = tmp_path / "plain.m4a", tmp_path / "raw.aac"
+    ffmpeg("-i", source, "-b:a", "192k", "-aac_pns", "0", plain)
+    ffmpeg("-i", source, "-b:a", "192k", "-aac_pns", "0", raw)
+    late = tmp_path / "late.m4a"  # another encoder's delay: 2112 samples, not whole blocks
+    data = plain.read_bytes()
+    at = data.index(b"elst") + 16
+    assert int.from_bytes(data[at : at + 4], "big") == 1024
+    late.write_bytes(data[:at] + (2112).to_bytes(4, "big") + data[at + 4 :])
+    for path in (plain, late, raw):
+        whole = read(path)
+        reference = ffmpeg_decode(path, 2)
+        assert probe(path).samples == whole.shape[1] == reference.shape[1]
+        assert (reference - whole).abs().max() < 1e-5
+        slices_equal(path, whole, 0.0)
+
+
+def test_noise_substitution_is_the_only_inexact_slice(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.wav", 0.3 * torch.randn(2, 200000).clamp(-3, 3))
+    path = tmp_path / "a.m4a"
+    ffmpeg("-i", source, "-b:a", "96k", path)
+    whole = read(path)
+    part, expected = read(path, 100000, 44100), whole[:, 100000:144100]
+    assert (part.std() / expected.std()).sub(1).abs() < 0.05  # other noise, the same level
+    assert torch.equal(read(path, 0, 44100), whole[:, :44100])
+
+
+def test_mp3_without_a_frame_count(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.wav", music(4.0))
+    path = tmp_path / "old.mp3"
+    ffmpeg("-i", source, "-b:a", "128k", "-write_xing", "0", path)
+    tags = ID3()
+    tags.add(APIC(mime="image/png", type=3, data=os.urandom(200000)))  # libsndfile counts it in
+    tags.save(path)
+    reference = ffmpeg_decode(path, 2)
+    whole = read(path)
+    assert probe(path).samples == whole.shape[1] == reference.shape[1] == verify(path).samples
+    assert (reference - whole).abs().max() < 1e-5
+    slices_equal(path, whole, 2e-7)
+
+
+def test_vorbis_slices_of_the_last_page(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.ogg", music(6.0))
+    whole = read(path)
+    for start in range(whole.shape[1] - 40000, whole.shape[1], 1999):
+        assert torch.equal(read(path, start, 3000), whole[:, start : start + 3000])
+
+
+def test_low_rate_mp3_slices_need_the_bit_reservoir(tmp_path: Path) -> None:
+    path = save(tmp_path / "low.mp3", music(6.0, 22050), 22050, bitrate=32)
+    slices_equal(path, read(path), 5e-7)
+
+
+@pytest.mark.parametrize("rate", [8000, 192000])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_odd_rates_and_channels(tmp_path: Path, rate: int, channels: int) -> None:
+    wave = music(0.5, rate, channels)
+    for suffix in ("wav", "flac", "ogg", "opus", "m4a", "mp3"):
+        if suffix == "mp3" and channels > 2:
+            with pytest.raises(AudioError, match="cannot hold 6 channels"):
+                Writer(tmp_path / "a.mp3", rate, channels)
+            continue
+        path = save(tmp_path / f"a{channels}.{suffix}", wave, rate)
+        info = probe(path)
+        assert info.channels == channels
+        assert info.seconds == pytest.approx(0.5, abs=0.13 if suffix == "m4a" else 1e-3)
+        assert read(path).shape == (channels, info.samples)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "m4a", "flac"])
+def test_channel_order_is_left_right_centre_lfe_surrounds(tmp_path: Path, suffix: str) -> None:
+    t = torch.arange(48000) / 48000
+    tones = (300, 500, 700, 60, 1100, 1300)
+    wave = torch.stack([0.3 * torch.sin(6.2831853 * f * t) for f in tones])
+    path = save(tmp_path / f"a.{suffix}", wave, 48000)
+    for decoded in (read(path), ffmpeg_decode(path, 6)):
+        loudest = torch.fft.rfft(decoded[:, :48000]).abs().argmax(dim=1)
+        assert loudest.tolist() == list(tones)
+
+
+def test_rates_a_codec_cannot_hold_are_resampled_with_a_notice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for suffix, expected in (("mp3", 48000), ("opus", 48000), ("m4a", 96000)):
+        assert probe(save(tmp_path / f"a.{suffix}", music(0.3, 192000), 192000)).rate == expected
+        assert f"cannot hold 192000 Hz, resampled to {expected} Hz" in caplog.text
+    assert probe(save(tmp_path / "b.opus", music(0.3, 44100))).samples == 14400
+
+
+def test_integers_survive_and_peaks_clip_without_wrapping(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for subtype, bits in (("PCM_16", 16), ("PCM_24", 24)):
+        full = 1 << (bits - 1)
+        values = generator.integers(-full, full, (2, 5000))
+        values[:, :2] = [[-full, full - 1]] * 2
+        wave = torch.from_numpy(values / full).float()
+        for suffix in ("wav", "flac", "aiff"):
+            path = save(tmp_path / f"a.{suffix}", wave, subtype=subtype)
+            assert torch.equal(read(path), wave)
+    loud = torch.tensor([[0.5, 1.0, 1.5, -1.5, -1.0, 3.0]])
+    with Writer(tmp_path / "loud.flac", 44100, 1) as writer:
+        writer.write(loud)
+    assert writer.clipped == 3
+    assert (read(tmp_path / "loud.flac") - loud.clamp(-1, 1)).abs().max() < 1e-6
+    assert torch.equal(read(save(tmp_path / "loud.wav", loud)), loud)
+    for suffix in LOSSY:
+        hot = read(save(tmp_path / f"hot.{suffix}", 5 * music(1.0, 48000), 48000))
+        assert hot.abs().max() > 1.5
+
+
+def test_short_silent_offset_and_non_finite(tmp_path: Path) -> None:
+    for suffix in ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"):
+        short = save(tmp_path / f"short.{suffix}", music(0.01, 48000), 48000)
+        assert 0 <= probe(short).samples - 480 < 1024
+        silent = save(tmp_path / f"silent.{suffix}", torch.zeros(2, 48000), 48000)
+        assert verify(silent).peak < 1e-4
+    offset = verify(save(tmp_path / "dc.wav", torch.full((1, 1000), 0.25)))
+    assert (offset.peak, offset.rms) == (0.25, pytest.approx(0.25))
+    wave = music(0.5)
+    wave[0, 100], wave[1, 7] = torch.nan, torch.inf
+    checked = verify(save(tmp_path / "nan.wav", wave))
+    assert checked.non_finite == 2 and 0 < checked.rms < checked.peak < 1
+    with pytest.raises(AudioError, match="NaN or Inf"):
+        save(tmp_path / "nan.flac", wave)
+    assert not list(tmp_path.glob("*nan.flac*"))
+
+
+def test_files_that_are_not_audio(tmp_path: Path) -> None:
+    for suffix in sorted(audio.SUFFIXES):
+        empty, text, missing = (tmp_path / f"{name}{suffix}" for name in ("e", "t", "missing"))
+        empty.touch()
+        text.write_text("This is a shopping list, not music.\n" * 200)
+        for path in (empty, text, missing):
+            for function in (probe, read, verify, audio.content_key):
+                with pytest.raises(AudioError) as caught:
+                    function(path)
+                message = str(caught.value)
+                assert message.startswith(f"{path}: ") and "; " in message and "\n" not in message
+    (tmp_path / "folder.wav").mkdir()
+    for path in (tmp_path / "folder.wav", tmp_path / "a.txt"):
+        with pytest.raises(AudioError):
+            probe(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", *LOSSY])
+def test_truncated_files_raise_and_never_give_silence(tmp_path: Path, suffix: str) -> None:
+    data = save(tmp_path / f"a.{suffix}", music(4.0, 48000), 48000).read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    for share in (0.02, 0.5, 0.95):
+        path.write_bytes(data[: int(len(data) * share)])
+        for function in (verify, lambda one: list(blocks(one))):
+            with pytest.raises(AudioError, match=str(path)):
+                function(path)
+
+
+def test_m4a_with_its_index_first_is_seen_truncated(tmp_path: Path) -> None:
+    source, path = save(tmp_path / "a.m4a", music(4.0)), tmp_path / "fast.m4a"
+    ffmpeg("-i", source, "-c", "copy", "-movflags", "faststart", path)
+    verify(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for function in (probe, verify, read):
+        with pytest.raises(AudioError):
+            function(path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "m4a"])
+def test_damage_in_the_middle_raises(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a.{suffix}", music(4.0, 48000), 48000)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20000] = np.random.default_rng(0).bytes(20000)
+    path.write_bytes(data)
+    with pytest.raises(AudioError):
+        verify(path)
+
+
+def test_wav_from_a_pipe_has_no_length_and_is_read(tmp_path: Path) -> None:
+    data = bytearray(save(tmp_path / "a.wav", music(1.0), subtype="PCM_16").read_bytes())
+    at = data.index(b"data") + 4
+    data[4:8] = data[at : at + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "pipe.wav").write_bytes(data)
+    assert verify(tmp_path / "pipe.wav").samples == 44100
+
+
+def test_nothing_is_left_on_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.flac", music(0.2))
+    before = path.read_bytes()
+    for suffix in ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"):
+        with (
+            pytest.raises(OSError, match="from the caller"),
+            Writer(tmp_path / f"a.{suffix}", 44100, 2) as writer,
+        ):
+            writer.write(music(0.2))
+            raise OSError("from the caller")
+        with (
+            pytest.raises(AudioError, match="0 samples"),
+            Writer(tmp_path / f"b.{suffix}", 8000, 1),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    for wrong in ({"format": "wma"}, {"subtype": "PCM_8"}, {"bitrate": 9000}):
+        with pytest.raises(AudioError):
+            Writer(path, 44100, 2, **wrong)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    program = (
+        "import resource, signal, sys, torch; from separator.audio import AudioError, Writer\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n"
+        "    with Writer(sys.argv[1], 44100, 2) as writer:\n"
+        "        writer.write(torch.randn(2, 441000) / 9)\n"
+        "except AudioError as error: print(error)\n"
+    )
+    path = tmp_path / f"a.{suffix}"
+    assert resource.RLIMIT_FSIZE is not None
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{path}: ") and done.stdout.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "rates", [(44100, 48000), (48000, 44100), (8000, 44100), (192000, 44100), (44100, 16000)]
+)
+def test_streaming_resampler_equals_one_shot(rates: tuple[int, int]) -> None:
+    import soxr
+
+    wave = music(1.0, 50001)
+    whole = resample(wave, *rates)
+    assert whole.shape == (2, -(-50001 * rates[1] // rates[0])) and whole.dtype == torch.float32
+    stream = Resampler(*rates, 2)
+    parts = [stream.push(part) for part in wave.split([1, 6, 20000, 0, 29994], dim=1)]
+    streamed = torch.cat([*parts, stream.flush()], dim=1)
+    assert streamed.shape == whole.shape and (streamed - whole).abs().max() < 1e-6
+    reference = torch.from_numpy(soxr.resample(wave.T.numpy(), *rates, quality="HQ").T.copy())
+    shared = reference.shape[1]
+    assert whole.shape[1] - shared in (0, 1)
+    assert (whole[:, :shared] - reference).abs().max() < 1e-6
+    stems = resample(wave.expand(3, 2, -1), *rates)
+    assert stems.shape == (3, *whole.shape) and torch.equal(stems[2], whole)
+
+
+def test_resampling_keeps_place_and_equal_rates_are_the_identity() -> None:
+    wave = music(0.3)
+    assert resample(wave, 44100, 44100) is wave
+    stream = Resampler(44100, 44100, 2)
+    assert stream.push(wave) is wave and stream.flush().shape == (2, 0)
+    t = torch.arange(48000) / 48000
+    high = torch.sin(6.2831853 * 1000 * t)
+    low = resample(high, 48000, 16000)
+    assert (low - high[::3])[100:-100].abs().max() < 1e-4
+    assert resample(torch.ones(1, 1), 192000, 8000).shape == (1, 1)
+
+
+def test_to_channels() -> None:
+    wave = torch.arange(12.0).reshape(6, 2)
+    left, right, centre, _, left_surround, right_surround = wave
+    expected = torch.stack(
+        [left + 0.5**0.5 * (centre + left_surround), right + 0.5**0.5 * (centre + right_surround)]
+    )
+    assert torch.allclose(audio.to_channels(wave, 2), expected)
+    assert torch.allclose(audio.to_channels(wave, 1), expected.mean(0, keepdim=True))
+    assert torch.equal(audio.to_channels(wave[:1], 2), wave[[0, 0]])
+    assert torch.equal(audio.to_channels(wave[:2], 1), wave[:2].mean(0, keepdim=True))
+    assert torch.equal(audio.to_channels(wave[:2], 2), wave[:2])
+    for count in (3, 4, 5, 7, 8):
+        assert audio.to_channels(torch.randn(count, 9), 2).shape == (2, 9)
+    with pytest.raises(AudioError, match="16 channels"):
+        audio.to_channels(torch.zeros(16, 4), 2)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "flac", "m4a", "ogg", "opus", "wav", "aiff"])
+def test_content_key_ignores_tags_and_names(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a.{suffix}", music(1.0, 48000), 48000)
+    key = audio.content_key(path)
+    moved = path.rename(tmp_path / f"moved.{suffix}")
+    for title in ("short", "a much longer title " * 300):
+        if suffix in ("mp3", "wav", "aiff"):
+            tagged = mutagen.File(moved)
+            if tagged.tags is None:
+                tagged.add_tags()
+            tagged.tags.add(TIT2(text=title))
+            tagged.tags.add(APIC(mime="image/png", type=3, data=bytes(range(256)) * len(title)))
+            tagged.save(**({"v1": 2} if suffix == "mp3" else {}))
+        else:
+            tagged = mutagen.File(moved)
+            tagged["\xa9nam" if suffix == "m4a" else "title"] = title
+            tagged.save()
+        assert audio.content_key(moved) == key
+    other = save(tmp_path / f"b.{suffix}", -music(1.0, 48000), 48000)
+    assert audio.content_key(other) != key

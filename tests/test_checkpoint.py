@@ -1,0 +1,211 @@
+"""Checkpoints and model files: what comes back, and what each kind of bad file gets."""
+
+import os
+import pickle
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from separator.engine import checkpoint, ema, optim
+from separator.engine.checkpoint import State
+from separator.engine.optim import OptimConfig
+from separator.errors import SeparatorError
+
+ABOUT = {"config": {"seed": 0}, "description": {"model": {"width": 6}}}
+
+
+def state(width: int = 6, steps: int = 3) -> State:
+    """A small model after a few steps."""
+    torch.manual_seed(width)
+    model = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
+    optimizer = optim.adamw([{"params": model.parameters()}], OptimConfig())
+    made = State(model, ema.averaged(model, 0.9), optimizer)
+    for _ in range(steps):
+        model(torch.randn(5, 4)).square().mean().backward()
+        optimizer.step()
+        made.ema.update_parameters(model)
+        optimizer.zero_grad()
+        made.step += 1
+    return made
+
+
+def payload(**changes: object) -> dict:
+    return {**state().payload(), **ABOUT, **changes}
+
+
+def assert_equal(left: object, right: object) -> None:
+    torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def error_of(path: Path, read: object = checkpoint.load_model_file) -> str:
+    with pytest.raises(SeparatorError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    return message
+
+
+def test_a_state_comes_back_whole(tmp_path: Path):
+    old, new = state(), state(steps=0)
+    old.scores, old.skipped, old.rollbacks = [(2, 0.5)], 4, 1
+    checkpoint.save(tmp_path / "last.pt", {**old.payload(), **ABOUT})
+    new.load(checkpoint.load(tmp_path / "last.pt"), tmp_path / "last.pt")
+    assert_equal(new.model.state_dict(), old.model.state_dict())
+    assert_equal(new.ema.state_dict(), old.ema.state_dict())
+    assert_equal(new.optimizer.state_dict(), old.optimizer.state_dict())
+    assert (new.step, new.scores, new.skipped, new.rollbacks) == (3, [(2, 0.5)], 4, 1)
+
+
+def test_best_checkpoints_are_kept_by_score(tmp_path: Path):
+    scores = [[1, 0.3], [2, 0.9], [3, 0.1], [4, 0.5]]
+    for count in range(1, 5):
+        checkpoint.save_run(tmp_path, payload(step=count, scores=scores[:count]), keep_best=2)
+        assert checkpoint.load(tmp_path / "last.pt")["step"] == count
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best-2.pt", "best-4.pt", "last.pt"]
+    assert checkpoint.load(tmp_path / "best-2.pt")["step"] == 2
+    assert (tmp_path / "best-4.pt").samefile(tmp_path / "last.pt")
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    checkpoint.save_run(tmp_path, payload(step=1, scores=[[1, 0.0]]), keep_best=1)
+    assert (tmp_path / "best-1.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
+
+
+def test_a_model_file_comes_back_with_its_description(tmp_path: Path):
+    tied = nn.Linear(3, 3)
+    weights = {"a": tied.weight, "b": tied.weight, "c": torch.ones(2, dtype=torch.float64).half()}
+    weights["d"] = torch.arange(6).reshape(2, 3).T
+    about = {"stft": {"n_fft": 2048}, "name": "Ébauche"}
+    checkpoint.export(tmp_path / "model.safetensors", weights, about)
+    back, description = checkpoint.load_model_file(tmp_path / "model.safetensors")
+    assert description == about
+    assert_equal(back["b"], tied.weight.detach())
+    assert_equal(back["d"], weights["d"])
+    assert back["c"].dtype == torch.float32
+
+
+def test_a_checkpoint_is_a_model_file_too(tmp_path: Path):
+    old = state()
+    checkpoint.save(tmp_path / "x.pt", {**old.payload(), **ABOUT})
+    back, description = checkpoint.load_model_file(str(tmp_path / "x.pt"))
+    assert_equal(back, dict(old.ema.module.state_dict()))
+    assert description == ABOUT["description"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_truncated(tmp_path: Path, suffix: str, share: float):
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pt":
+        checkpoint.save(path, payload())
+    else:
+        checkpoint.export(path, state().model.state_dict(), {})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    assert "truncated" in error_of(path) or "not opened" in error_of(path)
+
+
+@pytest.mark.parametrize("write", ["torch", "pickle"])
+def test_a_pickle_with_code_is_not_executed(tmp_path: Path, write: str):
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    path = tmp_path / "bomb.pt"
+    if write == "torch":
+        torch.save(payload(model=Bomb()), path)
+    else:
+        path.write_bytes(pickle.dumps({"model": Bomb()}))
+    assert "nothing in it was executed" in error_of(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_files(tmp_path: Path):
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    assert "not opened" in error_of(tmp_path / "text.pt")
+    (tmp_path / "text.safetensors").write_text("not a checkpoint either, only some words")
+    assert "not a safetensors file" in error_of(tmp_path / "text.safetensors")
+    (tmp_path / "song.mp3").write_text("la la la")
+    assert "not a model file" in error_of(tmp_path / "song.mp3")
+    assert "no such file" in error_of(tmp_path / "absent.pt")
+    assert "no such file" in error_of(tmp_path / "absent.safetensors")
+
+
+def test_checkpoints_of_others(tmp_path: Path):
+    path = tmp_path / "x.pt"
+    torch.save(state().model.state_dict(), path)
+    assert "not a checkpoint of separator" in error_of(path)
+    torch.save([1, 2], path)
+    assert "not a checkpoint of separator" in error_of(path)
+    lacking = payload()
+    del lacking["optimizer"]
+    torch.save(lacking, path)
+    assert "has no 'optimizer'" in error_of(path)
+    torch.save(payload(format=99), path)
+    assert "format 99" in error_of(path)
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert "no model of separator" in error_of(tmp_path / "x.safetensors")
+
+
+def test_another_architecture(tmp_path: Path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    there = checkpoint.load(path)
+    message = error_of(path, lambda p: state(width=7).load(there, p))
+    assert "another architecture ('0.weight' is [6, 4] there and [7, 4] here)" in message
+    model = nn.Sequential(nn.Linear(4, 6))
+    message = error_of(path, lambda p: checkpoint.load_weights(model, there["model"], p))
+    assert "it has '1.weight', this model does not" in message
+    message = error_of(path, lambda p: checkpoint.load_weights(state().model, {}, p))
+    assert "it has no '0.weight'" in message
+    grouped = state()
+    grouped.optimizer = optim.adamw([{"params": [grouped.model[0].weight]}], OptimConfig())
+    message = error_of(path, lambda p: grouped.load(there, p))
+    assert "the optimizer's groups differ" in message
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, kind: str):
+    path = tmp_path / f"model.{kind}"
+    weights = {"a": torch.zeros(100_000)}
+
+    def write(value: float) -> None:
+        weights["a"].fill_(value)
+        if kind == "pt":
+            checkpoint.save(path, weights)
+        else:
+            checkpoint.export(path, weights, {})
+
+    write(1.0)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        message = error_of(path, lambda _: write(2.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written" in message
+    assert "free space" in message
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_git_id_is_that_of_this_clone_or_nothing():
+    root = Path(checkpoint.__file__).parents[2]
+    known = checkpoint.git_id()
+    if known is None:
+        return
+    head = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    full = subprocess.run(head, capture_output=True, text=True, check=True).stdout
+    assert full.startswith(known.removesuffix("-dirty"))

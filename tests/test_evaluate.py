@@ -1,0 +1,289 @@
+"""The command on songs whose scores are known in closed form, and on what can go wrong."""
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from separator.errors import SeparatorError
+from separator.inference import evaluate as command
+from separator.inference import report as reports
+from separator.metrics import frame_sdr, global_sdr, ideal_mask
+from separator.stft import STFTConfig
+
+RATE = 8000
+
+
+@dataclass(frozen=True)
+class Song:
+    """A track whose stems are noise: `vocals` is its vocals' amplitude."""
+
+    name: str
+    split: str = "valid"
+    vocals: float = 0.5
+    seconds: float = 3.3
+    channels: int = 2
+    names: tuple[str, ...] = ("accompaniment", "vocals")
+
+
+def song_stems(song: Song, rate: int) -> dict[str, Tensor]:
+    if song.name == "broken":
+        raise SeparatorError("broken/vocals.wav: not audio; replace it")
+    generator = torch.Generator().manual_seed(len(song.name))
+    noise = torch.randn(2, song.channels, int(song.seconds * rate), generator=generator)
+    if song.name == "not finite":
+        noise[0, 0, 5] = torch.nan
+    return {"accompaniment": noise[0], "vocals": song.vocals * noise[1]}
+
+
+@dataclass
+class Halver:
+    """Separator that calls `share` of the mixture instrumental, the rest vocals."""
+
+    share: float = 0.75
+    rate: int = RATE
+    stft: STFTConfig = field(default_factory=lambda: STFTConfig(512, 256))
+    description: dict = field(default_factory=lambda: {"stage": "train"})
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def separate_wave(self, mixture: Tensor, rate: int) -> dict[str, Tensor]:
+        assert rate == self.rate
+        return {"instrumental": self.share * mixture, "vocals": (1 - self.share) * mixture}
+
+
+@pytest.fixture(autouse=True)
+def songs(monkeypatch: pytest.MonkeyPatch) -> list[Song]:
+    """Put three songs, one of training, where the command looks for them."""
+    there = [Song("one"), Song("second"), Song("other", "train")]
+    monkeypatch.setattr(command, "find_tracks", lambda root: list(there))
+    monkeypatch.setattr(command, "load_stems", song_stems)
+    monkeypatch.setattr(command.Separator, "load", lambda path, device: Halver())
+    return there
+
+
+def test_scores_are_those_of_the_metrics() -> None:
+    song = Song("one")
+    scores = command.score_track(Halver(), song)["scores"]
+    stems = song_stems(song, RATE)
+    reference = torch.stack([stems["accompaniment"], stems["vocals"]])
+    mixture = reference.sum(dim=0)
+    expected = {
+        "ours": torch.stack([0.75 * mixture, 0.25 * mixture]),
+        "mixture": torch.stack([mixture, mixture]),
+        "ideal_mask": torch.stack(
+            [ideal_mask(s, mixture, STFTConfig(512, 256)) for s in reference]
+        ),
+    }
+    for name, estimate in expected.items():
+        frames = frame_sdr(reference, estimate, RATE)
+        for s, stem in enumerate(("accompaniment", "vocals")):
+            row = scores[name][stem]
+            assert row["frames"] == 3
+            assert row["sdr_frames"] == pytest.approx(float(frames[s].sort().values[1]))
+            assert row["sdr_global"] == pytest.approx(float(global_sdr(reference, estimate)[s]))
+    assert scores["ideal_mask"]["vocals"]["sdr_global"] > scores["mixture"]["vocals"]["sdr_global"]
+
+
+def test_mixture_row_is_the_ratio_of_the_stems() -> None:
+    track = command.score_track(Halver(), Song("one", vocals=0.1, seconds=20))
+    mixture = track["scores"]["mixture"]
+    assert mixture["accompaniment"]["sdr_global"] == pytest.approx(20, abs=0.1)
+    assert mixture["vocals"]["sdr_global"] == pytest.approx(-20, abs=0.1)
+    assert track["seconds"] == 20 and track["silent"] == []
+
+
+def test_summary_is_over_tracks() -> None:
+    tracks = [Song("a", vocals=0.2), Song("bb", vocals=0.3), Song("ccc", vocals=0.9)]
+    report = command.evaluate(Halver(), tracks)
+    rows = [track["scores"]["ours"]["accompaniment"] for track in report["tracks"]]
+    summary = report["summary"]["ours"]["accompaniment"]
+    assert summary["n_tracks"] == report["n_tracks"] == 3
+    assert summary["sdr_frames_median"] == sorted(row["sdr_frames"] for row in rows)[1]
+    values = [row["sdr_global"] for row in rows]
+    assert summary["sdr_global_median"] == sorted(values)[1]
+    assert summary["sdr_global_mean"] == pytest.approx(sum(values) / 3)
+    assert report["model"] == {"path": None, "description": {"stage": "train"}}
+
+
+def test_a_silent_reference_is_reported_and_left_out_of_the_summary(tmp_path: Path) -> None:
+    report = command.evaluate(Halver(), [Song("one"), Song("no voice", vocals=0)])
+    voiced, silent = report["tracks"]
+    assert silent["silent"] == ["vocals"]
+    scores = silent["scores"]
+    assert math.isnan(scores["ours"]["vocals"]["sdr_global"])
+    assert math.isnan(scores["ours"]["accompaniment"]["sdr_frames"])  # museval's rule
+    assert scores["ours"]["accompaniment"]["sdr_global"] == pytest.approx(20 * math.log10(4))
+    assert scores["mixture"]["accompaniment"]["sdr_global"] == math.inf
+    assert scores["ours"]["vocals"]["frames"] == 0
+    ours = voiced["scores"]["ours"]["vocals"]
+    assert report["summary"]["ours"]["vocals"]["sdr_global_mean"] == ours["sdr_global"]
+    assert report["summary"]["ours"]["vocals"]["n_tracks"] == 1
+
+    reports.write(report, tmp_path / "report.json")
+    written = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    scores = written["tracks"][1]["scores"]
+    assert scores["ours"]["vocals"]["sdr_frames"] is None
+    assert scores["mixture"]["accompaniment"]["sdr_global"] == "inf"
+    table = reports.table(report)
+    assert "silent" in table and "over 1 tracks (1 with a silent stem left out)" in table
+
+
+def test_only_silent_references_still_make_a_report(capsys: pytest.CaptureFixture) -> None:
+    report = command.evaluate(Halver(), [Song("no voice", vocals=0), Song("x", seconds=0)])
+    assert report["n_tracks"] == 2 and report["failures"] == []
+    assert report["summary"]["ours"]["vocals"]["n_tracks"] == 0
+    assert "over 0 tracks" in reports.table(report)
+
+
+def test_command_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "new" / "report.json"
+    words = ["model.safetensors", "--data", "songs", "--jobs", "1", "--json", str(file)]
+    assert command.main(words) == 0
+    report = json.loads(file.read_text())
+    assert list(report) == [
+        *("schema", "definitions", "model", "data", "split", "rate", "n_tracks", "tracks"),
+        *("summary", "failures"),
+    ]
+    assert report["model"]["path"] == "model.safetensors" and report["schema"] == 1
+    assert (report["data"], report["split"], report["rate"]) == ("songs", "valid", RATE)
+    assert [track["name"] for track in report["tracks"]] == ["one", "second"]
+    assert [path.name for path in file.parent.iterdir()] == ["report.json"]
+    out = capsys.readouterr().out
+    for words in ("BSSEval v4", "median over 1 s frames", "one ratio for the whole track"):
+        assert words in out
+    row = report["tracks"][1]["scores"]["ours"]["vocals"]
+    line = next(line for line in out.splitlines() if line.startswith("second"))
+    assert line.split()[-2:] == [f"{row['sdr_frames']:.2f}", f"{row['sdr_global']:.2f}"]
+
+
+def test_bad_tracks_are_failures_after_the_rest_is_done(
+    songs: list[Song], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    songs[:0] = [Song("broken"), Song("not finite")]
+    file = tmp_path / "report.json"
+    words = ["model.safetensors", "--data=songs", "--jobs=1", f"--json={file}"]
+    assert command.main(words) == 1
+    report = json.loads(file.read_text())
+    assert report["n_tracks"] == 2 and report["summary"]["ours"]["vocals"]["n_tracks"] == 2
+    assert [entry["name"] for entry in report["failures"]] == ["broken", "not finite"]
+    assert report["failures"][0]["error"] == "broken/vocals.wav: not audio; replace it"
+    assert "NaN" in report["failures"][1]["error"]
+    assert "failed: broken: broken/vocals.wav" in capsys.readouterr().out
+
+
+def test_a_model_that_diverged_is_a_failure() -> None:
+    report = command.evaluate(Halver(share=math.nan), [Song("one")])
+    assert "the model's estimate holds NaN" in report["failures"][0]["error"]
+    assert report["n_tracks"] == 0
+    assert "failed: one" in reports.table(report)
+
+
+def test_an_unexpected_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(song: Song, rate: int) -> dict:
+        raise KeyError("vocals")
+
+    monkeypatch.setattr(command, "load_stems", explode)
+    (failure,) = command.evaluate(Halver(), [Song("one")])["failures"]
+    assert failure == {"name": "one", "error": "KeyError: 'vocals'"}
+
+
+def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
+    with pytest.raises(
+        SeparatorError,
+        match=r"^music: no songs with vocals and accompaniment in the split 'test'; .*train \(1\)",
+    ):
+        command.main(["model.safetensors", "--data", "music", "--split", "test"])
+    songs.clear()
+    with pytest.raises(SeparatorError, match=r"^music: .* none in any split"):
+        command.main(["model.safetensors", "--data", "music"])
+    songs.append(Song("mixed", names=("mixture",)))
+    with pytest.raises(SeparatorError, match=r"^music: .* none in any split"):
+        command.main(["model.safetensors", "--data", "music"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "b", "--data", "x"], "one model, not 2"),
+        (["a", "--data", "x", "--split", "dev"], "'dev' is not train, valid or test"),
+        (["a", "--data", "x", "--jobs", "-1"], "jobs: -1"),
+        (["a", "--data", "x", "--spilt", "test"], "did you mean 'split'"),
+        (["a"], "data"),
+    ],
+)
+def test_bad_words(words: list[str], message: str) -> None:
+    with pytest.raises(SeparatorError, match=message):
+        command.main(words)
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SeparatorError, match="give --json"):
+        reports.write({}, tmp_path / "file" / "report.json")
+
+
+def score_with_halver(path: str, device: str, full: bool, song: Song) -> dict:
+    """Stand in for the command's own in processes that a test's patches do not reach."""
+    assert (path, device) == ("model.safetensors", "cpu")
+    if song.name == "deadly":
+        time.sleep(0.5)  # the others are done by then
+        os._exit(9)
+    command.load_stems = song_stems
+    return command._attempt(Halver(), song, full) | {"threads": torch.get_num_threads()}
+
+
+def test_processes_agree_with_one_share_threads_and_survive_a_death(
+    songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs += [Song("broken"), Song("deadly")]
+    monkeypatch.setattr(command, "_score_in_process", score_with_halver)
+    file = tmp_path / "report.json"
+    words = ["--data=songs", "--device=cpu", "--jobs=2", f"--json={file}"]
+    assert command.main(["model.safetensors", *words]) == 1
+    report = json.loads(file.read_text())
+    broken, deadly = report["failures"]
+    assert broken["name"] == "broken" and "not audio" in broken["error"]
+    assert deadly["name"] == "deadly" and "memory" in deadly["error"]
+    alone = command.evaluate(Halver(), songs[:2])
+    for one, two in zip(alone["tracks"], report["tracks"], strict=True):
+        assert one["name"] == two["name"]
+        assert two["threads"] == max(1, torch.get_num_threads() // 2)
+        for name in reports.ESTIMATES:
+            for stem in reports.STEMS:
+                expected = pytest.approx(one["scores"][name][stem], abs=1e-4)
+                assert two["scores"][name][stem] == expected
+
+
+def test_full_adds_what_museval_says() -> None:
+    try:
+        museval = pytest.importorskip("museval", reason="museval is not installed")
+    except RuntimeError as error:  # stempeg, below museval, wants ffmpeg when it is imported
+        pytest.skip(f"museval does not import: {error}")
+    song = Song("one", seconds=2.2, channels=1)
+    report = command.evaluate(Halver(), [song, Song("no voice", vocals=0)], full=True)
+    stems = song_stems(song, RATE)
+    reference = torch.stack([stems["accompaniment"], stems["vocals"]])
+    mixture = reference.sum(dim=0)
+    waves = (reference, torch.stack([0.75 * mixture, 0.25 * mixture]))
+    expected = museval.evaluate(*(w.transpose(1, 2).numpy() for w in waves), win=RATE, hop=RATE)
+    ours = report["tracks"][0]["scores"]["ours"]
+    for name, values in zip(("sdr_frames", "isr", "sir", "sar"), expected, strict=True):
+        for s, stem in enumerate(("accompaniment", "vocals")):
+            assert ours[stem][name] == pytest.approx(values[s].mean(), abs=1e-6)  # of two frames
+    assert "sir" not in report["tracks"][0]["scores"]["mixture"]["vocals"]
+    assert math.isnan(report["tracks"][1]["scores"]["ours"]["vocals"]["sir"])
+    assert report["summary"]["ours"]["vocals"]["sir_median"] == ours["vocals"]["sir"]
+    assert "ours, vocals, museval" in reports.summary_table(report)
+
+
+def test_full_without_museval_says_so_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "museval", None)
+    with pytest.raises(SeparatorError, match="--full needs museval"):
+        command.main(["model.safetensors", "--data", "songs", "--full"])

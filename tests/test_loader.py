@@ -1,0 +1,211 @@
+"""Batches: a pure function of (seed, rank, number), whole, labelled, and never made of zeros."""
+
+import itertools
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from separator import audio
+from separator.data.augment import AugmentConfig
+from separator.data.corpus import write_corpus
+from separator.data.layouts import FOUR, TWO
+from separator.data.loader import Batch, DataConfig, batches, config_tracks, parse_root
+from separator.data.tracks import Track, find_tracks
+from separator.errors import SeparatorError
+
+RATE = 44100
+PLAIN = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=4, seconds=2.0)
+
+
+@pytest.fixture(scope="module")
+def tracks(corpus) -> list[Track]:
+    return find_tracks(corpus)
+
+
+def config(root: Path | str, **changes) -> DataConfig:
+    values = {"segment_seconds": 0.5, "batch": 3, "workers": 0} | changes
+    return DataConfig(roots=[str(root)], **values)
+
+
+def take(count: int, *arguments, **options) -> list[Batch]:
+    return list(itertools.islice(batches(*arguments, **options), count))
+
+
+def same(one: list[Batch], two: list[Batch]) -> bool:
+    return [b.step for b in one] == [b.step for b in two] and all(
+        torch.equal(a.stems, b.stems) and torch.equal(a.valid, b.valid)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def noise(path: Path, seconds: float, seed: int, level: float = 0.1) -> torch.Tensor:
+    wave = level * torch.randn(
+        2, round(seconds * RATE), generator=torch.Generator().manual_seed(seed)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with audio.Writer(path, RATE, 2) as writer:
+        writer.write(wave)
+    return wave
+
+
+def test_batches_have_the_four_stems_and_their_sum(corpus, tracks):
+    (batch,) = take(1, tracks, config(corpus), RATE, seed=0)
+    assert batch.stems.shape == (3, 4, 2, RATE // 2)
+    assert (batch.names, batch.step, batch.skipped) == (FOUR, 0, ())
+    assert batch.valid.tolist() == [RATE // 2] * 3
+    assert torch.equal(batch.mixture, batch.stems.sum(1))
+
+
+def test_worker_count_changes_nothing(corpus, tracks):
+    alone = take(4, tracks, config(corpus), RATE, seed=3)
+    helped = take(4, tracks, config(corpus, workers=2, memory_mb=1.0), RATE, seed=3)
+    assert same(alone, helped)
+
+
+def test_starting_later_equals_skipping(corpus, tracks):
+    whole = take(8, tracks, config(corpus), RATE, seed=3)
+    assert same(whole[5:], take(3, tracks, config(corpus), RATE, seed=3, start=5))
+
+
+def test_seeds_ranks_and_steps_differ(corpus, tracks):
+    plain = config(corpus, augment=PLAIN)
+    drawn = [
+        batch.stems
+        for seed in (0, 1)
+        for rank in (0, 1)
+        for batch in take(3, tracks, plain, RATE, seed=seed, rank=rank)
+    ]
+    for one, two in itertools.combinations(drawn, 2):
+        assert not torch.equal(one, two)
+
+
+def test_segments_are_slices_of_the_songs(corpus, tracks):
+    (batch,) = take(1, tracks, config(corpus, augment=PLAIN), RATE, seed=0)
+    songs = torch.stack([audio.read(t.stems[3][1][0].path) for t in tracks])
+    for item in batch.stems[:, 3]:
+        windows = songs.unfold(-1, RATE // 2, 1)[..., :4]
+        found = (windows == item[None, :, None, :4]).all(-1).all(1)
+        assert found.any()
+
+
+def test_a_short_song_is_padded_at_its_end_and_says_so(tmp_path):
+    wave = noise(tmp_path / "s" / "vocals.wav", 0.3, 0)
+    noise(tmp_path / "s" / "drums.wav", 0.3, 1)
+    tracks = find_tracks(tmp_path)
+    (batch,) = take(1, tracks, config(tmp_path, augment=PLAIN), RATE, seed=0)
+    assert batch.names == TWO
+    assert batch.valid.tolist() == [13230] * 3
+    assert torch.equal(batch.stems[0, 1, :, :13230], wave)
+    assert not batch.stems[..., 13230:].any()
+
+
+def test_a_bad_file_is_drawn_again_and_logged_once(tmp_path, caplog):
+    for song in ("good", "bad"):
+        for name in ("vocals", "drums"):
+            noise(tmp_path / song / f"{name}.wav", 2.0, len(song))
+    tracks = find_tracks(tmp_path)
+    noise(tmp_path / "bad" / "drums.wav", 0.01, 0)  # cut off after it was found
+    with caplog.at_level(logging.WARNING):
+        drawn = take(8, tracks, config(tmp_path), RATE, seed=0)
+    assert sum(len(batch.skipped) for batch in drawn) > 3
+    assert all((batch.stems.abs().amax((2, 3)) > 0).all() for batch in drawn)
+    assert sum("drums.wav" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_readable_is_one_line(tmp_path, workers):
+    for name in ("vocals", "drums"):
+        noise(tmp_path / "s" / f"{name}.wav", 2.0, 0)
+    tracks = find_tracks(tmp_path)
+    (tmp_path / "s" / "vocals.wav").unlink()
+    with pytest.raises(SeparatorError, match=r"vocals\.wav") as caught:
+        take(1, tracks, config(tmp_path, workers=workers), RATE, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_silence_is_drawn_again(tmp_path):
+    for name in ("vocals", "drums"):
+        wave = noise(tmp_path / "s" / f"{name}.wav", 0.8, 0)
+        wave[:, int(0.4 * RATE) :] = 0
+        with audio.Writer(tmp_path / "s" / f"{name}.wav", RATE, 2) as writer:
+            writer.write(wave)
+    tracks = find_tracks(tmp_path)
+
+    def silent(level: float) -> int:
+        drawn = take(20, tracks, config(tmp_path, segment_seconds=0.1, silence_db=level), RATE, 0)
+        return sum(int((~batch.stems.flatten(1).any(1)).sum()) for batch in drawn)
+
+    assert silent(-1000.0) > 15  # of 60, 43 % of the starts
+    assert silent(-60.0) <= 5  # 0.43 ** 5 of 60 is 0.9
+
+
+def test_pools_are_mixed_and_mixtures_can_be_had_of_anything(tmp_path, corpus):
+    for i in range(3):
+        noise(tmp_path / "pool" / "instrumentals" / f"i{i}.wav", 1.0, i)
+        noise(tmp_path / "pool" / "vocals" / f"v{i}.wav", 0.4, i + 9)
+    both = DataConfig(
+        roots=[f"pool:{tmp_path / 'pool'}@3", str(corpus)],
+        segment_seconds=0.5,
+        batch=8,
+        workers=0,
+        augment=PLAIN,
+    )
+    tracks = [track for track in config_tracks(both) if track.split == "train"]
+    (batch,) = take(1, tracks, both, RATE, seed=0)
+    assert batch.names == TWO
+    assert (batch.stems.abs().amax((2, 3)) > 0).all()
+    (mixed,) = take(1, tracks, both, RATE, seed=0, mixtures=True)
+    assert mixed.names == ("mixture",)
+    assert torch.allclose(mixed.stems[:, 0], batch.mixture, atol=1e-6)
+
+
+def test_training_on_a_library_is_refused_with_the_fix(tmp_path):
+    path = tmp_path / "a.wav"
+    wave = noise(path, 1.0, 0)
+    from separator.data.cache import Source
+
+    source = Source(path, wave.shape[1], RATE)
+    song = Track(
+        "a", "train", (("mixture", (source,)),), wave.shape[1], RATE, "library", str(tmp_path)
+    )
+    with pytest.raises(SeparatorError, match="training needs stems"):
+        batches([song], config(tmp_path), RATE, seed=0)
+    (batch,) = take(1, [song], config(tmp_path), RATE, seed=0, mixtures=True)
+    assert batch.stems.shape == (3, 1, 2, RATE // 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("music", ("music", "auto", 1.0)),
+        ("stems:music", ("music", "stems", 1.0)),
+        ("pool:/a/b@2.5", ("/a/b", "pool", 2.5)),
+        ("C:/music", ("C:/music", "auto", 1.0)),
+        ("me@home", ("me@home", "auto", 1.0)),
+    ],
+)
+def test_roots_are_kind_path_weight(text, parsed):
+    assert parse_root(text) == parsed
+
+
+def test_a_folder_whose_name_looks_like_a_weight_is_a_folder(tmp_path):
+    (tmp_path / "a@2").mkdir()
+    assert parse_root(str(tmp_path / "a@2")) == (str(tmp_path / "a@2"), "auto", 1.0)
+    with pytest.raises(SeparatorError, match="weight"):
+        parse_root("a@0")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"roots": []}, {"batch": 0}, {"workers": -1}, {"segment_seconds": 0.0}, {"valid_share": 1.0}],
+)
+def test_values_out_of_range_are_named(bad):
+    with pytest.raises(SeparatorError, match=rf"data\.{next(iter(bad))}"):
+        DataConfig(**({"roots": ["x"]} | bad))

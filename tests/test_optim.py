@@ -1,0 +1,147 @@
+"""Groups, schedules and the average of the weights, against arithmetic done by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from separator.engine import ema, optim
+from separator.engine.optim import OptimConfig
+from separator.errors import SeparatorError
+
+
+class Mixed(nn.Module):
+    """A bit of everything that has weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(2, 4, 3)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 1)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.head(self.norm(self.convolution(wave)).mean(-1))
+
+
+def test_only_matrices_decay():
+    model = Mixed()
+    groups = optim.adamw([{"params": model.parameters()}], OptimConfig()).param_groups
+    decay = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
+    decayed = {name for name, weight in model.named_parameters() if decay[id(weight)] > 0}
+    assert decayed == {"convolution.weight", "head.weight"}
+    assert len(decay) == len(list(model.parameters()))
+
+
+def test_frozen_weights_are_left_out():
+    model = Mixed()
+    model.head.requires_grad_(False)
+    groups = optim.adamw([{"params": model.parameters()}], OptimConfig()).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 2
+
+
+def test_groups_scale_the_learning_rate():
+    model, config = Mixed(), OptimConfig(lr=0.1, warmup_steps=0, schedule="constant")
+    optimizer = optim.adamw(
+        [{"params": model.head.parameters(), "lr_scale": 10.0}, {"params": [model.scale]}], config
+    )
+    assert optim.set_rate(optimizer, config, 5, 10) == 0.1
+    rates = {id(w): group["lr"] for group in optimizer.param_groups for w in group["params"]}
+    assert rates[id(model.head.weight)] == rates[id(model.head.bias)] == 1.0
+    assert rates[id(model.scale)] == 0.1
+
+
+def test_the_hook_of_a_task_makes_the_groups():
+    model = Mixed()
+
+    class Hooked:
+        def parameter_groups(self) -> list[dict]:
+            return [{"params": [model.scale], "lr_scale": 0.5}]
+
+    assert optim.parameter_groups(Hooked(), model) == [{"params": [model.scale], "lr_scale": 0.5}]
+    (group,) = optim.parameter_groups(object(), model)
+    assert len(group["params"]) == len(list(model.parameters()))
+
+
+def test_adamw_equals_the_formula():
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    config = OptimConfig(lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
+    optimizer = optim.adamw([{"params": [weight]}], config)
+    mean, square, expected = 0.0, 0.0, weight.detach().clone()
+    for step in range(1, 4):
+        weight.grad = torch.tensor([[0.3 * step, -1.0]])
+        mean = 0.8 * mean + 0.2 * weight.grad
+        square = 0.9 * square + 0.1 * weight.grad**2
+        expected = expected * (1 - 0.1 * 0.5)
+        update = (mean / (1 - 0.8**step)) / ((square / (1 - 0.9**step)).sqrt() + 1e-8)
+        expected = expected - 0.1 * update
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "polynomial", "constant"])
+def test_schedules_rise_then_fall_to_the_final_rate(kind: str):
+    config = OptimConfig(warmup_steps=10, schedule=kind, final_lr=0.1, power=2.0)
+    rates = [optim.schedule(config, step, 101) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    middle = {
+        "cosine": 0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2,
+        "polynomial": 0.1 + 0.9 * 0.25,
+        "constant": 1.0,
+    }
+    assert rates[55] == pytest.approx(middle[kind])
+    assert rates[100] == pytest.approx(1.0 if kind == "constant" else 0.1)
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_schedules_of_very_short_runs():
+    for steps in (1, 2, 5):
+        config = OptimConfig(warmup_steps=4)
+        assert all(0 < optim.schedule(config, step, steps) <= 1 for step in range(steps))
+    assert optim.schedule(OptimConfig(warmup_steps=0), 0, 1) == 1.0
+
+
+def test_bad_settings_name_the_key():
+    for key, value in (("lr", 0.0), ("betas", (0.9, 1.0)), ("final_lr", 2.0)):
+        with pytest.raises(SeparatorError, match=rf"^optim\.{key}: "):
+            OptimConfig(**{key: value})
+    with pytest.raises(SeparatorError, match="warmup_steps"):
+        OptimConfig(warmup_steps=-1)
+
+
+def test_the_average_equals_the_formula_buffers_included():
+    torch.manual_seed(0)
+    model = Mixed()
+    average = ema.averaged(model, decay=0.5)
+    expected = None
+    for count in range(8):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight))
+        model(torch.randn(3, 2, 9))  # moves the running statistics
+        average.update_parameters(model)
+        now = copy.deepcopy(model.state_dict())
+        if count == 0:
+            expected = now
+        else:
+            decay = min(0.5, (1 + count) / (10 + count))
+            for name, value in now.items():
+                blended = decay * expected[name] + (1 - decay) * value
+                expected[name] = blended if value.is_floating_point() else value
+    torch.testing.assert_close(dict(average.module.state_dict()), dict(expected))
+    assert average.module.norm.num_batches_tracked == 8
+    assert not average.module.training
+    assert not any(weight.requires_grad for weight in average.module.parameters())
+    assert model.training
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_an_infinite_buffer_cannot_be_averaged():
+    model = nn.Linear(2, 2)
+    model.register_buffer("hidden", torch.full((2, 2), -torch.inf).triu(1))
+    with pytest.raises(ValueError, match="'hidden'"):
+        ema.averaged(model, 0.9)

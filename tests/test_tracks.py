@@ -1,0 +1,348 @@
+"""Finding songs in every layout, and reading their stems exactly."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from separator import audio
+from separator.data.cache import Reader, Source, StemCache
+from separator.data.layouts import FOUR, recognise
+from separator.data.tracks import Track, find_tracks, load_stems, stem_names
+from separator.errors import SeparatorError
+
+RATE = 8000
+
+
+def noise(seconds=1.0, rate=RATE, channels=2, seed=0, level=0.1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return level * torch.randn(channels, round(seconds * rate), generator=generator)
+
+
+def write(path: Path, wave: torch.Tensor, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with audio.Writer(path, rate, wave.shape[0]) as writer:
+        writer.write(wave)
+    return path
+
+
+def only(tracks: list[Track]) -> Track:
+    assert len(tracks) == 1
+    return tracks[0]
+
+
+def split_of(tracks: list[Track]) -> dict[str, str]:
+    return {track.name: track.split for track in tracks}
+
+
+# Stem folders
+
+
+def test_stem_folder_accompaniment_is_the_sum_of_everything_but_vocals_and_mixture(tmp_path):
+    waves = {n: noise(seed=i) for i, n in enumerate([*FOUR, "guitar", "mixture"])}
+    for name, wave in waves.items():
+        write(tmp_path / "song" / f"{name}.wav", wave)
+    track = only(find_tracks(tmp_path))
+    assert (track.kind, track.names, track.split) == ("stems", FOUR, "train")
+    stems = load_stems(track, RATE)
+    assert torch.equal(stems["vocals"], waves["vocals"])
+    expected = sum(waves[n] for n in ("drums", "bass", "other", "guitar"))
+    assert torch.allclose(stems["accompaniment"], expected, atol=1e-6)
+    four = load_stems(track, RATE, names=FOUR)
+    assert torch.allclose(four["other"], waves["other"] + waves["guitar"], atol=1e-6)
+
+
+def test_suffixes_may_be_mixed_and_start_and_length_are_exact(tmp_path):
+    vocals = write(tmp_path / "s" / "vocals.flac", noise(3.0))
+    drums = write(tmp_path / "s" / "drums.ogg", noise(3.0, seed=1))
+    track = only(find_tracks(tmp_path))
+    assert track.names == ("accompaniment", "vocals")
+    stems = load_stems(track, RATE, start=1000, samples=500)
+    assert torch.equal(stems["vocals"], audio.read(vocals, 1000, 500))
+    assert torch.equal(stems["accompaniment"], audio.read(drums, 1000, 500))
+    assert load_stems(track, RATE, start=3 * RATE - 10, samples=500)["vocals"].shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("files", "signs"),
+    [
+        (("vocals", "instrumental", "drums"), {"accompaniment": {"instrumental": 1}}),
+        (("vocals", "mixture"), {"accompaniment": {"mixture": 1, "vocals": -1}}),
+        (("mixture", "instrumental"), {"vocals": {"mixture": 1, "instrumental": -1}}),
+    ],
+)
+def test_what_is_missing_is_the_difference(tmp_path, files, signs):
+    waves = {name: noise(seed=i) for i, name in enumerate(files)}
+    for name, wave in waves.items():
+        write(tmp_path / "s" / f"{name}.wav", wave)
+    stems = load_stems(only(find_tracks(tmp_path, "stems")), RATE)
+    for stem, parts in signs.items():
+        expected = sum(sign * waves[name] for name, sign in parts.items())
+        assert torch.allclose(stems[stem], expected, atol=1e-6)
+
+
+def test_unreadable_stems_skip_the_song_and_say_why(tmp_path, caplog):
+    for song in ("good", "broken", "short", "empty", "no vocals"):
+        for name in ("vocals", "drums"):
+            write(tmp_path / song / f"{name}.wav", noise())
+    (tmp_path / "broken" / "vocals.wav").write_text("not audio")
+    write(tmp_path / "short" / "drums.wav", noise(0.2))
+    (tmp_path / "empty" / "drums.wav").write_bytes(b"")
+    (tmp_path / "no vocals" / "vocals.wav").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert only(find_tracks(tmp_path)).name == "good"
+    for song in ("broken", "short", "empty", "no vocals"):
+        assert sum(song in record.getMessage() for record in caplog.records) == 1
+
+
+def test_missing_and_empty_roots_are_named(tmp_path):
+    with pytest.raises(SeparatorError, match="nowhere: no such folder"):
+        find_tracks(tmp_path / "nowhere")
+    with pytest.raises(SeparatorError, match="no usable song of kind stems"):
+        find_tracks(tmp_path, "stems")
+    with pytest.raises(SeparatorError, match="kind 'wav' is not known"):
+        find_tracks(tmp_path, "wav")
+
+
+# Splits
+
+
+def test_split_depends_on_the_name_alone(tmp_path):
+    def songs(count: int) -> dict[str, str]:
+        for i in range(count):
+            for name in ("vocals", "drums"):
+                write(tmp_path / f"song {i}" / f"{name}.wav", noise(0.05))
+        return split_of(find_tracks(tmp_path, valid_share=0.3))
+
+    few, many = songs(10), songs(30)
+    assert {name: many[name] for name in few} == few
+    assert 2 <= list(many.values()).count("valid") <= 17
+    other = split_of(find_tracks(tmp_path, valid_share=0.3, seed=1))
+    assert other != many
+
+
+@pytest.mark.parametrize(("share", "valid"), [(1e-9, 1), (0.999999, 1), (0.0, 0)])
+def test_two_songs_are_one_each_unless_none_is_wanted(tmp_path, share, valid):
+    for song in "ab":
+        write(tmp_path / song / "vocals.wav", noise(0.05))
+        write(tmp_path / song / "drums.wav", noise(0.05))
+    splits = split_of(find_tracks(tmp_path, valid_share=share))
+    assert list(splits.values()).count("valid") == valid
+
+
+# Pairs, pools, libraries
+
+
+def test_pairs_are_matched_by_name_and_vocals_are_the_difference(tmp_path, caplog):
+    waves = {}
+    for folder, names in (("mixtures", "abd"), ("instrumentals", "bac")):
+        for name in names:
+            waves[folder, name] = noise(seed=len(waves))
+            suffix = "wav" if folder == "mixtures" else "flac"
+            write(tmp_path / folder / "x" / f"{name}.{suffix}", waves[folder, name])
+    with caplog.at_level(logging.WARNING):
+        tracks = {track.name: track for track in find_tracks(tmp_path)}
+    assert set(tracks) == {"x/a", "x/b"}
+    assert "d.wav: has no file of the same name in instrumentals/" in caplog.text
+    assert "c.flac: has no file of the same name in mixtures/" in caplog.text
+    stems = load_stems(tracks["x/b"], RATE)
+    instrumental = waves["instrumentals", "b"]
+    assert torch.allclose(stems["accompaniment"], instrumental, atol=1e-6)
+    assert torch.allclose(stems["vocals"], waves["mixtures", "b"] - instrumental, atol=1e-6)
+
+
+def test_pairs_of_different_length_are_refused(tmp_path):
+    write(tmp_path / "mixtures" / "a.wav", noise(4.0))
+    write(tmp_path / "instrumentals" / "a.wav", noise(2.5))
+    with pytest.raises(SeparatorError, match=r"lasts 2\.5 s, its companion a\.wav 4\.0 s"):
+        find_tracks(tmp_path)
+
+
+def test_pools_are_halves_for_training_and_fixed_pairs_for_validation(tmp_path):
+    for i in range(12):
+        write(tmp_path / "instrumentals" / f"i{i}.wav", noise(0.5, seed=i))
+        write(tmp_path / "vocals" / f"v{i}.wav", noise(0.3, seed=50 + i))
+    tracks = find_tracks(tmp_path, valid_share=0.25)
+    assert {track.kind for track in tracks} == {"pool"}
+    train = [track for track in tracks if track.split == "train"]
+    valid = [track for track in tracks if track.split == "valid"]
+    assert {track.names for track in train} == {("accompaniment",), ("vocals",)}
+    used = {source.path for track in train for _, group in track.stems for source in group}
+    assert valid
+    for track in valid:
+        assert track.seconds == pytest.approx(0.3)
+        stems = load_stems(track, RATE)
+        (song,), (voice,) = (group for _, group in track.stems)
+        assert not used & {song.path, voice.path}
+        assert torch.equal(stems["accompaniment"], audio.read(song.path)[:, :2400])
+        assert torch.equal(stems["vocals"], audio.read(voice.path))
+
+
+def test_a_library_has_mixtures_only(tmp_path):
+    pytest.importorskip("separator.data.library")
+    wave = noise(3.0, channels=1)
+    write(tmp_path / "album" / "song.flac", wave)
+    write(tmp_path / "silence.wav", torch.zeros(2, 3 * RATE))
+    (tmp_path / "broken.mp3").write_text("not audio")
+    track = only(find_tracks(tmp_path))
+    assert (track.kind, track.names) == ("library", ("mixture",))
+    stems = load_stems(track, RATE, start=5, samples=100)
+    assert torch.allclose(stems["mixture"], wave[:, 5:105].repeat(2, 1), atol=1e-6)
+    assert stem_names([track]) == ("mixture",)
+
+
+# Reading at another rate
+
+
+@pytest.mark.parametrize("seconds", [3.0, 31.0])  # kept whole in memory, and sliced on disk
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(8000, 11025), (11025, 8000), (8000, 8000)])
+def test_a_resampled_slice_equals_that_slice_of_the_whole(tmp_path, seconds, from_rate, to_rate):
+    path = write(tmp_path / "a.wav", noise(seconds, from_rate, channels=1), from_rate)
+    source = Source(path, round(seconds * from_rate), from_rate)
+    whole = audio.resample(audio.read(path), from_rate, to_rate).repeat(2, 1)
+    reader = Reader(to_rate, memory_mb=1)
+    total = whole.shape[1]
+    for start, count in ((0, 1000), (1, 7), (total // 2 + 3, 5000), (total - 999, 999)):
+        part = reader.read(source, start, count)
+        assert part.shape == (2, count)
+        assert torch.allclose(part, whole[:, start : start + count], atol=2e-5)
+    assert torch.equal(reader.read(source, 10, 10), reader.read(source, 10, 10))
+
+
+def test_memory_stays_within_its_limit(tmp_path):
+    reader = Reader(RATE, memory_mb=0.3)
+    for i in range(8):
+        wave = noise(1.0, seed=i)  # 64 kB
+        path = write(tmp_path / f"{i}.wav", wave)
+        assert torch.equal(reader.read(Source(path, RATE, RATE), 0, RATE), wave)
+    assert reader._used == sum(song.nbytes for song in reader._songs.values()) <= 300_000
+    assert len(reader._songs) == 4
+
+
+def test_files_that_break_off_or_hold_nan_are_errors_never_zeros(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1.0))
+    with pytest.raises(SeparatorError, match="cut off"):
+        Reader(RATE).read(Source(path, 3 * RATE, RATE), 0, 3 * RATE)
+    bad = noise(1.0)
+    bad[1, 100] = float("nan")
+    path = write(tmp_path / "b.wav", bad)
+    with pytest.raises(SeparatorError, match="NaN or infinite"):
+        Reader(RATE).read(Source(path, RATE, RATE), 0, RATE)
+
+
+# MUSDB18
+
+
+@pytest.fixture(scope="module")
+def musdb_roots(shared_data, tmp_path_factory) -> dict[str, Path]:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    roots = {}
+    for kind, options in (("musdb18", []), ("musdb18hq", ["--hq"])):
+        roots[kind] = tmp_path_factory.mktemp(kind)
+        command = [sys.executable, str(shared_data / "make_musdb.py"), str(roots[kind])]
+        subprocess.run([*command, "--songs", "3", *options], check=True)
+    third = next((roots["musdb18"] / "train").glob("*Easy Tiger*"))
+    third.rename(third.with_name("ANiMAL - Rockshow.stem.mp4"))  # one of musdb's validation songs
+    return roots
+
+
+def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path, monkeypatch):
+    import musdb
+
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path))
+    root = musdb_roots["musdb18"]
+    before = sorted(root.rglob("*"))
+    tracks = find_tracks(root)
+    assert recognise(root) == "musdb18"
+    assert list(split_of(tracks).values()) == ["train", "train", "valid"]
+    official = musdb.DB(root=str(root), subsets="train").tracks[0]
+    stems = load_stems(tracks[0], 44100, names=FOUR)
+    for name in FOUR:
+        expected = official.sources[name].audio.T
+        got = stems[name].double().numpy()[:, : expected.shape[1]]
+        if np.abs(expected).max() < 0.999:  # otherwise musdb clips, and we do not
+            assert np.array_equal(got, expected)
+        else:
+            assert np.abs(np.clip(got, -1, 1) - expected).max() < 2 / 32768
+    part = load_stems(tracks[0], 44100, start=12345, samples=1000, names=FOUR)
+    assert torch.equal(part["bass"], stems["bass"][:, 12345:13345])
+    assert sorted(root.rglob("*")) == before
+    files = list((tmp_path / "stems").rglob("*.*"))
+    assert len(files) == 4
+
+
+def test_musdb18hq_equals_its_files(musdb_roots):
+    root = musdb_roots["musdb18hq"]
+    tracks = find_tracks(root)
+    assert {(track.kind, track.split, track.names) for track in tracks} == {
+        ("musdb18hq", "train", FOUR)
+    }
+    wave = audio.read(root / "train" / tracks[1].name / "bass.wav")
+    assert torch.equal(load_stems(tracks[1], 44100, names=FOUR)["bass"], wave)
+
+
+# The cache
+
+
+def test_the_cache_is_keyed_by_content_bounded_and_heals(example_stem, tmp_path, caplog):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    songs = [tmp_path / f"{i}.stem.mp4" for i in range(2)]
+    for song in songs:
+        shutil.copy(example_stem, song)
+    cache = StemCache(folder=tmp_path / "cache")
+    first = cache.path(songs[0], 4)
+    made = first.stat().st_mtime_ns
+    assert cache.path(songs[1], 4) == first  # another path, the same content
+    assert first.stat().st_mtime_ns == made
+    assert len(list(first.parent.iterdir())) == 4
+    first.write_bytes(b"damaged")
+    size = audio.probe(next(first.parent.glob("1.*"))).samples
+    wave = Reader(44100, cache).read(Source(songs[0], size, 44100, 4), 0, size)
+    assert wave.abs().max() > 0
+    assert audio.probe(first).samples == size
+
+    older, newer = cache.folder / "older", cache.folder / "newer"
+    for place, entry in enumerate((older, newer)):
+        entry.mkdir()
+        (entry / "1.flac").write_bytes(bytes(1_000_000))
+        used = time.time() - 100 + 10 * place
+        os.utime(entry, (used, used))
+    held = sum(file.stat().st_size for file in first.parent.iterdir())
+    cache.limit = held + 1_500_000
+    with caplog.at_level(logging.WARNING):
+        cache._evict(keep=first.parent)
+    assert not older.exists()
+    assert newer.exists()
+    assert first.exists()
+    assert "data.cache_gb" in caplog.text
+
+
+def test_a_broken_stem_file_is_one_line(tmp_path):
+    song = tmp_path / "train" / "a.stem.mp4"
+    song.parent.mkdir()
+    song.write_bytes(b"\0" * 5000)
+    with pytest.raises(SeparatorError) as caught:
+        find_tracks(tmp_path)
+    assert "a.stem.mp4" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_ffmpeg_the_fix_is_named(example_stem, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SeparatorError, match="install ffmpeg"):
+        StemCache(folder=tmp_path).prepare([example_stem])
+
+
+def test_a_cache_that_cannot_be_written_says_where(example_stem, tmp_path):
+    (tmp_path / "keys").write_text("in the way of a folder")
+    with pytest.raises(SeparatorError, match="SEPARATOR_CACHE"):
+        StemCache(folder=tmp_path).path(example_stem, 1)

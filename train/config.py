@@ -1,0 +1,49 @@
+"""What `separator train` can be told."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from separator.data.loader import DataConfig
+from separator.engine.task import RunConfig
+from separator.errors import SeparatorError
+from separator.losses import LossConfig
+from separator.models import ModelConfig
+from separator.stft import STFTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Train on songs with stems, from scratch or from a pretrained file.
+
+    Attributes:
+        data: songs with stems.
+        rate: sample rate of the model in hertz.
+        stft: the transform and the scale on which the model sees magnitudes.
+        model: sizes of the model.
+        loss: weights of the losses.
+        pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
+        head: whether the last layer of a pretrained model is kept or starts anew.
+        layer_decay: factor on the learning rate from each stage of a pretrained model to the one
+            below it (1 trains all alike).
+        valid_seconds: most seconds of each validation song that are scored (0 takes all).
+    """
+
+    data: DataConfig
+    run: str = "runs/train"
+    rate: int = 44100
+    stft: STFTConfig = field(default_factory=STFTConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    pretrained: str = ""
+    head: Literal["keep", "reset"] = "reset"
+    layer_decay: float = 1.0
+    valid_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rate < 1000:
+            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
+        if not 0 < self.layer_decay <= 1:
+            raise SeparatorError(f"layer_decay: {self.layer_decay} is not in (0, 1]")
+        if self.valid_seconds < 0:
+            raise SeparatorError(f"valid_seconds: {self.valid_seconds} is negative; 0 takes all")

@@ -1,0 +1,73 @@
+"""The fine-tuning task: mixtures in, the accompaniment's mask out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separator.data.loader import Batch, batches, training_tracks
+from separator.engine import distributed
+from separator.engine.task import Validation
+from separator.losses import SeparationLoss
+from separator.models import FrameTransformer, describe
+from separator.stft import normalise, stft
+from separator.train.config import TrainConfig
+from separator.train.transfer import layer_rates, load_pretrained
+from separator.train.validate import validate
+
+
+class TrainTask:
+    """What the loop trains: a model, its data, its loss, its score.
+
+    Raises:
+        SeparatorError: no songs to train on or to validate with, or a pretrained file that does
+            not fit.
+    """
+
+    def __init__(self, config: TrainConfig, resumes: bool = False) -> None:
+        self.config = config
+        self.device = distributed.resolve(config.device)
+        torch.manual_seed(config.seed)
+        self.model = FrameTransformer(config.model, config.stft.bins)
+        if config.pretrained and not resumes:
+            load_pretrained(self.model, config)
+        self.loss = SeparationLoss(config.loss, config.stft).to(self.device)
+        self.train, self.valid = training_tracks(config.data)
+
+    def parameter_groups(self) -> list[dict]:
+        """Return the weights with the factors on their learning rate."""
+        if self.config.pretrained and self.config.layer_decay < 1:
+            return layer_rates(self.model, self.config.layer_decay)
+        return [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Yield micro-batches from number `start`."""
+        config, rank = self.config, distributed.rank()
+        return batches(
+            self.train, config.data, config.rate, config.seed, rank, start, device=self.device
+        )
+
+    def step(
+        self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the losses of one micro-batch."""
+        accompaniment = batch.stems[:, :-1].sum(dim=1)
+        spectrogram = stft(batch.mixture, self.config.stft)
+        target = stft(accompaniment, self.config.stft)
+        magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
+        mask = model(magnitude)
+        return self.loss(mask, spectrogram, target, scale, accompaniment)
+
+    def seconds(self, batch: Batch) -> float:
+        """Seconds of audio in a batch."""
+        return batch.stems.shape[0] * batch.stems.shape[-1] / self.config.rate
+
+    def validate(self, model: nn.Module, step: int) -> Validation:
+        """Separate the validation songs and score them."""
+        return validate(model, self.valid, self.config, self.device)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the model's file says of it."""
+        config = self.config
+        return {"stage": "train", **describe(config.model, config.stft, config.rate)}

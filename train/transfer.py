@@ -1,0 +1,57 @@
+"""Starting from a pretrained file: what it must share with the run, and what is kept of it."""
+
+import logging
+import math
+
+from torch import nn
+
+from separator.config import to_dict
+from separator.engine.checkpoint import load_model_file, load_weights
+from separator.errors import SeparatorError
+from separator.models import FrameTransformer
+from separator.train.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+START = 0.9  # what a fresh head lets through: most of a mixture is accompaniment
+
+
+def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
+    """Copy the weights of `config.pretrained` into the model; the head starts anew if asked to.
+
+    Raises:
+        SeparatorError: the file is damaged or of another architecture; names the key that differs.
+    """
+    state, description = load_model_file(config.pretrained)
+    for part in ("model", "stft"):
+        for key, value in to_dict(getattr(config, part)).items():
+            there = description[part].get(key)
+            if there != value and (part, key) != ("model", "dropout"):
+                raise SeparatorError(
+                    f"{part}.{key}: {config.pretrained} was made with {there}, this run says "
+                    f"{value}; give the same configuration as in pretraining"
+                )
+    load_weights(model, state, config.pretrained)
+    if config.head == "reset":
+        reset_head(model)
+    kept = len(state) - (2 if config.head == "reset" else 0)
+    log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
+
+
+def reset_head(model: FrameTransformer) -> None:
+    """Start the last layer anew: nearly no weight, and a bias that lets `START` through."""
+    nn.init.normal_(model.head.weight, std=0.1 * model.head.in_features**-0.5)
+    nn.init.constant_(model.head.bias, math.log(START / (1 - START)))
+
+
+def layer_rates(model: FrameTransformer, decay: float) -> list[dict]:
+    """Parameter groups whose rate falls by `decay` from each stage to the one below it.
+
+    The stages in order are the input, each encoder with its cells, each decoder with its, the head
+    (ULMFiT's discriminative rates, Howard and Ruder 2018, arXiv 1801.06146).
+    """
+    stages = model.stages()
+    return [
+        {"params": parameters, "lr_scale": decay ** (len(stages) - 1 - depth)}
+        for depth, parameters in enumerate(stages)
+    ]

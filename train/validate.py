@@ -1,0 +1,81 @@
+"""Validation as a user would hear it: overlap-add separation of whole songs, scored by SDR."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from separator.api import Separator
+from separator.data.tracks import Track, load_stems
+from separator.engine.pictures import spectrogram_image
+from separator.engine.task import Validation
+from separator.errors import SeparatorError
+from separator.metrics import global_sdr
+from separator.train.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+SHOWN = 2  # songs whose spectrograms and audio are logged
+SHOWN_SECONDS = 6.0
+
+
+def validate(
+    model: nn.Module, tracks: Sequence[Track], config: TrainConfig, device: torch.device
+) -> Validation:
+    """Score a model on songs with stems; the score is the mean global SDR of the accompaniment.
+
+    Raises:
+        SeparatorError: none of the songs can be read or scored.
+    """
+    separator = Separator(model, config.stft, config.rate, str(device))
+    result, rows = Validation({}, 0.0), []
+    for track in tracks:
+        samples = round(config.valid_seconds * config.rate) or None
+        try:
+            stems = load_stems(track, config.rate, 0, samples)
+        except SeparatorError as error:
+            log.warning("left out of the validation: %s", error)
+            continue
+        vocals, accompaniment = stems["vocals"], stems["accompaniment"]
+        mixture = vocals + accompaniment
+        estimates = separator.separate_wave(mixture, config.rate)
+        estimate = estimates["instrumental"]
+        scores = [
+            (accompaniment, estimate),
+            (vocals, estimates["vocals"]),
+            (accompaniment, mixture),
+        ]
+        rows.append(torch.stack([global_sdr(true, guess) for true, guess in scores]).cpu())
+        if len(rows) <= SHOWN:
+            _show(result, track.name, config, mixture, estimate, accompaniment)
+    table = torch.stack(rows) if rows else torch.empty(0, 3)
+    if not table[:, 0].isfinite().any():
+        raise SeparatorError(
+            "data.roots: no validation song could be scored (all unreadable or silent); "
+            "see the messages above"
+        )
+    for name, column in zip(("accompaniment", "vocals", "mixture"), table.unbind(1), strict=True):
+        kept = column[column.isfinite()]
+        if len(kept):
+            result.scalars[f"valid/{name}_sdr_mean"] = kept.mean().item()
+            result.scalars[f"valid/{name}_sdr_median"] = kept.quantile(0.5).item()
+    result.score = result.scalars["valid/accompaniment_sdr_mean"]
+    return result
+
+
+def _show(
+    result: Validation,
+    name: str,
+    config: TrainConfig,
+    mixture: Tensor,
+    estimate: Tensor,
+    target: Tensor,
+) -> None:
+    """Add spectrograms of a song's first seconds and the audio to what is logged."""
+    span = round(SHOWN_SECONDS * config.rate)
+    waves = {"mixture": mixture, "estimate": estimate, "target": target}
+    for kind, wave in waves.items():
+        result.images[f"{name}/{kind}"] = spectrogram_image(wave[:, :span], config.stft)
+    result.audio[f"{name}/mixture"] = (mixture[:, :span], config.rate)
+    result.audio[f"{name}/estimate"] = (estimate[:, :span], config.rate)
