@@ -453,10 +453,10 @@ def resample(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """
     if from_rate == to_rate:
         return wave
-    flat = wave.detach().reshape(-1, wave.shape[-1]).cpu()
+    flat = wave.detach().reshape(math.prod(wave.shape[:-1]), wave.shape[-1]).cpu()
     stream = Resampler(from_rate, to_rate, flat.shape[0])
     out = torch.cat([stream.push(flat), stream.flush()], dim=1)
-    return out.reshape(*wave.shape[:-1], -1).to(wave.device)
+    return out.reshape(*wave.shape[:-1], out.shape[1]).to(wave.device)
 
 
 class Resampler:
@@ -483,7 +483,7 @@ class Resampler:
         if self._soxr is None:
             return torch.zeros(self.channels, 0)
         # soxr rounds the length down; a little silence after the end makes it a sample longer
-        silence = torch.zeros(self.channels, self.from_rate // self.to_rate + 2)
+        silence = torch.zeros(self.channels, 4 * (self.from_rate // self.to_rate + 1))
         total = -(-self._taken * self.to_rate // self.from_rate)
         return self._run(silence, last=True)[:, : total - self._given]
 

@@ -105,7 +105,7 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
 
 def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     """Make the dataclass, nested ones first."""
-    values = parser.instantiate_classes(namespace)
+    values = parser.instantiate(namespace)
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{name: values[name] for name in names if name in values})
 

@@ -1,7 +1,7 @@
 """audio.py against ffmpeg's decoder, whole decodes, soxr in one go, and every bad file."""
 
+import functools
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +20,7 @@ from separator.audio import AudioError, Resampler, Writer, blocks, probe, read, 
 LOSSY = ("mp3", "ogg", "opus", "m4a")
 
 
+@functools.lru_cache
 def music(seconds: float, rate: int = 44100, channels: int = 2) -> Tensor:
     """Chords and some noise, different in each channel, peak about 0.5."""
     t = torch.arange(int(seconds * rate), dtype=torch.float64) / rate
@@ -51,7 +52,7 @@ def ffmpeg_decode(path: Path, channels: int, stream: int = 0) -> Tensor:
 def slices_equal(path: Path, whole: Tensor, tolerance: float, stream: int = 0) -> None:
     generator = np.random.default_rng(0)
     total = whole.shape[1]
-    for start in (0, 1, 1023, 1024, *generator.integers(0, total, 12), total - 5, total, total + 9):
+    for start in (0, 1, 1023, 1024, *generator.integers(0, total, 5), total - 5, total, total + 9):
         part = read(path, int(start), 20011, stream=stream)
         expected = whole[:, start : start + 20011]
         assert part.shape == expected.shape
@@ -60,7 +61,7 @@ def slices_equal(path: Path, whole: Tensor, tolerance: float, stream: int = 0) -
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", *LOSSY])
 def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: str) -> None:
-    wave = music(3.0, 48000)
+    wave = music(1.5, 48000)
     path = save(tmp_path / f"a.{suffix}", wave, 48000)
     info = probe(path)
     whole = read(path)
@@ -235,7 +236,7 @@ def test_short_silent_offset_and_non_finite(tmp_path: Path) -> None:
         assert verify(silent).peak < 1e-4
     offset = verify(save(tmp_path / "dc.wav", torch.full((1, 1000), 0.25)))
     assert (offset.peak, offset.rms) == (0.25, pytest.approx(0.25))
-    wave = music(0.5)
+    wave = music(0.5).clone()
     wave[0, 100], wave[1, 7] = torch.nan, torch.inf
     checked = verify(save(tmp_path / "nan.wav", wave))
     assert checked.non_finite == 2 and 0 < checked.rms < checked.peak < 1
@@ -263,7 +264,7 @@ def test_files_that_are_not_audio(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", *LOSSY])
 def test_truncated_files_raise_and_never_give_silence(tmp_path: Path, suffix: str) -> None:
-    data = save(tmp_path / f"a.{suffix}", music(4.0, 48000), 48000).read_bytes()
+    data = save(tmp_path / f"a.{suffix}", music(1.5, 48000), 48000).read_bytes()
     path = tmp_path / f"cut.{suffix}"
     for share in (0.02, 0.5, 0.95):
         path.write_bytes(data[: int(len(data) * share)])
@@ -322,23 +323,24 @@ def test_nothing_is_left_on_error(tmp_path: Path) -> None:
             Writer(path, 44100, 2, **wrong)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     program = (
         "import resource, signal, sys, torch; from separator.audio import AudioError, Writer\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "try:\n"
-        "    with Writer(sys.argv[1], 44100, 2) as writer:\n"
-        "        writer.write(torch.randn(2, 441000) / 9)\n"
-        "except AudioError as error: print(error)\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        with Writer(path, 44100, 2) as writer:\n"
+        "            writer.write(torch.randn(2, 441000) / 9)\n"
+        "    except AudioError as error:\n"
+        "        print(error)\n"
     )
-    path = tmp_path / f"a.{suffix}"
-    assert resource.RLIMIT_FSIZE is not None
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith(f"{path}: ") and done.stdout.count("\n") == 1
+    paths = [str(tmp_path / f"a.{suffix}") for suffix in ("wav", "flac", "mp3", "ogg", "m4a")]
+    command = [sys.executable, "-c", program, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(paths)
+    assert all(line.startswith(f"{path}: ") for line, path in zip(lines, paths, strict=True))
     assert not list(tmp_path.iterdir())
 
 
@@ -368,11 +370,14 @@ def test_resampling_keeps_place_and_equal_rates_are_the_identity() -> None:
     assert resample(wave, 44100, 44100) is wave
     stream = Resampler(44100, 44100, 2)
     assert stream.push(wave) is wave and stream.flush().shape == (2, 0)
-    t = torch.arange(48000) / 48000
-    high = torch.sin(6.2831853 * 1000 * t)
+    t = torch.arange(48000, dtype=torch.float64) / 48000
+    high = torch.sin(6.283185307 * 1000 * t).float()
     low = resample(high, 48000, 16000)
-    assert (low - high[::3])[100:-100].abs().max() < 1e-4
-    assert resample(torch.ones(1, 1), 192000, 8000).shape == (1, 1)
+    assert (low - high[::3])[500:-500].abs().max() < 1e-4
+    for rates in ((192000, 8000), (8000, 192000), (44100, 48000), (48000, 11025)):
+        for length in (0, 1, 2, 5, 100, 441, 4097):
+            expected = -(-length * rates[1] // rates[0])
+            assert resample(torch.ones(1, length), *rates).shape == (1, expected)
 
 
 def test_to_channels() -> None:

@@ -169,7 +169,7 @@ def test_pools_are_mixed_and_mixtures_can_be_had_of_anything(tmp_path, corpus):
 def test_training_on_a_library_is_refused_with_the_fix(tmp_path):
     path = tmp_path / "a.wav"
     wave = noise(path, 1.0, 0)
-    from separator.data.cache import Source
+    from separator.data.reader import Source
 
     source = Source(path, wave.shape[1], RATE)
     song = Track(

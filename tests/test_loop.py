@@ -120,8 +120,17 @@ def interrupt(step: int, number: int = signal.SIGINT) -> Callable[[int], None]:
     return lambda now: os.kill(os.getpid(), number) if now == step else None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Toy layers on many threads only wait for each other; and sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """An uninterrupted run."""
     return run(tmp_path_factory.mktemp("whole") / "run")
 
@@ -182,12 +191,22 @@ def test_a_stopped_run_resumes_exactly(whole: Path, tmp_path: Path, number: int,
     )
 
 
+def test_a_run_never_validated_exports_its_latest_average(tmp_path: Path):
+    config = toy_config(tmp_path, validate_every=0)
+    for step in (1, 4):
+        fit(Toy(config, before_step=interrupt_once(step, signal.SIGTERM)), config)
+        exported, description = load_model_file(tmp_path / "model.safetensors")
+        assert (description["trained"]["step"], description["trained"]["score"]) == (step + 1, None)
+        assert_same(exported, checkpoint.load(tmp_path / "last.pt")["ema"])
+
+
 def interrupt_once(step: int, number: int) -> Callable[[int], None]:
     """Send a signal before the first micro-batch of a step only."""
     left = [True]
 
     def send(now: int) -> None:
-        if now == step and left.pop() if left else False:
+        if now == step and left:
+            left.clear()
             os.kill(os.getpid(), number)
 
     return send
@@ -334,7 +353,7 @@ def test_bad_settings_name_the_key():
 
 
 def start_child(role: str, folder: Path, variables: dict | None = None) -> subprocess.Popen:
-    environment = {**os.environ, **(variables or {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
     command = [sys.executable, __file__, role, str(folder)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from separator.data.cache import Source
+from separator.data.reader import Source
 from separator.data.segments import segment, segment_table, uniforms
 from separator.data.tracks import Track
 from separator.errors import SeparatorError

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from separator import audio
-from separator.data.cache import Reader, Source, StemCache
+from separator.data.cache import StemCache
 from separator.data.layouts import FOUR, recognise
+from separator.data.reader import Reader, Source
 from separator.data.tracks import Track, find_tracks, load_stems, stem_names
 from separator.errors import SeparatorError
 

@@ -1,4 +1,4 @@
-"""Stems ready to be sliced: MUSDB18's decoded once onto disk, short songs kept in memory.
+"""MUSDB18's compressed stems, decoded once into a bounded folder.
 
 A `.stem.mp4` takes seconds to decode and has no exact random access, so each is decoded once into
 the user's cache folder. Entries are named by what was coded, not by path: moving the collection or
@@ -8,19 +8,15 @@ running from another folder finds them again. The user's own folders are never w
 import contextlib
 import hashlib
 import logging
-import math
 import os
 import random
 import shutil
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from separator import audio
 from separator.atomic import replacing
@@ -28,31 +24,9 @@ from separator.errors import SeparatorError
 
 STEM_SUFFIX = ".stem.mp4"
 _STREAMS = (1, 2, 3, 4)  # 0 is the mixture, coded on its own: the sum of the stems is the truth
-_SHORT_SECONDS = 30.0
-_MARGIN = 4096  # samples around a slice that let the resampling filter settle
-_SLACK = 4608  # samples by which a coded file may fall short of its header: four mp3 frames
 _LARGEST_16_BIT = 32767 / 32768
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """One audio stream of one file.
-
-    Attributes:
-        path: The file.
-        samples: Its length, at its own rate.
-        rate: Its sampling rate in Hz.
-        stream: Number of the audio stream, for files with several.
-        gain: Factor; -1 subtracts.
-    """
-
-    path: Path
-    samples: int
-    rate: int
-    stream: int = 0
-    gain: float = 1.0
 
 
 def is_compressed(path: Path) -> bool:
@@ -155,6 +129,8 @@ class StemCache:
         """Remove least recently used entries until the folder is within its limit."""
         entries = {}
         for entry in self.folder.iterdir():
+            if not entry.is_dir():
+                continue
             try:
                 used = entry.stat().st_mtime_ns
                 entries[entry] = (used, sum(file.stat().st_size for file in entry.iterdir()))
@@ -217,88 +193,3 @@ def _store(entry: Path, stream: int, wave: np.ndarray, rate: int) -> None:
     path = entry / f"{stream}.{format_}"
     with audio.Writer(path, rate, wave.shape[1], format=format_, subtype=subtype) as writer:
         writer.write(torch.from_numpy(np.ascontiguousarray(wave.T)))
-
-
-class Reader:
-    """Reads slices of sources at one rate, in stereo.
-
-    Songs up to 30 s are always read whole and kept in memory up to a limit; others are sliced on
-    disk. Which of the two is done depends on the source alone, never on what happens to be in
-    memory, so that the samples returned never do either.
-    """
-
-    def __init__(self, rate: int, cache: StemCache | None = None, memory_mb: float = 0) -> None:
-        self.rate = rate
-        self.cache = cache or StemCache()
-        self.limit = int(memory_mb * 1e6)
-        self._songs: OrderedDict[tuple[Path, int], Tensor] = OrderedDict()
-        self._used = 0
-
-    def read(self, source: Source, start: int, samples: int) -> Tensor:
-        """Read a slice; start and length are counted at the reader's rate.
-
-        Returns:
-            (c t) with c = 2 and t = `samples`, without the source's gain.
-
-        Raises:
-            SeparatorError: when the file cannot be read, has NaN or infinite samples, or ends
-                before the slice does by more than the slack of a lossy codec.
-        """
-        if source.samples <= _SHORT_SECONDS * source.rate:
-            wave = self._whole(source)[:, start : start + samples]
-        else:
-            wave = self._slice(source, start, samples)
-        if not math.isfinite(float(wave.sum())):
-            raise SeparatorError(f"{source.path}: has NaN or infinite samples; repair or remove it")
-        lack = samples - wave.shape[1]
-        if lack > _SLACK:
-            raise SeparatorError(
-                f"{source.path}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it "
-                "again or remove it"
-            )
-        return torch.nn.functional.pad(wave, (0, lack)) if lack else wave
-
-    def _whole(self, source: Source) -> Tensor:
-        """All of a short source, from memory when it is there."""
-        key = (source.path, source.stream)
-        if key in self._songs:
-            self._songs.move_to_end(key)
-            return self._songs[key]
-        wave = audio.resample(self._decode(source, 0, None), source.rate, self.rate)
-        wave = audio.to_channels(wave, 2)
-        if wave.nbytes <= self.limit:
-            self._songs[key] = wave
-            self._used += wave.nbytes
-        while self._used > self.limit:
-            self._used -= self._songs.popitem(last=False)[1].nbytes
-        return wave
-
-    def _slice(self, source: Source, start: int, samples: int) -> Tensor:
-        """A slice of a long source: with a change of rate, equal to that slice of the whole.
-
-        Resampling starts at an input sample that falls exactly on an output sample (a multiple of
-        the two rates' reduced ratio), `_MARGIN` samples early, so the phase is the whole song's.
-        """
-        shared = math.gcd(source.rate, self.rate)
-        up, down = self.rate // shared, source.rate // shared
-        if up == down:
-            return audio.to_channels(self._decode(source, start, samples), 2)
-        margin = math.ceil(_MARGIN / down)
-        first = max(0, start // up - margin)
-        last = -(-(start + samples) // up) + margin
-        wave = self._decode(source, first * down, (last - first) * down)
-        skip = start - first * up
-        wave = audio.resample(wave, source.rate, self.rate)[:, skip : skip + samples]
-        return audio.to_channels(wave, 2)
-
-    def _decode(self, source: Source, start: int, samples: int | None) -> Tensor:
-        """(c t) at the file's own rate, through the cache for a `.stem.mp4`; at most stereo."""
-        if not is_compressed(source.path):
-            wave = audio.read(source.path, start, samples, stream=source.stream)
-        else:
-            try:
-                wave = audio.read(self.cache.path(source.path, source.stream), start, samples)
-            except (FileNotFoundError, audio.AudioError):  # evicted since, or damaged
-                shutil.rmtree(self.cache.entry(source.path), ignore_errors=True)
-                wave = audio.read(self.cache.path(source.path, source.stream), start, samples)
-        return audio.to_channels(wave, 2) if wave.shape[0] > 2 else wave

@@ -3,7 +3,6 @@
 Examining never raises for what is wrong with a file: the finding says it.
 """
 
-import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -13,8 +12,8 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -151,7 +150,7 @@ def _not_audio(path: str) -> Content | None:
     if not head:
         return Content(status="empty", reason="the file has no bytes")
     control = set(range(32)) - set(b"\t\n\v\f\r\x1b")
-    if not control & set(head):  # every audio container has a zero or control byte this early
+    if not control & set(head):  # every kind of audio has zero or control bytes this early
         return Content(status="not audio", reason="the file is text")
     return None
 
@@ -197,7 +196,7 @@ def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) ->
             running = set()
             while True:
                 for path, stamp in itertools.islice(queue, at_once - len(running)):
-                    running.add(pool.submit(examine, path, stamp, index))
+                    running.add(_submitted(pool, examine, path, stamp, index))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -207,33 +206,29 @@ def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) ->
 
 
 def _greet(pool: ProcessPoolExecutor) -> None:
-    """Start the processes and make sure that they do: else every file would seem to crash its decoder."""
-    with _deaf_to_interrupts():
-        first = pool.submit(os.getpid)
+    """Make sure that processes start at all: else every file would seem to crash its decoder."""
     try:
-        first.result()
+        _submitted(pool, os.getpid).result()
     except BrokenProcessPool as error:
         fix = 'use jobs=1, or put the script\'s own calls under `if __name__ == "__main__":`'
         raise SeparatorError(f"scan: worker processes do not start; {fix}") from error
+
+
+def _submitted(pool: ProcessPoolExecutor, function: Callable, *arguments: object) -> Future:
+    """Submit work; the process that this may start ignores Ctrl-C: its parent stops it."""
+    if threading.current_thread() is not threading.main_thread():  # may not set handlers
+        return pool.submit(function, *arguments)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the new process inherits this
+    try:
+        return pool.submit(function, *arguments)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _crashed(path: str, stamp: Stamp) -> Finding:
     """What to say of a file that took its process with it."""
     content = Content(status="broken", reason="its decoder crashes or takes all the memory")
     return Finding(path, stamp, local_key(path, stamp), content)
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C; processes that start meanwhile do so for good, their parent stops them."""
-    if threading.current_thread() is not threading.main_thread():  # may not set handlers
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _start_process() -> None:

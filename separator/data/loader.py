@@ -4,7 +4,6 @@ So a run resumed at batch k sees what the uninterrupted run saw, and the number 
 changes the speed only.
 """
 
-import functools
 import itertools
 import logging
 import multiprocessing
@@ -20,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from separator.data import augment
 from separator.data.augment import AugmentConfig
-from separator.data.cache import Reader, StemCache, is_compressed
+from separator.data.cache import StemCache, is_compressed
 from separator.data.layouts import FINDERS, ONE
+from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
 from separator.data.tracks import Track, find_tracks, load_stems, stem_names
 from separator.errors import SeparatorError
@@ -63,17 +63,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.roots:
             raise SeparatorError("data.roots: is empty; give at least one folder with songs")
-        for key, least in (("segment_seconds", 0.05), ("batch", 1), ("workers", 0)):
-            if getattr(self, key) < least:
+        least = {"segment_seconds": 0.05, "batch": 1, "workers": 0, "cache_gb": 0, "memory_mb": 0}
+        for key, bound in least.items():
+            if not getattr(self, key) >= bound:
                 value = getattr(self, key)
-                raise SeparatorError(f"data.{key}: must be at least {least}, got {value}")
-        for key in ("cache_gb", "memory_mb"):
-            if getattr(self, key) < 0:
-                raise SeparatorError(f"data.{key}: must be 0 or more, got {getattr(self, key)}")
+                raise SeparatorError(f"data.{key}: must be at least {bound}, got {value}")
         if not 0 <= self.valid_share < 1:
-            raise SeparatorError(
-                f"data.valid_share: from 0 to below 1, for example 0.1; got {self.valid_share}"
-            )
+            raise SeparatorError(f"data.valid_share: from 0 to below 1, got {self.valid_share}")
 
 
 @dataclass(frozen=True)
@@ -122,25 +118,17 @@ def config_tracks(config: DataConfig) -> list[Track]:
 
     The split does not depend on a run's seed, so that runs can be compared.
     """
-    roots = [parse_root(text) for text in config.roots]
-    tracks = list(
-        itertools.chain.from_iterable(
-            find_tracks(path, kind, weight, config.valid_share) for path, kind, weight in roots
-        )
-    )
+    tracks: list[Track] = []
+    for path, kind, weight in map(parse_root, config.roots):
+        tracks += find_tracks(path, kind, weight, config.valid_share)
     paths = {source.path for track in tracks for _, group in track.stems for source in group}
     compressed = sorted(filter(is_compressed, paths))
     StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))
     return tracks
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One segment: (s c t) stems, (s) valid samples, and the messages of what was skipped."""
-
-    stems: Tensor | None
-    valid: list[int]
-    skipped: list[str]
+# One segment: (s c t) stems or None, (s) valid samples, and the messages of what was skipped.
+_Item = tuple[Tensor | None, list[int], list[str]]
 
 
 class _Segments(Dataset):
@@ -151,12 +139,11 @@ class _Segments(Dataset):
         tracks: Sequence[Track],
         config: DataConfig,
         rate: int,
-        seed: int,
-        rank: int,
+        key: tuple[int, int],
         names: tuple[str, ...],
     ) -> None:
         self.tracks, self.config, self.names = tracks, config, names
-        self.seed, self.rank = seed, rank
+        self.seed, self.rank = key
         self.table = segment_table(tracks, round(config.segment_seconds * rate), rate)
         memory = config.memory_mb / max(1, config.workers)
         self.reader = Reader(rate, StemCache(config.cache_gb), memory)
@@ -176,8 +163,8 @@ class _Segments(Dataset):
             if silent < _SILENT_ATTEMPTS and _decibels(stems.sum(0)) < self.config.silence_db:
                 silent += 1
                 continue
-            return _Item(stems, valid, skipped)
-        return _Item(None, [], skipped)  # raised by the training process: its errors stay one line
+            return stems, valid, skipped
+        return None, [], skipped  # raised by the training process: its errors stay one line
 
     def _read(self, cuts: tuple[Cut, ...]) -> tuple[Tensor, list[int]]:
         """(s c t) stems and (s) valid samples of one cut, or of a pool's two."""
@@ -202,12 +189,11 @@ def _decibels(mixture: Tensor) -> float:
 
 def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, list[str]]:
     """(b s c t) stems, (b s) valid samples and messages; no stems when an item could not be had."""
-    skipped = [message for item in items for message in item.skipped]
-    whole = [item for item in items if item.stems is not None]
-    if len(whole) < len(items):
+    stems, valid, messages = zip(*items, strict=True)
+    skipped = [message for item in messages for message in item]
+    if any(wave is None for wave in stems):
         return torch.empty(0), torch.empty(0), skipped
-    valid = torch.tensor([item.valid for item in whole])
-    return torch.stack([item.stems for item in whole]), valid, skipped
+    return torch.stack(stems), torch.tensor(valid), skipped
 
 
 def _start_worker(worker: int) -> None:
@@ -218,16 +204,19 @@ def _start_worker(worker: int) -> None:
 def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
     """torch's loader over the batches from number `start` on."""
     numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(start))
-    load = functools.partial(
-        DataLoader, dataset, batch_sampler=numbers, collate_fn=_collate, pin_memory=pin
-    )
-    if config.workers == 0:
-        return load()
-    # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["separator.data.loader"])
-    return load(
-        num_workers=config.workers, worker_init_fn=_start_worker, multiprocessing_context=context
+    context = None
+    if config.workers:
+        # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["separator.data.loader"])
+    return DataLoader(
+        dataset,
+        batch_sampler=numbers,
+        num_workers=config.workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=context,
     )
 
 
@@ -263,7 +252,7 @@ def batches(
             f"{lacking.root}: has mixed songs without stems; training needs stems: remove it from "
             "data.roots, or pretrain on it"
         )
-    dataset = _Segments(tracks, config, rate, seed, rank, names)
+    dataset = _Segments(tracks, config, rate, (seed, rank), names)
     loader = _loader(dataset, config, start, torch.device(device).type == "cuda")
     return _finish(loader, config, names, (seed, rank), start, device)
 

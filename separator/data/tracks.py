@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from separator import audio
-from separator.data.cache import Reader, Source
 from separator.data.layouts import FINDERS, FOUR, ONE, TWO, Part, check_kind
+from separator.data.reader import Reader, Source
 from separator.errors import SeparatorError
 
 _APART_SECONDS = 1.0

@@ -5,6 +5,7 @@ and `model.safetensors` (the averaged weights of the best one, to use and to sha
 """
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -50,6 +51,11 @@ class State:
     scores: list[tuple[int, float]] = field(default_factory=list)
     skipped: int = 0
     rollbacks: int = 0
+
+    @property
+    def best(self) -> float:
+        """Highest score so far, minus infinity before the first."""
+        return max((score for _, score in self.scores), default=-math.inf)
 
     def payload(self) -> dict[str, Any]:
         """Return the state as plain dicts, tensors and numbers."""

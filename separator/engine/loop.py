@@ -166,7 +166,7 @@ class _Run:
                 result = self.task.validate(state.ema.module, state.step)
             score = float(result.score) if math.isfinite(result.score) else -math.inf
             self.log.validation(state.step, result)
-            if score > max((past for _, past in state.scores), default=-math.inf):
+            if score > state.best:
                 self._export(score)
             state.scores.append((state.step, score))
         self.validated = state.step
@@ -212,9 +212,9 @@ class _Run:
             self._validate()
         elif self.saved != step:
             self._save()
-        if self.main and not (self.folder / "model.safetensors").exists():
+        if self.main and self.state.best == -math.inf:  # better an unmeasured model than none
             self._export(None)
-        if not done:
+        if self.main and not done:
             logger.info("stopped at step %d; the same command resumes", step)
 
 

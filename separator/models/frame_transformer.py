@@ -25,7 +25,8 @@ class ModelConfig:
         channels: feature maps of each level's frame encoder; their number is the number of levels.
         encoder_blocks: transformer encoders after each level's frame encoder.
         convs: Nx1 convolutions in each frame encoder below level 0.
-        decoder_blocks: transformer decoders before each level's frame decoder (level 0 has none).
+        decoder_blocks: transformer decoders before each level's frame decoder; level 0's come
+            before the head.
         hidden: width inside the feed-forwards of each level.
         heads: attention heads at most; a head is at least 16 bins wide.
         cell: transformer cell, "primer" or "evolved".
@@ -60,8 +61,6 @@ class ModelConfig:
                 raise SeparatorError(
                     f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
-        if self.decoder_blocks[0]:
-            raise SeparatorError("model.decoder_blocks: level 0 has no frame decoder; put 0 first")
         if not 0 <= self.dropout < 1:
             raise SeparatorError(f"model.dropout: {self.dropout} is not in [0, 1)")
 
@@ -141,14 +140,16 @@ class FrameTransformer(nn.Module):
             self.encoder_tokens.append(Tokens(channels, shape, cells, 0))
             width = channels + blocks
             skips.append(width)
-        for level in range(levels - 1, 0, -1):
+        for level in range(levels - 1, -1, -1):
             shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
             cells = [decoder_cell(shape) for _ in range(blocks)]
             self.decoder_tokens.append(Tokens(width, shape, cells, skips[level]))
-            channels = config.channels[level - 1]
-            self.upsamples.append(FrameUpsample(width + blocks, channels))
-            self.decoders.append(FrameConv(channels + skips[level - 1], channels, config.norm))
-            width = channels
+            width += blocks
+            if level:
+                channels = config.channels[level - 1]
+                self.upsamples.append(FrameUpsample(width, channels))
+                self.decoders.append(FrameConv(channels + skips[level - 1], channels, config.norm))
+                width = channels
         self.head = nn.Linear(width, audio_channels)
         self._initialise()
 
@@ -166,8 +167,8 @@ class FrameTransformer(nn.Module):
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
         parts = [
             *zip(self.encoders, self.encoder_tokens, strict=True),
-            *zip(self.decoder_tokens, self.upsamples, self.decoders, strict=True),
-            (self.head,),
+            *zip(self.decoder_tokens, self.upsamples, self.decoders, strict=False),
+            (self.decoder_tokens[-1], self.head),
         ]
         weights = [[p for module in part for p in module.parameters()] for part in parts]
         return [[self.bin_gain, self.bin_bias], *weights]
@@ -180,13 +181,12 @@ class FrameTransformer(nn.Module):
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))
             skips.append(x)
-        skip = skips.pop()
         for tokens, upsample, decoder in zip(
-            self.decoder_tokens, self.upsamples, self.decoders, strict=True
+            self.decoder_tokens, self.upsamples, self.decoders, strict=False
         ):
-            x = upsample(tokens(x, skip))
-            skip = skips.pop()
-            x = decoder(torch.cat([x, skip], dim=-1))
+            x = upsample(tokens(x, skips.pop()))
+            x = decoder(torch.cat([x, skips[-1]], dim=-1))
+        x = self.decoder_tokens[-1](x, skips.pop())
         return rearrange(self.head(x), "b n f c -> b c f n")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""`separator separate INPUT… [-o DIR] [-m MODEL]`: the instrumentals of songs and folders."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from separator.config import parse
+from separator.errors import SeparatorError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeparateConfig:
+    """Write the instrumental of each song, and with `--stems` the vocals too.
+
+    Attributes:
+        inputs: songs and folders of songs.
+        output: folder for the results; the tree of an input folder is kept below it.
+        model: model file; by default $SEPARATOR_MODEL or the newest runs/*/model.safetensors.
+        stems: write the vocals too.
+        format: format of the results; "input" keeps each song's own.
+        bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
+        overwrite: replace results that exist instead of skipping their songs.
+        device: where to run; auto takes a GPU when there is one.
+        batch: chunks of 12 seconds processed at once.
+    """
+
+    inputs: list[str]
+    output: str = "stems"
+    model: str = ""
+    stems: bool = False
+    format: Literal["input", "wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"] = "input"
+    bitrate: int = 0
+    overwrite: bool = False
+    device: str = "auto"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise SeparatorError(f"batch: {self.batch} is not at least 1")
+
+
+SHORT = {"-o": "--output", "-m": "--model"}
+
+
+def main(argv: list[str]) -> int:
+    """Separate all inputs; returns 1 when some could not be, after all the others are done."""
+    argv = [SHORT.get(word, word) for word in argv]
+    config = parse(SeparateConfig, argv, "separate", positional="inputs")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+    from separator.allocator import keep_memory
+    from separator.api import Separator, find_model
+    from separator.inference.files import plan, separate_files
+
+    jobs, failures = plan(config)
+    keep_memory()
+    if jobs:
+        separator = Separator.load(config.model or find_model(), config.device)
+        failures += separate_files(jobs, separator, config)
+    for failure in failures:
+        sys.stderr.write(f"separator: {failure}\n")
+    return 1 if failures else 0
