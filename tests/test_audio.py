@@ -1,10 +1,14 @@
-"""audio.py against ffmpeg's decoder, whole decodes, soxr in one go, and every bad file."""
+"""audio/ against ffmpeg's decoder, whole decodes, soxr in one go, and every bad file."""
 
+import contextlib
 import functools
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mutagen
@@ -323,25 +327,50 @@ def test_nothing_is_left_on_error(tmp_path: Path) -> None:
             Writer(path, 44100, 2, **wrong)
 
 
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Make every write past `size` bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    program = (
-        "import resource, signal, sys, torch; from separator.audio import AudioError, Writer\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "for path in sys.argv[1:]:\n"
-        "    try:\n"
-        "        with Writer(path, 44100, 2) as writer:\n"
-        "            writer.write(torch.randn(2, 441000) / 9)\n"
-        "    except AudioError as error:\n"
-        "        print(error)\n"
-    )
-    paths = [str(tmp_path / f"a.{suffix}") for suffix in ("wav", "flac", "mp3", "ogg", "m4a")]
-    command = [sys.executable, "-c", program, *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(paths)
-    assert all(line.startswith(f"{path}: ") for line, path in zip(lines, paths, strict=True))
-    assert not list(tmp_path.iterdir())
+    wave = torch.randn(2, 220500) / 9
+    for suffix in ("wav", "flac", "mp3", "ogg", "m4a"):
+        path = tmp_path / f"a.{suffix}"
+        with full_disk(20000), pytest.raises(AudioError) as caught, Writer(path, 44100, 2) as out:
+            out.write(wave)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", *LOSSY])
+def test_names_that_are_not_utf_8(tmp_path: Path, suffix: str) -> None:
+    name = b"caf\xe9." + suffix.encode()
+    path = save(tmp_path / os.fsdecode(name), music(0.5, 48000), 48000)
+    assert os.listdir(os.fsencode(tmp_path)) == [name]
+    plain = tmp_path / f"plain.{suffix}"
+    plain.write_bytes(path.read_bytes())
+    whole = read(plain)
+    assert torch.equal(read(path), whole) and torch.equal(torch.cat([*blocks(path)], 1), whole)
+    assert probe(path).samples == verify(path).samples == whole.shape[1]
+    assert audio.content_key(path) == audio.content_key(plain)
+    path.write_bytes(plain.read_bytes()[:2000])
+    with pytest.raises(AudioError) as caught:
+        verify(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_finding_and_checking_files_needs_no_torch() -> None:
+    program = "import sys, separator.data.library; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

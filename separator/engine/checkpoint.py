@@ -238,6 +238,17 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
         ) from error
 
 
+def load_description(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a `.safetensors` file says of itself, without its weights; {} if it is not ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get("separator", "{}"))
+    except (OSError, SafetensorError, ValueError):
+        return {}
+
+
 def git_id() -> str | None:
     """Return the commit of the code, with "-dirty" if changed since, or None outside a clone."""
     root = Path(__file__).parents[2]

@@ -55,6 +55,18 @@ class ModelConfig:
                     f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
                     f"{len(self.channels)}; give one number for each level"
                 )
+        if not self.channels or min(self.channels) < 1:
+            raise SeparatorError(
+                f"model.channels: {list(self.channels)}; give each level at least 1 channel"
+            )
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if min(getattr(self, name)) < 0:
+                raise SeparatorError(f"model.{name}: {list(getattr(self, name))}; 0 leaves out")
+        for name in ("convs", "heads", "max_distance"):
+            if getattr(self, name) < 1:
+                raise SeparatorError(f"model.{name}: {getattr(self, name)} is not at least 1")
+        if self.heads & (self.heads - 1):
+            raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
         choices = {"cell": CELLS, "norm": NORMS, "position": ("rotary", "relative")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -66,11 +78,18 @@ class ModelConfig:
 
     def shape(self, level: int, bins: int) -> CellShape:
         """Return the sizes of the cells of one level of a model for `bins` bins."""
-        features = bins >> level
+        features, hidden = bins >> level, self.hidden[level]
         heads = max(1, min(self.heads, features // 16))
+        blocks = self.encoder_blocks[level] + self.decoder_blocks[level]
+        least = features // 2 if self.cell == "evolved" else 1
+        if blocks and (hidden < least or (self.cell == "evolved" and hidden % 2)):
+            even = "an even number of " if self.cell == "evolved" else ""
+            raise SeparatorError(
+                f"model.hidden: {hidden} on level {level}; give {even}at least {least}"
+            )
         return CellShape(
             features,
-            self.hidden[level],
+            hidden,
             heads,
             self.norm,
             self.position,
@@ -111,14 +130,14 @@ class FrameTransformer(nn.Module):
     Args:
         config: the sizes.
         bins: bins of the spectrogram, the Nyquist bin included; `bins - 1` must be divisible by
-            2^(levels - 1).
+            2^levels.
         audio_channels: channels of the audio.
     """
 
     def __init__(self, config: ModelConfig, bins: int, audio_channels: int = 2) -> None:
         super().__init__()
         levels, inner = len(config.channels), bins - 1
-        if inner % (1 << (levels - 1)):
+        if inner % (1 << levels):  # the deepest level has two bins or more
             raise SeparatorError(
                 f"model.channels: {levels} levels halve {inner} bins {levels - 1} times, "
                 "which does not go; use fewer levels or a larger stft.n_fft"

@@ -1,0 +1,55 @@
+"""Change the sampling rate, of a whole or of a stream (soxr)."""
+
+import math
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+
+def resample(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Change the rate of (… t) float32 to (… ceil(t * to_rate / from_rate)); soxr, quality HQ.
+
+    The same samples as a `Resampler` gives; equal rates return `wave` itself.
+    """
+    if from_rate == to_rate:
+        return wave
+    flat = wave.detach().reshape(math.prod(wave.shape[:-1]), wave.shape[-1]).cpu()
+    stream = Resampler(from_rate, to_rate, flat.shape[0])
+    out = torch.cat([stream.push(flat), stream.flush()], dim=1)
+    return out.reshape(*wave.shape[:-1], out.shape[1]).to(wave.device)
+
+
+class Resampler:
+    """Change the rate of a stream; the outputs together equal `resample` of the whole."""
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
+        self.from_rate, self.to_rate, self.channels = from_rate, to_rate, channels
+        self._taken = self._given = 0
+        self._soxr = None
+        if from_rate != to_rate:
+            self._soxr = soxr.ResampleStream(
+                from_rate, to_rate, channels, dtype="float32", quality="HQ"
+            )
+
+    def push(self, wave: Tensor) -> Tensor:
+        """Take (c t) float32 and return what is ready of the output (c t'), perhaps nothing."""
+        if self._soxr is None:
+            return wave
+        self._taken += wave.shape[-1]
+        return self._run(wave, last=False)
+
+    def flush(self) -> Tensor:
+        """Return the rest of the output (c t'); the stream is over."""
+        if self._soxr is None:
+            return torch.zeros(self.channels, 0)
+        # soxr rounds the length down; a little silence after the end makes it a sample longer
+        silence = torch.zeros(self.channels, 4 * (self.from_rate // self.to_rate + 1))
+        total = -(-self._taken * self.to_rate // self.from_rate)
+        return self._run(silence, last=True)[:, : total - self._given]
+
+    def _run(self, wave: Tensor, last: bool) -> Tensor:
+        out = self._soxr.resample_chunk(np.ascontiguousarray(wave.numpy().T), last=last)
+        self._given += len(out)
+        return torch.from_numpy(np.ascontiguousarray(out.T))

@@ -1,0 +1,358 @@
+"""The frame transformer and its parts against plain loops and what theory says of them."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.models import FrameTransformer, ModelConfig, build, describe
+from separator.models.layers import (
+    NORMS,
+    Attention,
+    DepthwiseConv,
+    FeedForward,
+    FrameConv,
+    FrameUpsample,
+    RelativeBias,
+    Rotary,
+    skew,
+)
+from separator.stft import STFTConfig
+
+SMALL = ModelConfig(
+    channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), hidden=(64, 32, 32)
+)
+BINS = 65
+SEED_PRESET = ModelConfig(
+    channels=(2, 4, 6, 8, 10), convs=2, encoder_blocks=(2,) * 5, decoder_blocks=(2,) * 5,
+    hidden=(4096,) * 5, cell="evolved", position="relative",
+)  # fmt: skip
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make(config: ModelConfig = SMALL, bins: int = BINS, **changes: object) -> FrameTransformer:
+    torch.manual_seed(0)
+    return FrameTransformer(dataclasses.replace(config, **changes), bins)
+
+
+@pytest.mark.parametrize("position", ["rotary", "relative"])
+@pytest.mark.parametrize("cell", ["primer", "evolved"])
+def test_a_mask_for_any_number_of_frames(cell: str, position: str):
+    model = make(cell=cell, position=position, max_distance=5).eval()
+    for frames in (1, 2, 7, 32):
+        with torch.no_grad():
+            mask = model(random(2, 2, BINS, frames))
+        assert mask.shape == (2, 2, BINS, frames)
+        assert mask.min() >= 0
+        assert mask.max() <= 1
+        assert mask.std() > 0 or frames == 1
+        assert torch.equal(mask[:, :, -1], mask[:, :, -2])  # the Nyquist bin repeats its neighbour
+
+
+def test_levels_halve_the_bins_and_never_the_frames():
+    model, seen = make(), []
+    parts = [*model.encoder_tokens, *model.decoder_tokens]
+    for part in parts:
+        part.register_forward_hook(lambda module, inputs, out: seen.append(tuple(out.shape)))
+    model(random(2, 2, BINS, 9))
+    down = [(2, 9, 64, 3), (2, 9, 32, 6), (2, 9, 16, 5)]
+    up = [(2, 9, 16, 7), (2, 9, 32, 5), (2, 9, 64, 3)]
+    assert seen == down + up  # each cell adds one channel
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("convs", [1, 2, 3])
+def test_convolutions_do_not_leak_between_frames(norm: str, convs: int):
+    none = (0, 0, 0)
+    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs).eval()
+    before = random(1, 2, BINS, 9)
+    after = before.clone()
+    after[..., 4] = random(1, 2, BINS, seed=1)
+    with torch.no_grad():
+        changed = (model(before) != model(after)).any(dim=(0, 1, 2))
+    assert changed.nonzero().flatten().tolist() == [4]
+
+
+def test_cells_carry_from_every_frame_to_every_other():
+    model = make().eval()
+    x = random(1, 2, BINS, 9).requires_grad_()
+    model(x)[..., 8].sum().backward()
+    assert (x.grad[..., :-1, :].abs().sum(dim=(0, 1, 2)) > 0).all()
+
+
+def test_skew_reads_columns_as_distances():
+    n = 5
+    distance = torch.arange(1 - n, n).expand(2, n, 2 * n - 1)
+    expected = torch.arange(n)[None] - torch.arange(n)[:, None]
+    assert torch.equal(skew(distance), expected.expand(2, n, n))
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 11])
+def test_relative_bias_is_the_double_loop(n: int):
+    bias = RelativeBias(heads=2, head_features=4, max_distance=3)
+    q = random(2, 2, n, 4)
+    out = bias(q)
+    for head in range(2):
+        for i in range(n):
+            for j in range(n):
+                row = max(-3, min(3, j - i)) + 3
+                expected = q[:, head, i] @ bias.table[head, row]
+                torch.testing.assert_close(out[:, head, i, j], expected)
+
+
+@pytest.mark.parametrize("position", ["rotary", "relative"])
+@pytest.mark.parametrize("n", [1, 9])
+def test_attention_is_the_double_loop(position: str, n: int):
+    torch.manual_seed(1)
+    attention = Attention(8, 2, position, max_distance=3)
+    x, memory = random(1, n, 8), random(1, n, 8, seed=2)
+    for context in (None, memory):
+        source = x if context is None else context
+        q = attention.q_conv(attention.q(x))[0].unflatten(-1, (2, 4))
+        k = attention.k_conv(attention.k(source))[0].unflatten(-1, (2, 4))
+        v = attention.v_conv(attention.v(source))[0].unflatten(-1, (2, 4))
+        out = torch.zeros(n, 2, 4)
+        for head in range(2):
+            for i in range(n):
+                logits = []
+                for j in range(n):
+                    if position == "rotary":
+                        logit = rotated(q[i, head], i) @ rotated(k[j, head], j)
+                    else:
+                        e = attention.bias.table[head, max(-3, min(3, j - i)) + 3]
+                        logit = q[i, head] @ k[j, head] + q[i, head] @ e
+                    logits.append(logit / math.sqrt(4))
+                out[i, head] = torch.stack(logits).softmax(0) @ v[:, head]
+        expected = attention.out(out.flatten(1))
+        torch.testing.assert_close(attention(x, context)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def rotated(x: Tensor, place: int) -> Tensor:
+    """Rotary embedding by complex numbers: halves are real and imaginary parts."""
+    half = len(x) // 2
+    angle = place * 10000.0 ** (-torch.arange(half) / half)
+    turned = torch.complex(x[:half], x[half:]) * torch.polar(torch.ones(half), angle)
+    return torch.cat([turned.real, turned.imag])
+
+
+def test_rotary_products_depend_on_distance_only():
+    rotary = Rotary(16)
+    q, k = (random(16, seed=s).expand(1, 1, 50, 16) for s in (0, 1))
+    logits = (rotary(q) @ rotary(k).transpose(-1, -2))[0, 0]
+    torch.testing.assert_close(logits[:-7, :-7], logits[7:, 7:], rtol=1e-4, atol=1e-4)
+    assert logits[0].std() > 0.1
+    torch.testing.assert_close(rotary(q)[0, 0, 31], rotated(q[0, 0, 31], 31))
+
+
+def test_rotary_attention_follows_a_shift():
+    """With values of zero outside a passage, moving the passage moves the result."""
+    torch.manual_seed(0)
+    attention = Attention(16, 1, "rotary", 8)
+    for linear in (attention.q, attention.k, attention.v):
+        nn.init.zeros_(linear.bias)
+    for conv in (attention.q_conv, attention.k_conv, attention.v_conv):
+        nn.init.zeros_(conv.conv.bias)
+    x = torch.zeros(1, 40, 16)
+    x[:, 10:20] = random(1, 10, 16)
+    a, b = attention(x), attention(x.roll(9, dims=1))
+    torch.testing.assert_close(a.roll(9, dims=1)[:, 10:30], b[:, 10:30], rtol=1e-4, atol=1e-4)
+
+
+def test_three_depthwise_convolutions_learn_apart():
+    torch.manual_seed(0)
+    attention = Attention(16, 2, "rotary", 8)
+    (attention(random(2, 6, 16)) * random(2, 6, 16, seed=1)).sum().backward()
+    convs = attention.q_conv, attention.k_conv, attention.v_conv
+    gradients = [conv.conv.weight.grad for conv in convs]
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    for i in range(3):
+        assert not torch.allclose(gradients[i], gradients[i - 1])
+        assert convs[i].conv.weight is not convs[i - 1].conv.weight
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_depthwise_convolution_is_the_loop_and_symmetric(kernel: int):
+    conv, x = DepthwiseConv(5, kernel), random(1, 6, 5)
+    out = conv(x)
+    weight, bias = conv.conv.weight[:, 0, :, 0], conv.conv.bias
+    for n in range(6):
+        total = bias.clone()
+        for tap in range(kernel):
+            at = n + tap - kernel // 2
+            if 0 <= at < 6:
+                total = total + weight[:, tap] * x[0, at]
+        torch.testing.assert_close(out[0, n], total)
+
+
+def test_frame_convolution_and_upsampling_are_loops_over_bins():
+    conv, x = FrameConv(2, 3, None, stride=2), random(1, 4, 8, 2)
+    out = conv(x)
+    assert out.shape == (1, 4, 4, 3)
+    taps = conv.conv.weight[:, :, 0]  # (out, in, 3)
+    padded = F.pad(x[0], (0, 0, 1, 1))
+    for f in range(4):
+        cut = padded[:, 2 * f : 2 * f + 3]  # (n 3 c)
+        expected = torch.einsum("nkc,ock->no", cut, taps) + conv.conv.bias
+        torch.testing.assert_close(out[0, :, f], F.leaky_relu(expected, 0.1))
+    up = FrameUpsample(2, 3)
+    y = up(x)
+    for f in range(16):
+        half = slice(3 * (f % 2), 3 * (f % 2) + 3)
+        expected = x[:, :, f // 2] @ up.linear.weight[half].T + up.linear.bias[half]
+        torch.testing.assert_close(y[:, :, f], expected)
+
+
+def test_the_feed_forward_squares_its_relu():
+    layer, x = FeedForward(4, 6), random(3, 4) - 0.5
+    inner = (x @ layer.up.weight.T + layer.up.bias).clamp(min=0) ** 2
+    torch.testing.assert_close(layer(x), inner @ layer.down.weight.T + layer.down.bias)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 5, 4)])
+def test_rms_norm_is_its_plain_composition(shape: tuple[int, ...]):
+    dims = len(shape) - 1
+    norm = NORMS["rms"](shape[-1], dims=dims)
+    x = (random(*shape) - 0.3).requires_grad_()
+    twin = x.detach().double().requires_grad_()
+    axes = tuple(range(-dims, 0))
+    plain = twin / (twin.square().mean(dim=axes, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(norm(x), plain.float(), rtol=1e-5, atol=1e-6)
+    weight = random(*shape, seed=1)
+    (norm(x) * weight).sum().backward()
+    (plain * weight.double()).sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad.float(), rtol=1e-4, atol=1e-5)
+    zero = torch.zeros(shape, requires_grad=True)
+    norm(zero).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def test_rms_norm_tells_a_hidden_frame_from_silence_and_layer_norm_does_not():
+    ones, silence = torch.ones(1, 16), torch.zeros(1, 16)
+    rms, layer = NORMS["rms"](16), NORMS["layer"](16)
+    assert (rms(ones) - rms(silence)).abs().min() > 0.9
+    torch.testing.assert_close(layer(ones), layer(silence))
+
+
+def test_layer_and_batch_norm_have_mean_0_and_variance_1():
+    x = random(4, 3, 8, 5) * 3 + 1
+    y = NORMS["layer"](5, dims=2)(x)
+    torch.testing.assert_close(y.mean(dim=(2, 3)), torch.zeros(4, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.std(dim=(2, 3), correction=0), torch.ones(4, 3), rtol=1e-4, atol=0)
+    y = NORMS["batch"](5)(x)
+    torch.testing.assert_close(y.mean(dim=(0, 1, 2)), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.std(dim=(0, 1, 2), correction=0), torch.ones(5), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("cell", ["primer", "evolved"])
+def test_every_weight_learns(cell: str, norm: str):
+    model = make(cell=cell, norm=norm)
+    x, target = random(2, 2, BINS, 9), random(2, 2, BINS, 9, seed=1)
+    ((model(x) - target) ** 2).sum().backward()
+    still = {name for name, p in model.named_parameters() if not p.grad.abs().max() > 0}
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    # a constant added before a LayerNorm is taken away by it
+    assert {name for name in still if "squeeze" not in name or norm == "rms"} == set()
+
+
+@pytest.mark.parametrize("cell", ["primer", "evolved"])
+def test_the_memory_is_used(cell: str):
+    """Without the decoders' memory, all else alike, the mask is another one."""
+    model = make(cell=cell).eval()
+    x = random(1, 2, BINS, 9)
+    with torch.no_grad():
+        before = model(x)
+        for tokens in model.decoder_tokens:
+            hooks = [
+                block.register_forward_pre_hook(
+                    lambda m, args: (args[0], torch.zeros_like(args[1]))
+                )
+                for block in tokens.cells
+            ]
+            assert hooks
+            assert (model(x) - before).abs().max() > 1e-5
+            for hook in hooks:
+                hook.remove()
+        assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("config", [SMALL, ModelConfig(), ModelConfig(channels=(4,), **{
+    key: (1,) for key in ("encoder_blocks", "decoder_blocks")}, hidden=(32,))])  # fmt: skip
+def test_stages_hold_every_weight_once(config: ModelConfig):
+    with torch.device("meta"):
+        model = FrameTransformer(config, 1025)
+    stages = model.stages()
+    assert len(stages) == 2 * len(config.channels) + 1  # the input, and one for each half level
+    held = [id(weight) for stage in stages for weight in stage]
+    assert sorted(held) == sorted(id(weight) for weight in model.parameters())
+    assert id(model.bin_gain) in {id(weight) for weight in stages[0]}
+    assert id(model.head.weight) in {id(weight) for weight in stages[-1]}
+
+
+def test_the_seed_preset_has_about_200_million_weights():
+    with torch.device("meta"):
+        model = FrameTransformer(SEED_PRESET, 1025)
+    assert 190e6 <= sum(weight.numel() for weight in model.parameters()) <= 205e6
+
+
+def test_dropout_acts_in_training_only():
+    model, x = make(dropout=0.5), random(1, 2, BINS, 9)
+    with torch.no_grad():
+        assert not torch.equal(model(x), model(x))
+        model.eval()
+        assert torch.equal(model(x), model(x))
+
+
+def test_a_model_comes_back_from_its_description():
+    stft = STFTConfig(128, 64)
+    model = make().eval()
+    description = describe(SMALL, stft, 8000)
+    again, transform = build(description, model.state_dict(), "model.safetensors")
+    assert (again.config, transform) == (SMALL, stft)
+    x = random(1, 2, BINS, 5)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), model(x))
+    description["model"]["depth"] = 3
+    with pytest.raises(SeparatorError, match="depth"):
+        build(description, model.state_dict(), "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"channels": ()}, "channels"),
+        ({"channels": (2, 0, 4)}, "channels"),
+        ({"channels": (2, 4)}, "encoder_blocks"),
+        ({"decoder_blocks": (1, 1)}, "decoder_blocks"),
+        ({"encoder_blocks": (1, -1, 1)}, "encoder_blocks"),
+        ({"hidden": (64, 32)}, "hidden"),
+        ({"hidden": (64, 0, 32)}, "hidden"),
+        ({"hidden": (64, 33, 32), "cell": "evolved"}, "hidden"),
+        ({"hidden": (64, 8, 32), "cell": "evolved"}, "hidden"),
+        ({"convs": 0}, "convs"),
+        ({"heads": 0}, "heads"),
+        ({"heads": 3}, "heads"),
+        ({"max_distance": 0}, "max_distance"),
+        ({"cell": "swin"}, "cell"),
+        ({"norm": "group"}, "norm"),
+        ({"position": "absolute"}, "position"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_bad_sizes_name_the_key(values: dict, key: str):
+    with pytest.raises(SeparatorError, match=rf"^model\.{key}: ") as caught:
+        make(**values)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_levels_than_the_bins_allow():
+    many = {key: (1,) * 7 for key in ("channels", "encoder_blocks", "decoder_blocks")}
+    with pytest.raises(SeparatorError, match=r"^model\.channels: .*stft\.n_fft"):
+        make(**many, hidden=(64,) * 7)

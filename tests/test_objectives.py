@@ -1,0 +1,106 @@
+"""The pretext loss by hand, and the trivial answers against numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from separator.pretrain.corrupt import KINDS, Corrupted, MaskConfig, corrupt
+from separator.pretrain.objectives import baselines, masked_l1
+
+MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
+
+
+def corrupted(*kinds: list[int]) -> Corrupted:
+    """Only where and what; the loss does not look at the spectrogram."""
+    kinds = torch.tensor(kinds)[:, None, None]
+    return Corrupted(torch.empty(0), kinds >= 0, kinds)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_values_by_hand():
+    target = torch.zeros(2, 1, 2, 4)
+    restored = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])[:, None, None].repeat(1, 1, 2, 1)
+    restored[0, 0, 1, 0] = 3  # the frame's error is (1 + 3) / 2
+    where = corrupted([MASK, NOISE, -1, -1], [KEPT, -1, MASK, MASK])
+    out = masked_l1(restored, target, where, 1.0, 0.5)
+    masked, unmasked = (2 + (5 + 7 + 8) / 3) / 2, (3.5 + 6) / 2
+    assert out["loss/masked"].item() == pytest.approx(masked)
+    assert out["loss/unmasked"].item() == pytest.approx(unmasked)
+    assert out["loss"].item() == pytest.approx(masked + 0.5 * unmasked)
+    assert out["loss/mask"].item() == pytest.approx((2 + 7 + 8) / 3)
+    assert out["loss/noise"].item() == pytest.approx(2)
+    assert out["loss/kept"].item() == pytest.approx(5)
+
+
+def test_kinds_that_do_not_occur_are_zero():
+    out = masked_l1(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
+    assert out["loss/noise"] == out["loss/kept"] == out["loss/unmasked"] == 0
+    assert torch.stack(list(out.values())).isfinite().all()
+
+
+@pytest.mark.parametrize(("weights", "inside"), [((1.0, 0.0), True), ((0.0, 1.0), False)])
+def test_the_gradient_stays_where_the_weight_is(weights: tuple[float, float], inside: bool):
+    target = random(4, 2, 5, 32)
+    out = corrupt(target, MaskConfig(group=4), 0, torch.Generator().manual_seed(1))
+    restored = random(4, 2, 5, 32, seed=2).requires_grad_()
+    masked_l1(restored, target, out, *weights)["loss"].backward()
+    chosen = out.chosen.expand_as(target)
+    assert (restored.grad[chosen] != 0).all() == inside
+    assert (restored.grad[~chosen] != 0).all() == (not inside)
+    assert restored.grad[~chosen if inside else chosen].abs().max() == 0
+
+
+def test_crops_count_alike_however_they_are_batched():
+    target, restored = random(4, 2, 5, 32), random(4, 2, 5, 32, seed=1)
+    config = MaskConfig(group=4, clean_share=0.5)
+    out = corrupt(target, config, 0, torch.Generator().manual_seed(3))
+    whole = masked_l1(restored, target, out, 1.0, 0.3)["loss"]
+    halves = [
+        masked_l1(
+            restored[i : i + 2],
+            target[i : i + 2],
+            Corrupted(out.spectrogram[i : i + 2], out.chosen[i : i + 2], out.kinds[i : i + 2]),
+            1.0,
+            0.3,
+        )["loss"]
+        for i in (0, 2)
+    ]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "..##....#..",
+        "###.....###",  # gaps at both ends take the nearest frame's value
+        "#.#.#.#.#.#",
+        "...........",
+        ".#########.",
+        "##########.",
+        ".##########",
+    ],
+)
+def test_interpolation_is_numpys(hidden: str):
+    chosen = torch.tensor([mark == "#" for mark in hidden])
+    target = random(2, 2, 3, len(hidden))
+    out = baselines(target, chosen.expand(2, 1, 1, -1))["interpolation"]
+    place, seen = np.arange(len(hidden)), (~chosen).numpy()
+    for row, original in zip(
+        out.reshape(-1, len(hidden)), target.reshape(-1, len(hidden)), strict=True
+    ):
+        expected = np.interp(place, place[seen], original.numpy()[seen])
+        np.testing.assert_allclose(row.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_each_item_has_its_own_gaps():
+    chosen = torch.tensor([[True, False, False], [False, True, False]])[:, None, None]
+    target = torch.tensor([[1.0, 4.0, 6.0], [1.0, 9.0, 6.0]])[:, None, None]
+    out = baselines(target, chosen)
+    assert out["interpolation"].flatten(1).tolist() == [[4.0, 4.0, 6.0], [1.0, 3.5, 6.0]]
+    assert out["bin_mean"].flatten(1).tolist() == [[5.0] * 3, [3.5] * 3]
+    assert out["zero"].abs().max() == 0
+    assert {value.shape for value in out.values()} == {target.shape}
