@@ -1,10 +1,13 @@
-"""Songs to stems on disk: which file becomes which, one song as a stream, many in turn."""
+"""Songs to stems on disk: a song as a stream, many in turn; outputs appear whole or not at all."""
 
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,151 +18,145 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from separator import audio
 from separator.api import Separator
 from separator.atomic import replacing
-from separator.audio import AudioInfo
 from separator.errors import SeparatorError
-from separator.inference.separate import SeparateConfig
+from separator.inference.plan import STEMS, Job
 from separator.inference.tags import copy_tags
 
 log = logging.getLogger(__name__)
 
-STEMS = ("Instrumental", "Vocals")
-INTEGER = {"flac", "aiff"}  # by default wav holds floats, and lossy codecs keep overs
+INTEGER = {".flac", ".aiff"}  # wav holds floats by default, and lossy codecs keep overs
 
 
-@dataclass(frozen=True)
-class Job:
-    """One song and the files it becomes, the instrumental first."""
+def separate_files(
+    jobs: Sequence[Job], separator: Separator, bitrate: int | None = None, batch: int = 1
+) -> list[str]:
+    """Separate songs in turn, with a progress bar in seconds of sound.
 
-    info: AudioInfo
-    outputs: tuple[Path, ...]
-
-
-def plan(config: SeparateConfig) -> tuple[list[Job], list[str]]:
-    """Decide which songs are to be separated into which files.
+    Args:
+        jobs: what to do.
+        separator: the model.
+        bitrate: kb/s of lossy formats; None takes each format's default.
+        batch: chunks processed at once.
 
     Returns:
-        The jobs, without those whose results exist, and a line for each input that is no song.
+        A line for each song that failed.
     """
-    failures: list[str] = []
-    songs: list[tuple[AudioInfo, Path]] = []
-    for text in config.inputs:
-        for path, below in _songs(Path(text)):
-            try:
-                songs.append((audio.probe(path), below))
-            except SeparatorError as error:
-                failures.append(str(error))
-    jobs, skipped = [], 0
-    for info, outputs in zip([info for info, _ in songs], _outputs(songs, config), strict=True):
-        if not config.overwrite and all(path.exists() for path in outputs):
-            skipped += 1
-        else:
-            jobs.append(Job(info, outputs))
-    if skipped:
-        log.info("%d already separated (--overwrite does them again)", skipped)
-    if not songs and not failures:
-        failures.append(f"{', '.join(config.inputs)}: no songs found; give audio files or folders")
-    return jobs, failures
-
-
-def separate_files(jobs: list[Job], separator: Separator, config: SeparateConfig) -> list[str]:
-    """Separate songs in turn; returns a line for each that failed."""
-    failures = []
-    total = sum(job.info.seconds for job in jobs)
+    failures, done = [], 0.0
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_fmt}]"
-    with logging_redirect_tqdm(), tqdm(total=total, unit=" s", bar_format=form) as bar:
+    total = sum(job.info.seconds for job in jobs)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=total, unit=" s", bar_format=form, disable=None) as bar,
+    ):
         for job in jobs:
             bar.set_description(job.info.path.name[:40])
             try:
-                separate_file(job, separator, config, bar)
+                separate_file(job, separator, bar, bitrate, batch)
                 bar.write("\n".join(str(path) for path in job.outputs))
             except (SeparatorError, OSError) as error:
                 failures.append(_named(job.info.path, error))
+            done += job.info.seconds
+            bar.update(done - bar.n)
     return failures
 
 
-def separate_file(job: Job, separator: Separator, config: SeparateConfig, bar: tqdm) -> None:
+def separate_file(
+    job: Job, separator: Separator, bar: tqdm, bitrate: int | None = None, batch: int = 1
+) -> None:
     """Separate one song as a stream; its files appear together when all is done.
 
     Raises:
         SeparatorError: the song cannot be read to its end, or has samples that are not finite.
+        OSError: the outputs cannot be written.
     """
     info = job.info
     if info.channels > 2:
         log.info("%s: %d channels are folded to stereo", info.path, info.channels)
-    peak = _write(job, separator, config, 1.0, bar)
-    if peak > 1 and any(_format(path) in INTEGER for path in job.outputs):
-        log.info("%s: all stems are lowered by %.2f dB, which %s needs", info.path,
-                 20 * torch.tensor(peak).log10().item(), job.outputs[0].suffix[1:])  # fmt: skip
-        _write(job, separator, config, 1 / peak, bar)
+    _remove_leftovers(job.outputs)
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
+        pieces = _stems(job, separator, bar, batch)
+        if any(path.suffix in INTEGER for path in job.outputs):
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
+            pieces = _fitted(pieces, spool, job)
+        _write(pieces, temporary, info.rate, min(info.channels, 2), bitrate)
+        for path, stem in zip(temporary, STEMS, strict=False):
+            copy_tags(info.path, path, stem)
+
+
+def _stems(job: Job, separator: Separator, bar: tqdm, batch: int) -> Iterator[Tensor]:
+    """Yield pieces (s c t) of the stems that the job writes."""
+    info = job.info
+    for mixture, vocals in separator.stream(audio.blocks(info.path), info.rate, batch):
+        yield torch.stack([mixture - vocals, vocals][: len(job.outputs)])
+        bar.update(min(mixture.shape[-1] / info.rate, max(bar.total - bar.n, 0)))
+
+
+def _fitted(pieces: Iterator[Tensor], spool: tempfile.TemporaryFile, job: Job) -> Iterator[Tensor]:
+    """Lower all stems by one gain when a sample of any exceeds ±1, which integers cannot hold.
+
+    The gain is known at the end only, so the stems wait in a nameless file.
+    """
+    shapes, peak = [], 1.0
+    for piece in pieces:
+        peak = max(peak, piece.abs().max().item())
+        spool.write(piece.contiguous().numpy().data)
+        shapes.append(piece.shape)
+    if peak > 1:
+        name, decibels = job.outputs[0].suffix[1:], 20 * math.log10(peak)
+        log.info(
+            "%s: all stems are lowered by %.2f dB to fit into %s", job.info.path, decibels, name
+        )
+    spool.seek(0)
+    for shape in shapes:
+        piece = torch.frombuffer(bytearray(spool.read(4 * shape.numel())), dtype=torch.float32)
+        yield piece.view(shape) / peak
 
 
 def _write(
-    job: Job, separator: Separator, config: SeparateConfig, gain: float, bar: tqdm
-) -> float:
-    """Write all stems with one gain; returns the largest sample of any before it."""
-    info, peak = job.info, 0.0
-    channels = min(info.channels, 2)
+    pieces: Iterator[Tensor], paths: Sequence[Path], rate: int, channels: int, bitrate: int | None
+) -> None:
+    """Encode pieces (s c t), each stem in a thread of its own while the next piece is computed."""
     with contextlib.ExitStack() as stack:
-        temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
-        with contextlib.ExitStack() as open_files:
-            writers = [
-                open_files.enter_context(
-                    audio.Writer(path, info.rate, channels, bitrate=config.bitrate or None)
-                )
-                for path in temporary
+        writers = [
+            stack.enter_context(audio.Writer(path, rate, channels, bitrate=bitrate))
+            for path in paths
+        ]
+        pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do
+        pending = []
+        for piece in pieces:
+            for job in pending:
+                job.result()
+            pending = [
+                pool.submit(writer.write, stem) for writer, stem in zip(writers, piece, strict=True)
             ]
-            for mixture, vocals in separator.stream(_finite(info), info.rate, config.batch):
-                for writer, stem in zip(writers, (mixture - vocals, vocals), strict=False):
-                    peak = max(peak, stem.abs().amax().item())
-                    writer.write(stem * gain if gain != 1 else stem)
-                bar.update(mixture.shape[-1] / info.rate)
-        for path, stem in zip(temporary, STEMS, strict=False):
-            copy_tags(info.path, path, stem)
-    return peak
+        for job in pending:
+            job.result()
 
 
-def _finite(info: AudioInfo) -> Iterator[Tensor]:
-    for block in audio.blocks(info.path):
-        if not torch.isfinite(block).all():
-            raise SeparatorError(f"{info.path}: holds NaN or infinite samples; repair it first")
-        yield block
+def _remove_leftovers(outputs: Sequence[Path]) -> None:
+    """Delete the temporary files of killed processes for the same outputs."""
+    for output in outputs:
+        pattern = re.compile(rf"\.+{re.escape(output.stem)}\.(\d+)\.part\..*")
+        for path in output.parent.glob(".*.part*"):
+            match = pattern.fullmatch(path.name)
+            if match and not _alive(int(match[1])):
+                path.unlink(missing_ok=True)
 
 
-def _songs(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield songs with the folder, relative to the output, that their results go to."""
-    if not root.is_dir():
-        yield root, Path()
-        return
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in audio.SUFFIXES and path.is_file() and not hidden:
-            yield path, path.relative_to(root).parent
-
-
-def _outputs(
-    songs: list[tuple[AudioInfo, Path]], config: SeparateConfig
-) -> list[tuple[Path, ...]]:
-    """Name the results; songs that differ in their suffix only keep it in the name."""
-    stems = STEMS if config.stems else STEMS[:1]
-    targets = []
-    for info, below in songs:
-        suffix = info.format if config.format == "input" else config.format
-        targets.append((Path(config.output) / below, info.path.stem, suffix))
-    taken = Counter(targets)
-    named, used = [], Counter()
-    for (info, _), target in zip(songs, targets, strict=True):
-        folder, name, suffix = target
-        name = info.path.name if taken[target] > 1 else name
-        used[folder, name, suffix] += 1
-        again = used[folder, name, suffix]
-        name = f"{name} {again}" if again > 1 else name
-        named.append(tuple(folder / f"{name} ({stem}).{suffix}" for stem in stems))
-    return named
-
-
-def _format(path: Path) -> str:
-    return path.suffix[1:].lower()
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _named(path: Path, error: Exception) -> str:
-    return str(error) if str(path) in str(error) else f"{path}: {error}"
+    """Return one line that begins with the song."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if isinstance(error, OSError):
+        text += "; free some disk space or choose another folder with -o"
+    return text if text.startswith(str(path)) else f"{path}: {text}"

@@ -1,14 +1,14 @@
 """`separator separate INPUT… [-o DIR] [-m MODEL]`: the instrumentals of songs and folders."""
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from separator.config import parse
 from separator.errors import SeparatorError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class SeparateConfig:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise SeparatorError(f"batch: {self.batch} is not at least 1")
+        if self.bitrate and not 32 <= self.bitrate <= 512:
+            raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
 
 
 SHORT = {"-o": "--output", "-m": "--model"}
@@ -50,16 +52,20 @@ def main(argv: list[str]) -> int:
     argv = [SHORT.get(word, word) for word in argv]
     config = parse(SeparateConfig, argv, "separate", positional="inputs")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
 
     from separator.allocator import keep_memory
     from separator.api import Separator, find_model
-    from separator.inference.files import plan, separate_files
+    from separator.inference.files import separate_files
+    from separator.inference.plan import check_folder, plan
 
-    jobs, failures = plan(config)
-    keep_memory()
+    output = Path(config.output)
+    jobs, failures = plan(config.inputs, output, config.format, config.stems, config.overwrite)
     if jobs:
+        check_folder(output)
+        keep_memory()
         separator = Separator.load(config.model or find_model(), config.device)
-        failures += separate_files(jobs, separator, config)
+        failures += separate_files(jobs, separator, config.bitrate or None, config.batch)
     for failure in failures:
         sys.stderr.write(f"separator: {failure}\n")
     return 1 if failures else 0

@@ -44,5 +44,11 @@ class PretrainConfig(RunConfig):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
             )
+        frames = round(self.data.segment_seconds * self.rate) // self.stft.hop + 1
+        if 2 * self.mask.group > frames:
+            raise SeparatorError(
+                f"mask.group: {self.mask.group} frames, but a segment has {frames}, which must be "
+                "at least two groups; use smaller groups or a longer data.segment_seconds"
+            )
         if self.valid_crops < 1:
             raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")

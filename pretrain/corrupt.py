@@ -46,6 +46,8 @@ class MaskConfig:
             raise SeparatorError("mask.fill, mask.noise: together they are over 1")
         if self.group < 1:
             raise SeparatorError(f"mask.group: {self.group} is not at least 1 frame")
+        if self.warmup_steps < 0:
+            raise SeparatorError(f"mask.warmup_steps: {self.warmup_steps} is negative; 0 is none")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """Separation from Python: `separator.separate("song.flac")`, or a `Separator` for many songs."""
 
+import logging
+import math
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from separator import audio
 from separator.errors import SeparatorError
 from separator.overlap import overlap_add
 from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
+
+log = logging.getLogger(__name__)
 
 CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
@@ -40,6 +45,7 @@ class Separator:
         self.stft = stft
         self.rate = rate
         self.description = description or {}
+        self._room = math.inf  # samples that fit the GPU at once, as far as is known
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str = "auto") -> "Separator":
@@ -60,38 +66,54 @@ class Separator:
         model, stft = build(description, state, path)
         return cls(model, stft, description["rate"], device, description)
 
-    @torch.inference_mode()
     def accompaniment(self, mixtures: Tensor) -> Tensor:
-        """Estimate the accompaniments of chunks: (b 2 t) at the model's rate to (b 2 t).
+        """Estimate the accompaniments of chunks: (b 2 t) at the model's rate to (b 2 t) on the CPU.
 
-        A chunk that does not fit the GPU's memory is tried again in smaller pieces.
+        What does not fit the GPU's memory is done in smaller batches, then in shorter chunks.
+
+        Raises:
+            SeparatorError: not even a short chunk fits, or the model's estimate is not finite.
         """
-        try:
-            spectrogram = stft(mixtures.to(self.device), self.stft)
-            magnitude, _ = normalise(spectrogram.abs(), self.stft)
-            mask = linear_mask(self.model(magnitude), self.stft)
-            return istft(spectrogram * mask, self.stft, mixtures.shape[-1]).cpu()
-        except torch.OutOfMemoryError:
-            return self._in_pieces(mixtures)
-
-    def _in_pieces(self, mixtures: Tensor) -> Tensor:
-        """Halve the batch, then the chunk, until it fits."""
-        import logging
-
-        length = mixtures.shape[-1]
-        if len(mixtures) == 1 and length < 4 * self.stft.n_fft:
+        count, _, samples = mixtures.shape
+        if count * samples <= self._room:
+            try:
+                return self._estimate(mixtures)
+            except RuntimeError as error:  # MPS has no class of its own for it
+                out_of_memory = isinstance(error, torch.OutOfMemoryError)
+                if not out_of_memory and "out of memory" not in str(error):
+                    raise
+            # Not inside `except`: there the traceback keeps the tensors alive.
+            self._shrink(count * samples)
+        if count > 1:
+            halves = mixtures.split((count + 1) // 2)
+            return torch.cat([self.accompaniment(half) for half in halves])
+        fade = self.stft.n_fft
+        if samples < 4 * fade:
             raise SeparatorError("the GPU's memory is full; free some or use --device cpu")
+        pieces = overlap_add([mixtures[0]], self.accompaniment, samples // 2 + fade, fade)
+        return torch.cat(list(pieces), dim=-1)[None]
+
+    @torch.inference_mode()
+    def _estimate(self, mixtures: Tensor) -> Tensor:
+        samples, hop = mixtures.shape[-1], self.stft.hop
+        # Samples after the last frame's centre lie under the end of one window, whose inverse
+        # has no bound; so the length becomes a multiple of the hop.
+        padded = nn.functional.pad(mixtures.to(self.device), (0, -samples % hop))
+        spectrogram = stft(padded, self.stft)
+        magnitude, _ = normalise(spectrogram.abs(), self.stft)
+        mask = linear_mask(self.model(magnitude), self.stft)
+        wave = istft(spectrogram * mask, self.stft, padded.shape[-1])[..., :samples].cpu()
+        if not wave.isfinite().all():
+            raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
+        return wave
+
+    def _shrink(self, samples: int) -> None:
+        """Remember that so many samples at once are too many."""
+        self._room = samples * 3 // 4  # a half with its cross-fade is not more than that
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log = logging.getLogger(__name__)
-        if len(mixtures) > 1:
-            log.warning("out of GPU memory: going on with half the batch")
-            halves = mixtures.split((len(mixtures) + 1) // 2)
-            return torch.cat([self.accompaniment(half) for half in halves])
-        log.warning("out of GPU memory: going on with chunks of half the length")
-        chunk = length // 2 + self.stft.n_fft
-        pieces = overlap_add([mixtures[0]], self.accompaniment, chunk, self.stft.n_fft)
-        return torch.cat(list(pieces), dim=-1)[None]
+        seconds = samples / self.rate
+        log.warning("out of GPU memory with %.1f s of sound at once; going on with less", seconds)
 
     def stream(
         self, blocks: Iterable[Tensor], rate: int, batch: int = 1
@@ -108,18 +130,23 @@ class Separator:
 
         Yields:
             (mixture, vocals), each (c t) with c at most 2, as many samples in all as came in.
+
+        Raises:
+            SeparatorError: samples that are not finite, or more than 8 channels.
         """
-        mixtures: list[Tensor] = []
-        channels = 0
+        mixtures: deque[Tensor] = deque()
+        down = up = None
 
         def stereo() -> Iterator[Tensor]:
-            nonlocal channels
-            down = None
+            nonlocal down, up
             for block in blocks:
-                channels = min(block.shape[0], 2)
-                mixture = audio.to_channels(block, channels)
+                if not block.isfinite().all():
+                    raise SeparatorError("the audio holds NaN or infinite samples; repair it first")
+                mixture = audio.to_channels(block, min(block.shape[0], 2))
+                if down is None:
+                    down = audio.Resampler(rate, self.rate, mixture.shape[0])
+                    up = audio.Resampler(self.rate, rate, mixture.shape[0])
                 mixtures.append(mixture)
-                down = down or audio.Resampler(rate, self.rate, channels)
                 yield audio.to_channels(down.push(mixture), 2)
             if down is not None:
                 yield audio.to_channels(down.flush(), 2)
@@ -129,12 +156,10 @@ class Separator:
 
         chunk = int(CHUNK_SECONDS * self.rate) // self.stft.hop * self.stft.hop
         overlap = int(OVERLAP_SECONDS * self.rate)
-        up = None
         for vocals in overlap_add(stereo(), estimate, chunk, overlap, batch):
-            up = up or audio.Resampler(self.rate, rate, channels)
-            yield from _aligned(mixtures, up.push(audio.to_channels(vocals, channels)))
+            yield from _paired(mixtures, up.push(audio.to_channels(vocals, up.channels)))
         if up is not None:
-            yield from _aligned(mixtures, up.flush(), last=True)
+            yield from _paired(mixtures, up.flush())
 
     def separate_wave(self, mixture: Tensor, rate: int) -> dict[str, Tensor]:
         """Separate a recording held in memory.
@@ -144,18 +169,19 @@ class Separator:
             rate: their sample rate in hertz.
 
         Returns:
-            "instrumental" and "vocals", (c t), which add up to the mixture exactly.
+            "instrumental" and "vocals", (c t) with c at most 2 (more are folded to stereo). The
+            instrumental is the mixture minus the vocals, so they add up to the mixture, to the
+            rounding of one float32 addition.
 
         Raises:
             SeparatorError: the samples are not finite.
         """
-        if not torch.isfinite(mixture).all():
-            raise SeparatorError("the audio holds NaN or infinite samples; repair it first")
-        if not mixture.shape[-1]:
-            return {"instrumental": mixture, "vocals": mixture.clone()}
-        pieces = list(self.stream([mixture.float()], rate))
-        vocals = torch.cat([vocals for _, vocals in pieces], dim=-1)
-        whole = torch.cat([mixture for mixture, _ in pieces], dim=-1)
+        whole = audio.to_channels(mixture.float().cpu(), min(mixture.shape[0], 2))
+        vocals = torch.empty_like(whole)
+        at = 0
+        for _, piece in self.stream([whole], rate):
+            vocals[:, at : at + piece.shape[-1]] = piece
+            at += piece.shape[-1]
         return {"instrumental": whole - vocals, "vocals": vocals}
 
 
@@ -224,18 +250,16 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _aligned(
-    mixtures: list[Tensor], vocals: Tensor, last: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pair new vocals with as many samples from the front of the waiting mixture."""
-    if last:  # rounding of two resamplings may leave a few samples over or missing
-        missing = sum(block.shape[-1] for block in mixtures) - vocals.shape[-1]
-        vocals = torch.nn.functional.pad(vocals, (0, max(missing, 0)))
-    start = 0
-    while mixtures and start < vocals.shape[-1]:
-        mixture = mixtures.pop(0)
-        piece = vocals[:, start : start + mixture.shape[-1]]
-        start += piece.shape[-1]
-        if piece.shape[-1] < mixture.shape[-1]:
-            mixtures.insert(0, mixture[:, piece.shape[-1] :])
-        yield mixture[:, : piece.shape[-1]], piece
+def _paired(mixtures: deque[Tensor], vocals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pair new vocals with as many samples from the front of the waiting mixture.
+
+    Two resamplings, each of which rounds its length up, may give a sample too many at the end.
+    """
+    while mixtures and vocals.shape[-1]:
+        mixture = mixtures.popleft()
+        count = min(mixture.shape[-1], vocals.shape[-1])
+        if count < mixture.shape[-1]:
+            mixtures.appendleft(mixture[:, count:])
+        if count:
+            yield mixture[:, :count], vocals[:, :count]
+        vocals = vocals[:, count:]

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,9 +78,9 @@ def from_dict(cls: type[Config], values: dict) -> Config:
 def nearest(key: str, keys: Iterable[str]) -> str:
     """Return "; did you mean 'KEY'?" for the most similar key, or nothing."""
     keys = list(keys)
-    close = difflib.get_close_matches(key, keys, n=1)
-    if not close:  # a right name under a wrong parent
-        close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]
+    leaf = key.split(".")[-1]
+    close = [known for known in keys if known.split(".")[-1] == leaf]  # under a wrong parent
+    close = close or difflib.get_close_matches(key, keys, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; the keys are {', '.join(keys[:20])}"
 
 
@@ -132,17 +133,24 @@ def _as_options(argv: list[str]) -> list[str]:
     return words
 
 
-def _checked_yaml(path: str) -> str:
-    """Return the path when the file is there and is YAML of keys and values."""
+def _checked_yaml(name: str) -> str:
+    """Return the path of a file of keys and values; one that comes with the package needs no path.
+
+    `configs/tiny.yaml` and `tiny.yaml` name the packaged file where there is no such file here.
+    """
+    path = Path(name)
+    if not path.exists():
+        packaged = Path(str(files("separator.configs"))) / name.removeprefix("configs/")
+        path = packaged if packaged.exists() else path
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SeparatorError(f"{path}: {error.strerror}; give a YAML file that exists") from error
-    except yaml.YAMLError as error:
-        raise SeparatorError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise SeparatorError(f"{name}: {error.strerror}; give a YAML file that exists") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SeparatorError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise SeparatorError(f"{path}: holds no keys; a configuration is `key: value` lines")
-    return path
+        raise SeparatorError(f"{name}: holds no keys; a configuration is `key: value` lines")
+    return str(path)
 
 
 def _known(key: str, keys: list[str]) -> bool:

@@ -17,63 +17,68 @@ def overlap_add(
     overlap: int,
     batch: int = 1,
 ) -> Iterator[Tensor]:
-    """Apply `process` to overlapping chunks of a stream and cross-fade the results.
+    """Apply `process` to overlapping chunks of a stream and cross-fade the results linearly.
 
     At most `batch` + 1 chunks and one block are held. The weights of the chunks that cover a
     sample add up to 1, so a `process` that returns its input gives the stream back.
 
     Args:
         blocks: (c t) pieces of one signal, in order, of any lengths.
-        process: (b c chunk) to (b c chunk). The last chunk is filled up with zeros.
+        process: (b c t) to (b c t); t is `chunk`, except for the last chunk, which comes alone
+            and may be shorter (but longer than `overlap` unless the whole signal is not).
         chunk: samples in a chunk.
-        overlap: samples that a chunk shares with the next, less than half of `chunk`.
+        overlap: samples that a chunk shares with the next, at most half of `chunk`.
         batch: chunks given to `process` at once.
 
     Yields:
         (c t) pieces of the result, as many samples in all as came in.
+
+    Raises:
+        ValueError: `overlap` is more than half a chunk.
     """
     if not 0 <= overlap <= chunk // 2:
         raise ValueError(f"overlap {overlap} is not in 0..{chunk // 2} (half a chunk)")
-    fade = torch.arange(1, overlap + 1) / (overlap + 1)
-    step, tail, waiting, total, done = chunk - overlap, None, [], 0, 0
-
-    def finish(ready: list[Tensor]) -> Iterator[Tensor]:
-        nonlocal tail
-        for wave in process(torch.stack(ready)).cpu():
+    rise = torch.arange(1, overlap + 1) / (overlap + 1)
+    step, tail = chunk - overlap, None
+    for waves in _batches(_chunks(blocks, chunk, step), batch):
+        for wave in process(torch.stack(waves)).cpu():
             if tail is not None:
-                wave = wave.clone()
-                wave[:, :overlap] = tail * (1 - fade) + wave[:, :overlap] * fade
+                faded = tail + (wave[:, :overlap] - tail) * rise
+                wave = torch.cat([faded, wave[:, overlap:]], dim=-1)
             tail = wave[:, step:]
             yield wave[:, :step]
+    if tail is not None:
+        yield tail
 
-    for piece in _chunks(blocks, chunk, step):
-        wave, fresh = piece
+
+def _chunks(blocks: Iterable[Tensor], chunk: int, step: int) -> Iterator[Tensor]:
+    """Cut a stream into chunks that begin every `step` samples; the last one may be shorter."""
+    held: list[Tensor] = []
+    count = shared = 0  # samples held, and how many of them the last chunk had as well
+    for block in blocks:
+        held.append(block)
+        count += block.shape[-1]
+        if count < chunk:
+            continue
+        wave = torch.cat(held, dim=-1) if len(held) > 1 else block
+        while wave.shape[-1] >= chunk:
+            yield wave[:, :chunk]
+            wave, shared = wave[:, step:], chunk - step
+        held, count = [wave], wave.shape[-1]
+    if count > shared:
+        yield torch.cat(held, dim=-1)
+
+
+def _batches(chunks: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Group chunks of equal length, `size` at most."""
+    waiting: list[Tensor] = []
+    for wave in chunks:
+        if waiting and wave.shape != waiting[0].shape:
+            yield waiting
+            waiting = []
         waiting.append(wave)
-        total += fresh
-        if len(waiting) == batch:
-            for out in finish(waiting):
-                yield out
-                done += out.shape[-1]
+        if len(waiting) == size:
+            yield waiting
             waiting = []
     if waiting:
-        for out in finish(waiting):
-            yield out[:, : total - done]
-            done += min(out.shape[-1], total - done)
-    if tail is not None and done < total:
-        yield tail[:, : total - done]
-
-
-def _chunks(blocks: Iterable[Tensor], chunk: int, step: int) -> Iterator[tuple[Tensor, int]]:
-    """Cut a stream into chunks every `step` samples; yield each with its count of new samples."""
-    held, overlap = None, chunk - step
-    first = True
-    for block in blocks:
-        held = block if held is None else torch.cat([held, block], dim=-1)
-        while held.shape[-1] >= chunk:
-            yield held[:, :chunk], chunk if first else step
-            held, first = held[:, step:], False
-    if held is None:
-        return
-    fresh = held.shape[-1] - (0 if first else overlap)
-    if fresh > 0:
-        yield torch.nn.functional.pad(held, (0, chunk - held.shape[-1])), fresh
+        yield waiting

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -23,19 +25,25 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
     state, description = load_model_file(config.pretrained)
-    for part in ("model", "stft"):
-        for key, value in to_dict(getattr(config, part)).items():
-            there = description[part].get(key)
-            if there != value and (part, key) != ("model", "dropout"):
-                raise SeparatorError(
-                    f"{part}.{key}: {config.pretrained} was made with {there}, this run says "
-                    f"{value}; give the same configuration as in pretraining"
-                )
+    there, here = _sizes(description), _sizes(to_dict(config))
+    for key, value in here.items():
+        if there.get(key) != value and key != "model.dropout":
+            raise SeparatorError(
+                f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
+                f"{value}; give the same configuration as in pretraining"
+            )
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         reset_head(model)
     kept = len(state) - (2 if config.head == "reset" else 0)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by full name what must be alike for weights to mean the same."""
+    parts = {part: values.get(part, {}) for part in ("model", "stft")}
+    named = {f"{part}.{key}": value for part in parts for key, value in parts[part].items()}
+    return {"rate": values.get("rate"), **named}
 
 
 def reset_head(model: FrameTransformer) -> None:

@@ -14,7 +14,7 @@ def frame_groups(
     Args:
         spectrogram: (b c f n); only its shape matters to this strategy.
         size: frames in a group.
-        share: part of the groups to choose; at least one is.
+        share: part of the groups to choose; at least one is chosen, and one left.
         generator: on the CPU.
 
     Returns:
@@ -22,4 +22,5 @@ def frame_groups(
     """
     batch, frames = spectrogram.shape[0], spectrogram.shape[-1]
     groups = count(frames, size)
-    return choose(batch, groups, max(1, round(share * groups)), generator)
+    number = min(round(share * groups), groups - 1)  # without context there is nothing to learn
+    return choose(batch, groups, max(1, number), generator)

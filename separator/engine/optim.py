@@ -25,10 +25,10 @@ class OptimConfig:
         power: exponent of the polynomial schedule (1 is a straight line).
     """
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
     schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
     final_lr: float = 0.01
     power: float = 1.0

@@ -49,16 +49,16 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise SeparatorError(
+                f"model.channels: {list(self.channels)}; give each level at least 1 channel"
+            )
         for name in ("encoder_blocks", "decoder_blocks", "hidden"):
             if len(getattr(self, name)) != len(self.channels):
                 raise SeparatorError(
                     f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
                     f"{len(self.channels)}; give one number for each level"
                 )
-        if not self.channels or min(self.channels) < 1:
-            raise SeparatorError(
-                f"model.channels: {list(self.channels)}; give each level at least 1 channel"
-            )
         for name in ("encoder_blocks", "decoder_blocks"):
             if min(getattr(self, name)) < 0:
                 raise SeparatorError(f"model.{name}: {list(getattr(self, name))}; 0 leaves out")

@@ -1,0 +1,26 @@
+# make demo   the whole chain on a small corpus, in minutes          make test   all tests, as CI runs them
+# make bench  speed of training and separation on this machine       make lint   ruff
+#
+# Each sets up what it needs first: in the active virtual environment, in PYTHON=… if given,
+# else in .venv here. A second run reuses what is there.
+
+PYTHON ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin/python,.venv/bin/python)
+export PYTHON
+
+demo: setup
+	$(PYTHON) -m separator demo
+
+# one thread in each of several processes: faster than the reverse for many small tests
+test: setup
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
+
+bench: setup
+	$(PYTHON) -m tests.bench
+
+lint: setup
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+setup:
+	@sh .ci/setup
+
+.PHONY: demo test bench lint setup

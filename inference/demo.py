@@ -1,0 +1,151 @@
+"""`separator demo`: pretrain, fine-tune, separate, evaluate, on songs that it composes itself."""
+
+import logging
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from separator import audio, cli
+from separator.api import Separator
+from separator.atomic import replacing
+from separator.config import parse
+from separator.data.corpus import write_corpus
+from separator.data.layouts import recognise
+from separator.data.tracks import Track, load_stems
+from separator.errors import SeparatorError
+from separator.inference import report as reports
+from separator.inference.evaluate import evaluate, tracks_of
+
+log = logging.getLogger(__name__)
+
+SONGS, SECONDS = 10, 10.0
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Run the whole chain on generated songs and the real one that stempeg ships, or on your music.
+
+    Attributes:
+        data: folder of your music to use instead; without stems in it, fine-tuning and scoring
+            stay with the generated songs.
+        run: folder for everything that is made.
+        pretrain_steps: steps of pretraining.
+        train_steps: steps of fine-tuning.
+    """
+
+    data: str = ""
+    run: str = "runs/demo"
+    pretrain_steps: int = 100
+    train_steps: int = 250
+
+
+def main(argv: list[str]) -> int:
+    """Run the chain; the exit status is that of the first step that fails."""
+    config = parse(DemoConfig, argv, "demo")
+    run, corpus = Path(config.run), Path(config.run) / "corpus"
+    if not corpus.exists():
+        log.info("composing %d songs", SONGS)
+        part = corpus.with_name("corpus.part")
+        shutil.rmtree(part, ignore_errors=True)
+        write_corpus(part, SONGS, SECONDS)
+        part.rename(corpus)
+    library, stems = _roots(config, corpus)
+    model = run / "model.safetensors"
+    common = ["tiny.yaml", "demo.yaml"]
+    steps = [
+        ["pretrain", "pretrain/bert15.yaml", *common, f"data.roots=[{library}]",
+         f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}"],
+        ["train", "train/finetune.yaml", *common, f"data.roots=[{stems}]", f"run={run}",
+         f"steps={config.train_steps}", f"pretrained={run / 'pretrain' / model.name}"],
+    ]  # fmt: skip
+    for step in steps:
+        if status := _say(step):
+            return status
+    tracks = tracks_of(corpus if stems == corpus else config.data, "valid")
+    song = _mixture(tracks[0], run)
+    command = ["separate", str(song), "-o", str(run / "stems"), "-m", str(model)]
+    if status := _say([*command, "--stems", "--overwrite", "--format", "wav"]):
+        return status
+    _show_results(model, tracks, run, song)
+    return 0
+
+
+def _say(words: list[str]) -> int:
+    """Show a command as the user would give it, and run it."""
+    shown = " ".join(f"'{word}'" if "[" in word or " " in word else word for word in words)
+    sys.stderr.write(f"\n$ separator {shown}\n")
+    return cli.main(words)
+
+
+def _roots(config: DemoConfig, corpus: Path) -> tuple[Path | str, Path | str]:
+    """Choose what to pretrain on and what to fine-tune on."""
+    if not config.data:
+        example = _real_example(Path(config.run))
+        return (f"{corpus},{example}" if example else corpus), corpus
+    if not Path(config.data).is_dir():
+        raise SeparatorError(f"--data {config.data}: no such folder; give a folder of music")
+    return config.data, (corpus if recognise(Path(config.data)) == "library" else config.data)
+
+
+def _real_example(run: Path) -> Path | None:
+    """Lay the mixture of stempeg's real song out as a library, where ffmpeg is there to read it."""
+    folder = run / "example"
+    target = folder / "Falcon 69.flac"
+    if target.exists():
+        return folder
+    if not shutil.which("ffmpeg"):
+        log.warning("no ffmpeg: going on without stempeg's real song")
+        return None
+    import stempeg
+
+    waves, rate = stempeg.read_stems(stempeg.example_stem_path(), stem_id=0)
+    with audio.Writer(target, int(rate), 2) as writer:
+        writer.write(torch.from_numpy(waves.T.copy()).float())
+    return folder
+
+
+def _mixture(track: Track, run: Path) -> Path:
+    """Write a validation song's mixture as the file that is then separated."""
+    rate = track.rate
+    mixture = torch.stack(list(load_stems(track, rate).values())).sum(0)
+    path = run / "mixtures" / f"{track.name}.wav"
+    with audio.Writer(path, rate, 2) as writer:
+        writer.write(mixture)
+    return path
+
+
+def _show_results(model: Path, tracks: list[Track], run: Path, song: Path) -> None:
+    """Print the table, the paths of the stems, and draw mixture, estimate and target."""
+    separator = Separator.load(model)
+    report = evaluate(separator, tracks)
+    reports.write(report, run / "evaluation.json")
+    stems = sorted((run / "stems").glob(f"{song.stem} (*).wav"))
+    picture = run / "spectrograms.png"
+    target = load_stems(tracks[0], separator.rate)["accompaniment"]
+    estimate = next(path for path in stems if "Instrumental" in path.name)
+    waves = {"mixture": audio.read(song), "estimate": audio.read(estimate), "target": target}
+    draw(waves, separator, picture)
+    lines = [reports.summary_table(report), *(f"{path}\n" for path in [*stems, picture, model])]
+    sys.stdout.write("\n" + "".join(lines))
+
+
+def draw(waves: dict[str, Tensor], separator: Separator, path: Path) -> None:
+    """Draw spectrograms of waves (c t) side by side into a PNG."""
+    from matplotlib.figure import Figure
+
+    from separator.engine.pictures import spectrogram_image
+
+    figure = Figure(figsize=(4 * len(waves), 3.2), layout="constrained")
+    for axis, (name, wave) in zip(figure.subplots(1, len(waves)), waves.items(), strict=True):
+        image = spectrogram_image(wave, separator.stft).permute(1, 2, 0).numpy()
+        top, seconds = separator.rate / 2000, wave.shape[-1] / separator.rate
+        axis.imshow(image, aspect="auto", extent=(0, seconds, 0, 1), interpolation="nearest")
+        ticks = [0.1, 1, 4, 10, 20]
+        axis.set_yticks([(khz / top) ** 0.5 for khz in ticks], [f"{khz:g}" for khz in ticks])
+        axis.set(title=name, xlabel="seconds", ylabel="kHz")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,127 @@
+"""Which song becomes which files: folders are walked, results that exist are skipped."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator import audio
+from separator.audio import AudioInfo
+from separator.errors import SeparatorError
+
+log = logging.getLogger(__name__)
+
+STEMS = ("Instrumental", "Vocals")
+LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
+
+
+@dataclass(frozen=True)
+class Job:
+    """One song and the files it becomes, the instrumental first."""
+
+    info: AudioInfo
+    outputs: tuple[Path, ...]
+
+
+def plan(
+    inputs: Sequence[str], output: Path, format: str, stems: bool, overwrite: bool
+) -> tuple[list[Job], list[str]]:
+    """Decide which songs are to be separated into which files.
+
+    Args:
+        inputs: songs and folders of songs.
+        output: folder of the results; a folder's tree is kept below it.
+        format: suffix of the results without its dot, or "input".
+        stems: whether vocals are written too.
+        overwrite: whether songs whose results exist are done again.
+
+    Returns:
+        The jobs, without those whose results exist, and a line for each input that is no song.
+    """
+    failures: list[str] = []
+    songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
+    for text in inputs:
+        for path, below in _songs(Path(text)):
+            try:
+                songs.setdefault(path.resolve(), (audio.probe(path), below))
+            except SeparatorError as error:
+                failures.append(str(error))
+    if not songs and not failures:
+        failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
+    written = STEMS if stems else STEMS[:1]
+    outputs = _outputs(list(songs.values()), output, format)
+    results = {
+        (output / below / f"{name} ({stem}).{suffix}").resolve()
+        for below, name, suffix in outputs
+        for stem in STEMS
+    }
+    jobs, skipped = [], []
+    for (path, (info, _)), (below, name, suffix) in zip(songs.items(), outputs, strict=True):
+        paths = tuple(output / below / f"{name} ({stem}).{suffix}" for stem in written)
+        if path in results:  # of an earlier run whose output lies in the input folder
+            continue
+        if not overwrite and all(path.exists() for path in paths):
+            skipped.append(info.path)
+        else:
+            jobs.append(Job(info, paths))
+    if skipped:
+        log.info("skipped, separated already (--overwrite does them again): %d", len(skipped))
+    return jobs, failures
+
+
+def check_folder(output: Path) -> None:
+    """Make sure that a folder can be written to, before the work rather than after.
+
+    Raises:
+        SeparatorError: it cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(None, "Permission denied")
+    except OSError as error:
+        raise SeparatorError(
+            f"{output}: cannot be written to ({error.strerror}); choose another folder with -o"
+        ) from error
+
+
+def _songs(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield songs with the folder, relative to the output, that their results go to."""
+    if not root.is_dir():
+        yield root, Path()
+        return
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in audio.SUFFIXES and path.is_file() and not hidden:
+            yield path, path.relative_to(root).parent
+
+
+def _outputs(
+    songs: Sequence[tuple[AudioInfo, Path]], output: Path, format: str
+) -> list[tuple[Path, str, str]]:
+    """Name the results: folder below the output, name and suffix.
+
+    Songs that differ in their suffix only keep it in the name; others of one name are numbered.
+    """
+
+    def key(*parts: object) -> tuple[str, ...]:  # some file systems do not tell a from A
+        return tuple(str(part).casefold() for part in parts)
+
+    targets = [
+        (below, info.path.stem, info.format if format == "input" else format)
+        for info, below in songs
+    ]
+    sharing = Counter(key(*target) for target in targets)
+    named, taken = [], set()
+    for (info, _), (below, name, suffix) in zip(songs, targets, strict=True):
+        name = info.path.name if sharing[key(below, name, suffix)] > 1 else name
+        name = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+        candidate, number = name, 1
+        while key(below, candidate, suffix) in taken:
+            number += 1
+            candidate = f"{name} {number}"
+        taken.add(key(below, candidate, suffix))
+        named.append((below, candidate, suffix))
+    return named

@@ -1,0 +1,192 @@
+"""Separator: rates, layouts, lengths, exact sums, streaming, and a GPU that is too small."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import separator
+from separator import api, audio
+from separator.api import Separator
+from separator.engine.checkpoint import export
+from separator.errors import SeparatorError
+from separator.models import FrameTransformer, ModelConfig, describe
+from separator.stft import STFTConfig
+
+STFT = STFTConfig(512, 256)
+TINY = ModelConfig(
+    channels=(2, 4),
+    convs=1,
+    encoder_blocks=(0, 1),
+    decoder_blocks=(0, 1),
+    hidden=(0, 32),
+    heads=2,
+)
+
+
+class Constant(nn.Module):
+    """A mask of one value, so that the answer is known."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full_like(x, self.value)
+
+
+@pytest.fixture
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(api, "OVERLAP_SECONDS", 0.2)
+
+
+@pytest.fixture
+def random_model() -> Separator:
+    torch.manual_seed(0)
+    return Separator(FrameTransformer(TINY, STFT.bins), STFT, 44100, "cpu")
+
+
+def music(channels: int, seconds: float, rate: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    time = torch.arange(round(seconds * rate)) / rate
+    tones = [torch.sin(6.2832 * f * time) * 0.2 for f in (220.0, 331.0, 1100.0)]
+    noise = torch.randn(channels, len(time), generator=generator) * 0.05
+    return noise + sum(tones)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000, 192000])
+def test_any_rate(short_chunks: None, rate: int) -> None:
+    """A mask of 1/4 (1/16 on linear magnitudes) gives 15/16 of the band that the model hears."""
+    mixture = music(2, 2.5, rate)
+    stems = Separator(Constant(0.25), STFT, 44100, "cpu").separate_wave(mixture, rate)
+    assert stems["vocals"].shape == stems["instrumental"].shape == mixture.shape
+    band = audio.resample(audio.resample(mixture, rate, 44100), 44100, rate)[:, : mixture.shape[1]]
+    torch.testing.assert_close(stems["vocals"], band * 15 / 16, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("samples", [1, 80, 441, 44100, 100_003])
+def test_layouts_and_lengths(
+    short_chunks: None, random_model: Separator, channels: int, samples: int
+) -> None:
+    mixture = music(channels, samples / 44100, 44100)
+    stems = random_model.separate_wave(mixture, 44100)
+    folded = audio.to_channels(mixture, min(channels, 2))
+    assert stems["instrumental"].shape == stems["vocals"].shape == folded.shape
+    assert torch.equal(stems["instrumental"], folded - stems["vocals"])
+    error = (stems["instrumental"] + stems["vocals"] - folded).abs()
+    largest = torch.maximum(stems["instrumental"].abs(), stems["vocals"].abs())
+    assert (error <= largest * 2**-23).all()
+    assert stems["vocals"].abs().max() <= 2 * folded.abs().max()  # no blow-up at the ends
+
+
+def test_silence_stays_silent_and_nothing_stays_nothing(random_model: Separator) -> None:
+    stems = random_model.separate_wave(torch.zeros(2, 30000), 44100)
+    assert not stems["instrumental"].any()
+    assert not stems["vocals"].any()
+    assert random_model.separate_wave(torch.zeros(2, 0), 48000)["vocals"].shape == (2, 0)
+
+
+@pytest.mark.parametrize("rate", [44100, 32000])
+def test_streaming_equals_memory(short_chunks: None, random_model: Separator, rate: int) -> None:
+    mixture = music(2, 4.3, rate)
+    whole = random_model.separate_wave(mixture, rate)
+    for size, batch in ((999, 1), (rate, 2)):
+        pieces = list(random_model.stream(mixture.split(size, dim=-1), rate, batch))
+        assert torch.equal(torch.cat([m for m, _ in pieces], dim=-1), mixture)
+        vocals = torch.cat([v for _, v in pieces], dim=-1)
+        torch.testing.assert_close(vocals, whole["vocals"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_non_finite_samples_are_refused(random_model: Separator, bad: float) -> None:
+    mixture = torch.zeros(2, 1000)
+    mixture[1, 500] = bad
+    with pytest.raises(SeparatorError, match="NaN or infinite"):
+        random_model.separate_wave(mixture, 44100)
+
+
+def test_non_finite_estimates_are_refused() -> None:
+    with pytest.raises(SeparatorError, match="estimate holds NaN"):
+        Separator(Constant(float("nan")), STFT, 44100, "cpu").separate_wave(
+            music(2, 0.1, 44100), 44100
+        )
+
+
+class SmallGPU(Constant):
+    """Refuses more frames at once than fit."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(0.5)
+        self.frames = frames
+        self.refused = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] * x.shape[-1] > self.frames:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("frames", [400, 180, 60])
+def test_out_of_memory_goes_on_with_less(
+    short_chunks: None, frames: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixture = music(2, 8.0, 44100)
+    small = SmallGPU(frames)
+    stems = Separator(small, STFT, 44100, "cpu")
+    vocals = torch.cat([v for _, v in stems.stream([mixture], 44100, batch=4)], dim=-1)
+    expected = Separator(Constant(0.5), STFT, 44100, "cpu").separate_wave(mixture, 44100)
+    torch.testing.assert_close(vocals, expected["vocals"], atol=1e-4, rtol=0)
+    assert 0 < small.refused <= 5  # what does not fit is not tried again and again
+    assert len([r for r in caplog.records if "out of GPU memory" in r.message]) == small.refused
+
+
+def test_no_memory_at_all_is_one_line(short_chunks: None) -> None:
+    with pytest.raises(SeparatorError, match="--device cpu"):
+        Separator(SmallGPU(0), STFT, 44100, "cpu").separate_wave(music(2, 1.0, 44100), 44100)
+
+
+def test_other_errors_are_not_hidden() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Separator(Broken(), STFT, 44100, "cpu").separate_wave(music(2, 0.1, 44100), 44100)
+
+
+def test_from_python(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`separator.separate` of a file and of samples, with the model found or given."""
+    model = FrameTransformer(TINY, STFT.bins)
+    description = {"stage": "train", **describe(TINY, STFT, 44100)}
+    path = tmp_path / "runs" / "one" / "model.safetensors"
+    export(path, model.state_dict(), description)
+    mixture = music(2, 0.5, 48000)
+    song = tmp_path / "song.wav"
+    with audio.Writer(song, 48000, 2) as writer:
+        writer.write(mixture)
+    monkeypatch.delenv("SEPARATOR_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    found = separator.separate(song)
+    given = separator.separate(mixture, rate=48000, model=path, device="cpu")
+    assert torch.equal(found["vocals"], given["vocals"])
+    assert torch.equal(found["instrumental"], mixture - found["vocals"])
+    with pytest.raises(SeparatorError, match="rate="):
+        separator.separate(mixture, model=path)
+
+
+def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEPARATOR_MODEL", raising=False)
+    with pytest.raises(SeparatorError, match="no model: give one"):
+        api.find_model()
+    model = FrameTransformer(TINY, STFT.bins)
+    path = tmp_path / "runs" / "one" / "model.safetensors"
+    export(path, model.state_dict(), {"stage": "pretrain", **describe(TINY, STFT, 44100)})
+    with pytest.raises(SeparatorError, match="fine-tune it"):
+        Separator.load(path)
+    with pytest.raises(SeparatorError, match="no such file"):
+        Separator.load(tmp_path / "absent.safetensors")
+    with pytest.raises(SeparatorError, match="not on this machine"):
+        api.find_device("tpu")

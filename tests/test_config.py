@@ -1,0 +1,230 @@
+"""Words and YAML files to checked settings, and one line for each mistake."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from separator.cli import main
+from separator.config import from_dict, nearest, parse, to_dict
+from separator.errors import SeparatorError
+from separator.pretrain.config import PretrainConfig
+from separator.train.config import TrainConfig
+
+
+def pretrain(*words: object) -> PretrainConfig:
+    return parse(PretrainConfig, [str(word) for word in words], "pretrain")
+
+
+def error(*words: object, cls: type = PretrainConfig) -> str:
+    with pytest.raises(SeparatorError) as caught:
+        parse(cls, [str(word) for word in words], "pretrain")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def written(path: Path, values: dict) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_words_of_every_kind():
+    config = pretrain(
+        "data.roots=[a,stems:/b c@0.5]", "steps=7", "--optim.lr=0.25", "--optim.power", "2",
+        "model.channels=[4,8,8]", "model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]",
+        "model.hidden=[64,64,64]", "optim.betas=[0.8,0.99]", "mask.share=0.2", "run=runs/x=y",
+        "--compile",
+    )  # fmt: skip
+    assert config.data.roots == ["a", "stems:/b c@0.5"]
+    assert (config.steps, config.optim.lr, config.optim.power) == (7, 0.25, 2.0)
+    assert config.model.channels == (4, 8, 8)
+    assert tuple(config.optim.betas) == (0.8, 0.99)
+    assert (config.mask.share, config.run, config.compile) == (0.2, "runs/x=y", True)
+    assert config.stft.n_fft == 2048  # what is not said keeps its default
+
+
+def test_one_root_may_stand_alone():
+    assert pretrain("data.roots=[music]").data.roots == ["music"]
+
+
+def test_what_comes_later_wins(tmp_path: Path):
+    first = written(
+        tmp_path / "first.yaml",
+        {"steps": 1, "seed": 1, "data": {"roots": ["a"], "batch": 3}, "optim": {"lr": 0.5}},
+    )
+    second = written(tmp_path / "second.yaml", {"steps": 2, "data": {"batch": 5}})
+    both = pretrain(first, second)
+    assert (both.steps, both.seed, both.data.batch, both.optim.lr) == (2, 1, 5, 0.5)
+    assert both.data.roots == ["a"]
+    assert pretrain(second, first).data.batch == 3
+    assert pretrain(first, second, "steps=3").steps == 3
+    assert pretrain(first, "steps=3", second).steps == 2
+
+
+def test_a_config_survives_dict_and_yaml(tmp_path: Path):
+    config = pretrain("data.roots=[a,b]", "mask.group=8", "stft.power=0.3", "model.heads=4")
+    values = to_dict(config)
+    assert from_dict(PretrainConfig, values) == config
+    assert pretrain(written(tmp_path / "config.yaml", values)) == config
+    assert yaml.safe_load(yaml.safe_dump(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "guess"),
+    [
+        ("stesp=3", "stesp", "steps"),
+        ("optim.lrr=3", "optim.lrr", "optim.lr"),
+        ("lr=3", "lr", "optim.lr"),
+        ("--optim.warmup=3", "optim.warmup", "optim.warmup_steps"),
+        ("model.n_fft=3", "model.n_fft", "stft.n_fft"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest(word: str, key: str, guess: str):
+    message = error("data.roots=[a]", word)
+    assert f"unknown key {key!r}; did you mean {guess!r}?" in message
+
+
+def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
+    path = written(tmp_path / "typo.yaml", {"data": {"roots": ["a"]}, "optim": {"lrr": 1}})
+    message = error(path)
+    assert "unknown key 'optim.lrr'; did you mean 'optim.lr'?" in message
+    message = error(written(path, {"data": {"roots": ["a"]}, "stesp": 1}))
+    assert "unknown key 'stesp'; did you mean 'steps'?" in message
+    with pytest.raises(SeparatorError, match="stesp"):
+        from_dict(PretrainConfig, {**to_dict(pretrain("data.roots=[a]")), "stesp": 1})
+
+
+def test_nothing_near_lists_the_keys():
+    assert nearest("zzz", ["steps", "seed"]) == "; the keys are steps, seed"
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("steps=many", "steps"),
+        ("steps=1.5", "steps"),
+        ("optim.lr=fast", "optim.lr"),
+        ("model.channels=[a,b]", "model.channels"),
+        ("optim.schedule=linear", "optim.schedule"),
+        ("compile=perhaps", "compile"),
+        ("device=tpu", "device"),
+    ],
+)
+def test_a_wrong_type_names_the_key_and_the_value(word: str, key: str):
+    message = error("data.roots=[a]", word)
+    assert key in message
+    assert word.split("=")[1].strip("[]").split(",")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("word", "start"),
+    [
+        ("steps=0", "steps: 0"),
+        ("optim.lr=-1", "optim.lr: -1"),
+        ("stft.n_fft=1000", "stft.n_fft: 1000"),
+        ("mask.share=3", "mask.share: 3"),
+        ("mask.group=500", "mask.group: 500 frames, but a segment has"),
+        ("model.norm=group", "model.norm: 'group'"),
+        ("model.channels=[1,2]", "model.encoder_blocks: 5 levels"),
+        ("data.batch=0", "data.batch: "),
+        ("data.roots=[]", "data.roots: "),
+        ("rate=10", "rate: 10"),
+        ("masked_weight=0", "masked_weight, unmasked_weight: "),
+        ("valid_crops=0", "valid_crops: 0"),
+        ("ema_decay=1", "ema_decay: 1"),
+    ],
+)
+def test_a_value_out_of_range_names_the_key(word: str, start: str):
+    assert start in error("data.roots=[a]", word)
+
+
+@pytest.mark.parametrize(
+    ("word", "start"),
+    [
+        ("layer_decay=0", "layer_decay: 0"),
+        ("valid_seconds=-1", "valid_seconds: -1"),
+        ("loss.wave=-1", "loss.wave: -1"),
+        ("rate=10", "rate: 10"),
+    ],
+)
+def test_the_same_of_training(word: str, start: str):
+    assert start in error("data.roots=[a]", word, cls=TrainConfig)
+
+
+def test_a_key_that_must_be_given():
+    assert "data.roots" in error("steps=3")
+
+
+def test_files_that_are_none(tmp_path: Path):
+    absent = tmp_path / "absent.yaml"
+    assert error(absent).startswith(f"{absent}: No such file")
+    path = tmp_path / "bad.yaml"
+    for text, reason in (
+        ("- a\n- b\n", "holds no keys"),
+        ("", "holds no keys"),
+        ("just words", "holds no keys"),
+        ("a: [1,\nb: }", "not YAML"),
+        ("\x00\x01", "not YAML"),
+    ):
+        path.write_text(text)
+        message = error(path)
+        assert message.startswith(f"{path}: ")
+        assert reason in message
+    path.write_bytes(b"\xff\xfe\x00a: 1")
+    assert error(path).startswith(f"{path}: ")
+    assert error("music/song.mp3").startswith("'music/song.mp3' is neither")
+
+
+def test_the_command_says_it_in_one_line(capsys):
+    assert main(["pretrain", "data.roots=[a]", "stesp=1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("separator: unknown key 'stesp'")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(("command", "cls"), [("pretrain", PretrainConfig), ("train", TrainConfig)])
+def test_help_has_type_default_and_sentence_of_every_option(command: str, cls: type, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, default, owner in _leaves(cls):
+        at = text.rindex(f" --{name} ")
+        end = text.find(" --", at + 3)
+        entry = text[at : end if end > 0 else None]
+        assert "type: " in entry or "{" in entry, entry
+        if default is not dataclasses.MISSING:
+            assert "default: " in entry, entry
+        sentence = _sentence(owner, name.split(".")[-1])
+        assert sentence in entry, f"{entry!r} lacks {sentence!r}"
+
+
+def _leaves(cls: type, prefix: str = "") -> list[tuple[str, object, type]]:
+    """Every option: its full name, its default and the dataclass it belongs to."""
+    found = []
+    for field in dataclasses.fields(cls):
+        name, default = prefix + field.name, field.default
+        inner = field.default_factory
+        if name == "data":
+            from separator.data.loader import DataConfig
+
+            inner = DataConfig
+        if dataclasses.is_dataclass(inner):
+            found += _leaves(inner, f"{name}.")
+        else:
+            found.append((name, default, cls))
+    return found
+
+
+def _sentence(owner: type, name: str) -> str:
+    """The first words of a field's help, from the docstring of its class or of its parents."""
+    for cls in owner.__mro__:
+        lines = (cls.__doc__ or "").splitlines()
+        for line in lines:
+            if line.strip().startswith(f"{name}: "):
+                return " ".join(line.split()[1:6])
+    raise AssertionError(f"{owner.__name__}.{name} has no help")

@@ -1,0 +1,95 @@
+"""Training losses by hand, at their best, and on silence."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from separator.errors import SeparatorError
+from separator.losses import LossConfig, SeparationLoss, waveform_l1
+from separator.stft import STFTConfig, istft, normalise, stft
+
+ALL = LossConfig(magnitude=1.0, wave=1.0, multi_stft=1.0)
+LENGTH = 6000
+
+
+def noise(seed: int) -> Tensor:
+    return 0.1 * torch.randn(2, 2, LENGTH, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.3])
+def test_the_magnitude_loss_by_hand(power: float):
+    config = STFTConfig(256, 128, power)
+    mixture, target = stft(noise(0), config), stft(0.3 * noise(1), config)
+    seen, scale = normalise(mixture.abs(), config)
+    mask = torch.rand(seen.shape, generator=torch.Generator().manual_seed(2))
+    out = SeparationLoss(LossConfig(magnitude=2.0), config)(mask, mixture, target, scale, noise(1))
+    relative = [(x.abs().double() / scale.double()).clamp(0, 1) ** power for x in (mixture, target)]
+    expected = (mask.double() * relative[0] - relative[1]).abs().mean().item()
+    assert out.keys() == {"loss", "loss/magnitude"}
+    assert out["loss/magnitude"].item() == pytest.approx(expected, rel=1e-5)
+    assert out["loss"].item() == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_the_wave_loss_by_hand():
+    target = torch.tensor([[[1.0, -1, 1, -1]], [[0.5, 0.5, 0.5, 0.5]]])
+    estimate = torch.tensor([[[0.0, -1, 1, 0]], [[0.5, 0.5, 0.5, 0.0]]])
+    expected = ((2 / 4) / 1 + (0.5 / 4) / 0.5) / 2
+    assert waveform_l1(estimate, target).item() == pytest.approx(expected)
+    silent = waveform_l1(torch.full((1, 2, 9), 0.01), torch.zeros(1, 2, 9))
+    assert silent.item() == pytest.approx(0.01 / 1e-3)  # relative to -60 dB, not to nothing
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_the_right_mask_costs_nothing(power: float):
+    config = STFTConfig(256, 128, power)
+    mixture = stft(noise(0), config)
+    gain = torch.linspace(0.2, 1.0, config.bins)[:, None]
+    wave = istft(mixture * gain, config, LENGTH)
+    seen, scale = normalise(mixture.abs(), config)
+    mask = (gain**power).expand_as(seen)
+    out = SeparationLoss(ALL, config)(mask, mixture, mixture * gain, scale, wave)
+    assert out["loss/magnitude"] < 1e-5
+    assert out["loss/wave"] < 1e-5
+    assert out["loss/multi_stft"] < 1e-2  # its log magnitudes see rounding in empty bins
+    worse = SeparationLoss(ALL, config)(mask * 0.5, mixture, mixture * gain, scale, wave)
+    assert all(worse[name] > 10 * out[name] for name in out)
+
+
+def test_the_parts_are_added_with_their_weights():
+    config = STFTConfig(256, 128)
+    mixture, target = stft(noise(0), config), stft(noise(1), config)
+    seen, scale = normalise(mixture.abs(), config)
+    weights = LossConfig(magnitude=2.0, wave=0.5, multi_stft=0.25)
+    mask = torch.full_like(seen, 0.5)
+    out = SeparationLoss(weights, config)(mask, mixture, target, scale, noise(1))
+    parts = [out[f"loss/{name}"].item() for name in ("magnitude", "wave", "multi_stft")]
+    assert all(part > 0 for part in parts)
+    expected = 2 * parts[0] + 0.5 * parts[1] + 0.25 * parts[2]
+    assert out["loss"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("silent", ["both", "target", "estimate"])
+def test_silence_has_a_finite_gradient(silent: str):
+    config = STFTConfig(256, 128)
+    mixture = torch.zeros(2, 2, LENGTH) if silent in ("both", "estimate") else noise(0)
+    wave = noise(1) if silent == "estimate" else torch.zeros(2, 2, LENGTH)
+    spectrogram = stft(mixture, config)
+    seen, scale = normalise(spectrogram.abs(), config)
+    mask = torch.full_like(seen, 0.5, requires_grad=True)
+    out = SeparationLoss(ALL, config)(mask, spectrogram, stft(wave, config), scale, wave)
+    out["loss"].backward()
+    assert out["loss"].isfinite()
+    assert mask.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        ({"wave": -1.0}, r"loss\.wave: "),
+        ({"magnitude": 0.0}, "loss: all weights are 0"),
+    ],
+)
+def test_bad_weights_name_the_key(values: dict, start: str):
+    with pytest.raises(SeparatorError, match=f"^{start}") as caught:
+        LossConfig(**values)
+    assert "\n" not in str(caught.value)

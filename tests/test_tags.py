@@ -1,0 +1,136 @@
+"""Tags and covers survive from any format to any other."""
+
+import base64
+import struct
+import zlib
+from pathlib import Path
+
+import mutagen
+import pytest
+import torch
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import APIC, ID3
+from mutagen.mp4 import MP4, MP4Cover
+
+from separator import audio
+from separator.inference.tags import copy_tags
+
+TAGGED = ("mp3", "flac", "ogg", "opus", "m4a")
+TAGS = {
+    "title": "Été",
+    "artist": "Somebody",
+    "album": "Songs",
+    "date": "1999",
+    "genre": "Chanson",
+    "tracknumber": "3/12",
+}
+
+
+def png() -> bytes:
+    """Return a picture of one pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0\xff\0\0"))
+    return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
+
+
+def silent(path: Path) -> Path:
+    with audio.Writer(path, 48000, 2) as writer:
+        writer.write(torch.zeros(2, 24000))
+    return path
+
+
+def tagged(path: Path) -> Path:
+    """Write a file with tags and a cover in the way its format has them, by mutagen alone."""
+    silent(path)
+    file = mutagen.File(path, easy=True)
+    if file.tags is None:
+        file.add_tags()
+    for key, value in TAGS.items():
+        file[key] = value
+    file.save()
+    picture = Picture()
+    picture.type, picture.mime, picture.data = 3, "image/png", png()
+    file = mutagen.File(path)
+    if path.suffix == ".flac":
+        file.add_picture(picture)
+    elif path.suffix == ".mp3":
+        file.tags.add(APIC(encoding=3, mime="image/png", type=3, desc="", data=png()))
+    elif path.suffix == ".m4a":
+        file["covr"] = [MP4Cover(png(), MP4Cover.FORMAT_PNG)]
+    else:
+        file["metadata_block_picture"] = [base64.b64encode(picture.write()).decode()]
+    file.save()
+    return path
+
+
+def cover(path: Path) -> bytes:
+    if path.suffix == ".flac":
+        return FLAC(path).pictures[0].data
+    if path.suffix == ".mp3":
+        return ID3(path).getall("APIC")[0].data
+    if path.suffix == ".m4a":
+        return bytes(MP4(path)["covr"][0])
+    return Picture(base64.b64decode(mutagen.File(path)["metadata_block_picture"][0])).data
+
+
+@pytest.mark.parametrize("source", TAGGED)
+@pytest.mark.parametrize("target", TAGGED)
+def test_from_any_format_to_any(tmp_path: Path, source: str, target: str) -> None:
+    song = tagged(tmp_path / f"song.{source}")
+    stem = silent(tmp_path / f"stem.{target}")
+    samples = audio.read(stem)
+    copy_tags(song, stem, "Instrumental")
+    found = mutagen.File(stem, easy=True)
+    expected = {**TAGS, "title": "Été (Instrumental)"}
+    assert {key: found[key][0] for key in TAGS} == expected
+    assert cover(stem) == png()
+    assert torch.equal(audio.read(stem), samples)
+
+
+def test_without_a_title_the_file_name_is_one(tmp_path: Path) -> None:
+    song = silent(tmp_path / "a song.flac")
+    file = FLAC(song)
+    file["artist"] = "Somebody"
+    file.save()
+    stem = silent(tmp_path / "stem.mp3")
+    copy_tags(song, stem, "Vocals")
+    assert mutagen.File(stem, easy=True)["title"] == ["a song (Vocals)"]
+
+
+def test_no_tags_stay_no_tags(tmp_path: Path) -> None:
+    song, stem = silent(tmp_path / "song.wav"), silent(tmp_path / "stem.flac")
+    before = stem.read_bytes()
+    copy_tags(song, stem, "Instrumental")
+    assert stem.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff"])
+def test_formats_without_common_tags_are_left_alone(tmp_path: Path, suffix: str) -> None:
+    song, stem = tagged(tmp_path / "song.mp3"), silent(tmp_path / f"stem.{suffix}")
+    samples, before = audio.read(stem), stem.read_bytes()
+    copy_tags(song, stem, "Instrumental")
+    assert torch.equal(audio.read(stem), samples)
+    assert stem.read_bytes() == before
+
+
+def test_broken_tags_cost_the_tags_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    song, stem = tmp_path / "song.flac", silent(tmp_path / "stem.flac")
+    song.write_bytes(b"fLaC" + bytes(100))
+    before = stem.read_bytes()
+    copy_tags(song, stem, "Instrumental")
+    assert "tags not copied" in caplog.text
+    assert stem.read_bytes() == before
+
+
+def test_values_that_a_format_has_no_place_for_are_left_out(tmp_path: Path) -> None:
+    song, stem = silent(tmp_path / "song.flac"), silent(tmp_path / "stem.m4a")
+    file = FLAC(song)
+    file["title"], file["tracknumber"], file["bpm"] = "Side", "A1", "about 120"
+    file.save()
+    copy_tags(song, stem, "Instrumental")
+    assert mutagen.File(stem, easy=True)["title"] == ["Side (Instrumental)"]

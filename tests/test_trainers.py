@@ -1,0 +1,319 @@
+"""Both training commands, from the words on the command line to the files they leave.
+
+A child process runs this file too, to be stopped or killed.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from separator import Separator
+from separator.cli import main
+from separator.config import parse
+from separator.data.corpus import write_corpus
+from separator.data.loader import Batch
+from separator.engine import checkpoint
+from separator.engine.checkpoint import load_model_file
+from separator.engine.loop import fit
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.corrupt import corrupt
+from separator.pretrain.objectives import baselines, masked_l1
+from separator.pretrain.step import PretrainTask
+from separator.stft import normalise, stft
+
+COMMANDS = ("pretrain", "train")
+WORDS = [
+    *("rate=8000", "stft.n_fft=256", "stft.hop=128", "device=cpu", "seed=3", "log_every=1"),
+    *("model.channels=[2,4,4]", "model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]"),
+    *("model.hidden=[0,32,32]", "model.dropout=0.1", "optim.warmup_steps=2", "steps=6"),
+    *("data.batch=2", "data.segment_seconds=1", "data.workers=0", "data.valid_share=0.34"),
+    *("checkpoint_every=3", "validate_every=0"),
+]
+ONLY = {
+    "pretrain": ["valid_crops=2", "mask.group=4", "mask.warmup_steps=4", "mask.clean_share=0.2"],
+    "train": ["valid_seconds=2", "loss.wave=0.1"],
+}
+
+
+def words(command: str, corpus: Path, run: Path, *more: str) -> list[str]:
+    return [command, *WORDS, *ONLY[command], f"data.roots=[{corpus}]", f"run={run}", *more]
+
+
+def rows(run: Path, kind: str = "train") -> list[dict]:
+    """Rows of metrics.jsonl without the one number that a clock made."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in found:
+        row.pop("speed/audio_seconds_per_second", None)
+    return [row for row in found if row["kind"] == kind]
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    """Bit-equal histories of training, and bit-equal weights at the end."""
+    assert [row["step"] for row in rows(left)] == list(range(1, 7))
+    assert rows(left) == rows(right)
+    one, two = (checkpoint.load(run / "last.pt") for run in (left, right))
+    for key in ("model", "ema"):
+        torch.testing.assert_close(one[key], two[key], rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Children compute with one thread; sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=4, seconds=6.0)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Uninterrupted runs of both commands, in folders of their names."""
+    folder = tmp_path_factory.mktemp("whole")
+    for command in COMMANDS:
+        assert main(words(command, corpus, folder / command)) == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_leaves_its_files(whole: Path, command: str):
+    run = whole / command
+    assert {path.name for path in run.iterdir()} == {
+        *("last.pt", "best-6.pt", "model.safetensors", "metrics.jsonl", "config.yaml"),
+        "tensorboard",
+    }
+    train, (valid,) = rows(run), rows(run, "validation")
+    assert [row["step"] for row in train] == list(range(1, 7))
+    assert {"loss", "optim/lr", "optim/norm", "guard/skipped"} < train[0].keys()
+    state, description = load_model_file(run / "model.safetensors")
+    assert description["stage"] == command
+    assert description["rate"] == 8000
+    assert description["trained"]["score"] == valid["score"]
+    torch.testing.assert_close(state, checkpoint.load(run / "last.pt")["ema"], rtol=0, atol=0)
+
+
+def test_pretraining_logs_the_improvement_over_the_best_trivial_answer(whole: Path):
+    train, (valid,) = rows(whole / "pretrain"), rows(whole / "pretrain", "validation")
+    assert {"loss/masked", "loss/unmasked", "loss/mask", "loss/noise", "loss/kept"} < train[
+        0
+    ].keys()
+    best = min(valid[f"valid/l1_{name}"] for name in ("zero", "bin_mean", "interpolation"))
+    assert best > 0
+    assert valid["score"] == valid["valid/improvement"]
+    assert valid["score"] == pytest.approx(1 - valid["valid/l1_model"] / best)
+
+
+def test_training_logs_the_sdr(whole: Path):
+    train, (valid,) = rows(whole / "train"), rows(whole / "train", "validation")
+    assert {"loss/magnitude", "loss/wave"} < train[0].keys()
+    assert valid["score"] == valid["valid/accompaniment_sdr_mean"]
+    assert {"valid/vocals_sdr_median", "valid/mixture_sdr_mean"} < valid.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_pictures_and_sound_are_logged(whole: Path, command: str):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(whole / command / "tensorboard"))
+    board.Reload()
+    tags = board.Tags()
+    images = {tag.split("/")[-1] for tag in tags["images"]}
+    sounds = {tag.split("/")[-1] for tag in tags["audio"]}
+    if command == "pretrain":
+        assert images == {"original", "masked", "reconstructed", "mask"}
+        assert sounds == images - {"mask"}
+        assert len(tags["images"]) == 8  # of two crops
+    else:
+        assert images == {"mixture", "estimate", "target"}
+        assert {"mixture", "estimate"} <= sounds
+    losses = [event.value for event in board.Scalars("loss")]
+    assert losses == pytest.approx([row["loss"] for row in rows(whole / command)])
+    image = board.Images(tags["images"][0])[0]
+    assert image.height == 256
+    assert image.width >= 15
+    assert board.Audio(tags["audio"][0])[0].sample_rate == 8000
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_three_steps_and_three_more_are_six(corpus: Path, tmp_path: Path, command: str):
+    """A longer `steps` continues the run; the schedule is one that does not look at the end."""
+    flat = "optim.schedule=constant"
+    assert main(words(command, corpus, tmp_path / "whole", flat)) == 0
+    parts = words(command, corpus, tmp_path / "parts", flat)
+    assert main([*parts, "steps=3"]) == 0
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
+    assert main(parts) == 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stopped_command_exits_cleanly_and_resumes(
+    corpus: Path, whole: Path, tmp_path: Path, command: str
+):
+    command_words = words(command, corpus, tmp_path / "run")
+    with start_child("stopped", command_words) as child:
+        assert child.stdout.readline() == "in step 2\n"
+        child.send_signal(signal.SIGTERM)
+        child.stdin.write("go on\n")
+        child.stdin.flush()
+        assert child.wait(timeout=60) == 0
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert main(command_words) == 0
+    assert_same_run(tmp_path / "run", whole / command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_killed_in_the_middle_of_a_save(corpus: Path, whole: Path, tmp_path: Path, command: str):
+    command_words = words(command, corpus, tmp_path / "run", "checkpoint_every=2")
+    with start_child("killed", command_words) as child:
+        assert child.stdout.readline() == "half written\n"
+        child.kill()
+    assert list((tmp_path / "run").glob(".*.part.*"))
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+    assert main(command_words) == 0
+    assert not list((tmp_path / "run").glob(".*.part.*"))
+    assert_same_run(tmp_path / "run", whole / command)
+
+
+def test_fine_tuning_starts_from_the_pretrained_file(corpus: Path, whole: Path, tmp_path: Path):
+    file = whole / "pretrain" / "model.safetensors"
+    fine = words("train", corpus, tmp_path / "run", f"pretrained={file}", "layer_decay=0.5")
+    assert main([*fine, "head=keep", "steps=1", "optim.lr=1e-9"]) == 0
+    before, after = load_model_file(file)[0], load_model_file(tmp_path / "run/model.safetensors")[0]
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
+    groups = checkpoint.load(tmp_path / "run" / "last.pt")["optimizer"]["param_groups"]
+    assert {group["lr_scale"] for group in groups} == {0.5**k for k in range(7)}
+    separated = Separator.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    wave = torch.rand(2, 9000, generator=torch.Generator().manual_seed(0)) - 0.5
+    out = separated.separate_wave(wave, 8000)
+    torch.testing.assert_close(out["instrumental"] + out["vocals"], wave)
+
+
+def test_a_resumed_fine_tuning_no_longer_needs_the_pretrained_file(
+    corpus: Path, whole: Path, tmp_path: Path
+):
+    file = tmp_path / "pretrained.safetensors"
+    file.write_bytes((whole / "pretrain" / "model.safetensors").read_bytes())
+    fine = words("train", corpus, tmp_path / "run", f"pretrained={file}", "steps=2")
+    assert main(fine) == 0
+    file.unlink()
+    assert main([*fine, "steps=3"]) == 0
+    assert len(rows(tmp_path / "run")) == 3
+
+
+def test_a_pretrained_file_of_other_sizes_is_refused(
+    corpus: Path, whole: Path, tmp_path: Path, capsys
+):
+    file = whole / "pretrain" / "model.safetensors"
+    fine = words("train", corpus, tmp_path / "run", f"pretrained={file}", "model.channels=[2,4,6]")
+    assert main(fine) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"separator: model.channels: {file} was made with [2, 4, 4]")
+    assert not (tmp_path / "run").exists()
+
+
+def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: Path, capsys):
+    library = tmp_path / "library"
+    library.mkdir()
+    for path in corpus.glob("*/other.flac"):
+        (library / f"{path.parent.name}.flac").write_bytes(path.read_bytes())
+    assert main(words("pretrain", library, tmp_path / "pretrain", "steps=1")) == 0
+    capsys.readouterr()
+    assert main(words("train", library, tmp_path / "train", "steps=1")) == 1
+    assert "training needs stems" in capsys.readouterr().err.splitlines()[-1]
+
+
+class OneCrop(PretrainTask):
+    """The same crop with the same cells hidden, again and again."""
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        batch = dataclasses.replace(next(super().batches(0)))
+        while True:
+            yield batch
+
+    def step(
+        self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        return super().step(model, batch, step, generator.manual_seed(0))
+
+
+@pytest.mark.slow
+def test_pretraining_can_learn_a_crop_by_heart(corpus: Path, tmp_path: Path):
+    """The error on hidden cells falls below a tenth of the best trivial answer's."""
+    more = [
+        *("model.channels=[8,16,16]", "model.encoder_blocks=[1,1,1]", "model.dropout=0"),
+        *("model.decoder_blocks=[1,1,1]", "model.hidden=[256,256,256]", "data.batch=1"),
+        *("mask.group=8", "mask.fill=1", "mask.noise=0", "mask.clean_share=0"),
+        *("mask.warmup_steps=0", "steps=250", "optim.lr=4e-3", "optim.warmup_steps=20"),
+        *("log_every=250", "checkpoint_every=0"),
+    ]
+    config = parse(PretrainConfig, words("pretrain", corpus, tmp_path, *more)[1:], "pretrain")
+    task = OneCrop(config)
+    fit(task, config)
+    wave = next(task.batches(0)).mixture
+    target, _ = normalise(stft(wave, config.stft).abs(), config.stft)
+    hidden = corrupt(target, config.mask, 0, torch.Generator().manual_seed(0))
+    trivial = {
+        name: masked_l1(answer, target, hidden, 1.0, 0.0)["loss"].item()
+        for name, answer in baselines(target, hidden.chosen).items()
+    }
+    reached = rows(tmp_path)[-1]["loss/masked"]
+    assert reached < 0.1 * min(trivial.values()), (reached, trivial)
+
+
+def start_child(role: str, command_words: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, role, *command_words]
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def child_stopped(command_words: list[str]) -> int:
+    """In the second step, say so and wait until the signal has come."""
+    from separator.engine import loop
+
+    whole_step = loop._Run.step
+
+    def step(run: loop._Run, batches: Iterator[object]) -> dict[str, Tensor]:
+        if run.state.step == 1:
+            print("in step 2", flush=True)
+            sys.stdin.readline()
+        return whole_step(run, batches)
+
+    loop._Run.step = step
+    return main(command_words)
+
+
+def child_killed(command_words: list[str]) -> int:
+    """Train until the save after step 4, then wait inside it to be killed."""
+    whole_save = torch.save
+
+    def slow_save(payload: dict, path: Path) -> None:
+        whole_save(payload, path)
+        if payload["step"] == 4:
+            path.write_bytes(path.read_bytes()[:5000])
+            print("half written", flush=True)
+            signal.pause()
+
+    torch.save = slow_save
+    return main(command_words)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit({"stopped": child_stopped, "killed": child_killed}[sys.argv[1]](sys.argv[2:]))

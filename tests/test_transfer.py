@@ -1,0 +1,124 @@
+"""From a pretrained file to a run: what is taken over, what starts anew, how fast each learns."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from separator import Separator
+from separator.data.loader import DataConfig
+from separator.engine import checkpoint, optim
+from separator.engine.optim import OptimConfig
+from separator.errors import SeparatorError
+from separator.models import FrameTransformer, ModelConfig, describe
+from separator.stft import STFTConfig
+from separator.train.config import TrainConfig
+from separator.train.transfer import layer_rates, load_pretrained
+
+MODEL = ModelConfig(
+    channels=(2, 4, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), hidden=(0, 32, 32)
+)
+STFT = STFTConfig(256, 128)
+
+
+def make(seed: int, config: ModelConfig = MODEL) -> FrameTransformer:
+    torch.manual_seed(seed)
+    return FrameTransformer(config, STFT.bins)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pretrained") / "model.safetensors"
+    description = {"stage": "pretrain", **describe(MODEL, STFT, 8000)}
+    checkpoint.export(path, make(0).state_dict(), description)
+    return path
+
+
+def config(path: Path, **changes: object) -> TrainConfig:
+    base = TrainConfig(
+        data=DataConfig(["none"]), rate=8000, stft=STFT, model=MODEL, pretrained=str(path)
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def test_all_weights_are_taken_over(pretrained: Path):
+    model = make(1)
+    load_pretrained(model, config(pretrained, head="keep"))
+    torch.testing.assert_close(model.state_dict(), make(0).state_dict(), rtol=0, atol=0)
+
+
+def test_a_fresh_head_lets_nine_tenths_through(pretrained: Path, caplog):
+    model, source = make(1), make(0).state_dict()
+    with caplog.at_level(logging.INFO):
+        load_pretrained(model, config(pretrained))
+    state = model.state_dict()
+    assert {name for name in state if not torch.equal(state[name], source[name])} == {
+        *("head.weight", "head.bias")
+    }
+    assert f"{len(state) - 2} of {len(state)} tensors taken over" in caplog.text
+    with torch.no_grad():
+        mask = model(torch.rand(2, 2, STFT.bins, 20, generator=torch.Generator().manual_seed(0)))
+    assert mask.mean().item() == pytest.approx(0.9, abs=0.02)
+    assert mask.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"model": dataclasses.replace(MODEL, channels=(2, 4, 6))}, "model.channels"),
+        ({"model": dataclasses.replace(MODEL, position="relative")}, "model.position"),
+        ({"stft": STFTConfig(512, 128)}, "stft.n_fft"),
+        ({"stft": STFTConfig(256, 128, 0.3)}, "stft.power"),
+        ({"rate": 16000}, "rate"),
+    ],
+)
+def test_another_configuration_is_named(pretrained: Path, changes: dict, key: str):
+    run = config(pretrained, **changes)
+    with pytest.raises(
+        SeparatorError, match=f"^{key}: .*model.safetensors was made with"
+    ) as caught:
+        load_pretrained(FrameTransformer(run.model, run.stft.bins), run)
+    assert "\n" not in str(caught.value)
+
+
+def test_dropout_may_differ(pretrained: Path):
+    load_pretrained(make(1), config(pretrained, model=dataclasses.replace(MODEL, dropout=0.1)))
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(SeparatorError, match=r"absent\.safetensors: no such file"):
+        load_pretrained(make(1), config(tmp_path / "absent.safetensors"))
+
+
+def test_rates_fall_from_the_head_down_and_hold_every_weight():
+    model = make(0)
+    groups = layer_rates(model, 0.5)
+    assert [group["lr_scale"] for group in groups] == [0.5**k for k in range(6, -1, -1)]
+    held = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(held) == sorted(id(weight) for weight in model.parameters())
+    scale = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
+    assert scale[id(model.bin_gain)] == 0.5**6
+    assert scale[id(model.encoders[0].conv.weight)] == 0.5**5
+    assert scale[id(model.encoder_tokens[2].cells[0].attention.q.weight)] == 0.5**3
+    assert scale[id(model.decoder_tokens[0].cells[0].attention.q.weight)] == 0.5**2
+    assert scale[id(model.head.bias)] == 1
+    rates = OptimConfig(lr=0.1, warmup_steps=0)
+    optimizer = optim.adamw(groups, rates)
+    optim.set_rate(optimizer, rates, 0, 10)
+    by_weight = {
+        id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]
+    }
+    assert len(by_weight) == len(held)
+    assert by_weight[id(model.head.bias)] == pytest.approx(0.1)
+    assert by_weight[id(model.bin_gain)] == pytest.approx(0.1 * 0.5**6)
+
+
+def test_a_pretrained_file_does_not_separate(pretrained: Path):
+    with pytest.raises(SeparatorError) as caught:
+        Separator.load(pretrained, device="cpu")
+    message = str(caught.value)
+    assert message.startswith(f"{pretrained}: ")
+    assert f"separator train CONFIG pretrained={pretrained}" in message
+    assert "\n" not in message
