@@ -1,4 +1,4 @@
-"""Tags and cover art from a song to its stems, whatever the two formats are (mutagen reads all)."""
+"""Tags and cover art from a song to its stems, whatever the two formats are."""
 
 import logging
 from pathlib import Path
@@ -11,12 +11,17 @@ KEYS = (
 )
 
 
+PLAIN = {".wav", ".aiff"}  # their tags are an afterthought that many players do not read
+
+
 def copy_tags(source: Path, target: Path, suffix: str) -> None:
     """Copy a song's tags and front cover to a stem; the title gets " (SUFFIX)".
 
-    A format without tags, or tags that cannot be read, leave the stem without them and are logged:
-    the audio matters more.
+    wav and aiff stay without tags. Tags that cannot be read leave the stem without them and are
+    logged: the audio matters more.
     """
+    if target.suffix in PLAIN:
+        return
     import mutagen
 
     try:
@@ -26,8 +31,6 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         title = tags.get("title", [source.stem])[0]
         tags["title"] = [f"{title} ({suffix})"]
         file = mutagen.File(target, easy=True)
-        if file is None:
-            return
         if file.tags is None:
             file.add_tags()
         for key, values in tags.items():

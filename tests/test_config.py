@@ -1,6 +1,7 @@
 """Words and YAML files to checked settings, and one line for each mistake."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -192,11 +193,12 @@ def test_help_has_type_default_and_sentence_of_every_option(command: str, cls: t
         main([command, "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
+    text = text[text.index(" --config CONFIG a YAML file") :]  # after the usage
     for name, default, owner in _leaves(cls):
-        at = text.rindex(f" --{name} ")
-        end = text.find(" --", at + 3)
-        entry = text[at : end if end > 0 else None]
-        assert "type: " in entry or "{" in entry, entry
+        start = text.index(f" --{name} ")
+        end = re.search(rf" --(?!{re.escape(name)}[ +])", text[start:])
+        entry = text[start : start + end.start() if end else None]
+        assert "(type: " in entry or "(required, type: " in entry, entry
         if default is not dataclasses.MISSING:
             assert "default: " in entry, entry
         sentence = _sentence(owner, name.split(".")[-1])

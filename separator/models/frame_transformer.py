@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
-from separator.models.layers import NORMS, FrameConv, FrameUpsample
+from separator.models.layers import NORMS, FrameConv, FrameUpsample, frame_level
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,9 @@ class FrameTransformer(nn.Module):
             )
         self.config = config
         encoder_cell, decoder_cell = CELLS[config.cell]
-        # Music falls by some 6 dB an octave; a learned gain and offset for each bin evens it out.
-        tilt = torch.linspace(0, 1, inner).mul(inner).add(1).log() * 0.25
-        self.bin_gain = nn.Parameter(tilt - tilt.mean())
-        self.bin_bias = nn.Parameter(torch.zeros(inner))
+        # Music falls by some 6 dB an octave; on compressed magnitudes half of that is evened out.
+        tilt = torch.arange(1, inner + 1).float() ** 0.25
+        self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
@@ -166,8 +165,8 @@ class FrameTransformer(nn.Module):
             width += blocks
             if level:
                 channels = config.channels[level - 1]
-                self.upsamples.append(FrameUpsample(width, channels))
-                self.decoders.append(FrameConv(channels + skips[level - 1], channels, config.norm))
+                self.upsamples.append(FrameUpsample(width, skips[level - 1]))
+                self.decoders.append(FrameConv(skips[level - 1], channels, config.norm))
                 width = channels
         self.head = nn.Linear(width, audio_channels)
         self._initialise()
@@ -190,12 +189,12 @@ class FrameTransformer(nn.Module):
             (self.decoder_tokens[-1], self.head),
         ]
         weights = [[p for module in part for p in module.parameters()] for part in parts]
-        return [[self.bin_gain, self.bin_bias], *weights]
+        return weights
 
     def logits(self, x: Tensor) -> Tensor:
         """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
-        x = x * self.bin_gain.exp()[:, None] + self.bin_bias[:, None]
+        x = frame_level(x * self.tilt[:, None])
         skips = []
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))
@@ -204,7 +203,7 @@ class FrameTransformer(nn.Module):
             self.decoder_tokens, self.upsamples, self.decoders, strict=False
         ):
             x = upsample(tokens(x, skips.pop()))
-            x = decoder(torch.cat([x, skips[-1]], dim=-1))
+            x = decoder(x + skips[-1])
         x = self.decoder_tokens[-1](x, skips.pop())
         return rearrange(self.head(x), "b n f c -> b c f n")
 

@@ -76,6 +76,15 @@ class BatchNorm(nn.Module):
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
 
 
+def frame_level(x: Tensor) -> Tensor:
+    """Bring each frame of (b n f c) to a root mean square of 1; quiet ones, below 1e-3, less.
+
+    Convolutions without bias and leaky ReLU only pass a frame's level on, so one division here
+    does what an RMSNorm after each of them would.
+    """
+    return _Rescale.apply(x.flatten(-2), 1e-6).view(x.shape)
+
+
 class FrameConv(nn.Module):
     """An Nx1 convolution over the bins of each frame, an optional norm, leaky ReLU.
 
@@ -84,17 +93,17 @@ class FrameConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, norm: str | None, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, (1, 3), (1, stride), (0, 1), bias=norm is None)
+        self.conv = nn.Conv2d(inputs, outputs, (1, 3), (1, stride), (0, 1), bias=False)
         self.conv.to(memory_format=torch.channels_last)
-        self.norm = NORMS[norm](outputs, dims=2) if norm else None
+        self.norm = NORMS[norm](outputs, dims=2) if norm and norm != "rms" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b n f c) to (b n f' c')."""
         y = self.conv(rearrange(x, "b n f c -> b c n f"))
-        y = rearrange(y, "b c n f -> b n f c")
         if self.norm is not None:
-            y = self.norm(y)
-        return F.leaky_relu(y, 0.1, inplace=True)
+            return F.leaky_relu(self.norm(rearrange(y, "b c n f -> b n f c")), 0.1)
+        y = F.leaky_relu(y, 0.1, inplace=True)  # before the view: behind one, autograd copies
+        return rearrange(y, "b c n f -> b n f c")
 
 
 class FrameUpsample(nn.Module):
