@@ -20,7 +20,7 @@ class STFTConfig:
         power: exponent on the normalised magnitudes that the model sees (1 leaves them linear).
     """
 
-    n_fft: int = 2048
+    n_fft: int = 4096
     hop: int = 1024
     power: float = 0.5
 

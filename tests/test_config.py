@@ -44,7 +44,9 @@ def test_words_of_every_kind():
     assert config.model.channels == (4, 8, 8)
     assert tuple(config.optim.betas) == (0.8, 0.99)
     assert (config.mask.share, config.run, config.compile) == (0.2, "runs/x=y", True)
-    assert config.stft.n_fft == 2048  # what is not said keeps its default
+    assert (
+        config.stft == PretrainConfig(data=config.data).stft
+    )  # what is not said keeps its default
 
 
 def test_one_root_may_stand_alone():

@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=4, seconds=6.0)
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=3, seconds=6.0)
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +159,8 @@ def test_three_steps_and_three_more_are_six(corpus: Path, tmp_path: Path, comman
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_stopped_command_exits_cleanly_and_resumes(
-    corpus: Path, whole: Path, tmp_path: Path, command: str
-):
+def test_a_stopped_command_exits_cleanly_and_resumes(corpus: Path, whole: Path, tmp_path: Path):
+    command = "train"  # the loop is the same; being killed, below, is worse
     command_words = words(command, corpus, tmp_path / "run")
     with start_child("stopped", command_words) as child:
         assert child.stdout.readline() == "in step 2\n"

@@ -36,11 +36,11 @@ class ModelConfig:
         dropout: share of features dropped inside the transformer cells.
     """
 
-    channels: tuple[int, ...] = (8, 16, 24, 32, 40)
+    channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
     convs: int = 2
-    encoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1)
-    decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1)
-    hidden: tuple[int, ...] = (1024, 1024, 512, 256, 128)
+    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2, 2, 2)
+    decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1, 1)
+    hidden: tuple[int, ...] = (0, 2048, 1024, 1024, 512, 256)
     heads: int = 8
     cell: str = "primer"
     norm: str = "rms"
