@@ -20,7 +20,7 @@ class SeparateConfig:
         output: folder for the results; the tree of an input folder is kept below it.
         model: model file; by default $SEPARATOR_MODEL or the newest runs/*/model.safetensors.
         stems: write the vocals too.
-        format: format of the results; "input" keeps each song's own.
+        format: format of the results; "input" keeps each song's own, which codes lossy ones twice.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
         overwrite: replace results that exist instead of skipping their songs.
         device: where to run; auto takes a GPU when there is one.
@@ -31,7 +31,7 @@ class SeparateConfig:
     output: str = "stems"
     model: str = ""
     stems: bool = False
-    format: Literal["input", "wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"] = "input"
+    format: Literal["input", "wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"] = "flac"
     bitrate: int = 0
     overwrite: bool = False
     device: str = "auto"

@@ -1,5 +1,6 @@
 """What `separator pretrain` can be told."""
 
+import math
 from dataclasses import dataclass, field
 
 from separator.data.loader import DataConfig
@@ -44,7 +45,7 @@ class PretrainConfig(RunConfig):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
             )
-        frames = round(self.data.segment_seconds * self.rate) // self.stft.hop + 1
+        frames = math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
         if 2 * self.mask.group > frames:
             raise SeparatorError(
                 f"mask.group: {self.mask.group} frames, but a segment has {frames}, which must be "

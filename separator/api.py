@@ -95,14 +95,10 @@ class Separator:
 
     @torch.inference_mode()
     def _estimate(self, mixtures: Tensor) -> Tensor:
-        samples, hop = mixtures.shape[-1], self.stft.hop
-        # Samples after the last frame's centre lie under the end of one window, whose inverse
-        # has no bound; so the length becomes a multiple of the hop.
-        padded = nn.functional.pad(mixtures.to(self.device), (0, -samples % hop))
-        spectrogram = stft(padded, self.stft)
+        spectrogram = stft(mixtures.to(self.device), self.stft)
         magnitude, _ = normalise(spectrogram.abs(), self.stft)
         mask = linear_mask(self.model(magnitude), self.stft)
-        wave = istft(spectrogram * mask, self.stft, padded.shape[-1])[..., :samples].cpu()
+        wave = istft(spectrogram * mask, self.stft, mixtures.shape[-1]).cpu()
         if not wave.isfinite().all():
             raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
         return wave

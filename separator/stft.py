@@ -46,10 +46,13 @@ def stft(wave: Tensor, config: STFTConfig) -> Tensor:
         config: window and hop.
 
     Returns:
-        complex64 (… f n), f = n_fft / 2 + 1, n = t // hop + 1. The ends are padded with zeros.
+        complex64 (… f n), f = n_fft / 2 + 1, n = ceil(t / hop) + 1. The ends are padded with zeros,
+        up to a multiple of the hop, since the inverse of a masked spectrogram has no bound where
+        only the last window's edge reaches.
     """
     window = torch.hann_window(config.n_fft, device=wave.device)
     flat = wave.reshape(-1, wave.shape[-1]).float()
+    flat = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % config.hop))
     spectrogram = torch.stft(
         flat, config.n_fft, config.hop, window=window, return_complex=True, pad_mode="constant"
     )

@@ -131,7 +131,7 @@ def test_a_wrong_type_names_the_key_and_the_value(word: str, key: str):
         ("mask.share=3", "mask.share: 3"),
         ("mask.group=500", "mask.group: 500 frames, but a segment has"),
         ("model.norm=group", "model.norm: 'group'"),
-        ("model.channels=[1,2]", "model.encoder_blocks: 5 levels"),
+        ("model.channels=[1,2]", "model.encoder_blocks: "),
         ("data.batch=0", "data.batch: "),
         ("data.roots=[]", "data.roots: "),
         ("rate=10", "rate: 10"),
