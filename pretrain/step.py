@@ -16,6 +16,8 @@ from separator.pretrain.objectives import masked_l1
 from separator.pretrain.validate import ValidationCrops
 from separator.stft import normalise, stft
 
+START = 0.03  # about the mean magnitude of music, relative to the largest, to the power of 0.5
+
 
 class PretrainTask:
     """What the loop trains: a model, its songs, its pretext task, its score.
@@ -29,6 +31,7 @@ class PretrainTask:
         self.device = distributed.resolve(config.device)
         torch.manual_seed(config.seed)
         self.model = FrameTransformer(config.model, config.stft.bins)
+        self.model.reset_head(START)
         self.train, valid = training_tracks(config.data)
         self.crops = ValidationCrops(valid, config)
 

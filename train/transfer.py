@@ -1,11 +1,8 @@
 """Starting from a pretrained file: what it must share with the run, and what is kept of it."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
 
 from separator.config import to_dict
 from separator.engine.checkpoint import load_model_file, load_weights
@@ -34,7 +31,7 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
             )
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
-        reset_head(model)
+        model.reset_head(START)
     kept = len(state) - (2 if config.head == "reset" else 0)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
 
@@ -44,12 +41,6 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     parts = {part: values.get(part, {}) for part in ("model", "stft")}
     named = {f"{part}.{key}": value for part in parts for key, value in parts[part].items()}
     return {"rate": values.get("rate"), **named}
-
-
-def reset_head(model: FrameTransformer) -> None:
-    """Start the last layer anew: nearly no weight, and a bias that lets `START` through."""
-    nn.init.normal_(model.head.weight, std=0.1 * model.head.in_features**-0.5)
-    nn.init.constant_(model.head.bias, math.log(START / (1 - START)))
 
 
 def layer_rates(model: FrameTransformer, decay: float) -> list[dict]:

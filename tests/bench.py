@@ -1,0 +1,102 @@
+"""How fast this machine trains and separates: `make bench`. Ratios in one run are what to compare.
+
+Each figure is the best and the median of several repetitions, in seconds of audio per second.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from separator.allocator import keep_memory
+from separator.config import parse
+from separator.losses import LossConfig, SeparationLoss
+from separator.models import FrameTransformer
+from separator.stft import istft, linear_mask, normalise, stft
+from separator.train.config import TrainConfig
+
+
+def measure(name: str, audio_seconds: float, work: Callable[[], object], count: int = 7) -> float:
+    """Time a piece of work, print its speed, and return the median seconds."""
+    times = []
+    for _ in range(count + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    times = sorted(times[1:])
+    best, median = audio_seconds / times[0], audio_seconds / times[len(times) // 2]
+    sys.stdout.write(f"{name:44} best {best:8.1f}   median {median:8.1f} audio-s/s\n")
+    sys.stdout.flush()
+    return times[len(times) // 2]
+
+
+def training(size: str, batch: int, seconds: float) -> None:
+    """Measure forward + backward + optimizer step in fp32, transform and loss included."""
+    config = parse(TrainConfig, [f"{size}.yaml", "data.roots=[none]"], "train")
+    model = FrameTransformer(config.model, config.stft.bins)
+    loss = SeparationLoss(LossConfig(magnitude=0, wave=1), config.stft)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    waves = torch.randn(2, batch, 2, round(seconds * config.rate)) * 0.1
+
+    def step() -> None:
+        mixture, target = stft(waves.sum(0), config.stft), stft(waves[0], config.stft)
+        magnitude, scale = normalise(mixture.abs(), config.stft)
+        loss(model(magnitude), mixture, target, scale, waves[0])["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    measure(f"train {size} ({millions:.1f} M), {batch} x {seconds:g} s", batch * seconds, step)
+
+
+def separation(size: str, seconds: float = 12.0) -> None:
+    """Measure one chunk: transform, model, mask, inverse."""
+    config = parse(TrainConfig, [f"{size}.yaml", "data.roots=[none]"], "train")
+    model = FrameTransformer(config.model, config.stft.bins).eval()
+    wave = torch.randn(1, 2, round(seconds * config.rate)) * 0.1
+
+    @torch.inference_mode()
+    def chunk() -> None:
+        spectrogram = stft(wave, config.stft)
+        mask = model(normalise(spectrogram.abs(), config.stft)[0])
+        istft(spectrogram * linear_mask(mask, config.stft), config.stft, wave.shape[-1])
+
+    measure(f"separate {size}, {seconds:g} s chunk", seconds, chunk)
+
+
+def convolutions() -> None:
+    """Compare layouts of one Nx1 convolution, forward + backward, in turn."""
+    weight = torch.randn(16, 16, 3, 1, requires_grad=True)
+    x = torch.randn(4, 16, 512, 256)
+
+    def default() -> None:
+        F.conv2d(x, weight, padding=(1, 0)).sum().backward()
+
+    turned = x.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+
+    def channels_last() -> None:
+        kernel = weight.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+        F.conv2d(turned, kernel, padding=(0, 1)).sum().backward()
+
+    audio_seconds = 4 * 256 * 1024 / 44100
+    slow = measure("Nx1 convolution, default layout", audio_seconds, default)
+    fast = measure("Nx1 convolution, channels last", audio_seconds, channels_last)
+    sys.stdout.write(f"channels last is {slow / fast:.1f} times as fast\n")
+
+
+def main() -> None:
+    """Run all measurements."""
+    keep_memory()
+    sys.stdout.write(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    training("tiny", 4, 6.0)
+    training("base", 2, 6.0)
+    separation("tiny")
+    separation("base")
+    convolutions()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Every configuration file is read, and trains with micro sizes on top."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from separator import cli
+from separator.config import parse
+from separator.data.corpus import write_corpus
+from separator.pretrain.config import PretrainConfig
+from separator.train.config import TrainConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+KINDS = {"pretrain": PretrainConfig, "train": TrainConfig}
+PRESETS = [(kind, path) for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
+SIZES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+
+MICRO = [
+    *("stft.n_fft=256", "stft.hop=128", "rate=8000", "model.channels=[2,4,4]", "model.convs=1"),
+    *("model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]", "model.hidden=[0,32,32]"),
+    *("data.batch=2", "data.segment_seconds=1.0", "data.workers=0", "steps=2", "device=cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=3, seconds=3.0)
+
+
+@pytest.mark.parametrize(("kind", "path"), PRESETS, ids=lambda value: getattr(value, "name", value))
+def test_presets_train(kind: str, path: Path, corpus: Path, tmp_path: Path):
+    words = [kind, str(path), "tiny.yaml", *MICRO, f"data.roots=[{corpus}]", f"run={tmp_path}"]
+    assert cli.main(words) == 0
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_lie_over_every_preset(kind: str, size: str):
+    for path in sorted((CONFIGS / kind).glob("*.yaml")):
+        config = parse(KINDS[kind], [str(path), size, "data.roots=[x]"], kind)
+        given = yaml.safe_load((CONFIGS / size).read_text())
+        for key, value in given.get("model", {}).items():
+            there = getattr(config.model, key)
+            assert (list(there) if isinstance(there, tuple) else there) == value
+
+
+def test_base_is_the_default():
+    plain = parse(TrainConfig, ["data.roots=[x]"], "train")
+    base = parse(TrainConfig, ["base.yaml", "data.roots=[x]"], "train")
+    assert (plain.model, plain.stft, plain.data) == (base.model, base.stft, base.data)
+
+
+def test_packaged_files_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny.yaml", "configs/tiny.yaml"):
+        config = parse(TrainConfig, [name, "data.roots=[x]"], "train")
+        assert config.stft.hop == 2048

@@ -1,0 +1,76 @@
+"""The rules of the house, read off the syntax trees: who may import whom, and what stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("pretrain", "train", "inference")
+HEAVY = {"tensorboard", "musdb", "museval", "stempeg", "matplotlib", "auraloss", "jsonargparse"}
+
+
+def modules() -> list[tuple[Path, str]]:
+    """Every source file with its import name."""
+    rows = []
+    for folder in ("separator", *STAGES):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if folder == "separator" else ("separator", *parts))
+            rows.append((path, name.removesuffix(".__init__")))
+    return rows
+
+
+def imported(path: Path, top_only: bool = False) -> set[str]:
+    """Full names that a file imports; only those at its top level if asked."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_only else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(("path", "name"), modules(), ids=lambda value: str(value)[-40:])
+def test_imports_go_down_only(path: Path, name: str):
+    stage = name.split(".")[1] if "." in name else ""
+    for other in imported(path):
+        target = other.split(".")[1] if other.startswith("separator.") else ""
+        if target in STAGES:
+            assert stage == target, f"{name} imports {other}"
+        assert other.split(".")[0] not in STAGES, f"{name} imports {other} by its folder's name"
+
+
+@pytest.mark.parametrize(("path", "name"), modules(), ids=lambda value: str(value)[-40:])
+def test_heavy_packages_are_imported_where_they_are_used(path: Path, name: str):
+    assert not {other.split(".")[0] for other in imported(path, top_only=True)} & HEAVY
+
+
+def test_every_package_is_in_the_wheel():
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {
+        name if path.stem == "__init__" else name.rpartition(".")[0] for path, name in modules()
+    }
+    assert there | {"separator.configs"} == set(settings["packages"])
+
+
+def test_importing_separator_is_light():
+    code = "import separator, sys; print('torch' in sys.modules, len(sys.modules) < 150)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_files_and_functions_are_short():
+    for path, name in modules():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= (350 if "models" in name else 300), path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 70, f"{path}: {node.name}"
