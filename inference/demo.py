@@ -1,6 +1,8 @@
 """`separator demo`: pretrain, fine-tune, separate, evaluate, on songs that it composes itself."""
 
+import json
 import logging
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -46,6 +48,8 @@ class DemoConfig:
 def main(argv: list[str]) -> int:
     """Run the chain; the exit status is that of the first step that fails."""
     config = parse(DemoConfig, argv, "demo")
+    if config.data and not Path(config.data).is_dir():
+        raise SeparatorError(f"--data {config.data}: no such folder; give a folder of music")
     run, corpus = Path(config.run), Path(config.run) / "corpus"
     if not corpus.exists():
         log.info("composing %d songs", SONGS)
@@ -57,15 +61,15 @@ def main(argv: list[str]) -> int:
     model = run / "model.safetensors"
     common = ["tiny.yaml", "demo.yaml"]
     steps = [
-        ["pretrain", "pretrain/bert15.yaml", *common, f"data.roots=[{library}]",
-         f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}"],
-        ["train", "train/finetune.yaml", *common, f"data.roots=[{stems}]", f"run={run}",
+        ["pretrain", "pretrain/bert15.yaml", *common, _key("data.roots", library),
+         f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}", "mask.group=8"],
+        ["train", "train/finetune.yaml", *common, _key("data.roots", stems), f"run={run}",
          f"steps={config.train_steps}", f"pretrained={run / 'pretrain' / model.name}"],
     ]  # fmt: skip
     for step in steps:
         if status := _say(step):
             return status
-    tracks = tracks_of(corpus if stems == corpus else config.data, "valid")
+    tracks = tracks_of(stems[0], "valid")
     song = _mixture(tracks[0], run)
     command = ["separate", str(song), "-o", str(run / "stems"), "-m", str(model)]
     if status := _say([*command, "--stems", "--overwrite", "--format", "wav"]):
@@ -76,19 +80,22 @@ def main(argv: list[str]) -> int:
 
 def _say(words: list[str]) -> int:
     """Show a command as the user would give it, and run it."""
-    shown = " ".join(f"'{word}'" if "[" in word or " " in word else word for word in words)
-    sys.stderr.write(f"\n$ separator {shown}\n")
+    sys.stderr.write(f"\n$ separator {shlex.join(words)}\n")
     return cli.main(words)
 
 
-def _roots(config: DemoConfig, corpus: Path) -> tuple[Path | str, Path | str]:
+def _key(name: str, values: list[Path]) -> str:
+    """Write `name=[values]` so that any path survives."""
+    return f"{name}={json.dumps([str(value) for value in values])}"
+
+
+def _roots(config: DemoConfig, corpus: Path) -> tuple[list[Path], list[Path]]:
     """Choose what to pretrain on and what to fine-tune on."""
     if not config.data:
         example = _real_example(Path(config.run))
-        return (f"{corpus},{example}" if example else corpus), corpus
-    if not Path(config.data).is_dir():
-        raise SeparatorError(f"--data {config.data}: no such folder; give a folder of music")
-    return config.data, (corpus if recognise(Path(config.data)) == "library" else config.data)
+        return [corpus, example] if example else [corpus], [corpus]
+    data = Path(config.data)
+    return [data], [corpus if recognise(data) == "library" else data]
 
 
 def _real_example(run: Path) -> Path | None:

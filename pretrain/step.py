@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.data.loader import Batch, batches, training_tracks
+from separator.data.loader import Batch, batches
+from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.task import Validation
 from separator.models import FrameTransformer, describe
@@ -31,7 +32,7 @@ class PretrainTask:
         self.device = distributed.resolve(config.device)
         torch.manual_seed(config.seed)
         self.model = FrameTransformer(config.model, config.stft.bins)
-        self.model.reset_head(START)
+        self.model.reset_head(*((0.5, 1.0) if config.model.recall else (START,)))
         self.train, valid = training_tracks(config.data)
         self.crops = ValidationCrops(valid, config)
 

@@ -54,7 +54,7 @@ class Separator:
         Raises:
             SeparatorError: the file is missing, damaged, not ours, or cannot separate.
         """
-        from separator.engine.checkpoint import load_model_file
+        from separator.engine.model_file import load_model_file
         from separator.models import build
 
         state, description = load_model_file(path)
@@ -215,7 +215,7 @@ def find_model() -> Path:
     """
     if os.environ.get("SEPARATOR_MODEL"):
         return Path(os.environ["SEPARATOR_MODEL"])
-    from separator.engine.checkpoint import load_description
+    from separator.engine.model_file import load_description
 
     files = sorted(Path("runs").glob("*/model.safetensors"), key=lambda p: -p.stat().st_mtime)
     for path in files:

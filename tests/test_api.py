@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import separator
 from separator import api, audio
 from separator.api import Separator
-from separator.engine.checkpoint import export
+from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.models import FrameTransformer, ModelConfig, describe
 from separator.stft import STFTConfig

@@ -46,7 +46,8 @@ def test_nothing_configured_changes_nothing(stems):
 
 def test_mono_has_no_channels_to_swap():
     wave = torch.randn(2, 1, 1, 9)
-    swap = Augmentation(torch.tensor([[0], [1]]), torch.ones(2, 1), torch.ones(2, 1).bool())
+    one = torch.ones(2, 1)
+    swap = Augmentation(torch.tensor([[0], [1]]), one, one.bool(), 10 * one.long())
     assert torch.equal(apply(wave, swap), wave)
 
 
@@ -99,3 +100,22 @@ def test_remix_happens_with_its_probability():
 def test_values_out_of_range_are_named(bad):
     with pytest.raises(SeparatorError, match=rf"augment\.{next(iter(bad))}"):
         AugmentConfig(**bad)
+
+
+def test_speed_changes_pitch_and_tempo_together():
+    samples, config = 4410, AugmentConfig(0.0, 0.0, 0.0, remix=1.0, speed=0.2)
+    long = config.source_samples(samples)
+    assert long == 5292
+    tone = torch.sin(torch.arange(long) * (2 * torch.pi * 1000 / 44100)).expand(32, 4, 2, long)
+    changes = draw(generator(2), 32, 4, config)
+    out = apply(tone, changes, samples)
+    assert out.shape == (32, 4, 2, samples)
+    peaks = torch.fft.rfft(out, dim=-1).abs().argmax(-1)[..., 0] * 44100 / samples
+    assert set(changes.speed.flatten().tolist()) == {8, 9, 10, 11, 12}
+    torch.testing.assert_close(peaks, 100.0 * changes.speed, atol=10.0, rtol=0)
+
+
+def test_a_song_that_is_not_remixed_stays_in_time():
+    changes = draw(generator(3), 16, 4, AugmentConfig(remix=0.0, speed=0.3))
+    assert (changes.speed == changes.speed[:, :1]).all()
+    assert len(changes.speed.unique()) > 1

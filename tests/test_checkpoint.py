@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from separator.engine import checkpoint, ema, optim
+from separator.engine import checkpoint, ema, model_file, optim
 from separator.engine.checkpoint import State
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
@@ -41,7 +41,7 @@ def assert_equal(left: object, right: object) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 
-def error_of(path: Path, read: object = checkpoint.load_model_file) -> str:
+def error_of(path: Path, read: object = model_file.load_model_file) -> str:
     with pytest.raises(SeparatorError) as caught:
         read(path)
     message = str(caught.value)
@@ -85,8 +85,8 @@ def test_a_model_file_comes_back_with_its_description(tmp_path: Path):
     weights = {"a": tied.weight, "b": tied.weight, "c": torch.ones(2, dtype=torch.float64).half()}
     weights["d"] = torch.arange(6).reshape(2, 3).T
     about = {"stft": {"n_fft": 2048}, "name": "Ébauche"}
-    checkpoint.export(tmp_path / "model.safetensors", weights, about)
-    back, description = checkpoint.load_model_file(tmp_path / "model.safetensors")
+    model_file.export(tmp_path / "model.safetensors", weights, about)
+    back, description = model_file.load_model_file(tmp_path / "model.safetensors")
     assert description == about
     assert_equal(back["b"], tied.weight.detach())
     assert_equal(back["d"], weights["d"])
@@ -96,7 +96,7 @@ def test_a_model_file_comes_back_with_its_description(tmp_path: Path):
 def test_a_checkpoint_is_a_model_file_too(tmp_path: Path):
     old = state()
     checkpoint.save(tmp_path / "x.pt", {**old.payload(), **ABOUT})
-    back, description = checkpoint.load_model_file(str(tmp_path / "x.pt"))
+    back, description = model_file.load_model_file(str(tmp_path / "x.pt"))
     assert_equal(back, dict(old.ema.module.state_dict()))
     assert description == ABOUT["description"]
 
@@ -108,7 +108,7 @@ def test_truncated(tmp_path: Path, suffix: str, share: float):
     if suffix == ".pt":
         checkpoint.save(path, payload())
     else:
-        checkpoint.export(path, state().model.state_dict(), {})
+        model_file.export(path, state().model.state_dict(), {})
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     assert "truncated" in error_of(path) or "not opened" in error_of(path)
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, kind: str):
         if kind == "pt":
             checkpoint.save(path, weights)
         else:
-            checkpoint.export(path, weights, {})
+            model_file.export(path, weights, {})
 
     write(1.0)
     before = path.read_bytes()

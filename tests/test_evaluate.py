@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from separator.engine.checkpoint import export
+from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
 from separator.inference import report as reports

@@ -11,7 +11,8 @@ from separator import audio
 from separator.data.augment import AugmentConfig
 from separator.data.corpus import write_corpus
 from separator.data.layouts import FOUR, TWO
-from separator.data.loader import Batch, DataConfig, batches, config_tracks, parse_root
+from separator.data.loader import Batch, DataConfig, batches
+from separator.data.sources import config_tracks, parse_root
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError
 

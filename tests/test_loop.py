@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from separator.config import parse, to_dict
 from separator.engine import checkpoint, distributed
-from separator.engine.checkpoint import load_model_file
 from separator.engine.loop import RunConfig, Validation, fit
+from separator.engine.model_file import load_model_file
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
 

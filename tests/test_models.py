@@ -17,6 +17,7 @@ from separator.models.layers import (
     FeedForward,
     FrameConv,
     FrameUpsample,
+    Recall,
     RelativeBias,
     Rotary,
     skew,
@@ -71,7 +72,7 @@ def test_levels_halve_the_bins_and_never_the_frames():
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_convolutions_do_not_leak_between_frames(norm: str, convs: int):
     none = (0, 0, 0)
-    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs).eval()
+    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs, recall=0).eval()
     before = random(1, 2, BINS, 9)
     after = before.clone()
     after[..., 4] = random(1, 2, BINS, seed=1)
@@ -359,3 +360,37 @@ def test_more_levels_than_the_bins_allow():
     many = {key: (1,) * 7 for key in ("channels", "encoder_blocks", "decoder_blocks")}
     with pytest.raises(SeparatorError, match=r"^model\.channels: .*stft\.n_fft"):
         make(**many, hidden=(64,) * 7)
+
+
+def test_recall_equals_attention_written_out():
+    recall = Recall(bins=8, heads=2, key_features=4)
+    level = random(1, 5, 8, 2) - 4
+    out = recall(level)
+    token = level.mean(-1) / 2 + 2
+    for head in range(2):
+        rows = slice(4 * head, 4 * head + 4)
+        q, k = (
+            recall.rotary((token @ linear.weight[rows].T)[:, None])[0, 0]
+            for linear in (recall.q, recall.k)
+        )
+        for i in range(5):
+            weight = torch.stack([q[i] @ k[j] / 2 for j in range(5)]).softmax(0)
+            expected = sum(weight[j] * level[0, j, rows] for j in range(5))
+            torch.testing.assert_close(out[0, i, rows], expected)
+
+
+def test_a_head_that_starts_from_recall_answers_with_the_average_of_the_frames():
+    model = make().eval()
+    model.reset_head(0.5, recalled=1.0)
+    with torch.no_grad():
+        for weight in (model.head.weight, model.recall.q.weight):  # attend to all frames alike
+            weight.zero_()
+        x = random(1, 2, BINS, 7) * 0.1
+        mask = model(x)[:, :, :-1]
+    level = (x[:, :, :-1] + 1e-3).log().mean(-1, keepdim=True).expand_as(mask)
+    torch.testing.assert_close(mask, level.sigmoid())
+
+
+def test_bands_that_do_not_divide_the_bins_are_refused():
+    with pytest.raises(SeparatorError, match=r"model\.recall"):
+        make(recall=3)

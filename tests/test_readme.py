@@ -43,7 +43,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import torch
 
     import separator
-    from separator.engine.checkpoint import export
+    from separator.engine.model_file import export
     from separator.models import FrameTransformer, ModelConfig, describe
     from separator.stft import STFTConfig
 

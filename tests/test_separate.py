@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from separator import api, audio, cli
-from separator.engine.checkpoint import export
+from separator.engine.model_file import export
 from separator.inference import plan as planning
 from separator.models import FrameTransformer, ModelConfig, describe
 from separator.stft import STFTConfig
@@ -65,11 +65,18 @@ def song(path: str | Path, seconds: float = 0.7, rate: int = 44100, channels: in
 
 
 def run(*argv: str) -> int:
-    return cli.main(["separate", *argv])
+    kept = [] if "--format" in argv else ["--format", "input"]
+    return cli.main(["separate", *argv, *kept])
 
 
 def files(folder: str = ".") -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_flac_is_the_default() -> None:
+    song("song.mp3")
+    assert cli.main(["separate", "song.mp3"]) == 0
+    assert files("stems") == ["song (Instrumental).flac"]
 
 
 def test_a_file_into_both_stems() -> None:

@@ -22,8 +22,8 @@ from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.loader import Batch
 from separator.engine import checkpoint
-from separator.engine.checkpoint import load_model_file
 from separator.engine.loop import fit
+from separator.engine.model_file import load_model_file
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import corrupt
 from separator.pretrain.objectives import baselines, masked_l1

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.data.loader import Batch, batches, training_tracks
+from separator.data.loader import Batch, batches
+from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.task import Validation
 from separator.losses import SeparationLoss

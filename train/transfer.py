@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from separator.config import to_dict
-from separator.engine.checkpoint import load_model_file, load_weights
+from separator.engine.checkpoint import load_weights
+from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
 from separator.models import FrameTransformer
 from separator.train.config import TrainConfig
@@ -32,7 +33,8 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         model.reset_head(START)
-    kept = len(state) - (2 if config.head == "reset" else 0)
+    fresh = {name for name in state if config.head == "reset" and name.startswith("head")}
+    kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
 
 

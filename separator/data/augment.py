@@ -11,6 +11,8 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 
+NORMAL = 10  # tenths: resampling by such ratios is cheap
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -21,12 +23,14 @@ class AugmentConfig:
         swap: Probability that a stem's left and right channels are exchanged.
         polarity: Probability that a stem's sign is turned.
         remix: Probability that a batch's stems are regrouped into mixtures of different songs.
+        speed: Stems are played faster or slower by up to this share, in steps of a tenth.
     """
 
     gain_db: float = 6.0
     swap: float = 0.5
     polarity: float = 0.5
     remix: float = 0.5
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         if self.gain_db < 0:
@@ -35,6 +39,17 @@ class AugmentConfig:
             if not 0 <= getattr(self, key) <= 1:
                 value = getattr(self, key)
                 raise SeparatorError(f"augment.{key}: a probability from 0 to 1, got {value}")
+        if not 0 <= self.speed <= 0.5:
+            raise SeparatorError(f"augment.speed: a share from 0 to 0.5, got {self.speed}")
+
+    def source_samples(self, samples: int) -> int:
+        """Return how many samples must be read to leave `samples` at the highest speed."""
+        return -(-samples * (NORMAL + self.steps) // NORMAL)
+
+    @property
+    def steps(self) -> int:
+        """Tenths by which the speed may differ from normal."""
+        return round(self.speed * NORMAL)
 
 
 @dataclass(frozen=True)
@@ -45,17 +60,20 @@ class Augmentation:
         song: (b s) which item of the batch each stem is taken from.
         gain: (b s) linear factor; its sign is the polarity.
         swap: (b s) whether left and right are exchanged.
+        speed: (b s) tenths of the normal speed.
     """
 
     song: Tensor
     gain: Tensor
     swap: Tensor
+    speed: Tensor
 
 
 def identity(batch: int, stems: int) -> Augmentation:
     """The augmentation that changes nothing."""
     song = torch.arange(batch).unsqueeze(1).repeat(1, stems)
-    return Augmentation(song, torch.ones(batch, stems), torch.zeros(batch, stems, dtype=torch.bool))
+    swap = torch.zeros(batch, stems, dtype=torch.bool)
+    return Augmentation(song, torch.ones(batch, stems), swap, torch.full((batch, stems), NORMAL))
 
 
 def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConfig) -> Augmentation:
@@ -67,25 +85,29 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
     a batch, and permutes: each stem is still heard exactly once.
     """
     songs = torch.stack([torch.randperm(batch, generator=generator) for _ in range(stems)], dim=1)
-    remix, gain, swap, polarity = (
-        torch.rand(shape, generator=generator) for shape in [()] + 3 * [(batch, stems)]
+    remix, gain, swap, polarity, speed = (
+        torch.rand(shape, generator=generator) for shape in [()] + 4 * [(batch, stems)]
     )
     plain = identity(batch, stems)
     decibels = (2 * gain - 1) * config.gain_db
     sign = torch.where(polarity < config.polarity, -1.0, 1.0)
-    song = songs if remix < config.remix else plain.song
-    return Augmentation(song, sign * 10 ** (decibels / 20), swap < config.swap)
+    remixed = bool(remix < config.remix)
+    song = songs if remixed else plain.song
+    speed = NORMAL - config.steps + (speed * (2 * config.steps + 1)).long()
+    speed = speed if remixed else speed[:, :1].repeat(1, stems)  # a song's stems stay in time
+    return Augmentation(song, sign * 10 ** (decibels / 20), swap < config.swap, speed)
 
 
-def apply(stems: Tensor, augmentation: Augmentation) -> Tensor:
+def apply(stems: Tensor, augmentation: Augmentation, samples: int | None = None) -> Tensor:
     """Return changed stems; the input is not modified.
 
     Args:
         stems: (b s c t) waves, on any device; with c = 1 exchanging channels does nothing.
         augmentation: What to do, of the same b and s.
+        samples: Length of the result, t by default; what a speed leaves too short ends in zeros.
 
     Returns:
-        (b s c t), a new tensor; equal to the input bit for bit for the identity.
+        (b s c samples), a new tensor; equal to the input bit for bit for the identity.
     """
     song, gain, swap = (
         tensor.to(stems.device).unsqueeze(-1)
@@ -94,4 +116,21 @@ def apply(stems: Tensor, augmentation: Augmentation) -> Tensor:
     stem = torch.arange(stems.shape[1], device=stems.device).unsqueeze(-1)
     channel = torch.arange(stems.shape[2], device=stems.device)
     mixed = stems[song, stem, torch.where(swap, channel.flip(0), channel)]  # a copy
-    return mixed.mul_(gain.unsqueeze(-1))
+    mixed = mixed.mul_(gain.unsqueeze(-1))
+    return _respeed(mixed, augmentation.speed, samples or stems.shape[-1])
+
+
+def _respeed(stems: Tensor, speed: Tensor, samples: int) -> Tensor:
+    """Play (b s c t) at speeds of (b s) tenths: pitch and tempo change together."""
+    if samples == stems.shape[-1] and bool((speed == NORMAL).all()):
+        return stems
+    from torchaudio.functional import resample
+
+    out = stems.new_zeros(*stems.shape[:-1], samples)
+    for tenths in speed.unique().tolist():
+        where = (speed == tenths).to(stems.device)
+        wave = stems[where][..., : -(-samples * tenths // NORMAL)]
+        wave = wave if tenths == NORMAL else resample(wave, tenths, NORMAL)
+        wave = wave[..., :samples]
+        out[where] = torch.nn.functional.pad(wave, (0, samples - wave.shape[-1]))
+    return out

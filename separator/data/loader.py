@@ -7,11 +7,9 @@ changes the speed only.
 import itertools
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from separator.data import augment
 from separator.data.augment import AugmentConfig
-from separator.data.cache import StemCache, is_compressed
-from separator.data.layouts import FINDERS, ONE
+from separator.data.cache import StemCache
+from separator.data.layouts import ONE
 from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
-from separator.data.tracks import Track, find_tracks, load_stems, stem_names
+from separator.data.tracks import Track, load_stems, stem_names
 from separator.errors import SeparatorError
 
 _SILENT_ATTEMPTS = 4
@@ -96,37 +94,6 @@ class Batch:
         return self.stems.sum(1)
 
 
-def parse_root(text: str) -> tuple[str, str, float]:
-    """Split "KIND:PATH@WEIGHT" into path, kind ("auto" when left out) and weight (1.0)."""
-    kind, colon, path = text.partition(":")
-    if not colon or kind not in FINDERS:  # so that C:\Music is a path
-        kind, path = "auto", text
-    before, at, weight = path.rpartition("@")
-    if not at or Path(path).expanduser().exists():
-        return path, kind, 1.0
-    try:
-        share = float(weight)
-    except ValueError:
-        return path, kind, 1.0
-    if not 0 < share < float("inf"):
-        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
-    return before, kind, share
-
-
-def config_tracks(config: DataConfig) -> list[Track]:
-    """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
-
-    The split does not depend on a run's seed, so that runs can be compared.
-    """
-    tracks: list[Track] = []
-    for path, kind, weight in map(parse_root, config.roots):
-        tracks += find_tracks(path, kind, weight, config.valid_share)
-    paths = {source.path for track in tracks for _, group in track.stems for source in group}
-    compressed = sorted(filter(is_compressed, paths))
-    StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))
-    return tracks
-
-
 # One segment: (s c t) stems or None, (s) valid samples, and the messages of what was skipped.
 _Item = tuple[Tensor | None, list[int], list[str]]
 
@@ -144,7 +111,8 @@ class _Segments(Dataset):
     ) -> None:
         self.tracks, self.config, self.names = tracks, config, names
         self.seed, self.rank = key
-        self.table = segment_table(tracks, round(config.segment_seconds * rate), rate)
+        samples = config.augment.source_samples(round(config.segment_seconds * rate))
+        self.table = segment_table(tracks, samples, rate)
         memory = config.memory_mb / max(1, config.workers)
         self.reader = Reader(rate, StemCache(config.cache_gb), memory)
 
@@ -254,13 +222,15 @@ def batches(
         )
     dataset = _Segments(tracks, config, rate, (seed, rank), names)
     loader = _loader(dataset, config, start, torch.device(device).type == "cuda")
-    return _finish(loader, config, names, (seed, rank), start, device)
+    samples = round(config.segment_seconds * rate)
+    return _finish(loader, config, names, samples, (seed, rank), start, device)
 
 
 def _finish(
     loader: DataLoader,
     config: DataConfig,
     names: tuple[str, ...],
+    samples: int,
     key: tuple[int, int],
     start: int,
     device: torch.device | str,
@@ -277,23 +247,7 @@ def _finish(
         number = int(uniforms(_AUGMENT, *key, step)[0] * 2**53)
         generator = torch.Generator().manual_seed(number)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)
-        stems = augment.apply(stems.to(device, non_blocking=True), changes)
-        valid = valid.gather(0, changes.song).amax(1)
+        stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
+        valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed
+        valid = valid.amax(1).clamp(max=samples)
         yield Batch(stems, names, valid, step, tuple(skipped))
-
-
-def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
-    """Find the songs to train on and those to validate with.
-
-    Raises:
-        SeparatorError: one of the two is empty.
-    """
-    tracks = config_tracks(config)
-    splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
-    for name, found in splits.items():
-        if not found:
-            raise SeparatorError(
-                f"data.roots: {', '.join(config.roots)}: no songs for the split {name!r}; add "
-                "songs, or set data.valid_share between 0 and 1"
-            )
-    return splits["train"], splits["valid"]

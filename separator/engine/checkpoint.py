@@ -4,7 +4,6 @@ A run folder holds `last.pt` (what the run resumes from), `best-STEP.pt` for the
 and `model.safetensors` (the averaged weights of the best one, to use and to share).
 """
 
-import json
 import math
 import os
 import pickle
@@ -104,7 +103,7 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
             torch.save(dict(payload), temporary)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as the latter
         raise SeparatorError(
-            f"{path}: cannot be written ({_first_line(error)}); free space on that disk "
+            f"{path}: cannot be written ({first_line(error)}); free space on that disk "
             "and give the same command again (the previous checkpoint is intact)"
         ) from error
 
@@ -175,80 +174,6 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     module.load_state_dict(dict(state))
 
 
-def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a model file: safetensors, float32, with the description as JSON in its header.
-
-    Args:
-        path: where, ending in .safetensors.
-        state: the weights.
-        description: what is needed to rebuild and use the model; anything JSON takes.
-
-    Raises:
-        SeparatorError: the disk is full or cannot be written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {}
-    for name, value in state.items():
-        value = value.detach().to("cpu", torch.float32 if value.is_floating_point() else None)
-        tensors[name] = value.clone(memory_format=torch.contiguous_format)  # no shared storage
-    metadata = {"format": "pt", "separator": json.dumps(dict(description))}
-    try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise SeparatorError(
-            f"{path}: cannot be written ({_first_line(error)}); free space on that disk"
-        ) from error
-
-
-def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a model to use: a `.safetensors` of `export`, or the averaged weights of a checkpoint.
-
-    Returns:
-        The state dict (CPU) and the description it was saved with.
-
-    Raises:
-        SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
-    """
-    path = Path(path)
-    if path.suffix == ".pt":
-        payload = load(path)
-        return payload["ema"], payload["description"]
-    if path.suffix != ".safetensors":
-        raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
-    if not path.is_file():
-        raise _not_there(path)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SeparatorError(
-            f"{path}: truncated or not a safetensors file; copy or download it again"
-        ) from error
-    try:
-        return state, json.loads(metadata["separator"])
-    except (KeyError, ValueError) as error:
-        raise SeparatorError(
-            f"{path}: no model of separator (its header does not describe one); choose another file"
-        ) from error
-
-
-def load_description(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what a `.safetensors` file says of itself, without its weights; {} if it is not ours."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("separator", "{}"))
-    except (OSError, SafetensorError, ValueError):
-        return {}
-
-
 def git_id() -> str | None:
     """Return the commit of the code, with "-dirty" if changed since, or None outside a clone."""
     root = Path(__file__).parents[2]
@@ -265,7 +190,7 @@ def git_id() -> str | None:
 def _read(path: Path) -> dict[str, Any]:
     """Unpickle plain tensors only, and turn the many ways that can fail into one line."""
     if not path.is_file():
-        raise _not_there(path)
+        raise not_there(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which end in an error anyway
@@ -291,11 +216,13 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind when it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _not_there(path: Path) -> SeparatorError:
+def not_there(path: Path) -> SeparatorError:
+    """Make the error for a model file that is missing."""
     return SeparatorError(f"{path}: no such file; give the path of a .safetensors or .pt file")
 
 

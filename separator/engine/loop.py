@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from separator.atomic import replacing
 from separator.config import to_dict
-from separator.engine import checkpoint, distributed, ema, optim
+from separator.engine import checkpoint, distributed, ema, model_file, optim
 from separator.engine.checkpoint import State
 from separator.engine.log import Log
 from separator.engine.task import RunConfig, Task, Validation, check_config
@@ -185,7 +185,7 @@ class _Run:
 
     def _export(self, score: float | None) -> None:
         path = self.folder / "model.safetensors"
-        checkpoint.export(path, self.state.ema.module.state_dict(), self._describe(score))
+        model_file.export(path, self.state.ema.module.state_dict(), self._describe(score))
 
     def _describe(self, score: float | None = None) -> dict[str, Any]:
         trained = {"step": self.state.step, "score": score, "git": self.git}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
-from separator.models.layers import NORMS, FrameConv, FrameUpsample, frame_level
+from separator.models.layers import NORMS, FrameConv, FrameUpsample, Recall, frame_level
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class ModelConfig:
         position: relative positions, "rotary" or "relative" (Music Transformer).
         max_distance: frames after which "relative" no longer tells distances apart.
         dropout: share of features dropped inside the transformer cells.
+        recall: frequency bands, each with an attention of its own, in which frames are averaged at
+            full resolution before the first level (0: none).
     """
 
     channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
@@ -48,6 +50,7 @@ class ModelConfig:
     position: str = "rotary"
     max_distance: int = 512
     dropout: float = 0.0
+    recall: int = 4
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
@@ -74,6 +77,8 @@ class ModelConfig:
                 raise SeparatorError(
                     f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
+        if self.recall < 0:
+            raise SeparatorError(f"model.recall: {self.recall} is negative; 0 leaves it out")
         if not 0 <= self.dropout < 1:
             raise SeparatorError(f"model.dropout: {self.dropout} is not in [0, 1)")
 
@@ -143,6 +148,10 @@ class FrameTransformer(nn.Module):
                 f"model.channels: {levels} levels halve {inner} bins {levels - 1} times, "
                 "which does not go; use fewer levels or a larger stft.n_fft"
             )
+        if config.recall and inner % config.recall:
+            raise SeparatorError(
+                f"model.recall: {config.recall} bands do not divide {inner} bins; use 0, 1, 2 or 4"
+            )
         self.config = config
         encoder_cell, decoder_cell = CELLS[config.cell]
         # Music falls by some 6 dB an octave; on compressed magnitudes half of that is evened out.
@@ -151,7 +160,9 @@ class FrameTransformer(nn.Module):
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
-        width, skips = audio_channels, []
+        self.recall = Recall(inner, config.recall) if config.recall else None
+        maps = 2 + bool(config.recall)  # levelled, logarithmic, recalled
+        width, skips = maps * audio_channels, []
         for level, channels in enumerate(config.channels):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, first=level == 0))
@@ -170,6 +181,7 @@ class FrameTransformer(nn.Module):
                 self.decoders.append(FrameConv(skips[level - 1], channels, config.norm))
                 width = channels
         self.head = nn.Linear(width, audio_channels)
+        self.head_recall = nn.Parameter(torch.zeros(audio_channels)) if config.recall else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -177,13 +189,17 @@ class FrameTransformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             if name.endswith((".out", ".down")):
                 module.weight.data.mul_(0.2)
         self.reset_head(0.9)
 
-    def reset_head(self, level: float) -> None:
+    def reset_head(self, level: float, recalled: float = 0.0) -> None:
         """Start the last layer anew, with a mask that is nearly `level` everywhere.
+
+        With `recalled` 1 and `level` 0.5 the start is what the frame's bins are on average
+        elsewhere.
 
         A start far from what the task asks for drives the sigmoid into saturation at the other
         end, where no gradient brings it back: hidden cells want a few hundredths, the mixture's
@@ -191,6 +207,8 @@ class FrameTransformer(nn.Module):
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.constant_(self.head.bias, math.log(level / (1 - level)))
+        if self.head_recall is not None:
+            nn.init.constant_(self.head_recall, recalled / 4)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
@@ -200,12 +218,20 @@ class FrameTransformer(nn.Module):
             (self.decoder_tokens[-1], self.head),
         ]
         weights = [[p for module in part for p in module.parameters()] for part in parts]
+        if self.recall is not None:
+            weights[0] += self.recall.parameters()
+            weights[-1].append(self.head_recall)
         return weights
 
     def logits(self, x: Tensor) -> Tensor:
         """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
-        x = frame_level(x * self.tilt[:, None])
+        level = (x + 1e-3).log()  # the magnitudes themselves: what hidden cells are to become
+        maps = [frame_level(x * self.tilt[:, None]), level / 2 + 2]
+        recalled = self.recall(level) if self.recall is not None else None
+        if recalled is not None:
+            maps.append(recalled / 2 + 2)
+        x = torch.cat(maps, dim=-1)
         skips = []
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))
@@ -216,7 +242,10 @@ class FrameTransformer(nn.Module):
             x = upsample(tokens(x, skips.pop()))
             x = decoder(x + skips[-1])
         x = self.decoder_tokens[-1](x, skips.pop())
-        return rearrange(self.head(x), "b n f c -> b c f n")
+        x = self.head(x)
+        if recalled is not None:
+            x = torch.addcmul(x, recalled, 4 * self.head_recall)
+        return rearrange(x, "b n f c -> b c f n")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map compressed, normalised magnitudes to a mask for them.

@@ -226,6 +226,34 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
+class Recall(nn.Module):
+    """Attention whose values are the frames' own bins: what was heard at similar moments.
+
+    Deeper levels see other frames at a fraction of the resolution; here each bin is the average of
+    itself over frames, weighted by how alike or how near they are, for the price of two narrow
+    projections. Repetition is what tells accompaniment from voice in REPET-SIM (Rafii and Pardo
+    2012), and what fills a gap.
+    """
+
+    def __init__(self, bins: int, heads: int, key_features: int = 32) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(bins, heads * key_features, bias=False)
+        self.k = nn.Linear(bins, heads * key_features, bias=False)
+        self.rotary = Rotary(key_features)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Map log magnitudes to their averages over frames, (b n f c) each; heads are bands."""
+        token = level.mean(-1) / 2 + 2  # log magnitudes of music lie about -4
+        q, k = (
+            self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
+            for linear in (self.q, self.k)
+        )
+        v = rearrange(level, "b n (h f) c -> b h n (f c)", h=self.heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return rearrange(y, "b h n (f c) -> b n (h f) c", c=level.shape[-1])
+
+
 class FeedForward(nn.Module):
     """Two linear layers around Primer's squared ReLU."""
 

@@ -1,0 +1,58 @@
+"""From `data.roots` to songs: what the words mean, and which songs train and which validate."""
+
+import os
+from pathlib import Path
+
+from separator.data.cache import StemCache, is_compressed
+from separator.data.layouts import FINDERS
+from separator.data.loader import DataConfig
+from separator.data.tracks import Track, find_tracks
+from separator.errors import SeparatorError
+
+
+def parse_root(text: str) -> tuple[str, str, float]:
+    """Split "KIND:PATH@WEIGHT" into path, kind ("auto" when left out) and weight (1.0)."""
+    kind, colon, path = text.partition(":")
+    if not colon or kind not in FINDERS:  # so that C:\Music is a path
+        kind, path = "auto", text
+    before, at, weight = path.rpartition("@")
+    if not at or Path(path).expanduser().exists():
+        return path, kind, 1.0
+    try:
+        share = float(weight)
+    except ValueError:
+        return path, kind, 1.0
+    if not 0 < share < float("inf"):
+        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
+    return before, kind, share
+
+
+def config_tracks(config: DataConfig) -> list[Track]:
+    """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
+
+    The split does not depend on a run's seed, so that runs can be compared.
+    """
+    tracks: list[Track] = []
+    for path, kind, weight in map(parse_root, config.roots):
+        tracks += find_tracks(path, kind, weight, config.valid_share)
+    paths = {source.path for track in tracks for _, group in track.stems for source in group}
+    compressed = sorted(filter(is_compressed, paths))
+    StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))
+    return tracks
+
+
+def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
+    """Find the songs to train on and those to validate with.
+
+    Raises:
+        SeparatorError: one of the two is empty.
+    """
+    tracks = config_tracks(config)
+    splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
+    for name, found in splits.items():
+        if not found:
+            raise SeparatorError(
+                f"data.roots: {', '.join(config.roots)}: no songs for the split {name!r}; add "
+                "songs, or set data.valid_share between 0 and 1"
+            )
+    return splits["train"], splits["valid"]
