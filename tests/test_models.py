@@ -72,7 +72,7 @@ def test_levels_halve_the_bins_and_never_the_frames():
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_convolutions_do_not_leak_between_frames(norm: str, convs: int):
     none = (0, 0, 0)
-    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs, recall=0).eval()
+    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs).eval()
     before = random(1, 2, BINS, 9)
     after = before.clone()
     after[..., 4] = random(1, 2, BINS, seed=1)
@@ -380,7 +380,7 @@ def test_recall_equals_attention_written_out():
 
 
 def test_a_head_that_starts_from_recall_answers_with_the_average_of_the_frames():
-    model = make().eval()
+    model = make(recall=4).eval()
     model.reset_head(0.5, recalled=1.0)
     with torch.no_grad():
         for weight in (model.head.weight, model.recall.q.weight):  # attend to all frames alike

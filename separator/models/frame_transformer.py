@@ -50,7 +50,7 @@ class ModelConfig:
     position: str = "rotary"
     max_distance: int = 512
     dropout: float = 0.0
-    recall: int = 4
+    recall: int = 0
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
@@ -161,7 +161,7 @@ class FrameTransformer(nn.Module):
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
         self.recall = Recall(inner, config.recall) if config.recall else None
-        maps = 2 + bool(config.recall)  # levelled, logarithmic, recalled
+        maps = 3 if config.recall else 1  # levelled; logarithmic and recalled
         width, skips = maps * audio_channels, []
         for level, channels in enumerate(config.channels):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
@@ -227,11 +227,10 @@ class FrameTransformer(nn.Module):
         """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
         level = (x + 1e-3).log()  # the magnitudes themselves: what hidden cells are to become
-        maps = [frame_level(x * self.tilt[:, None]), level / 2 + 2]
+        x = frame_level(x * self.tilt[:, None])
         recalled = self.recall(level) if self.recall is not None else None
         if recalled is not None:
-            maps.append(recalled / 2 + 2)
-        x = torch.cat(maps, dim=-1)
+            x = torch.cat([x, level / 2 + 2, recalled / 2 + 2], dim=-1)
         skips = []
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))
