@@ -17,7 +17,6 @@ class PretrainConfig(RunConfig):
 
     Attributes:
         data: songs of any kind; of songs with stems the sum is used.
-        rate: sample rate of the model in hertz.
         stft: the transform and the scale on which the model sees magnitudes.
         model: sizes of the model.
         mask: which cells are hidden, and how.
@@ -28,7 +27,6 @@ class PretrainConfig(RunConfig):
 
     data: DataConfig
     run: str = "runs/pretrain"
-    rate: int = 44100
     stft: STFTConfig = field(default_factory=STFTConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -38,8 +36,6 @@ class PretrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate < 1000:
-            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
         weights = (self.masked_weight, self.unmasked_weight)
         if min(weights) < 0 or not any(weights):
             raise SeparatorError(

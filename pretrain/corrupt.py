@@ -64,6 +64,11 @@ class Corrupted:
     chosen: Tensor
     kinds: Tensor
 
+    @property
+    def hidden(self) -> Tensor:
+        """Boolean (b 1 1 n): cells filled with ones."""
+        return self.kinds == KINDS.index("mask")
+
 
 def corrupt(target: Tensor, config: MaskConfig, step: int, generator: torch.Generator) -> Corrupted:
     """Hide cells of a batch: 80 % become 1.0, 10 % the larger of noise and themselves, 10 % stay.

@@ -17,8 +17,6 @@ from separator.pretrain.objectives import masked_l1
 from separator.pretrain.validate import ValidationCrops
 from separator.stft import normalise, stft
 
-START = 0.03  # about the mean magnitude of music, relative to the largest, to the power of 0.5
-
 
 class PretrainTask:
     """What the loop trains: a model, its songs, its pretext task, its score.
@@ -32,7 +30,6 @@ class PretrainTask:
         self.device = distributed.resolve(config.device)
         torch.manual_seed(config.seed)
         self.model = FrameTransformer(config.model, config.stft.bins)
-        self.model.reset_head(*((0.5, 1.0) if config.model.recall else (START,)))
         self.train, valid = training_tracks(config.data)
         self.crops = ValidationCrops(valid, config)
 
@@ -57,7 +54,7 @@ class PretrainTask:
         config = self.config
         target, _ = normalise(stft(batch.mixture, config.stft).abs(), config.stft)
         corrupted = corrupt(target, config.mask, step, generator)
-        restored = corrupted.spectrogram * model(corrupted.spectrogram)
+        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden)
         weights = config.masked_weight, config.unmasked_weight
         return masked_l1(restored, target, corrupted, *weights)
 

@@ -46,7 +46,7 @@ class ValidationCrops:
             spectrogram = stft(waves.to(device), self.config.stft)
             target, _ = normalise(spectrogram.abs(), self.config.stft)
             hidden = corrupt(target, self.mask, 0, generator)
-            mask = model(hidden.spectrogram)
+            mask = model(hidden.spectrogram, hidden.hidden)
             answers = {"model": hidden.spectrogram * mask, **baselines(target, hidden.chosen)}
             for name, answer in answers.items():
                 error = ((answer - target).abs().mean(dim=(1, 2)) * hidden.chosen[:, 0, 0]).sum()

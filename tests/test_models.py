@@ -68,17 +68,35 @@ def test_levels_halve_the_bins_and_never_the_frames():
     assert seen == down + up  # each cell adds one channel
 
 
-@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("convs", [1, 2, 3])
-def test_convolutions_do_not_leak_between_frames(norm: str, convs: int):
+def test_convolutions_do_not_leak_between_frames(convs: int):
     none = (0, 0, 0)
-    model = make(encoder_blocks=none, decoder_blocks=none, norm=norm, convs=convs).eval()
+    model = make(encoder_blocks=none, decoder_blocks=none, convs=convs).eval()
     before = random(1, 2, BINS, 9)
     after = before.clone()
     after[..., 4] = random(1, 2, BINS, seed=1)
     with torch.no_grad():
         changed = (model(before) != model(after)).any(dim=(0, 1, 2))
     assert changed.nonzero().flatten().tolist() == [4]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_after_convolutions_do_not_leak_between_frames(norm: str):
+    conv = FrameConv(2, 3, norm).eval()
+    before = random(1, 9, 8, 2)
+    after = before.clone()
+    after[:, 4] = random(1, 8, 2, seed=1)
+    with torch.no_grad():
+        changed = (conv(before) != conv(after)).any(dim=-1).any(dim=-1)
+    assert changed.nonzero()[:, 1].tolist() == [4]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_convolutions_are_normalised_where_there_are_cells(norm: str):
+    model = make(encoder_blocks=(0, 0, 1), decoder_blocks=(0, 1, 0), norm=norm)
+    encoders = [model.encoders[0], model.encoders[1][0], model.encoders[2][0]]
+    assert [isinstance(conv.norm, NORMS[norm]) for conv in encoders] == [False, True, True]
+    assert [isinstance(conv.norm, NORMS[norm]) for conv in model.decoders] == [True, False]
 
 
 def test_cells_carry_from_every_frame_to_every_other():
@@ -363,32 +381,72 @@ def test_more_levels_than_the_bins_allow():
 
 
 def test_recall_equals_attention_written_out():
-    recall = Recall(bins=8, heads=2, key_features=4)
-    level = random(1, 5, 8, 2) - 4
-    out = recall(level)
-    token = level.mean(-1) / 2 + 2
+    torch.manual_seed(0)
+    recall, x = Recall(bins=8, heads=2, key_features=4), random(1, 5, 8, 2) * 0.2
+    for linear in (recall.q, recall.k):
+        nn.init.normal_(linear.weight)
+        nn.init.normal_(linear.bias)
+    hidden = torch.zeros(1, 5, 8, 1, dtype=torch.bool)
+    hidden[:, 3], hidden[:, 1, 5:] = True, True
+    out = recall(torch.where(hidden, 1.0, x), hidden)
+    odds = (x.clamp(min=1e-3) / (1 - x.clamp(min=1e-3))).log()
+    heard = (~hidden).float()
+    token = ((odds + 3.5) * heard).mean(-1)[0]
+    token = token / token.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     for head in range(2):
         rows = slice(4 * head, 4 * head + 4)
         q, k = (
-            recall.rotary((token @ linear.weight[rows].T)[:, None])[0, 0]
-            for linear in (recall.q, recall.k)
+            (token @ linear.weight[rows].T + linear.bias[rows]) for linear in (recall.q, recall.k)
         )
         for i in range(5):
-            weight = torch.stack([q[i] @ k[j] / 2 for j in range(5)]).softmax(0)
-            expected = sum(weight[j] * level[0, j, rows] for j in range(5))
-            torch.testing.assert_close(out[0, i, rows], expected)
+            logits = [rotated(q[i], i) @ rotated(k[j], j) / 2 for j in range(5)]
+            weight = torch.stack(logits).softmax(0)[:, None, None] * heard[0, :, rows]
+            expected = (weight * odds[0, :, rows]).sum(0) / weight.sum(0)
+            torch.testing.assert_close(out[0, i, rows], expected, rtol=0, atol=0.1)
 
 
-def test_a_head_that_starts_from_recall_answers_with_the_average_of_the_frames():
+def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tenths():
     model = make(recall=4).eval()
-    model.reset_head(0.5, recalled=1.0)
+    nn.init.zeros_(model.head.weight)
+    x = random(1, 2, BINS, 40) * 0.1 + 0.01
+    hidden = torch.zeros(1, 1, 1, 40, dtype=torch.bool)
+    hidden[..., 5:9] = True
     with torch.no_grad():
-        for weight in (model.head.weight, model.recall.q.weight):  # attend to all frames alike
-            weight.zero_()
-        x = random(1, 2, BINS, 7) * 0.1
-        mask = model(x)[:, :, :-1]
-    level = (x[:, :, :-1] + 1e-3).log().mean(-1, keepdim=True).expand_as(mask)
-    torch.testing.assert_close(mask, level.sigmoid())
+        mask = model(torch.where(hidden, 1.0, x), hidden)[:, :, :-1]
+        plain = model(x)
+    heard = x[:, :, :-1][..., ~hidden[0, 0, 0]]
+    expected = torch.logit(heard).mean(-1, keepdim=True).sigmoid()
+    torch.testing.assert_close(
+        mask[..., 5:9], expected.expand_as(mask[..., 5:9]), rtol=1e-2, atol=0
+    )
+    assert mask[..., ~hidden[0, 0, 0]].min() > 0.89
+    torch.testing.assert_close(plain, torch.full_like(plain, 0.9), rtol=0, atol=1e-3)
+
+
+def test_what_stands_in_hidden_cells_is_not_seen():
+    model = make(recall=2).eval()
+    hidden = random(2, 1, BINS - 1, 9, seed=1) < 0.3
+    full = F.pad(hidden, (0, 0, 0, 1))
+    x = random(2, 2, BINS, 9) * 0.5
+    with torch.no_grad():
+        answers = [model(torch.where(full, value, x), hidden) for value in (1.0, 0.2)]
+    assert torch.equal(*answers)
+
+
+def test_a_crop_that_is_hidden_whole_is_finite():
+    model, x = make(recall=4), torch.ones(1, 2, BINS, 6)
+    mask = model(x, torch.ones(1, 1, 1, 6, dtype=torch.bool))
+    mask.sum().backward()
+    assert mask.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_every_weight_of_recall_learns():
+    model, x = make(recall=4), random(2, 2, BINS, 9)
+    nn.init.normal_(model.recall.q.bias)
+    hidden = random(2, 1, BINS - 1, 9, seed=1) < 0.3
+    model(x, hidden).square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
 
 
 def test_bands_that_do_not_divide_the_bins_are_refused():

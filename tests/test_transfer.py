@@ -89,6 +89,20 @@ def test_dropout_may_differ(pretrained: Path):
     torch.testing.assert_close(model.state_dict(), make(0).state_dict(), rtol=0, atol=0)
 
 
+def test_what_only_pretraining_needs_is_left_behind(tmp_path: Path):
+    path, with_recall = tmp_path / "model.safetensors", dataclasses.replace(MODEL, recall=2)
+    source = make(0, with_recall).state_dict()
+    description = {"stage": "pretrain", **describe(with_recall, STFT, 8000)}
+    model_file.export(path, source, description)
+    model = make(1)
+    load_pretrained(model, config(path, head="keep"))
+    state = model.state_dict()
+    assert any(name.startswith("recall.") for name in source)
+    assert not any(name.startswith("recall.") for name in state)
+    for name, value in state.items():
+        assert torch.equal(value, source[name]), name
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(SeparatorError, match=r"absent\.safetensors: no such file"):
         load_pretrained(make(1), config(tmp_path / "absent.safetensors"))

@@ -17,7 +17,6 @@ class TrainConfig(RunConfig):
 
     Attributes:
         data: songs with stems.
-        rate: sample rate of the model in hertz.
         stft: the transform and the scale on which the model sees magnitudes.
         model: sizes of the model.
         loss: weights of the losses.
@@ -30,7 +29,6 @@ class TrainConfig(RunConfig):
 
     data: DataConfig
     run: str = "runs/train"
-    rate: int = 44100
     stft: STFTConfig = field(default_factory=STFTConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -41,8 +39,6 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate < 1000:
-            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
         if not 0 < self.layer_decay <= 1:
             raise SeparatorError(f"layer_decay: {self.layer_decay} is not in (0, 1]")
         if self.valid_seconds < 0:

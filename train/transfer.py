@@ -13,8 +13,6 @@ from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-START = 0.9  # what a fresh head lets through: most of a mixture is accompaniment
-
 
 def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
     """Copy the weights of `config.pretrained` into the model; the head starts anew if asked to.
@@ -25,14 +23,16 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
     state, description = load_model_file(config.pretrained)
     there, here = _sizes(description), _sizes(to_dict(config))
     for key, value in here.items():
-        if there.get(key) != value and key != "model.dropout":
+        if there.get(key) != value and key not in ("model.dropout", "model.recall"):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
+    if model.recall is None:  # it serves pretraining only
+        state = {name: value for name, value in state.items() if not name.startswith("recall.")}
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
-        model.reset_head(START)
+        model.reset_head()
     fresh = {name for name in state if config.head == "reset" and name.startswith("head")}
     kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))

@@ -39,6 +39,7 @@ class RunConfig:
         compile: compile the model with torch.compile.
         max_minutes: stop, save and exit cleanly after so many minutes in this process (0: never).
         optim: optimizer and learning-rate schedule.
+        rate: sample rate of the model in hertz.
     """
 
     run: str = "runs/run"
@@ -57,6 +58,7 @@ class RunConfig:
     compile: bool = False
     max_minutes: float = 0.0
     optim: OptimConfig = field(default_factory=OptimConfig)
+    rate: int = 44100
 
     def __post_init__(self) -> None:
         for key in ("steps", "log_every", "accumulate", "nonfinite_limit"):
@@ -65,6 +67,8 @@ class RunConfig:
         for key in ("checkpoint_every", "validate_every", "keep_best", "clip", "max_minutes"):
             if getattr(self, key) < 0:
                 raise SeparatorError(f"{key}: {getattr(self, key)} is not at least 0")
+        if self.rate < 1000:
+            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
         if not 0 <= self.ema_decay < 1:
             raise SeparatorError(f"ema_decay: {self.ema_decay} is not in [0, 1)")
 

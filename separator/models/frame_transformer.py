@@ -5,7 +5,6 @@ all that passes between frames passes through the transformer cells at each leve
 frame's bins through a linear bottleneck to one channel and add their result as one more channel.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,9 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
-from separator.models.layers import NORMS, FrameConv, FrameUpsample, Recall, frame_level
+from separator.models.layers import NORMS, PRIOR, FrameConv, FrameUpsample, Recall, frame_level
+
+HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class ModelConfig:
         hidden: width inside the feed-forwards of each level.
         heads: attention heads at most; a head is at least 16 bins wide.
         cell: transformer cell, "primer" or "evolved".
-        norm: normalisation, "rms", "layer" or "batch".
+        norm: normalisation in the transformer cells, and after the convolutions of the levels that
+            have any: "rms", "layer" or "batch".
         position: relative positions, "rotary" or "relative" (Music Transformer).
         max_distance: frames after which "relative" no longer tells distances apart.
         dropout: share of features dropped inside the transformer cells.
-        recall: frequency bands, each with an attention of its own, in which frames are averaged at
-            full resolution before the first level (0: none).
+        recall: frequency bands, each with an attention of its own, in which hidden cells are first
+            filled in from other frames (0: with a constant). Separation has no use for it.
     """
 
     channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
@@ -161,11 +163,12 @@ class FrameTransformer(nn.Module):
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
         self.recall = Recall(inner, config.recall) if config.recall else None
-        maps = 3 if config.recall else 1  # levelled; logarithmic and recalled
-        width, skips = maps * audio_channels, []
+        blocks = zip(config.encoder_blocks, config.decoder_blocks, strict=True)
+        norms = [config.norm if any(pair) else None for pair in blocks]
+        width, skips = audio_channels, []
         for level, channels in enumerate(config.channels):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
-            self.encoders.append(_frame_encoder(width, channels, config, first=level == 0))
+            self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
             cells = [encoder_cell(shape) for _ in range(blocks)]
             self.encoder_tokens.append(Tokens(channels, shape, cells, 0))
             width = channels + blocks
@@ -178,37 +181,30 @@ class FrameTransformer(nn.Module):
             if level:
                 channels = config.channels[level - 1]
                 self.upsamples.append(FrameUpsample(width, skips[level - 1]))
-                self.decoders.append(FrameConv(skips[level - 1], channels, config.norm))
+                self.decoders.append(FrameConv(skips[level - 1], channels, norms[level - 1]))
                 width = channels
         self.head = nn.Linear(width, audio_channels)
-        self.head_recall = nn.Parameter(torch.zeros(audio_channels)) if config.recall else None
         self._initialise()
 
     def _initialise(self) -> None:
         """Small output projections keep each cell near the identity at the start."""
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and not name.startswith("recall."):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             if name.endswith((".out", ".down")):
                 module.weight.data.mul_(0.2)
-        self.reset_head(0.9)
+        self.reset_head()
 
-    def reset_head(self, level: float, recalled: float = 0.0) -> None:
-        """Start the last layer anew, with a mask that is nearly `level` everywhere.
-
-        With `recalled` 1 and `level` 0.5 the start is what the frame's bins are on average
-        elsewhere.
+    def reset_head(self) -> None:
+        """Start the last layer anew: masks of nearly 0.9, or what is recalled of hidden cells.
 
         A start far from what the task asks for drives the sigmoid into saturation at the other
-        end, where no gradient brings it back: hidden cells want a few hundredths, the mixture's
-        accompaniment nearly 1.
+        end, where no gradient brings it back.
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
-        nn.init.constant_(self.head.bias, math.log(level / (1 - level)))
-        if self.head_recall is not None:
-            nn.init.constant_(self.head_recall, recalled / 4)
+        nn.init.zeros_(self.head.bias)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
@@ -220,17 +216,18 @@ class FrameTransformer(nn.Module):
         weights = [[p for module in part for p in module.parameters()] for part in parts]
         if self.recall is not None:
             weights[0] += self.recall.parameters()
-            weights[-1].append(self.head_recall)
         return weights
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
-        level = (x + 1e-3).log()  # the magnitudes themselves: what hidden cells are to become
+        start = HEARD
+        if hidden is not None:
+            hidden = rearrange(hidden.expand(-1, 1, x.shape[2], -1), "b c f n -> b n f c")
+            start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
+            x = torch.where(hidden, start.detach().sigmoid(), x)
+            start = torch.where(hidden, start, HEARD)
         x = frame_level(x * self.tilt[:, None])
-        recalled = self.recall(level) if self.recall is not None else None
-        if recalled is not None:
-            x = torch.cat([x, level / 2 + 2, recalled / 2 + 2], dim=-1)
         skips = []
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))
@@ -241,29 +238,30 @@ class FrameTransformer(nn.Module):
             x = upsample(tokens(x, skips.pop()))
             x = decoder(x + skips[-1])
         x = self.decoder_tokens[-1](x, skips.pop())
-        x = self.head(x)
-        if recalled is not None:
-            x = torch.addcmul(x, recalled, 4 * self.head_recall)
-        return rearrange(x, "b n f c -> b c f n")
+        return rearrange(self.head(x) + start, "b n f c -> b c f n")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Map compressed, normalised magnitudes to a mask for them.
 
         Args:
             x: (b c f n) in [0, 1], any number of frames.
+            hidden: boolean (b 1 1 n) or (b 1 f-1 n), in pretraining: cells filled with ones, of
+                which nothing is heard. The network sees an estimate of them from other frames and
+                corrects it; the mask still multiplies the ones.
 
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
-        mask = self.logits(x).float().sigmoid()
+        mask = self.logits(x, hidden).float().sigmoid()
         return F.pad(mask, (0, 0, 0, 1), mode="replicate")
 
 
-def _frame_encoder(inputs: int, outputs: int, config: ModelConfig, first: bool) -> nn.Module:
+def _frame_encoder(
+    inputs: int, outputs: int, config: ModelConfig, norm: str | None, first: bool
+) -> nn.Module:
     """Nx1 convolutions of which the first halves the bins, except at full resolution."""
     if first:
-        return FrameConv(inputs, outputs, config.norm)
-    strided = FrameConv(inputs, outputs, None if config.convs > 1 else config.norm, stride=2)
-    norms = [None] * (config.convs - 2) + [config.norm]
-    more = [FrameConv(outputs, outputs, norm) for norm in norms[: config.convs - 1]]
-    return nn.Sequential(strided, *more)
+        return FrameConv(inputs, outputs, norm)
+    convs = [FrameConv(inputs, outputs, norm, stride=2)]
+    convs += [FrameConv(outputs, outputs, norm) for _ in range(config.convs - 1)]
+    return nn.Sequential(*convs)

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+PRIOR = -3.5  # log-odds of 0.03, about the mean magnitude of music to the power of 0.5
+
 
 class _Rescale(torch.autograd.Function):
     """x / rms(x) along the last axis, with half the memory passes of its composition."""
@@ -77,11 +79,7 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
 
 
 def frame_level(x: Tensor) -> Tensor:
-    """Bring each frame of (b n f c) to a root mean square of 1; quiet ones, below 1e-3, less.
-
-    Convolutions without bias and leaky ReLU only pass a frame's level on, so one division here
-    does what an RMSNorm after each of them would.
-    """
+    """Bring each frame of (b n f c) to a root mean square of 1; quiet ones, below 1e-3, less."""
     return _Rescale.apply(x.flatten(-2), 1e-6).view(x.shape)
 
 
@@ -95,7 +93,7 @@ class FrameConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, (1, 3), (1, stride), (0, 1), bias=False)
         self.conv.to(memory_format=torch.channels_last)
-        self.norm = NORMS[norm](outputs, dims=2) if norm and norm != "rms" else None
+        self.norm = NORMS[norm](outputs, dims=2) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b n f c) to (b n f' c')."""
@@ -227,31 +225,45 @@ class Attention(nn.Module):
 
 
 class Recall(nn.Module):
-    """Attention whose values are the frames' own bins: what was heard at similar moments.
+    """Attention whose values are the frames' own bins: what is heard at near or similar moments.
 
-    Deeper levels see other frames at a fraction of the resolution; here each bin is the average of
-    itself over frames, weighted by how alike or how near they are, for the price of two narrow
-    projections. Repetition is what tells accompaniment from voice in REPET-SIM (Rafii and Pardo
-    2012), and what fills a gap.
+    Each hidden cell becomes the average of its bin over the frames in which it is heard. In the
+    U-Net frames see each other at a fraction of the resolution, which cannot say this much.
     """
 
     def __init__(self, bins: int, heads: int, key_features: int = 32) -> None:
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(bins, heads * key_features, bias=False)
-        self.k = nn.Linear(bins, heads * key_features, bias=False)
+        self.q = nn.Linear(bins, heads * key_features)
+        self.k = nn.Linear(bins, heads * key_features)
         self.rotary = Rotary(key_features)
+        for parameter in self.k.parameters():
+            nn.init.normal_(parameter)
+        for parameter in self.q.parameters():
+            nn.init.zeros_(parameter)  # all frames alike
 
-    def forward(self, level: Tensor) -> Tensor:
-        """Map log magnitudes to their averages over frames, (b n f c) each; heads are bands."""
-        token = level.mean(-1) / 2 + 2  # log magnitudes of music lie about -4
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Average magnitudes, as log-odds, over frames; heads are frequency bands.
+
+        Args:
+            x: (b n f c) magnitudes in [0, 1].
+            hidden: (b n f 1) boolean: cells that count for nothing.
+
+        Returns:
+            (b n f c) log-odds; towards `PRIOR` where little else of a bin is heard.
+        """
+        odds, heard = torch.logit(x, 1e-3) - PRIOR, (~hidden).to(x.dtype)
+        odds = odds * heard
+        # Of length 1: on wide inputs of size 1, each of Adam's steps would turn the weights over.
+        token = F.normalize(odds.mean(-1), dim=-1)
         q, k = (
             self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
             for linear in (self.q, self.k)
         )
-        v = rearrange(level, "b n (h f) c -> b h n (f c)", h=self.heads)
+        v = rearrange(torch.cat([odds, heard], dim=-1), "b n (h f) c -> b h n (f c)", h=self.heads)
         y = F.scaled_dot_product_attention(q, k, v)
-        return rearrange(y, "b h n (f c) -> b n (h f) c", c=level.shape[-1])
+        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + 1).float()
+        return PRIOR + y[..., :-1] / (y[..., -1:] + 1e-3)
 
 
 class FeedForward(nn.Module):
