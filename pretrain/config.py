@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from separator.data.loader import DataConfig
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
 from separator.models import ModelConfig
-from separator.pretrain.corrupt import MaskConfig
+from separator.pretrain.masks import STRATEGIES
+from separator.pretrain.masks.config import MaskConfig
 from separator.stft import STFTConfig
 
 
@@ -20,6 +22,7 @@ class PretrainConfig(RunConfig):
         stft: the transform and the scale on which the model sees magnitudes.
         model: sizes of the model.
         mask: which cells are hidden, and how.
+        error: mean absolute or mean squared error.
         masked_weight: weight of the error on chosen cells.
         unmasked_weight: weight of the error on the others.
         valid_crops: crops of validation songs that are scored, always the same.
@@ -30,6 +33,7 @@ class PretrainConfig(RunConfig):
     stft: STFTConfig = field(default_factory=STFTConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
+    error: Literal["l1", "mse"] = "l1"
     masked_weight: float = 1.0
     unmasked_weight: float = 0.0
     valid_crops: int = 64
@@ -40,6 +44,19 @@ class PretrainConfig(RunConfig):
         if min(weights) < 0 or not any(weights):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
+            )
+        if self.mask.strategy not in STRATEGIES:
+            raise SeparatorError(
+                f"mask.strategy: {self.mask.strategy!r} is not one of {', '.join(STRATEGIES)}"
+            )
+        if self.mask.band and (self.stft.bins - 1) % self.mask.band:
+            raise SeparatorError(
+                f"mask.band: {self.mask.band} does not divide {self.stft.bins - 1} bins "
+                "(stft.n_fft / 2)"
+            )
+        if self.mask.other and self.data.batch < 2:
+            raise SeparatorError(
+                "mask.other: covers a crop with another one of its batch; give data.batch of 2 up"
             )
         frames = math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
         if 2 * self.mask.group > frames:

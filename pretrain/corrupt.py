@@ -1,53 +1,17 @@
-"""What happens to the chosen cells: filled with ones, raised to noise, or kept."""
+"""What happens to the chosen cells: filled with ones, raised to noise or another song, or kept."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from separator.errors import SeparatorError
 from separator.pretrain.masks import STRATEGIES
-from separator.pretrain.masks.geometry import expand
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.masks.schedule import group_frames
 
-KINDS = ("mask", "noise", "kept")
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """Which cells are hidden, and how.
-
-    Attributes:
-        strategy: how cells are chosen, a key of `separator.pretrain.masks.STRATEGIES`.
-        group: frames in a cell once warmed up.
-        share: part of the cells that is chosen.
-        fill: part of the chosen cells filled with 1.0, which a sigmoid mask can only lower.
-        noise: part of them raised to noise; the rest is kept as it is.
-        clean_share: part of the crops that stay as they are and are to be passed through.
-        warmup_steps: steps over which cells grow from 1 frame to `group`.
-    """
-
-    strategy: str = "frame_groups"
-    group: int = 16
-    share: float = 0.15
-    fill: float = 0.8
-    noise: float = 0.1
-    clean_share: float = 0.0
-    warmup_steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise SeparatorError(f"mask.strategy: {self.strategy!r} is not one of {known}")
-        for key in ("share", "fill", "noise", "clean_share"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SeparatorError(f"mask.{key}: {getattr(self, key)} is not in [0, 1]")
-        if self.fill + self.noise > 1:
-            raise SeparatorError("mask.fill, mask.noise: together they are over 1")
-        if self.group < 1:
-            raise SeparatorError(f"mask.group: {self.group} is not at least 1 frame")
-        if self.warmup_steps < 0:
-            raise SeparatorError(f"mask.warmup_steps: {self.warmup_steps} is negative; 0 is none")
+KINDS = ("mask", "noise", "other", "kept")
+OTHER_DB = (-10.0, 5.0)  # how loud another song is, next to the crop that it covers
 
 
 @dataclass(frozen=True)
@@ -56,43 +20,76 @@ class Corrupted:
 
     Attributes:
         spectrogram: (b c f n) what the model sees.
-        chosen: (b 1 1 n) cells to be restored; all of a clean crop.
-        kinds: (b 1 1 n) index into KINDS, -1 where nothing was chosen.
+        kinds: (b 1 f n), or (b 1 1 n) of whole frames: index into KINDS, -1 where nothing was
+            chosen.
     """
 
     spectrogram: Tensor
-    chosen: Tensor
     kinds: Tensor
 
     @property
+    def chosen(self) -> Tensor:
+        """Boolean, of the shape of `kinds`: cells to be restored; all of a clean crop."""
+        return self.kinds >= 0
+
+    @property
     def hidden(self) -> Tensor:
-        """Boolean (b 1 1 n): cells filled with ones."""
+        """Boolean, of the shape of `kinds`: cells filled with ones."""
         return self.kinds == KINDS.index("mask")
 
 
-def corrupt(target: Tensor, config: MaskConfig, step: int, generator: torch.Generator) -> Corrupted:
-    """Hide cells of a batch: 80 % become 1.0, 10 % the larger of noise and themselves, 10 % stay.
+def corrupt(
+    target: Tensor,
+    config: MaskConfig,
+    step: int,
+    generator: torch.Generator,
+    mixed: Tensor | None = None,
+) -> Corrupted:
+    """Hide cells of a batch: some become 1.0, some are raised to noise or to a mix, some stay.
 
     Wherever a cell was chosen the result is at least the target, so that a factor in [0, 1] can
     restore it; elsewhere it is the target bit for bit. The target is not modified.
 
     Args:
         target: (b c f n) in [0, 1].
-        config: the shares.
-        step: finished steps of the run, for the growth of the cells.
+        config: the strategy and the shares.
+        step: finished steps of the run, for what changes over it.
         generator: on the CPU; all randomness comes from it.
+        mixed: (b c f n) magnitudes of each crop with another song, on the target's scale; needed
+            where `config.other` is above 0.
     """
-    batch, _, _, frames = target.shape
-    size = min(group_frames(step, config.group, config.warmup_steps), frames)
-    chosen = STRATEGIES[config.strategy](target, size, config.share, generator)
+    batch, _, bins, frames = target.shape
+    bands = (bins - 1) // config.band if config.band else 1
+    grid = Grid(bins, frames, bands, min(group_frames(step, config), frames))
+    chosen = STRATEGIES[config.strategy](target, grid, config, step, generator)
     draw = torch.rand(chosen.shape, generator=generator)
-    kinds = (draw >= config.fill).long() + (draw >= config.fill + config.noise).long()
-    clean = torch.rand(batch, 1, generator=generator) < config.clean_share
-    kinds = torch.where(clean, KINDS.index("kept"), torch.where(chosen, kinds, -1))
-    kinds = expand(kinds, size, frames)
+    edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
+    kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), -1)
+    clean = torch.rand(batch, 1, 1, generator=generator) < config.clean_share
+    kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
     noise = torch.rand(target.shape, generator=generator).to(target.device)
-    kinds = kinds.to(target.device)
-    spectrogram = torch.where(kinds == KINDS.index("mask"), torch.ones_like(target), target)
-    raised = torch.maximum(target, noise)
-    spectrogram = torch.where(kinds == KINDS.index("noise"), raised, spectrogram)
-    return Corrupted(spectrogram, kinds >= 0, kinds)
+    values = {"mask": 1.0, "noise": torch.maximum(target, noise)}
+    if mixed is not None:
+        values["other"] = torch.maximum(target, mixed.clamp(max=1))
+    spectrogram = target
+    for name, value in values.items():
+        spectrogram = torch.where(kinds == KINDS.index(name), value, spectrogram)
+    return Corrupted(spectrogram, kinds)
+
+
+def covered(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+    """Add to each crop of a batch the next one, at a random level relative to its own.
+
+    Args:
+        spectrogram: (b c f n) complex; with b = 1 a crop is added to itself.
+        generator: on the CPU.
+
+    Returns:
+        (b c f n) complex.
+    """
+    low, high = OTHER_DB
+    decibels = low + (high - low) * torch.rand(len(spectrogram), 1, 1, 1, generator=generator)
+    gain = (10 ** (decibels / 20)).to(spectrogram.device)
+    level = spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    gain = gain * level / level.roll(1, 0).clamp(min=1e-9)
+    return spectrogram + gain * spectrogram.roll(1, 0)

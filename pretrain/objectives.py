@@ -6,14 +6,15 @@ from torch import Tensor
 from separator.pretrain.corrupt import KINDS, Corrupted
 
 
-def masked_l1(
+def masked_error(
     restored: Tensor,
     target: Tensor,
     corrupted: Corrupted,
     masked_weight: float,
     unmasked_weight: float,
+    squared: bool = False,
 ) -> dict[str, Tensor]:
-    """L1 on chosen and on other cells, weighted (HuBERT's two knobs, arXiv 2106.07447).
+    """Error on chosen and on other cells, weighted (HuBERT's two knobs, arXiv 2106.07447).
 
     Each crop's mean counts alike, so the loss does not depend on how crops are spread over
     micro-batches and ranks.
@@ -24,24 +25,27 @@ def masked_l1(
         corrupted: where cells were chosen.
         masked_weight: weight of the chosen cells' mean error.
         unmasked_weight: weight of the others'.
+        squared: mean squared error instead of L1.
 
     Returns:
         "loss" and its parts, and the error of each kind of chosen cell that occurs.
     """
-    error = (restored - target).abs().mean(dim=(1, 2))  # (b n)
-    chosen, kinds = corrupted.chosen[:, 0, 0], corrupted.kinds[:, 0, 0]
-    masked, unmasked = _mean_over(error, chosen), _mean_over(error, ~chosen)
+    error = restored - target
+    error = (error.square() if squared else error.abs()).mean(dim=1, keepdim=True)  # (b 1 f n)
+    if corrupted.kinds.shape[2] == 1:
+        error = error.mean(dim=2, keepdim=True)
+    masked, unmasked = (_mean_over(error, at) for at in (corrupted.chosen, ~corrupted.chosen))
     scalars = {"loss": masked_weight * masked + unmasked_weight * unmasked}
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
     for index, kind in enumerate(KINDS):
-        where = kinds == index
+        where = corrupted.kinds == index
         scalars[f"loss/{kind}"] = (error * where).sum().detach() / where.sum().clamp(min=1)
     return scalars
 
 
 def _mean_over(error: Tensor, where: Tensor) -> Tensor:
-    """Mean over the frames of each crop, then over crops: (b n) to a scalar."""
-    return ((error * where).sum(dim=1) / where.sum(dim=1).clamp(min=1)).mean()
+    """Mean over the cells of each crop, then over crops: (b 1 f n) to a scalar."""
+    return ((error * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
 
 
 def baselines(target: Tensor, chosen: Tensor) -> dict[str, Tensor]:
@@ -49,31 +53,31 @@ def baselines(target: Tensor, chosen: Tensor) -> dict[str, Tensor]:
 
     Args:
         target: (b c f n) the uncorrupted magnitudes.
-        chosen: boolean (b 1 1 n), the hidden frames; each crop has some frames left.
+        chosen: boolean (b 1 f n) or (b 1 1 n), the hidden cells.
 
     Returns:
         (b c f n) for each of "zero", "bin_mean" (the mean of the crop's visible frames in each bin
         and channel) and "interpolation" (linear between the nearest visible frames; beyond the
-        outermost one, its value).
+        outermost one, its value). Of bins with no visible frame both say 0.
     """
     visible = (~chosen).to(target.dtype)
     mean = (target * visible).sum(-1, keepdim=True) / visible.sum(-1, keepdim=True).clamp(min=1)
     return {
         "zero": torch.zeros_like(target),
         "bin_mean": mean.expand_as(target),
-        "interpolation": _interpolated(target, chosen[:, 0, 0]),
+        "interpolation": _interpolated(target, chosen),
     }
 
 
 def _interpolated(target: Tensor, hidden: Tensor) -> Tensor:
-    """Draw straight lines across hidden frames: (b c f n), (b n) to (b c f n)."""
+    """Draw straight lines across hidden cells: (b c f n), (b 1 f n) or (b 1 1 n) to (b c f n)."""
     frames = target.shape[-1]
     position = torch.arange(frames, device=target.device).expand_as(hidden)
-    before = torch.where(hidden, -1, position).cummax(dim=1).values
-    after = torch.where(hidden, frames, position).flip(1).cummin(dim=1).values.flip(1)
+    before = torch.where(hidden, -1, position).cummax(dim=-1).values
+    after = torch.where(hidden, frames, position).flip(-1).cummin(dim=-1).values.flip(-1)
     left = torch.where(before < 0, after, before).clamp(0, frames - 1)
     right = torch.where(after >= frames, before, after).clamp(0, frames - 1)
     share = (position - left) / (right - left).clamp(min=1)
-    index = [at[:, None, None].expand_as(target) for at in (left, right)]
-    first, second = (target.gather(-1, at) for at in index)
-    return first + (second - first) * share[:, None, None].to(target.dtype).clamp(0, 1)
+    first, second = (target.gather(-1, at.expand_as(target)) for at in (left, right))
+    line = first + (second - first) * share.to(target.dtype).clamp(0, 1)
+    return torch.where(hidden.all(dim=-1, keepdim=True), 0.0, line)

@@ -12,10 +12,10 @@ from separator.engine import distributed
 from separator.engine.task import Validation
 from separator.models import FrameTransformer, describe
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import corrupt
-from separator.pretrain.objectives import masked_l1
+from separator.pretrain.corrupt import corrupt, covered
+from separator.pretrain.objectives import masked_error
 from separator.pretrain.validate import ValidationCrops
-from separator.stft import normalise, stft
+from separator.stft import compress, normalise, stft
 
 
 class PretrainTask:
@@ -52,11 +52,15 @@ class PretrainTask:
     ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch."""
         config = self.config
-        target, _ = normalise(stft(batch.mixture, config.stft).abs(), config.stft)
-        corrupted = corrupt(target, config.mask, step, generator)
+        spectrogram = stft(batch.mixture, config.stft)
+        target, scale = normalise(spectrogram.abs(), config.stft)
+        mixed = None
+        if config.mask.other:
+            mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
+        corrupted = corrupt(target, config.mask, step, generator, mixed)
         restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden)
         weights = config.masked_weight, config.unmasked_weight
-        return masked_l1(restored, target, corrupted, *weights)
+        return masked_error(restored, target, corrupted, *weights, squared=config.error == "mse")
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""

@@ -35,7 +35,8 @@ class ValidationCrops:
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
         waves = [next(stream).mixture for _ in range(-(-config.valid_crops // size))]
         self.waves = torch.cat(waves)[: config.valid_crops].split(size)
-        self.mask = replace(config.mask, fill=1.0, noise=0.0, clean_share=0.0, warmup_steps=0)
+        self.mask = replace(config.mask, fill=1.0, noise=0.0, other=0.0, clean_share=0.0)
+        self.mask = replace(self.mask, warmup_steps=0)
 
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's."""
@@ -48,16 +49,21 @@ class ValidationCrops:
             hidden = corrupt(target, self.mask, 0, generator)
             mask = model(hidden.spectrogram, hidden.hidden)
             answers = {"model": hidden.spectrogram * mask, **baselines(target, hidden.chosen)}
+            chosen = hidden.chosen.expand_as(target[:, :1])
             for name, answer in answers.items():
-                error = ((answer - target).abs().mean(dim=(1, 2)) * hidden.chosen[:, 0, 0]).sum()
+                error = ((answer - target).abs().mean(dim=1, keepdim=True) * chosen).sum()
                 errors[name] = errors.get(name, 0.0) + error.item()
-            errors["cells"] = errors.get("cells", 0.0) + hidden.chosen.sum().item()
+            errors["cells"] = errors.get("cells", 0.0) + chosen.sum().item()
             if not result.images:
                 self._show(result, target, hidden, mask, answers["model"], spectrogram)
-        means = {name: value / errors["cells"] for name, value in errors.items() if name != "cells"}
+        means = {
+            name: value / max(1, errors["cells"])
+            for name, value in errors.items()
+            if name != "cells"
+        }
         best = min(value for name, value in means.items() if name != "model")
         result.scalars |= {f"valid/l1_{name}": value for name, value in means.items()}
-        result.score = 1 - means["model"] / best
+        result.score = 1 - means["model"] / max(best, 1e-12)
         result.scalars["valid/improvement"] = result.score
         return result
 

@@ -6,6 +6,7 @@ Each figure is the best and the median of several repetitions, in seconds of aud
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from separator.allocator import keep_memory
 from separator.config import parse
 from separator.losses import LossConfig, SeparationLoss
 from separator.models import FrameTransformer
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.corrupt import corrupt
 from separator.stft import istft, linear_mask, normalise, stft
 from separator.train.config import TrainConfig
 
@@ -87,6 +90,27 @@ def convolutions() -> None:
     sys.stdout.write(f"channels last is {slow / fast:.1f} times as fast\n")
 
 
+def masking(batch: int = 8, frames: int = 259) -> None:
+    """Compare what each preset of pretrain/ costs before the model sees anything, in turn."""
+    target = torch.rand(batch, 2, 2049, frames) * 0.9
+    presets = sorted((Path(__file__).parents[1] / "configs" / "pretrain").glob("*.yaml"))
+    configs = {
+        path.stem: parse(PretrainConfig, [str(path), "data.roots=[none]"], "pretrain").mask
+        for path in presets
+    }
+    times: dict[str, list[float]] = {name: [] for name in configs}
+    for _ in range(8):
+        for name, config in configs.items():
+            generator = torch.Generator().manual_seed(0)
+            start = time.perf_counter()
+            corrupt(target, config, config.weighted_steps // 2, generator, target)
+            times[name].append(time.perf_counter() - start)
+    median = {name: sorted(found[1:])[len(found) // 2 - 1] for name, found in times.items()}
+    for name, seconds in median.items():
+        ratio = seconds / median["bert15"]
+        sys.stdout.write(f"corrupt {name:36} {1e3 * seconds:8.1f} ms   {ratio:.2f} of bert15\n")
+
+
 def main() -> None:
     """Run all measurements."""
     keep_memory()
@@ -96,6 +120,7 @@ def main() -> None:
     separation("tiny")
     separation("base")
     convolutions()
+    masking()
 
 
 if __name__ == "__main__":

@@ -232,3 +232,21 @@ def _sentence(owner: type, name: str) -> str:
             if line.strip().startswith(f"{name}: "):
                 return " ".join(line.split()[1:6])
     raise AssertionError(f"{owner.__name__}.{name} has no help")
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("mask.strategy=random", "mask.strategy: 'random' is not one of uniform"),
+        ("mask.band=7", "mask.band: 7 does not divide 2048 bins"),
+        ("error=l2", "error"),
+    ],
+)
+def test_what_pretraining_does_not_know_is_named(word: str, key: str):
+    assert error("data.roots=[x]", word).startswith(key)
+
+
+def test_covering_crops_with_another_needs_two():
+    message = error("data.roots=[x]", "mask.other=0.1", "data.batch=1")
+    assert message.startswith("mask.other: ")
+    assert "data.batch" in message

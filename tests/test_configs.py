@@ -41,7 +41,7 @@ def test_presets_train(kind: str, path: Path, corpus: Path, tmp_path: Path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_lie_over_every_preset(kind: str, size: str):
     for path in sorted((CONFIGS / kind).glob("*.yaml")):
-        config = parse(KINDS[kind], [str(path), size, "data.roots=[x]"], kind)
+        config = parse(KINDS[kind], [str(path), size, "data.roots=[x]", "data.batch=2"], kind)
         given = yaml.safe_load((CONFIGS / size).read_text())
         for key, value in given.get("model", {}).items():
             there = getattr(config.model, key)

@@ -3,18 +3,22 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import KINDS, MaskConfig, corrupt
+from separator.pretrain.corrupt import KINDS, OTHER_DB, corrupt, covered
 from separator.pretrain.masks import STRATEGIES
-from separator.pretrain.masks.geometry import choose, count, expand
-from separator.pretrain.masks.schedule import group_frames
-from separator.stft import STFTConfig, normalise, stft
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid, lowest
+from separator.pretrain.masks.schedule import group_frames, hint
+from separator.stft import STFTConfig, compress, normalise, stft
 
-MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
+MASK, NOISE, OTHER, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "other", "kept"))
+RUNS = ("random_time", "window", "frequency", "time_frequency")
+COUNTED = sorted(set(STRATEGIES) - set(RUNS) - {"hubert"})
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,35 +29,202 @@ def spectrogram(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=seeded(seed)) * 0.9
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.2, 0.4, 0.5, 0.75, 0.95])
-@pytest.mark.parametrize("size", [1, 3, 8, 16, 64])
-@pytest.mark.parametrize("frames", [64, 65, 127])
-def test_the_share_is_exact_in_every_crop(share: float, size: int, frames: int):
-    groups = math.ceil(frames / size)
-    assert count(frames, size) == groups
-    chosen = STRATEGIES["frame_groups"](spectrogram(5, 2, 3, frames), size, share, seeded())
-    assert chosen.shape == (5, groups)
-    assert chosen.dtype == torch.bool
-    assert chosen.sum(1).tolist() == [max(1, min(round(share * groups), groups - 1))] * 5
+def cells(
+    strategy: str, batch: int, bands: int, groups: int, seed: int = 0, step: int = 0, **values
+) -> Tensor:
+    """The chosen cells of random spectrograms, each cell 2 bins by 3 frames."""
+    config = MaskConfig(strategy=strategy, band=2, group=3, **values)
+    grid = Grid(2 * bands + 1, 3 * groups, bands, 3)
+    x = spectrogram(batch, 2, grid.bins, grid.frames)
+    return STRATEGIES[strategy](x, grid, config, step, seeded(seed))
 
 
-def test_every_group_is_as_likely():
-    chosen = choose(20_000, 10, 3, seeded())
-    assert chosen.sum(1).eq(3).all()
+def fits_uniform(counts: np.ndarray) -> bool:
+    """Whether chi-squared is below its 99.9 % point (Wilson and Hilferty's approximation)."""
+    expected = counts.sum() / len(counts)
+    degrees = len(counts) - 1
+    edge = degrees * (1 - 2 / (9 * degrees) + 3.09 * math.sqrt(2 / (9 * degrees))) ** 3
+    return ((counts - expected) ** 2 / expected).sum() < edge
+
+
+@pytest.mark.parametrize("strategy", COUNTED)
+@pytest.mark.parametrize("share", [k / 20 for k in range(1, 20)])
+def test_the_share_is_exact_in_every_crop(strategy: str, share: float):
+    for bands, groups in ((1, 64), (8, 12), (3, 5)):
+        chosen = cells(strategy, 6, bands, groups, share=share, step=50, weighted_steps=100)
+        assert chosen.shape == (6, bands, groups)
+        assert chosen.dtype == torch.bool
+        total = groups if strategy == "mixed_spans" else bands * groups
+        number = max(1, min(round(share * total), total - 1))
+        each = bands if strategy == "mixed_spans" else 1
+        assert chosen.sum((1, 2)).tolist() == [number * each] * 6
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("bands", "groups"), [(1, 1), (1, 2), (2, 1), (4, 3), (32, 2)])
+def test_small_grids_and_silence_are_legal(strategy: str, bands: int, groups: int):
+    config = MaskConfig(strategy=strategy, band=2, group=2)
+    for value in (0.0, 1.0):
+        target = torch.full((3, 2, 2 * bands + 1, 2 * groups), value)
+        out = corrupt(target, config, 0, seeded(), target)
+        assert out.spectrogram.isfinite().all()
+        assert (out.spectrogram >= target).all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_depends_on_its_generator_and_step_alone(strategy: str):
+    first, same, other = (cells(strategy, 50, 4, 20, seed, step=7, span=5) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_every_cell_is_as_likely():
+    chosen = cells("uniform", 20_000, 2, 5, share=0.3).flatten(1)
     assert (chosen.float().mean(0) - 0.3).abs().max() < 0.015
     both = (chosen[:, 0] & chosen[:, 9]).float().mean().item()
     assert both == pytest.approx(0.3 * 2 / 9, abs=0.01)
 
 
-@pytest.mark.parametrize(("frames", "size"), [(12, 4), (13, 4), (3, 4), (7, 1)])
-def test_cells_cover_the_frames_as_a_loop_says(frames: int, size: int):
-    cells = torch.arange(2 * count(frames, size)).reshape(2, -1)
-    out = expand(cells, size, frames)
-    assert out.shape == (2, 1, 1, frames)
+@pytest.mark.parametrize(("strategy", "axis", "most"), [("random_time", 2, 7), ("frequency", 1, 5)])
+def test_runs_have_uniform_widths_and_starts(strategy: str, axis: int, most: int):
+    chosen = cells(strategy, 10_000, 11, 13, span=7, band_span=5)
+    assert torch.equal(chosen.any(3 - axis), chosen.all(3 - axis))  # all of the other axis
+    runs = chosen.any(3 - axis)
+    width = runs.sum(1)
+    assert fits_uniform(np.bincount(width, minlength=most + 1))
+    length = runs.shape[1]
+    for w in range(1, most + 1):
+        start = runs[width == w].float().argmax(1)
+        assert fits_uniform(np.bincount(start, minlength=length - w + 1))
+        run = runs[width == w]
+        assert ((run[:, 1:] & ~run[:, :-1]).sum(1) + run[:, 0] == 1).all()  # in one piece
+
+
+@pytest.mark.parametrize("span", [1, 5, 13, 40])
+def test_a_window_is_as_wide_as_it_says(span: int):
+    chosen = cells("window", 2000, 3, 13, span=span)
+    assert (chosen.all(1).sum(1) == min(span, 13)).all()
+    if span < 13:
+        starts = np.bincount(chosen[:, 0].float().argmax(1), minlength=13 - span + 1)
+        assert fits_uniform(starts)
+
+
+def test_time_and_frequency_together_are_either():
+    both = cells("time_frequency", 20_000, 11, 13, span=7, band_span=5)
+    columns, rows = both.all(1), both.all(2)
+    assert torch.equal(both, columns[:, None] | rows[:, :, None])
+    a, b = (part.float().mean().item() for part in (columns, rows))
+    assert (a, b) == pytest.approx((3.5 / 13, 2.5 / 11), abs=0.01)
+    assert both.float().mean().item() == pytest.approx(1 - (1 - a) * (1 - b), abs=0.01)
+
+
+def test_hubert_covers_what_the_paper_says():
+    chosen = cells("hubert", 2000, 1, 500, span=10, share=0.8)
+    assert chosen.float().mean().item() == pytest.approx(1 - (1 - 0.8 / 10) ** 10, abs=0.03)
+    assert shortest_run(chosen) == 10
+
+
+def shortest_run(chosen: Tensor) -> int:
+    """The shortest run of chosen groups that does not touch the end."""
+    runs = []
+    for row in chosen[:, 0].tolist():
+        length = 0
+        for cell in row:
+            if length and not cell:
+                runs.append(length)
+            length = length + 1 if cell else 0
+    return min(runs)
+
+
+def test_mixed_spans_have_their_three_lengths():
+    chosen = cells("mixed_spans", 3000, 2, 300, span=8, share=0.05)  # 15 groups: seldom overlapping
+    assert torch.equal(chosen[:, 0], chosen[:, 1])
+    lengths = np.zeros(40)
+    for row in chosen[:, 0].int():
+        edges = torch.diff(row, prepend=torch.zeros(1), append=torch.zeros(1)).nonzero().flatten()
+        first = (edges[1::2] - edges[::2]).tolist()
+        lengths[first] += 1
+    assert lengths[[4, 8]].min() > 300
+    assert set(np.argsort(lengths)[-2:]) <= {4, 8, 15, 11, 7}  # the last one is cut short
+
+
+def test_clusters_are_squares_of_three_to_five():
+    chosen = cells("clusters", 500, 20, 40, share=9 / 800)  # one cluster, of which 9 cells are left
+    rows, columns = chosen.any(2), chosen.any(1)
+    square = (rows.sum(1) <= 5) & (columns.sum(1) <= 5)
+    assert square.float().mean().item() > 0.85  # at a border it is smaller, and a second one begins
+    chosen, rows, columns = chosen[square], rows[square], columns[square]
+    small = (rows.sum(1) == 3) & (columns.sum(1) == 3)
+    assert 0.2 < small.float().mean().item() < 0.6  # a third have a side of 3, some more by chance
+
+
+def test_inverse_blocks_keep_cells_together():
+    def run_length(kept: Tensor) -> float:
+        pairs = kept.sum() / (kept & ~kept.roll(1, 2)).sum()
+        return pairs.item()
+
+    blocks = ~cells("inverse_blocks", 200, 16, 40, share=0.7)
+    apart = ~cells("uniform", 200, 16, 40, share=0.7)
+    assert run_length(blocks) > 1.5 * run_length(apart)
+
+
+def test_dispersion_prefers_cells_in_which_much_happens():
+    """Without hints a cell is chosen the more often the larger its deviation."""
+    grid, config = (
+        Grid(17, 24, 4, 4),
+        MaskConfig(strategy="dispersion", band=4, group=4, share=0.2),
+    )
+    spread = torch.linspace(0.02, 1, 24)[torch.randperm(24, generator=seeded(5))].reshape(4, 6)
+    x = torch.rand(1, 2, 17, 24, generator=seeded()).mul(3) * grid.expand(spread[None])
+    x = (x - 4.5).exp().expand(5000, -1, -1, -1)
+    picked = STRATEGIES["dispersion"](x, grid, config, 10_000, seeded(1)).float().mean(0).flatten()
+    weight = grid.deviation(x[:1].clamp(min=1e-2).log()).flatten()
+    ranks = torch.stack([picked.argsort().argsort(), weight.argsort().argsort()]).float()
+    assert torch.corrcoef(ranks)[0, 1] > 0.9
+    config = MaskConfig(strategy="dispersion", band=4, group=4, share=0.2, uniform_steps=5)
+    plain = STRATEGIES["dispersion"](x, grid, config, 0, seeded(1)).float().mean((0,))
+    assert (plain - 5 / 24).abs().max() < 0.025  # all hints: uniform
+
+
+def test_deviation_is_numpys():
+    grid, x = Grid(9, 10, 2, 5), spectrogram(2, 2, 9, 10)
+    out = grid.deviation(x)
     for item in range(2):
-        assert [out[item, 0, 0, n] for n in range(frames)] == [
-            cells[item, n // size] for n in range(frames)
-        ]
+        for k in range(2):
+            for m in range(2):
+                part = x[item, :, 4 * k : 4 * k + 4, 5 * m : 5 * m + 5].numpy()
+                expected = np.abs(part - part.mean()).mean()
+                assert out[item, k, m].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_hints_fall_with_the_global_step():
+    config = MaskConfig(uniform_steps=50, weighted_steps=300)
+    steps = (0, 49, 50, 100, 150, 200, 300, 1000)
+    expected = (1, 1, 0.972, 0.889, 0.75, 0.556, 0, 0)
+    assert [hint(step, config) for step in steps] == pytest.approx(expected, abs=1e-3)
+
+
+def test_lowest_takes_another_number_in_each_row():
+    scores = torch.tensor([[3.0, 1, 2], [5, 6, 4]])
+    assert lowest(scores, torch.tensor([[1], [2]])).tolist() == [
+        [False, True, False],
+        [True, False, True],
+    ]
+
+
+@pytest.mark.parametrize(("frames", "size"), [(12, 4), (13, 4), (3, 4), (7, 1)])
+@pytest.mark.parametrize("bands", [1, 2, 8])
+def test_cells_cover_the_spectrogram_as_a_loop_says(frames: int, size: int, bands: int):
+    grid = Grid(9, frames, bands, size)
+    assert grid.groups == math.ceil(frames / size)
+    values = torch.arange(2 * grid.cells).reshape(2, bands, -1)
+    out = grid.expand(values)
+    assert out.shape == (2, 1, 1 if bands == 1 else 9, frames)
+    for item in range(2):
+        for f in range(out.shape[2]):
+            for n in range(frames):
+                band = min(f, 7) * bands // 8
+                assert out[item, 0, f, n] == values[item, band, n // size]
 
 
 @pytest.mark.parametrize("frames", [64, 61, 5])
@@ -63,6 +234,7 @@ def test_only_whole_groups_are_hidden_and_the_rest_is_untouched(frames: int):
     out = corrupt(target, MaskConfig(group=8, share=0.4), 0, seeded())
     assert torch.equal(target, before)
     assert out.chosen.shape == out.kinds.shape == (6, 1, 1, frames)
+    assert torch.equal(out.hidden, out.kinds == MASK)
     assert torch.equal(out.chosen, out.kinds >= 0)
     for start in range(0, frames, 8):
         part = out.kinds[..., start : start + 8]
@@ -136,13 +308,50 @@ def test_the_same_generator_gives_the_same():
     assert not torch.equal(first.kinds, other.kinds)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_cells_in_bands_are_restorable_and_the_rest_untouched(strategy: str):
+    config = MaskConfig(
+        strategy=strategy, band=16, group=4, share=0.5, span=5, band_span=4, fill=0.5, noise=0.2,
+        other=0.2, clean_share=0.2,
+    )  # fmt: skip
+    waves = torch.randn(6, 2, 8000, generator=seeded())
+    complex_ = stft(waves, STFTConfig(256, 128))
+    target, scale = normalise(complex_.abs(), STFTConfig(256, 128))
+    mixed = compress(covered(complex_, seeded()).abs(), scale, STFTConfig(256, 128))
+    out = corrupt(target, config, 3, seeded(), mixed)
+    kind = out.kinds.expand_as(target)
+    chosen = out.chosen.expand_as(target)
+    assert (out.spectrogram >= target)[chosen].all()
+    assert out.spectrogram.max() <= 1
+    untouched = (kind == -1) | (kind == KEPT)
+    assert torch.equal(out.spectrogram[untouched], target[untouched])
+    assert (out.spectrogram[kind == MASK] == 1).all()
+    other = torch.maximum(mixed, target)
+    assert torch.equal(out.spectrogram[kind == OTHER], other[kind == OTHER])
+
+
+def test_another_song_lies_within_its_levels():
+    waves = (
+        torch.randn(400, 1, 4000, generator=seeded()) * torch.logspace(-3, 0, 400)[:, None, None]
+    )
+    complex_ = stft(waves, STFTConfig(256, 128))
+    added = covered(complex_, seeded()) - complex_
+    level = added.abs().square().mean((1, 2, 3)) / complex_.abs().square().mean((1, 2, 3))
+    decibels = (10 * level.log10()).numpy()
+    low, high = OTHER_DB
+    assert decibels.min() > low - 0.01
+    assert decibels.max() < high + 0.01
+    assert fits_uniform(np.histogram(decibels, 5, (low, high))[0])
+    ratio = added / complex_.roll(1, 0)
+    torch.testing.assert_close(ratio[:, 0, 3, 3].imag, torch.zeros(400), atol=1e-3, rtol=0)
+
+
 def test_groups_grow_with_the_global_step():
-    assert [group_frames(step, 16, 100) for step in (0, 1, 6, 7, 50, 93, 94, 100, 10**6)] == [
-        *(1, 1, 1, 2, 8, 15, 16, 16, 16)
-    ]
-    assert group_frames(0, 16, 0) == 16
-    target = spectrogram(2, 1, 3, 64)
     config = MaskConfig(group=16, share=0.25, warmup_steps=100)
+    steps = (0, 1, 6, 7, 50, 93, 94, 100, 10**6)
+    assert [group_frames(step, config) for step in steps] == [1, 1, 1, 2, 8, 15, 16, 16, 16]
+    assert group_frames(0, MaskConfig(group=16)) == 16
+    target = spectrogram(2, 1, 3, 64)
     for step, size in ((0, 1), (50, 8), (200, 16)):
         kinds = corrupt(target, config, step, seeded()).kinds.flatten(1).unflatten(1, (-1, size))
         assert (kinds == kinds[..., :1]).all()
@@ -152,12 +361,16 @@ def test_groups_grow_with_the_global_step():
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"strategy": "random"}, "mask.strategy"),
         ({"share": 1.5}, "mask.share"),
         ({"share": -0.1}, "mask.share"),
         ({"fill": 2.0}, "mask.fill"),
         ({"clean_share": -1.0}, "mask.clean_share"),
-        ({"fill": 0.8, "noise": 0.3}, "mask.fill, mask.noise"),
+        ({"fill": 0.8, "noise": 0.3}, "mask.fill, mask.noise, mask.other"),
+        ({"fill": 0.8, "other": 0.3}, "mask.fill, mask.noise, mask.other"),
+        ({"band": -1}, "mask.band"),
+        ({"span": 0}, "mask.span"),
+        ({"band_span": -1}, "mask.band_span"),
+        ({"weighted_steps": -1}, "mask.weighted_steps"),
         ({"group": 0}, "mask.group"),
         ({"warmup_steps": -1}, "mask.warmup_steps"),
     ],

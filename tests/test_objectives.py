@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator.pretrain.corrupt import KINDS, Corrupted, MaskConfig, corrupt
-from separator.pretrain.objectives import baselines, masked_l1
+from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.objectives import baselines, masked_error
 
 MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
 
@@ -14,7 +15,7 @@ MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
 def corrupted(*kinds: list[int]) -> Corrupted:
     """Only where and what; the loss does not look at the spectrogram."""
     kinds = torch.tensor(kinds)[:, None, None]
-    return Corrupted(torch.empty(0), kinds >= 0, kinds)
+    return Corrupted(torch.empty(0), kinds)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -26,7 +27,7 @@ def test_values_by_hand():
     restored = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])[:, None, None].repeat(1, 1, 2, 1)
     restored[0, 0, 1, 0] = 3  # the frame's error is (1 + 3) / 2
     where = corrupted([MASK, NOISE, -1, -1], [KEPT, -1, MASK, MASK])
-    out = masked_l1(restored, target, where, 1.0, 0.5)
+    out = masked_error(restored, target, where, 1.0, 0.5)
     masked, unmasked = (2 + (5 + 7 + 8) / 3) / 2, (3.5 + 6) / 2
     assert out["loss/masked"].item() == pytest.approx(masked)
     assert out["loss/unmasked"].item() == pytest.approx(unmasked)
@@ -37,7 +38,7 @@ def test_values_by_hand():
 
 
 def test_kinds_that_do_not_occur_are_zero():
-    out = masked_l1(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
+    out = masked_error(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
     assert out["loss/noise"] == out["loss/kept"] == out["loss/unmasked"] == 0
     assert torch.stack(list(out.values())).isfinite().all()
 
@@ -47,7 +48,7 @@ def test_the_gradient_stays_where_the_weight_is(weights: tuple[float, float], in
     target = random(4, 2, 5, 32)
     out = corrupt(target, MaskConfig(group=4), 0, torch.Generator().manual_seed(1))
     restored = random(4, 2, 5, 32, seed=2).requires_grad_()
-    masked_l1(restored, target, out, *weights)["loss"].backward()
+    masked_error(restored, target, out, *weights)["loss"].backward()
     chosen = out.chosen.expand_as(target)
     assert (restored.grad[chosen] != 0).all() == inside
     assert (restored.grad[~chosen] != 0).all() == (not inside)
@@ -58,12 +59,12 @@ def test_crops_count_alike_however_they_are_batched():
     target, restored = random(4, 2, 5, 32), random(4, 2, 5, 32, seed=1)
     config = MaskConfig(group=4, clean_share=0.5)
     out = corrupt(target, config, 0, torch.Generator().manual_seed(3))
-    whole = masked_l1(restored, target, out, 1.0, 0.3)["loss"]
+    whole = masked_error(restored, target, out, 1.0, 0.3)["loss"]
     halves = [
-        masked_l1(
+        masked_error(
             restored[i : i + 2],
             target[i : i + 2],
-            Corrupted(out.spectrogram[i : i + 2], out.chosen[i : i + 2], out.kinds[i : i + 2]),
+            Corrupted(out.spectrogram[i : i + 2], out.kinds[i : i + 2]),
             1.0,
             0.3,
         )["loss"]
@@ -104,3 +105,33 @@ def test_each_item_has_its_own_gaps():
     assert out["bin_mean"].flatten(1).tolist() == [[5.0] * 3, [3.5] * 3]
     assert out["zero"].abs().max() == 0
     assert {value.shape for value in out.values()} == {target.shape}
+
+
+def test_single_cells_by_hand():
+    kinds = torch.full((1, 1, 2, 3), -1)
+    kinds[0, 0, 0, 1], kinds[0, 0, 1, 2] = MASK, NOISE
+    restored = torch.arange(12.0).reshape(1, 2, 2, 3)
+    out = masked_error(restored, torch.zeros_like(restored), Corrupted(restored, kinds), 1.0, 0.5)
+    masked = ((1 + 7) / 2 + (5 + 11) / 2) / 2
+    assert out["loss/masked"].item() == pytest.approx(masked)
+    rest = [(i + i + 6) / 2 for i in (0, 2, 3, 4)]
+    assert out["loss/unmasked"].item() == pytest.approx(sum(rest) / 4)
+    squared = masked_error(
+        restored, torch.zeros_like(restored), Corrupted(restored, kinds), 1.0, 0.0, squared=True
+    )
+    assert squared["loss"].item() == pytest.approx(((1 + 49) / 2 + (25 + 121) / 2) / 2)
+
+
+def test_baselines_of_single_cells_are_those_of_each_bin():
+    target = random(2, 2, 4, 9)
+    chosen = random(2, 1, 4, 9, seed=1) < 0.5
+    chosen[0, 0, 2] = True  # a bin of which nothing is heard
+    out = baselines(target, chosen)
+    for item in range(2):
+        for bin_ in range(4):
+            row = chosen[item, :, bin_][None]
+            alone = baselines(target[item : item + 1, :, bin_][:, :, None], row[:, :, None])
+            for name, values in alone.items():
+                torch.testing.assert_close(out[name][item, :, bin_], values[0, :, 0])
+    for name in ("bin_mean", "interpolation"):
+        assert out[name][0, :, 2].abs().max() == 0

@@ -26,7 +26,7 @@ from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import corrupt
-from separator.pretrain.objectives import baselines, masked_l1
+from separator.pretrain.objectives import baselines, masked_error
 from separator.pretrain.step import PretrainTask
 from separator.stft import normalise, stft
 
@@ -266,7 +266,7 @@ def test_pretraining_can_learn_a_crop_by_heart(corpus: Path, tmp_path: Path):
     target, _ = normalise(stft(wave, config.stft).abs(), config.stft)
     hidden = corrupt(target, config.mask, 0, torch.Generator().manual_seed(0))
     trivial = {
-        name: masked_l1(answer, target, hidden, 1.0, 0.0)["loss"].item()
+        name: masked_error(answer, target, hidden, 1.0, 0.0)["loss"].item()
         for name, answer in baselines(target, hidden.chosen).items()
     }
     reached = rows(tmp_path)[-1]["loss/masked"]

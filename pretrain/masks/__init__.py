@@ -1,5 +1,31 @@
-"""Masking strategies by name: (spectrogram, group size, share, generator) to chosen groups."""
+"""Masking strategies by name.
 
-from separator.pretrain.masks.bert import frame_groups
+Each maps (spectrogram (b c f n), grid, config, global step, generator) to the chosen cells, boolean
+(b k m). All randomness comes from the generator, on the CPU; everything that changes over a run
+from the step.
+"""
 
-STRATEGIES = {"frame_groups": frame_groups}
+from separator.pretrain.masks.bert import uniform
+from separator.pretrain.masks.blocks import clusters, inverse_blocks
+from separator.pretrain.masks.dispersion import dispersion
+from separator.pretrain.masks.spans import (
+    frequency,
+    hubert,
+    mixed_spans,
+    random_time,
+    time_frequency,
+    window,
+)
+
+STRATEGIES = {
+    "uniform": uniform,
+    "random_time": random_time,
+    "window": window,
+    "frequency": frequency,
+    "time_frequency": time_frequency,
+    "hubert": hubert,
+    "mixed_spans": mixed_spans,
+    "clusters": clusters,
+    "inverse_blocks": inverse_blocks,
+    "dispersion": dispersion,
+}

@@ -1,26 +1,20 @@
-"""BERT's choice of words (Devlin et al. 2018, arXiv 1810.04805) on groups of frames."""
+"""Cells chosen uniformly: the words of BERT (Devlin et al. 2018, arXiv 1810.04805), or patches."""
 
 import torch
 from torch import Tensor
 
-from separator.pretrain.masks.geometry import choose, count
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid, lowest, wanted
 
 
-def frame_groups(
-    spectrogram: Tensor, size: int, share: float, generator: torch.Generator
+def uniform(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
 ) -> Tensor:
-    """Choose a share of the frame groups of each item, uniformly and exactly.
+    """Choose exactly `share` of the cells; every choice is as likely.
 
-    Args:
-        spectrogram: (b c f n); only its shape matters to this strategy.
-        size: frames in a group.
-        share: part of the groups to choose; at least one is chosen, and one left.
-        generator: on the CPU.
-
-    Returns:
-        boolean (b m), m groups.
+    Whole frame groups are the source document's words; bands and groups of 16 bins and frames with
+    a share of 0.75 are MaskSpec's patches (Chong et al. 2022, arXiv 2204.12768).
     """
-    batch, frames = spectrogram.shape[0], spectrogram.shape[-1]
-    groups = count(frames, size)
-    number = min(round(share * groups), groups - 1)  # without context there is nothing to learn
-    return choose(batch, groups, max(1, number), generator)
+    scores = torch.rand(len(spectrogram), grid.cells, generator=generator)
+    chosen = lowest(scores, wanted(config.share, grid.cells))
+    return chosen.unflatten(1, (grid.bands, grid.groups))

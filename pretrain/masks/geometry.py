@@ -1,33 +1,72 @@
-"""Cells: groups of neighbouring frames (later: of bins too) that are hidden or not as one word."""
+"""Cells: frame groups, split into frequency bands or not, that are hidden or kept as one word."""
+
+from dataclasses import dataclass
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor
 
 
-def count(frames: int, size: int) -> int:
-    """Groups of `size` frames that cover `frames`; the last one may be cut short."""
-    return -(-frames // size)
+@dataclass(frozen=True)
+class Grid:
+    """How a spectrogram is cut into cells.
 
-
-def expand(cells: Tensor, size: int, frames: int) -> Tensor:
-    """Spread one value for each group over its frames.
-
-    Args:
-        cells: (b m) values of m groups.
-        size: frames in a group.
-        frames: frames in all; the last group ends there.
-
-    Returns:
-        (b 1 1 n), to lie over a spectrogram (b c f n).
+    Attributes:
+        bins: bins of the spectrogram, the Nyquist bin included; it goes with the topmost band.
+        frames: frames of the spectrogram.
+        bands: cells on top of each other, which divide `bins - 1`; 1 makes whole frames.
+        size: frames in a cell; the last cell of a row may be cut short.
     """
-    return cells.repeat_interleave(size, dim=1)[:, None, None, :frames]
+
+    bins: int
+    frames: int
+    bands: int
+    size: int
+
+    @property
+    def groups(self) -> int:
+        """Cells in a row."""
+        return -(-self.frames // self.size)
+
+    @property
+    def cells(self) -> int:
+        """Cells in all."""
+        return self.bands * self.groups
+
+    def expand(self, cells: Tensor) -> Tensor:
+        """Spread one value for each cell (b k m) over the spectrogram, (b 1 f n).
+
+        Whole frames give (b 1 1 n), which lies over (b c f n) as well.
+        """
+        wide = cells.repeat_interleave(self.size, dim=2)[:, None, :, : self.frames]
+        if self.bands == 1:
+            return wide
+        tall = wide.repeat_interleave((self.bins - 1) // self.bands, dim=2)
+        return torch.cat([tall, tall[:, :, -1:]], dim=2)
+
+    def deviation(self, values: Tensor) -> Tensor:
+        """Mean absolute deviation within each cell: (b c f n) to (b k m).
+
+        The Nyquist bin and the frames of a last cell cut short, which repeat its last frame's
+        values, count for nothing or little.
+        """
+        missing = self.groups * self.size - self.frames
+        last = values[:, :, :-1, -1:].expand(-1, -1, -1, missing)
+        whole = torch.cat([values[:, :, :-1], last], dim=-1)
+        parts = rearrange(whole, "b c (k f) (m n) -> b k m c f n", k=self.bands, n=self.size)
+        centre = parts.mean(dim=(3, 4, 5), keepdim=True)
+        return reduce((parts - centre).abs(), "b k m c f n -> b k m", "mean")
 
 
-def choose(batch: int, groups: int, number: int, generator: torch.Generator) -> Tensor:
-    """Choose exactly `number` of `groups` in each item, uniformly: boolean (batch groups).
+def lowest(scores: Tensor, number: int | Tensor) -> Tensor:
+    """Mark the `number` lowest scores of each row: (b l), an int or (b 1), to boolean (b l)."""
+    return scores.argsort(dim=1).argsort(dim=1) < number
 
-    An exact count has no draw without any cell; independent draws at 15 % of 16 groups have none
+
+def wanted(share: float, cells: int) -> int:
+    """Cells to choose: at least one, and one left, for without context there is nothing to learn.
+
+    An exact count has no draw without any cell; independent draws at 15 % of 16 cells have none
     7 % of the time.
     """
-    order = torch.rand(batch, groups, generator=generator).argsort(dim=1)
-    return order.argsort(dim=1) < number
+    return max(1, min(round(share * cells), cells - 1))

@@ -2,9 +2,19 @@
 
 import math
 
+from separator.pretrain.masks.config import MaskConfig
 
-def group_frames(step: int, target: int, warmup_steps: int) -> int:
-    """Frames in a group: grows linearly from 1 to `target` over the first `warmup_steps` steps."""
-    if warmup_steps <= 0:
-        return target
-    return max(1, min(target, math.ceil(step * target / warmup_steps)))
+
+def group_frames(step: int, config: MaskConfig) -> int:
+    """Frames in a cell: grows linearly from 1 to `group` over the first `warmup_steps` steps."""
+    if config.warmup_steps <= 0:
+        return config.group
+    grown = math.ceil(step * config.group / config.warmup_steps)
+    return max(1, min(config.group, grown))
+
+
+def hint(step: int, config: MaskConfig) -> float:
+    """Share of the chosen cells that is drawn anew: 1 - (step / weighted_steps)^2, 1 at first."""
+    if step < config.uniform_steps:
+        return 1.0
+    return max(0.0, 1 - (step / max(1, config.weighted_steps)) ** 2)

@@ -223,7 +223,8 @@ class FrameTransformer(nn.Module):
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
         start = HEARD
         if hidden is not None:
-            hidden = rearrange(hidden.expand(-1, 1, x.shape[2], -1), "b c f n -> b n f c")
+            hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
+            hidden = rearrange(hidden, "b c f n -> b n f c")
             start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
             x = torch.where(hidden, start.detach().sigmoid(), x)
             start = torch.where(hidden, start, HEARD)
@@ -245,7 +246,7 @@ class FrameTransformer(nn.Module):
 
         Args:
             x: (b c f n) in [0, 1], any number of frames.
-            hidden: boolean (b 1 1 n) or (b 1 f-1 n), in pretraining: cells filled with ones, of
+            hidden: boolean (b 1 1 n) or (b 1 f n), in pretraining: cells filled with ones, of
                 which nothing is heard. The network sees an estimate of them from other frames and
                 corrects it; the mask still multiplies the ones.
 

@@ -1,0 +1,87 @@
+"""Runs of neighbouring frames or bands at any place."""
+
+import torch
+from torch import Tensor
+
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid, lowest, wanted
+
+
+def random_time(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose one run of 0 to `span` groups, all bands (SpecAugment's, arXiv 1904.08779)."""
+    width = _integers(len(spectrogram), min(config.span, grid.groups), generator)
+    return _run(width, grid.groups, generator)[:, None].expand(-1, grid.bands, -1)
+
+
+def window(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose one run of exactly `span` groups, all bands."""
+    width = torch.full((len(spectrogram), 1), min(config.span, grid.groups))
+    return _run(width, grid.groups, generator)[:, None].expand(-1, grid.bands, -1)
+
+
+def frequency(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose one run of 0 to `band_span` bands, all groups."""
+    width = _integers(len(spectrogram), min(config.band_span, grid.bands), generator)
+    return _run(width, grid.bands, generator)[:, :, None].expand(-1, -1, grid.groups)
+
+
+def time_frequency(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose a run of groups and a run of bands: together they form a T or a cross."""
+    rows = frequency(spectrogram, grid, config, step, generator)
+    return rows | random_time(spectrogram, grid, config, step, generator)
+
+
+def hubert(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose spans of `span` groups that may overlap (HuBERT, arXiv 2106.07447), all bands.
+
+    A share of 0.8 draws 0.8 / span starts for each group; as they overlap, some 55 % are covered.
+    """
+    groups, span = grid.groups, min(config.span, grid.groups)
+    places = groups - span + 1
+    spare = torch.rand(len(spectrogram), 1, generator=generator)
+    number = (config.share * groups / span + spare).long().clamp(1, places)
+    starts = lowest(torch.rand(len(spectrogram), places, generator=generator), number)
+    chosen = torch.zeros(len(spectrogram), groups, dtype=torch.bool)
+    for offset in range(span):
+        chosen[:, offset : offset + places] |= starts
+    return chosen[:, None].expand(-1, grid.bands, -1)
+
+
+def mixed_spans(
+    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose exactly `share` of the groups in spans of a half, one and two times `span`, all bands.
+
+    Spans are laid down in random order until the count is met; the last one is cut short.
+    """
+    groups, scores = grid.groups, []
+    for length in (config.span // 2, config.span, 2 * config.span):
+        span = max(1, min(length, groups))
+        starts = torch.rand(len(spectrogram), groups + span - 1, generator=generator)
+        scores.append(starts.unfold(1, span, 1).amin(-1))  # the first span that covers a group
+    order = torch.stack(scores).amin(0) + 1e-6 * torch.arange(groups)
+    chosen = lowest(order, wanted(config.share, groups))
+    return chosen[:, None].expand(-1, grid.bands, -1)
+
+
+def _integers(batch: int, most: int, generator: torch.Generator) -> Tensor:
+    """Draw whole numbers from 0 to `most`, both included: (b 1)."""
+    return torch.randint(0, most + 1, (batch, 1), generator=generator)
+
+
+def _run(width: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """Mark a run of `width` (b 1) at a start uniform over where it fits: boolean (b length)."""
+    uniform = torch.rand(width.shape, generator=generator, dtype=torch.float64)
+    start = (uniform * (length - width + 1)).long()
+    place = torch.arange(length)
+    return (place >= start) & (place < start + width)
