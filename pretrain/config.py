@@ -8,7 +8,7 @@ from separator.data.loader import DataConfig
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
 from separator.models import ModelConfig
-from separator.pretrain.masks import STRATEGIES
+from separator.pretrain.masks import BANDS, RUNS, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
 from separator.stft import STFTConfig
 
@@ -45,24 +45,39 @@ class PretrainConfig(RunConfig):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
             )
-        if self.mask.strategy not in STRATEGIES:
+        self._check_mask()
+        if self.valid_crops < 1:
+            raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")
+
+    def _check_mask(self) -> None:
+        """Refuse cells that would hide whole crops, or none."""
+        mask, bins = self.mask, self.stft.bins - 1
+        if mask.strategy not in STRATEGIES:
             raise SeparatorError(
-                f"mask.strategy: {self.mask.strategy!r} is not one of {', '.join(STRATEGIES)}"
+                f"mask.strategy: {mask.strategy!r} is not one of {', '.join(STRATEGIES)}"
             )
-        if self.mask.band and (self.stft.bins - 1) % self.mask.band:
+        if mask.band and bins % mask.band:
             raise SeparatorError(
-                f"mask.band: {self.mask.band} does not divide {self.stft.bins - 1} bins "
-                "(stft.n_fft / 2)"
+                f"mask.band: {mask.band} does not divide {bins} bins (stft.n_fft / 2)"
             )
-        if self.mask.other and self.data.batch < 2:
+        if mask.strategy in BANDS and not 0 < mask.band * mask.band_span < bins:
+            raise SeparatorError(
+                f"mask.band, mask.band_span: {mask.band} x {mask.band_span} bins of {bins}; "
+                f"{mask.strategy} needs at least 1 and less than all"
+            )
+        if mask.other and self.data.batch < 2:
             raise SeparatorError(
                 "mask.other: covers a crop with another one of its batch; give data.batch of 2 up"
             )
         frames = math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
-        if 2 * self.mask.group > frames:
+        if 2 * mask.group > frames:
             raise SeparatorError(
-                f"mask.group: {self.mask.group} frames, but a segment has {frames}, which must be "
+                f"mask.group: {mask.group} frames, but a segment has {frames}, which must be "
                 "at least two groups; use smaller groups or a longer data.segment_seconds"
             )
-        if self.valid_crops < 1:
-            raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")
+        longest = RUNS.get(mask.strategy, 0) * mask.span * mask.group
+        if longest >= frames:
+            raise SeparatorError(
+                f"mask.span: runs of up to {longest} frames, but a segment has {frames}; use a "
+                "smaller mask.span or mask.group, or a longer data.segment_seconds"
+            )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separator.pretrain.masks import STRATEGIES
+from separator.pretrain.masks import RUNS, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masks.geometry import Grid, first_of_run
 from separator.pretrain.masks.schedule import group_frames
 
 KINDS = ("mask", "noise", "other", "kept")
@@ -55,22 +55,24 @@ def corrupt(
         config: the strategy and the shares.
         step: finished steps of the run, for what changes over it.
         generator: on the CPU; all randomness comes from it.
-        mixed: (b c f n) magnitudes of each crop with another song, on the target's scale; needed
-            where `config.other` is above 0.
+        mixed: (b c f n) in [0, 1], each crop with another one, on the target's scale; needed where
+            `config.other` is above 0.
     """
     batch, _, bins, frames = target.shape
     bands = (bins - 1) // config.band if config.band else 1
     grid = Grid(bins, frames, bands, min(group_frames(step, config), frames))
     chosen = STRATEGIES[config.strategy](target, grid, config, step, generator)
     draw = torch.rand(chosen.shape, generator=generator)
+    if config.strategy in RUNS:
+        draw = first_of_run(draw, chosen)
     edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
     kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), -1)
     clean = torch.rand(batch, 1, 1, generator=generator) < config.clean_share
     kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
     noise = torch.rand(target.shape, generator=generator).to(target.device)
     values = {"mask": 1.0, "noise": torch.maximum(target, noise)}
-    if mixed is not None:
-        values["other"] = torch.maximum(target, mixed.clamp(max=1))
+    if config.other:
+        values["other"] = torch.maximum(target, mixed)
     spectrogram = target
     for name, value in values.items():
         spectrogram = torch.where(kinds == KINDS.index(name), value, spectrogram)
@@ -78,7 +80,9 @@ def corrupt(
 
 
 def covered(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
-    """Add to each crop of a batch the next one, at a random level relative to its own.
+    """Add to each crop of a batch the one before it, at a random level relative to its own.
+
+    Crops are drawn at random, so it is most often of another song.
 
     Args:
         spectrogram: (b c f n) complex; with b = 1 a crop is added to itself.

@@ -91,7 +91,7 @@ def convolutions() -> None:
 
 
 def masking(batch: int = 8, frames: int = 259) -> None:
-    """Compare what each preset of pretrain/ costs before the model sees anything, in turn."""
+    """Compare what choosing and hiding cells costs in each preset of pretrain/, in turn."""
     target = torch.rand(batch, 2, 2049, frames) * 0.9
     presets = sorted((Path(__file__).parents[1] / "configs" / "pretrain").glob("*.yaml"))
     configs = {

@@ -240,6 +240,8 @@ def _sentence(owner: type, name: str) -> str:
         ("mask.strategy=random", "mask.strategy: 'random' is not one of uniform"),
         ("mask.band=7", "mask.band: 7 does not divide 2048 bins"),
         ("error=l2", "error"),
+        ("mask.strategy=frequency", "mask.band, mask.band_span: 0 x 15 bins of 2048"),
+        ("mask.strategy=window", "mask.span: runs of up to 640 frames, but a segment has 260"),
     ],
 )
 def test_what_pretraining_does_not_know_is_named(word: str, key: str):
@@ -250,3 +252,7 @@ def test_covering_crops_with_another_needs_two():
     message = error("data.roots=[x]", "mask.other=0.1", "data.batch=1")
     assert message.startswith("mask.other: ")
     assert "data.batch" in message
+
+
+def test_training_has_no_use_for_recall():
+    assert error("data.roots=[x]", "model.recall=4", cls=TrainConfig).startswith("model.recall: 4")

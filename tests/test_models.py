@@ -341,6 +341,10 @@ def test_a_model_comes_back_from_its_description():
     x = random(1, 2, BINS, 5)
     with torch.no_grad():
         assert torch.equal(again.eval()(x), model(x))
+    for values in ({"format": 1}, {"architecture": "other"}):
+        with pytest.raises(SeparatorError, match=r"^model\.safetensors: holds") as caught:
+            build({**description, **values}, model.state_dict(), "model.safetensors")
+        assert "\n" not in str(caught.value)
     description["model"]["depth"] = 3
     with pytest.raises(SeparatorError, match="depth"):
         build(description, model.state_dict(), "model.safetensors")
@@ -421,6 +425,25 @@ def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tent
     )
     assert mask[..., ~hidden[0, 0, 0]].min() > 0.89
     torch.testing.assert_close(plain, torch.full_like(plain, 0.9), rtol=0, atol=1e-3)
+
+
+def test_recall_keeps_its_precision_under_autocast():
+    torch.manual_seed(0)
+    recall, x = Recall(bins=64, heads=4), random(2, 9, 64, 2) * 0.2
+    hidden = torch.zeros(2, 9, 64, 1, dtype=torch.bool)
+    hidden[:, 3:5] = True
+    with torch.no_grad():
+        plain = recall(x, hidden)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(recall(x, hidden), plain)
+
+
+def test_masks_are_not_rounded_under_autocast():
+    model, x = make().eval(), random(1, 2, BINS, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mask = model(x)[:, :, :-1]
+    assert mask.dtype == torch.float32
+    assert len(torch.logit(mask).unique()) > mask.numel() // 4  # bf16 near 2.2: a few dozen
 
 
 def test_what_stands_in_hidden_cells_is_not_seen():

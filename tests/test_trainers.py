@@ -39,7 +39,13 @@ WORDS = [
     *("checkpoint_every=3", "validate_every=0"),
 ]
 ONLY = {
-    "pretrain": ["valid_crops=2", "mask.group=4", "mask.warmup_steps=4", "mask.clean_share=0.2"],
+    "pretrain": [
+        "valid_crops=2",
+        "mask.group=4",
+        "mask.warmup_steps=4",
+        "mask.clean_share=0.2",
+        "model.recall=2",
+    ],
     "train": ["valid_seconds=2", "loss.wave=0.1"],
 }
 

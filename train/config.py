@@ -39,6 +39,10 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.model.recall:
+            raise SeparatorError(
+                f"model.recall: {self.model.recall}, but it serves pretraining only; leave it at 0"
+            )
         if not 0 < self.layer_decay <= 1:
             raise SeparatorError(f"layer_decay: {self.layer_decay} is not in (0, 1]")
         if self.valid_seconds < 0:

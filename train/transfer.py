@@ -8,7 +8,7 @@ from separator.config import to_dict
 from separator.engine.checkpoint import load_weights
 from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer
+from separator.models import FrameTransformer, check_format
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
     state, description = load_model_file(config.pretrained)
+    check_format(description, config.pretrained)
     there, here = _sizes(description), _sizes(to_dict(config))
     for key, value in here.items():
         if there.get(key) != value and key not in ("model.dropout", "model.recall"):

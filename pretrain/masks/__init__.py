@@ -29,3 +29,7 @@ STRATEGIES = {
     "inverse_blocks": inverse_blocks,
     "dispersion": dispersion,
 }
+
+# Strategies of which a run, not a cell, is one word: a single draw decides what becomes of it.
+RUNS = {"random_time": 1, "window": 1, "hubert": 1, "mixed_spans": 2}  # longest run, in `span`s
+BANDS = {"frequency", "time_frequency"}  # strategies that choose a run of bands

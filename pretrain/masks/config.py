@@ -18,7 +18,7 @@ class MaskConfig:
         band_span: bands in a run, at most.
         fill: part of the chosen cells filled with 1.0, which a sigmoid mask can only lower.
         noise: part of them raised to noise.
-        other: part of them covered by another song; what is left is kept as it is.
+        other: part of them covered by another crop of the batch; what is left is kept as it is.
         clean_share: part of the crops that stay as they are and are to be passed through.
         warmup_steps: steps over which cells grow from 1 frame to `group`.
         uniform_steps: steps before weighted strategies begin to weigh.

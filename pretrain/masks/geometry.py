@@ -70,3 +70,11 @@ def wanted(share: float, cells: int) -> int:
     7 % of the time.
     """
     return max(1, min(round(share * cells), cells - 1))
+
+
+def first_of_run(values: Tensor, chosen: Tensor) -> Tensor:
+    """Give every cell of a run of chosen ones its first cell's value: (b k m), boolean (b k m)."""
+    place = torch.arange(chosen.shape[-1])
+    begins = chosen & ~torch.cat([torch.zeros_like(chosen[..., :1]), chosen[..., :-1]], dim=-1)
+    first = torch.where(begins, place, 0).cummax(dim=-1).values
+    return values.gather(-1, first)

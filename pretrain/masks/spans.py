@@ -67,9 +67,11 @@ def mixed_spans(
     groups, scores = grid.groups, []
     for length in (config.span // 2, config.span, 2 * config.span):
         span = max(1, min(length, groups))
-        starts = torch.rand(len(spectrogram), groups + span - 1, generator=generator)
+        starts = torch.rand(
+            len(spectrogram), groups + span - 1, generator=generator, dtype=torch.float64
+        )
         scores.append(starts.unfold(1, span, 1).amin(-1))  # the first span that covers a group
-    order = torch.stack(scores).amin(0) + 1e-6 * torch.arange(groups)
+    order = torch.stack(scores).amin(0) + 1e-9 * torch.arange(groups)
     chosen = lowest(order, wanted(config.share, groups))
     return chosen[:, None].expand(-1, grid.bands, -1)
 

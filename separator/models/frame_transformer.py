@@ -239,7 +239,7 @@ class FrameTransformer(nn.Module):
             x = upsample(tokens(x, skips.pop()))
             x = decoder(x + skips[-1])
         x = self.decoder_tokens[-1](x, skips.pop())
-        return rearrange(self.head(x) + start, "b n f c -> b c f n")
+        return rearrange(self.head(x).float() + start, "b n f c -> b c f n")
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Map compressed, normalised magnitudes to a mask for them.
@@ -253,7 +253,7 @@ class FrameTransformer(nn.Module):
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
-        mask = self.logits(x, hidden).float().sigmoid()
+        mask = self.logits(x, hidden).sigmoid()
         return F.pad(mask, (0, 0, 0, 1), mode="replicate")
 
 

@@ -256,13 +256,14 @@ class Recall(nn.Module):
         odds = odds * heard
         # Of length 1: on wide inputs of size 1, each of Adam's steps would turn the weights over.
         token = F.normalize(odds.mean(-1), dim=-1)
-        q, k = (
-            self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
-            for linear in (self.q, self.k)
-        )
         v = rearrange(torch.cat([odds, heard], dim=-1), "b n (h f) c -> b h n (f c)", h=self.heads)
-        y = F.scaled_dot_product_attention(q, k, v)
-        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + 1).float()
+        with torch.autocast(x.device.type, enabled=False):  # what comes out is the answer's start
+            q, k = (
+                self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
+                for linear in (self.q, self.k)
+            )
+            y = F.scaled_dot_product_attention(q, k, v)
+        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + 1)
         return PRIOR + y[..., :-1] / (y[..., -1:] + 1e-3)
 
 
