@@ -1,6 +1,7 @@
 """Every configuration file is read, and trains with micro sizes on top."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from separator import cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
+from separator.pretrain import masks
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
 
@@ -36,6 +38,35 @@ def test_presets_train(kind: str, path: Path, corpus: Path, tmp_path: Path):
     assert cli.main(words) == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", sorted(path.name for path in (CONFIGS / "pretrain").glob("*")))
+def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, tmp_path: Path):
+    words = [
+        *("pretrain", f"pretrain/{preset}", "tiny.yaml", f"run={tmp_path}", "steps=2"),
+        *(f"data.roots=[{shared_data / 'songs'}]", "data.valid_share=0.5", "data.workers=0"),
+        *("data.batch=2", "valid_crops=2", "device=cpu", "log_every=1"),
+    ]
+    assert cli.main(words) == 0
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["loss"] < 1 for row in rows if row["kind"] == "train")
+    assert 0 < rows[-1]["valid/l1_model"] < 1
+
+
+def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Path):
+    text = (CONFIGS.parent / "docs" / "strategies.md").read_text()
+    function, entry, preset = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
+    known = dict(masks.STRATEGIES)
+    try:
+        exec(function + entry, {"STRATEGIES": masks.STRATEGIES})
+        (tmp_path / "comb.yaml").write_text(preset)
+        words = ["pretrain", str(tmp_path / "comb.yaml"), "tiny.yaml", *MICRO]
+        assert cli.main([*words, f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}"]) == 0
+    finally:
+        masks.STRATEGIES.clear()
+        masks.STRATEGIES.update(known)
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("size", SIZES)
