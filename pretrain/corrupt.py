@@ -69,8 +69,10 @@ def corrupt(
     kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), -1)
     clean = torch.rand(batch, 1, 1, generator=generator) < config.clean_share
     kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
-    noise = torch.rand(target.shape, generator=generator).to(target.device)
-    values = {"mask": 1.0, "noise": torch.maximum(target, noise)}
+    values: dict[str, float | Tensor] = {"mask": 1.0}
+    if config.noise:
+        noise = torch.rand(target.shape, generator=generator).to(target.device)
+        values["noise"] = torch.maximum(target, noise)
     if config.other:
         values["other"] = torch.maximum(target, mixed)
     spectrogram = target

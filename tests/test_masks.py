@@ -201,7 +201,7 @@ def test_dispersion_prefers_cells_in_which_much_happens():
     x = torch.rand(1, 2, 17, 24, generator=seeded()).mul(3) * grid.expand(spread[None])
     x = (x - 4.5).exp().expand(5000, -1, -1, -1)
     picked = STRATEGIES["dispersion"](x, grid, config, 10_000, seeded(1)).float().mean(0).flatten()
-    weight = grid.deviation(x[:1].clamp(min=1e-2).log()).flatten()
+    weight = grid.deviation(x[:1].mean(1, keepdim=True).clamp(min=1e-2).log()).flatten()
     ranks = torch.stack([picked.argsort().argsort(), weight.argsort().argsort()]).float()
     assert torch.corrcoef(ranks)[0, 1] > 0.9
     config = MaskConfig(

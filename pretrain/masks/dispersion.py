@@ -21,7 +21,8 @@ def dispersion(
     uniform, to 0.
     """
     batch, number = len(spectrogram), wanted(config.share, grid.cells)
-    weight = grid.deviation(spectrogram.clamp(min=FLOOR).log()).flatten(1).cpu() + 1e-12
+    level = spectrogram.mean(dim=1, keepdim=True).clamp_(min=FLOOR).log_()
+    weight = grid.deviation(level).flatten(1).cpu() + 1e-12
     noise = torch.rand(batch, grid.cells, generator=generator)
     # the lowest of Exp(1) / weight: draws without replacement (Efraimidis and Spirakis 2006)
     chosen = lowest(-noise.clamp(min=1e-12).log() / weight, number)
