@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
-from separator.models.layers import NORMS, PRIOR, FrameConv, FrameUpsample, Recall, frame_level
+from separator.models.layers import NORMS, PRIOR, FrameConv, FrameUpsample, Recall, RMSNorm
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
 
@@ -159,6 +159,7 @@ class FrameTransformer(nn.Module):
         # Music falls by some 6 dB an octave; on compressed magnitudes half of that is evened out.
         tilt = torch.arange(1, inner + 1).float() ** 0.25
         self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
+        self.level = RMSNorm(audio_channels, dims=2)  # a frame's loudness says little of its mask
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
@@ -228,7 +229,7 @@ class FrameTransformer(nn.Module):
             start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
             x = torch.where(hidden, start.detach().sigmoid(), x)
             start = torch.where(hidden, start, HEARD)
-        x = frame_level(x * self.tilt[:, None])
+        x = self.level(x * self.tilt[:, None])
         skips = []
         for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
             x = tokens(encoder(x))

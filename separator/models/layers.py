@@ -33,8 +33,8 @@ class _Rescale(torch.autograd.Function):
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last `dims` axes; one gain per last-axis entry.
 
-    Unlike LayerNorm it keeps a constant frame apart from silence: a frame filled with ones stays
-    ones, a silent one stays zero.
+    What is quiet, below 1e-3, is lifted less. Unlike LayerNorm it keeps a constant frame apart from
+    silence: a frame filled with ones stays ones, a silent one stays zero.
     """
 
     def __init__(self, size: int, dims: int = 1) -> None:
@@ -76,11 +76,6 @@ class BatchNorm(nn.Module):
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
-
-
-def frame_level(x: Tensor) -> Tensor:
-    """Bring each frame of (b n f c) to a root mean square of 1; quiet ones, below 1e-3, less."""
-    return _Rescale.apply(x.flatten(-2), 1e-6).view(x.shape)
 
 
 class FrameConv(nn.Module):
