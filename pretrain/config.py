@@ -7,47 +7,98 @@ from typing import Literal
 from separator.data.loader import DataConfig
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
-from separator.models import ModelConfig
+from separator.models import ModelChoice
+from separator.pretrain.adversary import AdversaryConfig, needs_whole_frames
+from separator.pretrain.contrast import ContrastConfig
+from separator.pretrain.hard import HardConfig
+from separator.pretrain.joint import ends
+from separator.pretrain.labels import LabelConfig
 from separator.pretrain.masks import BANDS, RUNS, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.next import NextConfig
+from separator.pretrain.ramps import Ramp, check, highest, on
 from separator.stft import STFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunConfig):
+class PretrainConfig(ModelChoice, RunConfig):
     """Pretrain on mixed songs: hide groups of frames and restore them with a sigmoid mask.
+
+    Weights and `crop_frames` are numbers, or [[step, value], …]: weights follow straight lines
+    from one to the next, the crop's length jumps.
 
     Attributes:
         data: songs of any kind; of songs with stems the sum is used.
         stft: the transform and the scale on which the model sees magnitudes.
-        model: sizes of the model.
         mask: which cells are hidden, and how.
         error: mean absolute or mean squared error.
         masked_weight: weight of the error on chosen cells.
         unmasked_weight: weight of the error on the others.
+        crop_frames: frames of a crop; segments are cut into so many crops as they hold (0: one).
+        balance: let the weight of each objective below be the size of its gradient as a share of
+            the masked error's, where both meet; otherwise a plain factor.
+        next: tell whether the second half of a crop is the true one.
+        labels: name the cluster of hidden frame groups.
+        contrast: tell the hidden cells of a crop apart.
+        hard: predict which cells are hard.
+        adversary: be taken for music by a second network.
         valid_crops: crops of validation songs that are scored, always the same.
     """
 
     data: DataConfig
     run: str = "runs/pretrain"
     stft: STFTConfig = field(default_factory=STFTConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     error: Literal["l1", "mse"] = "l1"
-    masked_weight: float = 1.0
-    unmasked_weight: float = 0.0
+    masked_weight: Ramp = 1.0
+    unmasked_weight: Ramp = 0.0
+    crop_frames: Ramp = 0
+    balance: bool = True
+    next: NextConfig = field(default_factory=NextConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    hard: HardConfig = field(default_factory=HardConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     valid_crops: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.masked_weight, self.unmasked_weight)
-        if min(weights) < 0 or not any(weights):
-            raise SeparatorError(
-                "masked_weight, unmasked_weight: 0 or more each, and not both 0; 1 and 0 are usual"
-            )
+        for key in ("masked_weight", "unmasked_weight", "crop_frames"):
+            check(key, getattr(self, key))
+        if not (on(self.masked_weight) or on(self.unmasked_weight)):
+            raise SeparatorError("masked_weight, unmasked_weight: both are 0; 1 and 0 are usual")
         self._check_mask()
+        self._check_objectives()
         if self.valid_crops < 1:
             raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")
+
+    def _check_objectives(self) -> None:
+        """Refuse combinations of objectives that cannot be."""
+        if (self.mask.strategy == "hard") != on(self.hard.weight):
+            raise SeparatorError(
+                "mask.strategy, hard.weight: hard cells are chosen by a predictor, which learns by "
+                "its weight; give mask.strategy=hard and a hard.weight above 0, or neither"
+            )
+        least = {"next.token": self.next.token + 2, "labels.group": self.labels.group}
+        for key, frames in least.items():
+            part = getattr(self, key.split(".")[0])
+            if on(part.weight) and frames > self._shortest():
+                raise SeparatorError(
+                    f"{key}: takes crops of {frames} frames, but the shortest have "
+                    f"{self._shortest()}; make it smaller, or the crops longer"
+                )
+        if not on(self.adversary.weight):
+            return
+        if needs_whole_frames(self.adversary) and self.mask.band:
+            raise SeparatorError(
+                "adversary.kind: token judges whole frames; give mask.band=0 or "
+                "adversary.kind=frame"
+            )
+        if self.adversary.lr > self.optim.lr:
+            raise SeparatorError(
+                f"adversary.lr: {self.adversary.lr} is above optim.lr, {self.optim.lr}; the "
+                "discriminator is not to learn faster"
+            )
 
     def _check_mask(self) -> None:
         """Refuse cells that would hide whole crops, or none."""
@@ -69,7 +120,7 @@ class PretrainConfig(RunConfig):
             raise SeparatorError(
                 "mask.other: covers a crop with another one of its batch; give data.batch of 2 up"
             )
-        frames = math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
+        frames = self._shortest()
         if 2 * mask.group > frames:
             raise SeparatorError(
                 f"mask.group: {mask.group} frames, but a segment has {frames}, which must be "
@@ -81,3 +132,18 @@ class PretrainConfig(RunConfig):
                 f"mask.span: runs of up to {longest} frames, but a segment has {frames}; use a "
                 "smaller mask.span or mask.group, or a longer data.segment_seconds"
             )
+
+    def _shortest(self) -> int:
+        """Frames of the shortest crops of the run."""
+        hop, pieces = self.stft.hop, (self.crop_frames,)
+        frames = math.ceil(self.data.segment_seconds * self.rate / hop) + 1
+        if on(self.next.weight):
+            frames = (frames - sum(ends(self.stft))) // 2
+        if not isinstance(self.crop_frames, int | float):
+            pieces = tuple(value for _, value in self.crop_frames)
+        if highest(self.crop_frames) > frames:
+            raise SeparatorError(
+                f"crop_frames: {highest(self.crop_frames):g}, but a segment has {frames} to give; "
+                "use a longer data.segment_seconds"
+            )
+        return int(min(value or frames for value in pieces))

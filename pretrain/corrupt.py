@@ -21,11 +21,13 @@ class Corrupted:
     Attributes:
         spectrogram: (b c f n) what the model sees.
         kinds: (b 1 f n), or (b 1 1 n) of whole frames: index into KINDS, -1 where nothing was
-            chosen.
+            chosen, -2 where nothing counts.
+        grid: the cells.
     """
 
     spectrogram: Tensor
     kinds: Tensor
+    grid: Grid
 
     @property
     def chosen(self) -> Tensor:
@@ -37,6 +39,24 @@ class Corrupted:
         """Boolean, of the shape of `kinds`: cells filled with ones."""
         return self.kinds == KINDS.index("mask")
 
+    @property
+    def hidden_cells(self) -> Tensor:
+        """Boolean (b k m): cells filled with ones."""
+        rows = self.hidden[:, 0, :: (self.grid.bins - 1) // self.grid.bands]
+        return rows[:, : self.grid.bands, :: self.grid.size]
+
+    @property
+    def untouched(self) -> Tensor:
+        """Boolean, of the shape of `kinds`: cells that were not chosen and count."""
+        return self.kinds == -1
+
+
+def grid_of(spectrogram: Tensor, config: MaskConfig, step: int) -> Grid:
+    """Return the cells into which (b c f n) is cut at a step."""
+    bins, frames = spectrogram.shape[-2:]
+    bands = (bins - 1) // config.band if config.band else 1
+    return Grid(bins, frames, bands, min(group_frames(step, config), frames))
+
 
 def corrupt(
     target: Tensor,
@@ -44,6 +64,7 @@ def corrupt(
     step: int,
     generator: torch.Generator,
     mixed: Tensor | None = None,
+    difficulty: Tensor | None = None,
 ) -> Corrupted:
     """Hide cells of a batch: some become 1.0, some are raised to noise or to a mix, some stay.
 
@@ -57,17 +78,17 @@ def corrupt(
         generator: on the CPU; all randomness comes from it.
         mixed: (b c f n) in [0, 1], each crop with another one, on the target's scale; needed where
             `config.other` is above 0.
+        difficulty: (b k m) predicted error of each cell of `grid_of(target, config, step)`, which
+            `hard` looks at instead of the target.
     """
-    batch, _, bins, frames = target.shape
-    bands = (bins - 1) // config.band if config.band else 1
-    grid = Grid(bins, frames, bands, min(group_frames(step, config), frames))
-    chosen = STRATEGIES[config.strategy](target, grid, config, step, generator)
+    grid, seen = grid_of(target, config, step), target if difficulty is None else difficulty
+    chosen = STRATEGIES[config.strategy](seen, grid, config, step, generator)
     draw = torch.rand(chosen.shape, generator=generator)
     if config.strategy in RUNS:
         draw = first_of_run(draw, chosen)
     edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
     kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), -1)
-    clean = torch.rand(batch, 1, 1, generator=generator) < config.clean_share
+    clean = torch.rand(len(target), 1, 1, generator=generator) < config.clean_share
     kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
     values: dict[str, float | Tensor] = {"mask": 1.0}
     if config.noise:
@@ -78,7 +99,7 @@ def corrupt(
     spectrogram = target
     for name, value in values.items():
         spectrogram = torch.where(kinds == KINDS.index(name), value, spectrogram)
-    return Corrupted(spectrogram, kinds)
+    return Corrupted(spectrogram, kinds, grid)
 
 
 def covered(spectrogram: Tensor, generator: torch.Generator) -> Tensor:

@@ -34,7 +34,8 @@ def masked_error(
     error = (error.square() if squared else error.abs()).mean(dim=1, keepdim=True)  # (b 1 f n)
     if corrupted.kinds.shape[2] == 1:
         error = error.mean(dim=2, keepdim=True)
-    masked, unmasked = (_mean_over(error, at) for at in (corrupted.chosen, ~corrupted.chosen))
+    where = corrupted.chosen, corrupted.untouched
+    masked, unmasked = (_mean_over(error, at) for at in where)
     scalars = {"loss": masked_weight * masked + unmasked_weight * unmasked}
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
     for index, kind in enumerate(KINDS):

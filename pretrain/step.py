@@ -1,6 +1,7 @@
 """The pretext task: corrupted spectrograms in, the mask that restores them out."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +11,16 @@ from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.task import Validation
-from separator.models import FrameTransformer, describe
+from separator.models import create, describe
+from separator.pretrain.adversary import Adversary
+from separator.pretrain.balance import total
+from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import corrupt, covered
+from separator.pretrain.example import Example, make_example
+from separator.pretrain.heads import Pretrainer, deceive
 from separator.pretrain.objectives import masked_error
+from separator.pretrain.ramps import at, on
 from separator.pretrain.validate import ValidationCrops
-from separator.stft import compress, normalise, stft
 
 
 class PretrainTask:
@@ -29,9 +34,26 @@ class PretrainTask:
         self.config = config
         self.device = distributed.resolve(config.device)
         torch.manual_seed(config.seed)
-        self.model = FrameTransformer(config.model, config.stft.bins)
+        self.extract, features = None, 0
+        if on(config.labels.weight):
+            self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)
+            features = self.extract.features
+        trunk = create(config.sizes, config.stft.bins)
+        self.model = Pretrainer(trunk, config, features)
+        self.teacher = self.model  # until `attach` gives the average
+        self.companion = None
+        if on(config.adversary.weight):
+            sizes = 2, config.stft.bins, config.mask.group
+            self.companion = Adversary(config.adversary, *sizes).to(self.device)
         self.train, valid = training_tracks(config.data)
         self.crops = ValidationCrops(valid, config)
+        if self.extract and not (Path(config.run) / "last.pt").exists():
+            waves = (batch.mixture for batch in self.batches(0))
+            fit_labels(self.model.labeller, self.extract, waves, config.labels)
+
+    def attach(self, averaged: Pretrainer) -> None:
+        """Take the averaged model as the teacher that says which cells are hard."""
+        self.teacher = averaged
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Yield micro-batches of mixtures from number `start`."""
@@ -47,20 +69,31 @@ class PretrainTask:
             device=self.device,
         )
 
+    def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
+        """Make of a batch what the model is shown at a step, and what it is to answer."""
+        config, predict = self.config, self.teacher.predict
+        return make_example(batch.mixture, config, config.mask, step, generator, predict)
+
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch."""
         config = self.config
-        spectrogram = stft(batch.mixture, config.stft)
-        target, scale = normalise(spectrogram.abs(), config.stft)
-        mixed = None
-        if config.mask.other:
-            mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
-        corrupted = corrupt(target, config.mask, step, generator, mixed)
-        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden)
-        weights = config.masked_weight, config.unmasked_weight
-        return masked_error(restored, target, corrupted, *weights, squared=config.error == "mse")
+        example = self.example(batch, step, generator)
+        corrupted = example.corrupted
+        outputs = model(corrupted.spectrogram, corrupted.hidden, features=True)
+        restored = corrupted.spectrogram * outputs.mask
+        weights = at(config.masked_weight, step), at(config.unmasked_weight, step)
+        squared = config.error == "mse"
+        scalars = masked_error(restored, example.target, corrupted, *weights, squared)
+        objectives, logged = self.model.objectives(
+            example, outputs, restored, config, step, generator, self.extract
+        )
+        if self.companion:
+            more, numbers = deceive(self.companion, example, restored, step)
+            objectives, logged = objectives | more, logged | numbers
+        scalars["loss"] = total(scalars["loss"], objectives, config.balance)
+        return scalars | logged
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
@@ -68,9 +101,10 @@ class PretrainTask:
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore hidden cells of songs not trained on; compare with the trivial answers."""
-        return self.crops.validate(model, self.device)
+        return self.crops.validate(model, self.device, self.extract)
 
     def describe(self) -> dict[str, Any]:
         """Return what the model's file says of it."""
         config = self.config
-        return {"stage": "pretrain", **describe(config.model, config.stft, config.rate)}
+        about = describe(config.sizes, config.stft, config.rate)
+        return {"stage": "pretrain", "part": "trunk", **about}

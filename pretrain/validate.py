@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from separator.data.loader import batches
 from separator.data.tracks import Track
 from separator.engine.pictures import colour
 from separator.engine.task import Validation
+from separator.pretrain.clusters import Spectrum, Trunk, health
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import Corrupted, corrupt
+from separator.pretrain.example import Example, make_example
+from separator.pretrain.heads import Pretrainer
+from separator.pretrain.labels import unigram_entropy
 from separator.pretrain.objectives import baselines
-from separator.stft import istft, normalise, stft
+from separator.stft import istft
 
 SHOWN = 2  # crops whose pictures and audio are logged
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
@@ -28,70 +31,90 @@ class ValidationCrops:
     """
 
     def __init__(self, tracks: Sequence[Track], config: PretrainConfig) -> None:
-        self.config = config
         plain = replace(config.data.augment, gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
         size = min(config.data.batch, config.valid_crops)
         data = replace(config.data, augment=plain, workers=0, batch=size)
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
-        waves = [next(stream).mixture for _ in range(-(-config.valid_crops // size))]
-        self.waves = torch.cat(waves)[: config.valid_crops].split(size)
+        read = [next(stream) for _ in range(-(-config.valid_crops // size))]
+        self.config = replace(config, crop_frames=0)
+        self.waves = torch.cat([batch.mixture for batch in read])[: config.valid_crops].split(size)
+        self.songs = torch.cat([batch.songs for batch in read])[: config.valid_crops]
         self.mask = replace(config.mask, fill=1.0, noise=0.0, other=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
 
-    def validate(self, model: nn.Module, device: torch.device) -> Validation:
-        """Score a model: the share by which its error is below the best trivial answer's."""
-        generator = torch.Generator().manual_seed(SEED)
+    def validate(
+        self, model: Pretrainer, device: torch.device, extract: Spectrum | Trunk | None = None
+    ) -> Validation:
+        """Score a model: the share by which its error is below the best trivial answer's.
+
+        Args:
+            model: the averaged one.
+            device: where to compute.
+            extract: makes what is clustered, where there are labels.
+        """
+        generator, config = torch.Generator().manual_seed(SEED), self.config
         errors: dict[str, float] = {}
+        heads: dict[str, float] = {}
+        labels: list[Tensor] = []
         result = Validation({}, 0.0)
         for waves in self.waves:
-            spectrogram = stft(waves.to(device), self.config.stft)
-            target, _ = normalise(spectrogram.abs(), self.config.stft)
-            hidden = corrupt(target, self.mask, 0, generator)
-            mask = model(hidden.spectrogram, hidden.hidden)
-            answers = {"model": hidden.spectrogram * mask, **baselines(target, hidden.chosen)}
-            chosen = hidden.chosen.expand_as(target[:, :1])
-            for name, answer in answers.items():
-                error = ((answer - target).abs().mean(dim=1, keepdim=True) * chosen).sum()
-                errors[name] = errors.get(name, 0.0) + error.item()
-            errors["cells"] = errors.get("cells", 0.0) + chosen.sum().item()
+            example = make_example(waves.to(device), config, self.mask, 0, generator)
+            shown = example.corrupted
+            outputs = model(shown.spectrogram, shown.hidden, features=True)
+            restored = shown.spectrogram * outputs.mask
+            _add_errors(errors, example, restored)
+            _, scalars = model.objectives(example, outputs, restored, config, 0, generator, extract)
+            for name, value in scalars.items():
+                heads[name] = heads.get(name, 0.0) + value.item() * len(waves) / len(self.songs)
+            if extract:
+                labels.append(model.labeller(extract(example.spectrogram)).cpu())
             if not result.images:
-                self._show(result, target, hidden, mask, answers["model"], spectrogram)
-        means = {
-            name: value / max(1, errors["cells"])
-            for name, value in errors.items()
-            if name != "cells"
-        }
+                self._show(result, example, outputs.mask, restored)
+        cells = max(1, errors.pop("cells"))
+        means = {name: value / cells for name, value in errors.items()}
         best = min(value for name, value in means.items() if name != "model")
         result.scalars |= {f"valid/l1_{name}": value for name, value in means.items()}
+        result.scalars |= {f"valid/{name}": value for name, value in heads.items()}
+        if labels:
+            found = torch.cat(labels)
+            told = health(found, self.songs, config.labels.clusters)
+            told["labels/unigram_entropy"] = unigram_entropy(found).item()
+            result.scalars |= {f"valid/{name}": value for name, value in told.items()}
         result.score = 1 - means["model"] / max(best, 1e-12)
         result.scalars["valid/improvement"] = result.score
         return result
 
-    def _show(
-        self,
-        result: Validation,
-        target: Tensor,
-        hidden: Corrupted,
-        mask: Tensor,
-        restored: Tensor,
-        spectrogram: Tensor,
-    ) -> None:
+    def _show(self, result: Validation, example: Example, mask: Tensor, restored: Tensor) -> None:
         """Add pictures and audio of the first crops; phases are the original's."""
+        target, corrupted, config = example.target, example.corrupted, self.config
+        whole = torch.where(corrupted.chosen, restored, target)
         shown = {
             "original": target,
-            "masked": hidden.spectrogram,
-            "reconstructed": torch.where(hidden.chosen, restored, target),
+            "masked": corrupted.spectrogram,
+            "reconstructed": whole,
             "mask": mask,
+            "error": (whole - target).abs(),
         }
-        phase = torch.polar(torch.ones_like(target), spectrogram.angle())
+        phase = torch.polar(torch.ones_like(target), example.spectrogram.angle())
         for index in range(min(SHOWN, len(target))):
             for name, values in shown.items():
                 picture = colour(values[index].mean(0).float())
                 result.images[f"crop{index}/{name}"] = picture
-                if name == "mask":
+                if name in ("mask", "error"):
                     continue
-                linear = values[index].float() ** (1 / self.config.stft.power)
-                length = (target.shape[-1] - 1) * self.config.stft.hop
-                wave = istft(linear * phase[index], self.config.stft, length)
+                linear = values[index].float() ** (1 / config.stft.power)
+                length = (target.shape[-1] - 1) * config.stft.hop
+                wave = istft(linear * phase[index], config.stft, length)
                 peak = wave.abs().amax().clamp(min=1e-6)
-                result.audio[f"crop{index}/{name}"] = ((wave / peak).cpu(), self.config.rate)
+                result.audio[f"crop{index}/{name}"] = ((wave / peak).cpu(), config.rate)
+
+
+def _add_errors(errors: dict[str, float], example: Example, restored: Tensor) -> None:
+    """Add the sums of the model's and of the trivial answers' errors on the chosen cells."""
+    target, corrupted = example.target, example.corrupted
+    answers = {"model": restored, **baselines(target, ~corrupted.untouched)}
+    chosen = corrupted.chosen.expand_as(target[:, :1])
+    for name, answer in answers.items():
+        error = ((answer - target).abs().mean(dim=1, keepdim=True) * chosen).sum()
+        errors[name] = errors.get(name, 0.0) + error.item()
+    errors["cells"] = errors.get("cells", 0.0) + chosen.sum().item()

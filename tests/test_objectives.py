@@ -7,6 +7,7 @@ from torch import Tensor
 
 from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
 from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import baselines, masked_error
 
 MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
@@ -15,7 +16,8 @@ MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
 def corrupted(*kinds: list[int]) -> Corrupted:
     """Only where and what; the loss does not look at the spectrogram."""
     kinds = torch.tensor(kinds)[:, None, None]
-    return Corrupted(torch.empty(0), kinds)
+    grid = Grid(2, kinds.shape[-1], 1, 1)
+    return Corrupted(torch.empty(0), kinds, grid)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -64,7 +66,7 @@ def test_crops_count_alike_however_they_are_batched():
         masked_error(
             restored[i : i + 2],
             target[i : i + 2],
-            Corrupted(out.spectrogram[i : i + 2], out.kinds[i : i + 2]),
+            Corrupted(out.spectrogram[i : i + 2], out.kinds[i : i + 2], out.grid),
             1.0,
             0.3,
         )["loss"]
@@ -111,13 +113,20 @@ def test_single_cells_by_hand():
     kinds = torch.full((1, 1, 2, 3), -1)
     kinds[0, 0, 0, 1], kinds[0, 0, 1, 2] = MASK, NOISE
     restored = torch.arange(12.0).reshape(1, 2, 2, 3)
-    out = masked_error(restored, torch.zeros_like(restored), Corrupted(restored, kinds), 1.0, 0.5)
+    out = masked_error(
+        restored, torch.zeros_like(restored), Corrupted(restored, kinds, Grid(2, 3, 1, 1)), 1.0, 0.5
+    )
     masked = ((1 + 7) / 2 + (5 + 11) / 2) / 2
     assert out["loss/masked"].item() == pytest.approx(masked)
     rest = [(i + i + 6) / 2 for i in (0, 2, 3, 4)]
     assert out["loss/unmasked"].item() == pytest.approx(sum(rest) / 4)
     squared = masked_error(
-        restored, torch.zeros_like(restored), Corrupted(restored, kinds), 1.0, 0.0, squared=True
+        restored,
+        torch.zeros_like(restored),
+        Corrupted(restored, kinds, Grid(2, 3, 1, 1)),
+        1.0,
+        0.0,
+        squared=True,
     )
     assert squared["loss"].item() == pytest.approx(((1 + 49) / 2 + (25 + 121) / 2) / 2)
 

@@ -3,7 +3,6 @@
 A child process runs this file too, to be stopped or killed.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -14,21 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from separator import Separator
 from separator.cli import main
-from separator.config import parse
 from separator.data.corpus import write_corpus
-from separator.data.loader import Batch
 from separator.engine import checkpoint
-from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
-from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import corrupt
-from separator.pretrain.objectives import baselines, masked_error
-from separator.pretrain.step import PretrainTask
-from separator.stft import normalise, stft
 
 COMMANDS = ("pretrain", "train")
 WORDS = [
@@ -108,7 +99,9 @@ def test_a_run_leaves_its_files(whole: Path, command: str):
     assert description["stage"] == command
     assert description["rate"] == 8000
     assert description["trained"]["score"] == valid["score"]
-    torch.testing.assert_close(state, checkpoint.load(run / "last.pt")["ema"], rtol=0, atol=0)
+    again, about = load_model_file(run / "last.pt")
+    torch.testing.assert_close(state, again, rtol=0, atol=0)
+    assert about["model"] == description["model"]
 
 
 def test_pretraining_logs_the_improvement_over_the_best_trivial_answer(whole: Path):
@@ -139,9 +132,9 @@ def test_pictures_and_sound_are_logged(whole: Path, command: str):
     images = {tag.split("/")[-1] for tag in tags["images"]}
     sounds = {tag.split("/")[-1] for tag in tags["audio"]}
     if command == "pretrain":
-        assert images == {"original", "masked", "reconstructed", "mask"}
-        assert sounds == images - {"mask"}
-        assert len(tags["images"]) == 8  # of two crops
+        assert images == {"original", "masked", "reconstructed", "mask", "error"}
+        assert sounds == images - {"mask", "error"}
+        assert len(tags["images"]) == 10  # of two crops
     else:
         assert images == {"mixture", "estimate", "target"}
         assert {"mixture", "estimate"} <= sounds
@@ -163,6 +156,33 @@ def test_three_steps_and_three_more_are_six(corpus: Path, tmp_path: Path, comman
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
     assert main(parts) == 0
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+EVERYTHING = [
+    *("next.weight=0.1", "next.token=4", "labels.weight=[[0,0.1],[6,0.2]]", "labels.group=4"),
+    *("labels.clusters=4", "labels.crops=8", "contrast.weight=0.1", "contrast.features=8"),
+    *("mask.strategy=hard", "hard.weight=0.1", "mask.weighted_steps=6", "mask.other=0.1"),
+    *("adversary.weight=[[2,0],[4,0.1]]", "adversary.start=1", "adversary.lr=1e-4"),
+    *("data.segment_seconds=2", "crop_frames=[[0,24],[4,56]]", "unmasked_weight=[[0,1],[5,0]]"),
+]
+
+
+def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, tmp_path: Path):
+    more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2"]
+    assert main(words("pretrain", corpus, tmp_path / "whole", *more)) == 0
+    parts = words("pretrain", corpus, tmp_path / "parts", *more)
+    assert main([*parts, "steps=3"]) == 0
+    assert main([*parts, "data.workers=1"]) == 0  # nor does the number of workers matter
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    one, two = (checkpoint.load(tmp_path / run / "last.pt") for run in ("whole", "parts"))
+    torch.testing.assert_close(one["companion"], two["companion"], rtol=0, atol=0)
+    row = rows(tmp_path / "whole")[-1]
+    names = ("next", "labels", "contrast", "hard", "adversary")
+    assert all(row[f"loss/{name}"] > 0 for name in names)
+    assert row["guard/skipped"] == 0
+    state, description = load_model_file(tmp_path / "whole" / "model.safetensors")
+    assert description["architecture"] == "frame_transformer"
+    assert not [name for name in state if name.startswith(("trunk", "heads", "labeller"))]
 
 
 def test_a_stopped_command_exits_cleanly_and_resumes(corpus: Path, whole: Path, tmp_path: Path):
@@ -242,44 +262,6 @@ def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: P
     capsys.readouterr()
     assert main(words("train", library, tmp_path / "train", "steps=1")) == 1
     assert "training needs stems" in capsys.readouterr().err.splitlines()[-1]
-
-
-class OneCrop(PretrainTask):
-    """The same crop with the same cells hidden, again and again."""
-
-    def batches(self, start: int) -> Iterator[Batch]:
-        batch = dataclasses.replace(next(super().batches(0)))
-        while True:
-            yield batch
-
-    def step(
-        self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        return super().step(model, batch, step, generator.manual_seed(0))
-
-
-@pytest.mark.slow
-def test_pretraining_can_learn_a_crop_by_heart(corpus: Path, tmp_path: Path):
-    """The error on hidden cells falls below a tenth of the best trivial answer's."""
-    more = [
-        *("model.channels=[8,16,16]", "model.encoder_blocks=[1,1,1]", "model.dropout=0"),
-        *("model.decoder_blocks=[1,1,1]", "model.hidden=[256,256,256]", "data.batch=1"),
-        *("mask.group=8", "mask.fill=1", "mask.noise=0", "mask.clean_share=0"),
-        *("mask.warmup_steps=0", "steps=350", "optim.lr=4e-3", "optim.warmup_steps=20"),
-        *("log_every=350", "checkpoint_every=0", "optim.weight_decay=0"),
-    ]
-    config = parse(PretrainConfig, words("pretrain", corpus, tmp_path, *more)[1:], "pretrain")
-    task = OneCrop(config)
-    fit(task, config)
-    wave = next(task.batches(0)).mixture
-    target, _ = normalise(stft(wave, config.stft).abs(), config.stft)
-    hidden = corrupt(target, config.mask, 0, torch.Generator().manual_seed(0))
-    trivial = {
-        name: masked_error(answer, target, hidden, 1.0, 0.0)["loss"].item()
-        for name, answer in baselines(target, hidden.chosen).items()
-    }
-    reached = rows(tmp_path)[-1]["loss/masked"]
-    assert reached < 0.1 * min(trivial.values()), (reached, trivial)
 
 
 def start_child(role: str, command_words: list[str]) -> subprocess.Popen:

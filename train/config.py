@@ -7,18 +7,17 @@ from separator.data.loader import DataConfig
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
 from separator.losses import LossConfig
-from separator.models import ModelConfig
+from separator.models import ModelChoice
 from separator.stft import STFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(ModelChoice, RunConfig):
     """Train on songs with stems, from scratch or from a pretrained file.
 
     Attributes:
         data: songs with stems.
         stft: the transform and the scale on which the model sees magnitudes.
-        model: sizes of the model.
         loss: weights of the losses.
         pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
         head: whether the last layer of a pretrained model is kept or starts anew.
@@ -30,7 +29,6 @@ class TrainConfig(RunConfig):
     data: DataConfig
     run: str = "runs/train"
     stft: STFTConfig = field(default_factory=STFTConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"

@@ -11,7 +11,7 @@ from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.task import Validation
 from separator.losses import SeparationLoss
-from separator.models import FrameTransformer, describe
+from separator.models import create, describe
 from separator.stft import normalise, stft
 from separator.train.config import TrainConfig
 from separator.train.transfer import layer_rates, load_pretrained
@@ -30,7 +30,7 @@ class TrainTask:
         self.config = config
         self.device = distributed.resolve(config.device)
         torch.manual_seed(config.seed)
-        self.model = FrameTransformer(config.model, config.stft.bins)
+        self.model = create(config.sizes, config.stft.bins)
         if config.pretrained and not resumes:
             load_pretrained(self.model, config)
         self.loss = SeparationLoss(config.loss, config.stft).to(self.device)
@@ -71,4 +71,4 @@ class TrainTask:
     def describe(self) -> dict[str, Any]:
         """Return what the model's file says of it."""
         config = self.config
-        return {"stage": "train", **describe(config.model, config.stft, config.rate)}
+        return {"stage": "train", **describe(config.sizes, config.stft, config.rate)}

@@ -4,17 +4,18 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from separator.config import to_dict
+from torch import nn
+
 from separator.engine.checkpoint import load_weights
 from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, check_format
+from separator.models import check_format, describe
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
 
-def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
+def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     """Copy the weights of `config.pretrained` into the model; the head starts anew if asked to.
 
     Raises:
@@ -22,7 +23,8 @@ def load_pretrained(model: FrameTransformer, config: TrainConfig) -> None:
     """
     state, description = load_model_file(config.pretrained)
     check_format(description, config.pretrained)
-    there, here = _sizes(description), _sizes(to_dict(config))
+    there = _sizes(description)
+    here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
         if there.get(key) != value and key not in ("model.dropout", "model.recall"):
             raise SeparatorError(
@@ -43,10 +45,10 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return by full name what must be alike for weights to mean the same."""
     parts = {part: values.get(part, {}) for part in ("model", "stft")}
     named = {f"{part}.{key}": value for part in parts for key, value in parts[part].items()}
-    return {"rate": values.get("rate"), **named}
+    return {"architecture": values.get("architecture"), "rate": values.get("rate"), **named}
 
 
-def layer_rates(model: FrameTransformer, decay: float) -> list[dict]:
+def layer_rates(model: nn.Module, decay: float) -> list[dict]:
     """Parameter groups whose rate falls by `decay` from each stage to the one below it.
 
     The stages in order are the input, each encoder with its cells, each decoder with its, the head

@@ -1,13 +1,14 @@
 """Masking strategies by name.
 
 Each maps (spectrogram (b c f n), grid, config, global step, generator) to the chosen cells, boolean
-(b k m). All randomness comes from the generator, on the CPU; everything that changes over a run
-from the step.
+(b k m); `hard` is given predicted errors (b k m) instead of the spectrogram. All randomness comes
+from the generator, on the CPU; everything that changes over a run from the step.
 """
 
 from separator.pretrain.masks.bert import uniform
 from separator.pretrain.masks.blocks import clusters, inverse_blocks
 from separator.pretrain.masks.dispersion import dispersion
+from separator.pretrain.masks.hard import hard
 from separator.pretrain.masks.spans import (
     frequency,
     hubert,
@@ -28,6 +29,7 @@ STRATEGIES = {
     "clusters": clusters,
     "inverse_blocks": inverse_blocks,
     "dispersion": dispersion,
+    "hard": hard,
 }
 
 # Strategies of which a run, not a cell, is one word: a single draw decides what becomes of it.

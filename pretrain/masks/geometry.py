@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
@@ -78,3 +79,12 @@ def first_of_run(values: Tensor, chosen: Tensor) -> Tensor:
     begins = chosen & ~torch.cat([torch.zeros_like(chosen[..., :1]), chosen[..., :-1]], dim=-1)
     first = torch.where(begins, place, 0).cummax(dim=-1).values
     return values.gather(-1, first)
+
+
+def group_mean(values: Tensor, size: int) -> Tensor:
+    """Mean over groups of frames, the last of which may be cut short: (… n) to (… m)."""
+    missing = -values.shape[-1] % size
+    sums = F.pad(values, (0, missing)).unflatten(-1, (-1, size)).sum(-1)
+    counts = values.new_full((sums.shape[-1],), size)
+    counts[-1] -= missing
+    return sums / counts

@@ -78,6 +78,7 @@ class Batch:
         stems: (b s c t) waves at the model's rate, augmented; c = 2, full scale is 1.
         names: The s stems' names, vocals last; ("mixture",) where only mixtures were asked for.
         valid: (b) samples that are music; the rest, of songs shorter than the segment, is zero.
+        songs: (b) place of each segment's song in the list of tracks (before any remixing).
         step: Number of the batch.
         skipped: One message for each file that could not be read while drawing this batch.
     """
@@ -85,6 +86,7 @@ class Batch:
     stems: Tensor
     names: tuple[str, ...]
     valid: Tensor
+    songs: Tensor
     step: int
     skipped: tuple[str, ...]
 
@@ -94,8 +96,8 @@ class Batch:
         return self.stems.sum(1)
 
 
-# One segment: (s c t) stems or None, (s) valid samples, and the messages of what was skipped.
-_Item = tuple[Tensor | None, list[int], list[str]]
+# One segment: (s c t) stems or None, (s) valid samples, the song, the messages of what was skipped.
+_Item = tuple[Tensor | None, list[int], int, list[str]]
 
 
 class _Segments(Dataset):
@@ -131,8 +133,8 @@ class _Segments(Dataset):
             if silent < _SILENT_ATTEMPTS and _decibels(stems.sum(0)) < self.config.silence_db:
                 silent += 1
                 continue
-            return stems, valid, skipped
-        return None, [], skipped  # raised by the training process: its errors stay one line
+            return stems, valid, cuts[0].track, skipped
+        return None, [], 0, skipped  # raised by the training process: its errors stay one line
 
     def _read(self, cuts: tuple[Cut, ...]) -> tuple[Tensor, list[int]]:
         """(s c t) stems and (s) valid samples of one cut, or of a pool's two."""
@@ -155,13 +157,13 @@ def _decibels(mixture: Tensor) -> float:
     return 10 * float(mixture.square().mean().clamp_min(1e-20).log10())
 
 
-def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, list[str]]:
-    """(b s c t) stems, (b s) valid samples and messages; no stems when an item could not be had."""
-    stems, valid, messages = zip(*items, strict=True)
+def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    """(b s c t) stems, (b s) valid samples, (b) songs, messages; no stems when one is missing."""
+    stems, valid, songs, messages = zip(*items, strict=True)
     skipped = [message for item in messages for message in item]
     if any(wave is None for wave in stems):
-        return torch.empty(0), torch.empty(0), skipped
-    return torch.stack(stems), torch.tensor(valid), skipped
+        return torch.empty(0), torch.empty(0), torch.empty(0), skipped
+    return torch.stack(stems), torch.tensor(valid), torch.tensor(songs), skipped
 
 
 def _start_worker(worker: int) -> None:
@@ -237,7 +239,7 @@ def _finish(
 ) -> Iterator[Batch]:
     """Move, augment and label batches; log each unreadable file once."""
     logged: set[str] = set()
-    for step, (stems, valid, skipped) in enumerate(loader, start):
+    for step, (stems, valid, songs, skipped) in enumerate(loader, start):
         for message in skipped:
             if message not in logged:
                 log.warning("drawn again: %s", message)
@@ -250,4 +252,4 @@ def _finish(
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
         valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)
-        yield Batch(stems, names, valid, step, tuple(skipped))
+        yield Batch(stems, names, valid, songs, step, tuple(skipped))

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,16 @@ KEYS = {
 }
 
 
+class Companion(Protocol):
+    """What a task trains beside its model: a discriminator with an optimizer of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return its state as plain dicts, tensors and numbers."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+
+
 @dataclass
 class State:
     """All of a run that changes as it goes; the rest is a function of the configuration.
@@ -37,6 +47,7 @@ class State:
         model: the trained weights.
         ema: their average.
         optimizer: its running means.
+        companion: what the task trains beside the model, if anything.
         step: finished steps.
         scores: (step, score) of each validation, in order.
         skipped: steps skipped because the loss or the gradient was not finite.
@@ -46,6 +57,7 @@ class State:
     model: nn.Module
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
+    companion: Companion | None = None
     step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)
     skipped: int = 0
@@ -64,6 +76,7 @@ class State:
             "ema": self.ema.module.state_dict(),
             "averaged": int(self.ema.n_averaged),
             "optimizer": self.optimizer.state_dict(),
+            "companion": self.companion.state_dict() if self.companion else None,
             "step": self.step,
             "scores": [list(pair) for pair in self.scores],
             "skipped": self.skipped,
@@ -71,7 +84,7 @@ class State:
         }
 
     def load_weights(self, payload: Mapping[str, Any], path: Path) -> None:
-        """Take model, average and optimizer from a payload; the counters stay.
+        """Take model, average, optimizer and companion from a payload; the counters stay.
 
         Raises:
             SeparatorError: they belong to another architecture.
@@ -83,6 +96,8 @@ class State:
             self.optimizer.load_state_dict(payload["optimizer"])
         except (ValueError, KeyError, TypeError) as error:
             raise _other_architecture(path, "the optimizer's groups differ") from error
+        if self.companion:
+            self.companion.load_state_dict(payload["companion"])
 
     def load(self, payload: Mapping[str, Any], path: Path) -> None:
         """Take everything from a payload."""

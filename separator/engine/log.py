@@ -1,4 +1,4 @@
-"""Where a run can be watched: TensorBoard, metrics.jsonl and the progress bar."""
+"""Where a run can be watched: TensorBoard, W&B, metrics.jsonl and the progress bar."""
 
 import json
 import logging
@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from separator.atomic import replacing
-from separator.engine.task import Validation
+from separator.engine.task import RunConfig, Validation
+from separator.engine.wandb import WandB
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +27,29 @@ class Log:
     Args:
         folder: the run folder.
         step: finished steps of the run so far.
-        steps: length of the run.
+        config: of the run.
+
+    Raises:
+        SeparatorError: Weights & Biases is asked for and cannot be had, see `WandB`.
     """
 
-    def __init__(self, folder: Path, step: int, steps: int) -> None:
+    def __init__(self, folder: Path, step: int, config: RunConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
+        extra = [WandB(folder, config)] if config.log.wandb else []  # first: it may refuse
         path = folder / "metrics.jsonl"
         truncate(path, step)
         self._rows = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        self._writers = [board, *extra]
         self._bar = tqdm(
-            initial=step, total=steps, unit="step", mininterval=1, dynamic_ncols=True, disable=None
+            initial=step,
+            total=config.steps,
+            unit="step",
+            mininterval=1,
+            dynamic_ncols=True,
+            disable=None,
         )
         self._restart_clock()
 
@@ -52,8 +63,9 @@ class Log:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.close()
-        self._board.close()
         self._rows.close()
+        for writer in self._writers:
+            writer.__exit__(kind, error, traceback)
 
     def advance(self, seconds: float) -> None:
         """Count one finished step that heard so many seconds of audio (all ranks together)."""
@@ -72,10 +84,13 @@ class Log:
         """Write what a validation found; its time does not count in the throughput."""
         self._write(step, "validation", {**result.scalars, "score": result.score})
         for name, image in result.images.items():
-            self._board.add_image(name, image.detach().float().cpu().clamp(0, 1), step)
+            pixels = image.detach().float().cpu().clamp(0, 1)
+            for writer in self._writers:
+                writer.add_image(name, pixels, step)
         for name, (wave, rate) in result.audio.items():
             mono = wave.detach().float().cpu().mean(0, keepdim=True)  # all that TensorBoard takes
-            self._board.add_audio(name, mono.clamp(-1, 1), step, rate)
+            for writer in self._writers:
+                writer.add_audio(name, mono.clamp(-1, 1), step, rate)
         logger.info("step %d: validation score %.4g", step, result.score)
         self._restart_clock()
 
@@ -87,8 +102,9 @@ class Log:
         finite = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
         self._rows.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         self._rows.flush()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        for writer in self._writers:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
 
     def _restart_clock(self) -> None:
         self._heard, self._since = 0.0, time.perf_counter()

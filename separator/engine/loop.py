@@ -46,7 +46,7 @@ def fit(task: Task, config: RunConfig) -> Path:
             logger.info("%s is complete; a larger steps= continues it", run.folder)
             return run.folder
         if run.main:
-            run.log = stack.enter_context(Log(run.folder, run.state.step, config.steps))
+            run.log = stack.enter_context(Log(run.folder, run.state.step, config))
         run.train(stack.enter_context(distributed.Stop(config.max_minutes, device)))
     return run.folder
 
@@ -65,7 +65,10 @@ class _Run:
             model,
             ema.averaged(model, config.ema_decay),
             optim.adamw(optim.parameter_groups(task, model), config.optim),
+            getattr(task, "companion", None),
         )
+        if hasattr(task, "attach"):
+            task.attach(self.state.ema.module)
         groups = self.state.optimizer.param_groups
         self.weights = [weight for group in groups for weight in group["params"]]
         self.generator = torch.Generator()
@@ -185,7 +188,8 @@ class _Run:
 
     def _export(self, score: float | None) -> None:
         path = self.folder / "model.safetensors"
-        model_file.export(path, self.state.ema.module.state_dict(), self._describe(score))
+        state, description = self.state.ema.module.state_dict(), self._describe(score)
+        model_file.export(path, *model_file.usable(state, description))
 
     def _describe(self, score: float | None = None) -> dict[str, Any]:
         trained = {"step": self.state.step, "score": score, "git": self.git}

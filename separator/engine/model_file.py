@@ -42,6 +42,15 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
         ) from error
 
 
+def usable(
+    state: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Leave out what only training needs: all but the "part" that the description names."""
+    prefix = f"{description['part']}." if "part" in description else ""
+    inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return inner, {key: value for key, value in description.items() if key != "part"}
+
+
 def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model to use: a `.safetensors` of `export`, or the averaged weights of a checkpoint.
 
@@ -54,7 +63,7 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     path = Path(path)
     if path.suffix == ".pt":
         payload = load(path)
-        return payload["ema"], payload["description"]
+        return usable(payload["ema"], payload["description"])
     if path.suffix != ".safetensors":
         raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
     if not path.is_file():

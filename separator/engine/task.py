@@ -14,8 +14,21 @@ from separator.errors import SeparatorError
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
 FREE = {
     *("steps", "run", "device", "max_minutes", "keep_best"),
-    *("log_every", "checkpoint_every", "validate_every"),
+    *("log_every", "checkpoint_every", "validate_every", "log.wandb", "log.project"),
 }
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where a run is logged beside TensorBoard and metrics.jsonl.
+
+    Attributes:
+        wandb: log to Weights & Biases too; WANDB_MODE=offline leaves it on the disk.
+        project: name of the project there.
+    """
+
+    wandb: bool = False
+    project: str = "separator"
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class RunConfig:
         compile: compile the model with torch.compile.
         max_minutes: stop, save and exit cleanly after so many minutes in this process (0: never).
         optim: optimizer and learning-rate schedule.
+        log: where the run is logged.
         rate: sample rate of the model in hertz.
     """
 
@@ -58,6 +72,7 @@ class RunConfig:
     compile: bool = False
     max_minutes: float = 0.0
     optim: OptimConfig = field(default_factory=OptimConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     rate: int = 44100
 
     def __post_init__(self) -> None:
@@ -91,7 +106,11 @@ class Validation:
 
 
 class Task(Protocol):
-    """What is trained. A task may also have `parameter_groups()`, see `optim.adamw`."""
+    """What is trained.
+
+    A task may also have `parameter_groups()`, see `optim.adamw`; `companion`, see
+    `checkpoint.Companion`; and `attach(averaged)`, which is given the averaged model once.
+    """
 
     model: nn.Module
 
@@ -120,7 +139,10 @@ class Task(Protocol):
         """Score the averaged model, in evaluation mode and without gradients, on rank 0."""
 
     def describe(self) -> dict[str, Any]:
-        """All that is needed to rebuild and use the model, as JSON can hold it."""
+        """All that is needed to rebuild and use the model, as JSON can hold it.
+
+        Where only a part of `model` is to be used, "part" is its name within it.
+        """
 
 
 def check_config(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:

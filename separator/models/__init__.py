@@ -2,28 +2,67 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from separator.config import from_dict, to_dict
 from separator.engine.checkpoint import load_weights
 from separator.errors import SeparatorError
 from separator.models.frame_transformer import FrameTransformer, ModelConfig
+from separator.models.patch_transformer import PatchConfig, PatchTransformer
 from separator.stft import STFTConfig
 
-MODELS = {"frame_transformer": FrameTransformer}
+MODELS = {
+    "frame_transformer": (FrameTransformer, ModelConfig),
+    "patch_transformer": (PatchTransformer, PatchConfig),
+}
 FORMAT = 2  # counts changes after which the same weights would mean something else
 
-__all__ = ["MODELS", "FrameTransformer", "ModelConfig", "build", "check_format", "describe"]
+Sizes = ModelConfig | PatchConfig
+
+__all__ = [
+    *("MODELS", "FrameTransformer", "ModelChoice", "ModelConfig", "PatchConfig"),
+    *("PatchTransformer", "build", "check_format", "create", "describe"),
+]
 
 
-def describe(model: ModelConfig, stft: STFTConfig, rate: int) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model a run trains.
+
+    Attributes:
+        architecture: the model; its sizes are in `model` or `patch`.
+        model: sizes of the frame transformer.
+        patch: sizes of the patch transformer.
+    """
+
+    architecture: Literal["frame_transformer", "patch_transformer"] = "frame_transformer"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the chosen model."""
+        return self.model if self.architecture == "frame_transformer" else self.patch
+
+
+def create(sizes: Sizes, bins: int) -> nn.Module:
+    """Make the model that these sizes are of, for spectrograms of `bins` bins."""
+    return MODELS[_architecture(sizes)][0](sizes, bins)
+
+
+def _architecture(sizes: Sizes) -> str:
+    return next(name for name, (_, config) in MODELS.items() if isinstance(sizes, config))
+
+
+def describe(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
     """Return what a model's file must say so that `build` can make the model again."""
     return {
-        "architecture": "frame_transformer",
+        "architecture": _architecture(sizes),
         "format": FORMAT,
-        "model": to_dict(model),
+        "model": to_dict(sizes),
         "stft": to_dict(stft),
         "rate": rate,
     }
@@ -45,7 +84,7 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
 
 def build(
     description: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike
-) -> tuple[FrameTransformer, STFTConfig]:
+) -> tuple[nn.Module, STFTConfig]:
     """Make a model from its file's description and weights; returns it and its transform.
 
     Raises:
@@ -53,7 +92,7 @@ def build(
     """
     check_format(description, path)
     stft = from_dict(STFTConfig, description["stft"])
-    config = from_dict(ModelConfig, description["model"])
-    model = MODELS[description["architecture"]](config, stft.bins)
+    sizes = from_dict(MODELS[description["architecture"]][1], description["model"])
+    model = create(sizes, stft.bins)
     load_weights(model, state, path)
     return model, stft

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
-from separator.models.layers import NORMS, PRIOR, FrameConv, FrameUpsample, Recall, RMSNorm
+from separator.models.layers import (
+    NORMS,
+    PRIOR,
+    FrameConv,
+    FrameUpsample,
+    Outputs,
+    Recall,
+    RMSNorm,
+)
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
 
@@ -184,6 +192,8 @@ class FrameTransformer(nn.Module):
                 self.upsamples.append(FrameUpsample(width, skips[level - 1]))
                 self.decoders.append(FrameConv(skips[level - 1], channels, norms[level - 1]))
                 width = channels
+        self.deep_features = (inner >> (levels - 1)) * skips[-1]
+        self.fine_channels = width
         self.head = nn.Linear(width, audio_channels)
         self._initialise()
 
@@ -219,30 +229,9 @@ class FrameTransformer(nn.Module):
             weights[0] += self.recall.parameters()
         return weights
 
-    def logits(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Map magnitudes (b c f n) in [0, 1] to the mask before the sigmoid, (b c f-1 n)."""
-        x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
-        start = HEARD
-        if hidden is not None:
-            hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
-            hidden = rearrange(hidden, "b c f n -> b n f c")
-            start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
-            x = torch.where(hidden, start.detach().sigmoid(), x)
-            start = torch.where(hidden, start, HEARD)
-        x = self.level(x * self.tilt[:, None])
-        skips = []
-        for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
-            x = tokens(encoder(x))
-            skips.append(x)
-        for tokens, upsample, decoder in zip(
-            self.decoder_tokens, self.upsamples, self.decoders, strict=False
-        ):
-            x = upsample(tokens(x, skips.pop()))
-            x = decoder(x + skips[-1])
-        x = self.decoder_tokens[-1](x, skips.pop())
-        return rearrange(self.head(x).float() + start, "b n f c -> b c f n")
-
-    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, hidden: Tensor | None = None, features: bool = False
+    ) -> Tensor | Outputs:
         """Map compressed, normalised magnitudes to a mask for them.
 
         Args:
@@ -250,12 +239,41 @@ class FrameTransformer(nn.Module):
             hidden: boolean (b 1 1 n) or (b 1 f n), in pretraining: cells filled with ones, of
                 which nothing is heard. The network sees an estimate of them from other frames and
                 corrects it; the mask still multiplies the ones.
+            features: also return what other objectives' heads read.
 
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
-        mask = self.logits(x, hidden).sigmoid()
-        return F.pad(mask, (0, 0, 0, 1), mode="replicate")
+        x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
+        x, start = self._fill(x, hidden)
+        fine, deep = self._unet(self.level(x * self.tilt[:, None]))
+        mask = (self.head(fine).float() + start).sigmoid()
+        mask = F.pad(rearrange(mask, "b n f c -> b c f n"), (0, 0, 0, 1), mode="replicate")
+        return Outputs(mask, deep.flatten(2), fine) if features else mask
+
+    def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        """Fill hidden cells of (b n f c); returns it and the log-odds from which masks start."""
+        if hidden is None:
+            return x, HEARD
+        hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
+        hidden = rearrange(hidden, "b c f n -> b n f c")
+        start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
+        x = torch.where(hidden, start.detach().sigmoid(), x)
+        return x, torch.where(hidden, start, HEARD)
+
+    def _unet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (b n f c) to the features before the head and to those of the deepest level."""
+        skips = []
+        for encoder, tokens in zip(self.encoders, self.encoder_tokens, strict=True):
+            x = tokens(encoder(x))
+            skips.append(x)
+        deep = x
+        for tokens, upsample, decoder in zip(
+            self.decoder_tokens, self.upsamples, self.decoders, strict=False
+        ):
+            x = upsample(tokens(x, skips.pop()))
+            x = decoder(x + skips[-1])
+        return self.decoder_tokens[-1](x, skips.pop()), deep
 
 
 def _frame_encoder(

@@ -5,12 +5,28 @@ convolution is the channels-last kernel (twice as fast on a CPU as the default l
 the bottleneck to one channel is a matrix product whose result is already the frame's token.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 PRIOR = -3.5  # log-odds of 0.03, about the mean magnitude of music to the power of 0.5
+
+
+class Outputs(NamedTuple):
+    """A mask and what a model found on its way to it, for heads of other objectives.
+
+    Attributes:
+        mask: (b c f n) in [0, 1].
+        deep: (b n d) the deepest features of each frame.
+        fine: (b n f-1 c') features at full resolution, before the last layer.
+    """
+
+    mask: Tensor
+    deep: Tensor
+    fine: Tensor
 
 
 class _Rescale(torch.autograd.Function):

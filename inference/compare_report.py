@@ -1,0 +1,254 @@
+"""The report of `separator compare`: what its numbers are, and report.json, report.md, report.png.
+
+report.json is
+
+    schema       1
+    definitions  {name of a number: what it is}
+    config       what the command was told
+    songs        names of the songs that every run scored; what follows is over these alone
+    left_out     names of the others: not scored by all, or with a stem that is silent throughout
+    mixture      {stem: mean SDR of the mixture itself as the estimate}
+    arms         {arm: {
+        "runs": seeds that are done,
+        "pretrain", "train": {"steps", "seconds"}, means over the runs; null for no pretraining
+        "improvement": of the pretrained files, mean over the runs, or null
+        "sdr": {stem: {"mean", "sd", "median", "by_seed", "by_song"}}, null without a run
+        "difference": {"mean", "low", "high", "seeds", "by_song"} of the accompaniment, null for
+            the baseline and where it and the arm share no seed
+        "curve": [[step, mean over the runs of the validation's mean accompaniment SDR]]}}
+    failures     [{"arm", "seed", "error"}]
+
+A stem is `accompaniment` or `vocals`; SDR is in dB, global: one ratio for a track. Numbers that
+do not exist, such as the deviation of one seed, are null. As the stems add up to the mixture, both
+have the same error: what an arm gains on the accompaniment it gains on the vocals, song by song.
+"""
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from separator.atomic import replacing
+from separator.config import to_dict
+from separator.errors import SeparatorError
+from separator.inference.compare_runs import Run, last_step, rows
+from separator.inference.compare_statistics import paired, summary
+from separator.inference.report import STEMS
+
+if TYPE_CHECKING:
+    from separator.inference.compare import CompareConfig
+
+DEFINITIONS = {
+    "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
+    "mean": "mean over seeds of the mean over songs",
+    "sd": "standard deviation over seeds (n - 1) of the mean over songs",
+    "median": "mean over seeds of the median over songs",
+    "by_seed": "mean over songs, in the order of `runs`",
+    "by_song": "mean over seeds, in the order of `songs`",
+    "difference": "arm minus baseline, over the seeds that both have: for each song the difference "
+    "of the means over seeds, and the mean of these over songs",
+    "low, high": "bounds of its 95 % bootstrap interval: seeds and songs are both drawn anew, or "
+    "songs alone where there is one seed; see separator.inference.compare_statistics",
+    "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
+    "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
+    "seconds": "wall clock of the stage's processes, validations included",
+}
+
+
+def write(config: "CompareConfig", runs: list[Run], failures: list[dict]) -> dict[str, Any]:
+    """Write report.json and report.md of the runs that are done so far; `draw` adds a picture.
+
+    Raises:
+        SeparatorError: the folder cannot be written.
+    """
+    report = build(config, runs, failures)
+    folder = Path(config.run)
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        for name, content in (("report.json", text), ("report.md", markdown(report))):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(content, "utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise SeparatorError(f"{folder}: {reason}; choose a run= that can be written") from error
+    return report
+
+
+def build(config: "CompareConfig", runs: list[Run], failures: list[dict]) -> dict[str, Any]:
+    """Put together the report (see above) of the runs that are done."""
+    done = {run: scores for run in runs if (scores := run.scores()) is not None}
+    songs, left_out = _songs(list(done.values()))
+    tables = {run: _table(scores, songs, "ours") for run, scores in done.items()}
+    mixtures = [_table(scores, songs, "mixture") for scores in done.values()]
+    arms = {}
+    for name in config.arms:
+        arms[name] = _arm([run for run in done if run.arm == name])
+        arms[name] |= _statistics(name, config.baseline, tables) if songs else {}
+    return {
+        "schema": 1,
+        "definitions": DEFINITIONS,
+        "config": to_dict(config),
+        "songs": songs,
+        "left_out": left_out,
+        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in STEMS},
+        "arms": arms,
+        "failures": failures,
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Format the report as Markdown: a table with a row for each arm, and how to read it."""
+    config, baseline = report["config"], report["config"]["baseline"]
+    total, done = len(config["arms"]) * len(config["seeds"]), 0
+    lines = [
+        f"| arm | seeds | accompaniment | its median | against {baseline} | vocals "
+        "| pretraining: steps, s | improvement | fine-tuning: steps, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, arm in report["arms"].items():
+        done += len(arm["runs"])
+        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in STEMS)
+        median = f"{music['median']:.2f}" if music else "-"
+        improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
+        cells = [
+            *(name, str(len(arm["runs"])), _spread(music), median, _interval(arm["difference"])),
+            *(_spread(voice), _budget(arm["pretrain"]), improvement, _budget(arm["train"])),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [
+        f"SDR in dB over {len(report['songs'])} validation songs, {done} of {total} runs done: "
+        "mean ± standard deviation over seeds of the mean over songs. Differences are paired by "
+        "song and seed; brackets: 95 % of a bootstrap over seeds and songs."
+    ]
+    mixture = report["mixture"]
+    if report["songs"]:
+        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in STEMS)
+        notes.append(f"The mixture itself as the estimate: {values}.")
+    if len(config["seeds"]) == 1:
+        notes.append("With one seed the interval is over songs alone: another seed may turn it.")
+    if report["left_out"]:
+        notes.append(f"Left out, silent or not scored by all: {', '.join(report['left_out'])}.")
+    failed = [f"- failed: {f['arm']}, seed {f['seed']}: {f['error']}" for f in report["failures"]]
+    return "\n".join([*lines, "", *notes, *([""] if failed else []), *failed]) + "\n"
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Draw the arms' SDR with its spread over seeds, and their curves over the fine-tuning: a PNG.
+
+    It takes a second, so it is done once, not after each run.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    arms = {name: arm for name, arm in report["arms"].items() if arm["sdr"]}
+    for place, (name, arm) in enumerate(arms.items()):
+        sdr, colour = arm["sdr"]["accompaniment"], f"C{place % 10}"
+        seeds = sdr["by_seed"]
+        left.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.5)
+        left.errorbar(place + 0.15, sdr["mean"], sdr["sd"] or 0, fmt="o", color=colour, capsize=4)
+        if arm["curve"]:
+            right.plot(*zip(*arm["curve"], strict=True), ".-", color=colour, label=name)
+    left.set_xticks(range(len(arms)), list(arms), rotation=20)
+    left.set(ylabel="accompaniment SDR, dB", title="seeds, mean and standard deviation")
+    right.set(xlabel="steps of fine-tuning", title="during fine-tuning, mean over seeds")
+    if right.lines:
+        right.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _songs(scores: list[dict]) -> tuple[list[str], list[str]]:
+    """Names of the songs that all runs scored in both stems, and of the rest."""
+    names = dict.fromkeys(
+        entry["name"] for run in scores for entry in (*run["tracks"], *run["failures"])
+    )
+    scored = [{t["name"] for t in run["tracks"] if _numbers(t)} for run in scores]
+    kept = [name for name in names if all(name in run for run in scored)]
+    return kept, [name for name in names if name not in kept]
+
+
+def _numbers(track: dict) -> bool:
+    """Whether all scores of a track are numbers; a silent stem's are null, an exact one's "inf"."""
+    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in STEMS]
+    return not track["silent"] and all(isinstance(s["sdr_global"], float) for s in scores)
+
+
+def _table(scores: dict, songs: list[str], estimate: str) -> dict[str, list[float]]:
+    """Global SDR of one run for each stem, in the order of the songs."""
+    tracks = {track["name"]: track["scores"][estimate] for track in scores["tracks"]}
+    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in STEMS}
+
+
+def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, Any]:
+    """The SDR of an arm by stem, and its difference to the baseline's."""
+    ours, theirs = (
+        {run.seed: table for run, table in tables.items() if run.arm == arm}
+        for arm in (name, baseline)
+    )
+    both = [seed for seed in ours if seed in theirs and name != baseline]
+
+    def matrix(runs: dict[int, dict], seeds: list[int], stem: str) -> np.ndarray:
+        return np.array([runs[seed][stem] for seed in seeds])
+
+    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in STEMS} if ours else None
+    if not both:
+        return {"sdr": sdr, "difference": None}
+    apart = matrix(ours, both, STEMS[0]) - matrix(theirs, both, STEMS[0])
+    return {"sdr": sdr, "difference": {"seeds": both, **paired(apart)}}
+
+
+def _arm(runs: list[Run]) -> dict[str, Any]:
+    """What the runs of an arm cost, how its pretraining went, and its curve."""
+    improvements = [
+        max(row["valid/improvement"] for row in found)
+        for run in runs
+        if (found := [r for r in rows(run.folder / "pretrain") if r.get("valid/improvement")])
+    ]
+    return {
+        "runs": [run.seed for run in runs],
+        "pretrain": _cost([run for run in runs if "pretrain" in run.stages], "pretrain"),
+        "train": _cost(runs, "train"),
+        "improvement": fmean(improvements) if improvements else None,
+        "sdr": None,
+        "difference": None,
+        "curve": _curve([rows(run.folder / "train") for run in runs]),
+    }
+
+
+def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
+    """Steps and seconds of a stage, means over runs whose folders are still there."""
+    runs = [run for run in runs if run.record(stage)]
+    if not runs:
+        return None
+    return {
+        "steps": fmean(last_step(run.folder / stage) for run in runs),
+        "seconds": fmean(run.record(stage)["seconds"] for run in runs),
+    }
+
+
+def _curve(runs: list[list[dict]]) -> list[list[float]]:
+    """Mean accompaniment SDR over runs, at each step that all of them were validated at."""
+    key = "valid/accompaniment_sdr_mean"
+    curves = [{r["step"]: r[key] for r in run if r.get(key) is not None} for run in runs]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    return [[step, fmean(curve[step] for curve in curves)] for step in steps]
+
+
+def _spread(sdr: dict | None) -> str:
+    if sdr is None:
+        return "-"
+    return f"{sdr['mean']:.2f}" + ("" if sdr["sd"] is None else f" ± {sdr['sd']:.2f}")
+
+
+def _interval(difference: dict | None) -> str:
+    if difference is None:
+        return "-"
+    mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.2f}" + ("" if low is None else f" [{low:+.2f}, {high:+.2f}]")
+
+
+def _budget(cost: dict | None) -> str:
+    return f"{cost['steps']:.0f}, {cost['seconds']:.0f}" if cost else "-"

@@ -1,0 +1,256 @@
+"""The adversarial objective: what was restored should not be told from the original.
+
+The adversary is one object that owns its network, its optimizer and its losses. Only cells that
+were hidden count: there alone the generator invents.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.engine import distributed
+from separator.errors import SeparatorError
+from separator.pretrain.corrupt import Corrupted
+from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
+from separator.pretrain.ramps import Ramp, at, check, highest
+
+LARGEST_WEIGHT = 0.2  # beyond, textures sharpen at the cost of the error that is to be learned
+
+
+@dataclass(frozen=True)
+class AdversaryConfig:
+    """The adversarial objective.
+
+    Attributes:
+        weight: norm of the adversarial gradient at the restored spectrogram, as a share of the
+            masked error's: at most 0.2; 0 is off. It counts from `start` on.
+        kind: token judges the hidden frame groups as a batch of their own, with nothing around
+            them (and needs cells of whole frames); frame judges every hidden frame in its place.
+        loss: hinge, least_squares or bce (binary cross-entropy).
+        channels: of the discriminator's first stage; each stage doubles them.
+        lr: learning rate of the discriminator, at most the generator's.
+        betas: decay of its optimizer's running mean and square.
+        start: step from which the discriminator trains.
+    """
+
+    weight: Ramp = 0.0
+    kind: Literal["token", "frame"] = "token"
+    loss: Literal["hinge", "least_squares", "bce"] = "hinge"
+    channels: int = 8
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.99)
+    start: int = 1000
+
+    def __post_init__(self) -> None:
+        check("adversary.weight", self.weight)
+        if highest(self.weight) > LARGEST_WEIGHT:
+            raise SeparatorError(
+                f"adversary.weight: {highest(self.weight)} is over {LARGEST_WEIGHT}, the largest "
+                "share of the masked error's gradient; 0.1 is usual"
+            )
+        if self.channels < 1:
+            raise SeparatorError(f"adversary.channels: {self.channels} is not at least 1")
+        if self.lr <= 0:
+            raise SeparatorError(f"adversary.lr: {self.lr} is not above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise SeparatorError(f"adversary.betas: {list(self.betas)} are not both in [0, 1)")
+        if self.start < 0:
+            raise SeparatorError(f"adversary.start: {self.start} is negative; 0 is from the start")
+
+
+def needs_whole_frames(config: AdversaryConfig) -> bool:
+    """Whether cells must be whole frames (`mask.band` of 0): a token has all of their bins."""
+    return config.kind == "token"
+
+
+def weight_at(config: AdversaryConfig, step: int) -> float:
+    """Return the generator's weight at a step: 0 while the discriminator knows nothing yet."""
+    return at(config.weight, step) if step >= config.start else 0.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What logits cost the two sides.
+
+    Attributes:
+        real: costs the discriminator, logit by logit, for originals.
+        fake: the same for what was restored.
+        fool: costs the generator.
+        middle: logit above which an item is called real.
+    """
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    fool: Callable[[Tensor], Tensor]
+    middle: float = 0.0
+
+
+# hinge: Lim & Ye 2017, arXiv 1705.02894; least squares: Mao et al. 2017, arXiv 1611.04076;
+# cross-entropy with the generator's non-saturating side: Goodfellow et al. 2014, arXiv 1406.2661
+LOSSES = {
+    "hinge": Loss(lambda y: F.relu(1 - y), lambda y: F.relu(1 + y), lambda y: -y),
+    "least_squares": Loss(
+        lambda y: (y - 1).square(), lambda y: y.square(), lambda y: (y - 1).square(), middle=0.5
+    ),
+    "bce": Loss(lambda y: F.softplus(-y), F.softplus, lambda y: F.softplus(-y)),
+}
+
+
+def hidden_tokens(picture: Tensor, hidden: Tensor, group: int) -> Tensor:
+    """Extract the frame groups that are hidden entirely, of all crops, in order.
+
+    Args:
+        picture: (b c f n), the Nyquist bin included.
+        hidden: boolean (b 1 1 n) or (b 1 f n); with bands, a group counts when all of it is hidden.
+        group: frames in a token; groups begin at its multiples, and one cut short by the crop's end
+            is left out.
+
+    Returns:
+        (k c f-1 g), k of 0 or more.
+    """
+    frames = picture.shape[-1] // group * group
+    whole = rearrange(hidden.all(dim=2)[:, 0, :frames], "b (m g) -> b m g", g=group).all(dim=-1)
+    cells = rearrange(picture[:, :, :-1, :frames], "b c f (m g) -> b m c f g", g=group)
+    return cells[whole]
+
+
+class Adversary:
+    """A discriminator, its optimizer and the losses of both sides.
+
+    Args:
+        config: kind, losses and rates.
+        channels: audio channels.
+        bins: of the spectrogram, the Nyquist bin included.
+        frames_in_token: `mask.group`; while groups are still growing, tokens may be shorter.
+    """
+
+    def __init__(
+        self, config: AdversaryConfig, channels: int, bins: int, frames_in_token: int
+    ) -> None:
+        self.config, self.loss = config, LOSSES[config.loss]
+        if config.kind == "token":
+            sizes = channels, bins - 1, frames_in_token, config.channels
+            self.network: nn.Module = TokenDiscriminator(*sizes)
+        else:
+            self.network = FrameDiscriminator(channels, bins - 1, config.channels)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.lr, betas=tuple(config.betas), fused=True
+        )
+        self.device = torch.device("cpu")
+        self._replica: nn.Module | None = None
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network; before the first step and before a state is loaded."""
+        self.network.to(device)
+        self.device = device
+        return self
+
+    def discriminate(
+        self, real: Tensor, fake: Tensor, corrupted: Corrupted, group: int, step: int
+    ) -> dict[str, Tensor]:
+        """Train the discriminator for one step, from `config.start` on and where cells are hidden.
+
+        The mean over hidden tokens or frames is that of all ranks together. An update whose loss
+        or gradient is not finite is left out. All ranks must call this together.
+
+        Args:
+            real: (b c f n) the uncorrupted magnitudes.
+            fake: (b c f n) the generator's answer; it gets no gradient.
+            corrupted: what the generator was shown, and where it was hidden.
+            group: frames in a cell at this step.
+            step: finished steps of the run.
+
+        Returns:
+            "adversary/loss" and "adversary/accuracy", the share of originals and restored ones that
+            were called what they are; zeros where nothing was trained.
+        """
+        if step < self.config.start:
+            return dict.fromkeys(("adversary/loss", "adversary/accuracy"), real.new_zeros(()))
+        if self._replica is None:  # not before: there must be a process group
+            self._replica = distributed.wrap(self.network, self.device)
+        self.network.train()
+        # around backward too; and autocast would keep copies of weights that the update changes
+        with torch.autocast(self.device.type, enabled=False):
+            pictures = [self._seen(candidate, corrupted, group) for candidate in (real, fake)]
+            logits = self._replica(torch.cat(pictures).detach())
+            originals, restored = self._judged(logits, corrupted).chunk(2)
+            count = distributed.mean(originals.new_tensor(len(originals)))
+            share = 1 / count.clamp(min=1 / distributed.world())
+            loss = share * (self.loss.real(originals).sum() + self.loss.fake(restored).sum())
+            loss.backward()
+            self._update(loss.detach(), count)
+        middle = self.loss.middle
+        right = (originals > middle).sum() + (restored <= middle).sum()
+        return {"adversary/loss": loss.detach(), "adversary/accuracy": share * right / 2}
+
+    def fool(self, fake: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+        """Return the generator's loss: how far its answer is from being called real.
+
+        The discriminator is used as it is: its weights get no gradient and its state stays.
+
+        Args:
+            fake: (b c f n) the generator's answer.
+            corrupted: what the generator was shown, and where it was hidden.
+            group: frames in a cell at this step.
+
+        Returns:
+            The mean over hidden tokens or frames; 0 where there are none.
+        """
+        self.network.eval()  # the power iteration of spectral norm belongs to discriminate()
+        with torch.autocast(self.device.type, enabled=False), _frozen(self.network):
+            logits = self.network(self._seen(fake, corrupted, group))
+        logits = self._judged(logits, corrupted)
+        return self.loss.fool(logits).sum() / max(1, len(logits))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return network and optimizer as plain dicts and tensors."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take network and optimizer from a state of the same configuration."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _seen(self, candidate: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+        """Return what the network sees of a candidate (b c f n): tokens, or pairs of pictures.
+
+        Pictures show the candidate where it was hidden and what the generator was shown elsewhere,
+        so that real and fake ones differ in nothing else.
+        """
+        hidden = corrupted.hidden
+        if self.config.kind == "token":
+            return hidden_tokens(candidate, hidden, group)
+        shown = corrupted.spectrogram
+        pasted = torch.where(hidden, candidate, shown)
+        return torch.cat([shown, pasted], dim=1)[:, :, :-1]
+
+    def _judged(self, logits: Tensor, corrupted: Corrupted) -> Tensor:
+        """Keep the logits that count: of tokens all (k), of frames (b n) the hidden ones (k)."""
+        if self.config.kind == "token":
+            return logits
+        frames = corrupted.hidden.any(dim=2)[:, 0]
+        return logits[frames.repeat(len(logits) // len(frames), 1)]
+
+    def _update(self, loss: Tensor, count: Tensor) -> None:
+        """Make an optimizer step of the gradients, on all ranks or on none."""
+        gradients = [weight.grad for weight in self.network.parameters()]
+        finite = distributed.mean(loss + nn.utils.get_total_norm(gradients)).isfinite()
+        if finite & (count > 0):  # without a token Adam's mean would still move the weights
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through the network, but none stays in it."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -1,0 +1,106 @@
+"""SSAST's discriminative objective: which of a crop's hidden cells belongs where.
+
+Gong et al. 2022, arXiv 2110.09784 (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748). There the
+answer is compared with raw patches; here both sides are projected, as cells may be whole frames of
+thousands of bins, and cosines are divided by a temperature as in HuBERT. One pass serves this and
+restoring.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.pretrain.corrupt import Corrupted
+from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.ramps import Ramp, check
+
+FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """Telling the hidden cells of a crop apart.
+
+    Attributes:
+        weight: weight of the cross-entropy.
+        features: numbers in which a cell is compared.
+        temperature: what cosines are divided by.
+        most: hidden cells of a crop that are compared; of more, so many are drawn.
+    """
+
+    weight: Ramp = 0.0
+    features: int = 256
+    temperature: float = 0.1
+    most: int = 256
+
+    def __post_init__(self) -> None:
+        check("contrast.weight", self.weight)
+        if self.features < 1 or self.most < 2 or self.temperature <= 0:
+            raise SeparatorError(
+                "contrast: features of at least 1, most of at least 2, temperature above 0"
+            )
+
+
+class ContrastHead(nn.Module):
+    """Compares what a model says of each hidden cell with what was there.
+
+    Args:
+        config: sizes.
+        fine_channels: channels of the model's features before its last layer.
+        band: bins in a cell.
+        audio_channels: channels of the spectrogram.
+    """
+
+    def __init__(
+        self, config: ContrastConfig, fine_channels: int, band: int, audio_channels: int = 2
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.guess = nn.Linear(band * fine_channels, config.features)
+        self.truth = nn.Linear(band * audio_channels, config.features)
+
+    def loss(
+        self, fine: Tensor, target: Tensor, corrupted: Corrupted, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score the guesses.
+
+        Args:
+            fine: (b n f c') the model's features, without the Nyquist bin.
+            target: (b c f n) the uncorrupted magnitudes, with it.
+            corrupted: where cells are hidden.
+            generator: on the CPU; draws the cells that are compared.
+
+        Returns:
+            The cross-entropy, averaged over the hidden cells, and the share that is found.
+        """
+        grid = corrupted.grid
+        level = target[:, :, :-1].clamp(min=FLOOR).log()
+        level = level - level.mean(dim=(1, 2, 3), keepdim=True)
+        guess = self.guess(_cells(rearrange(fine, "b n f c -> b c f n"), grid))
+        truth = self.truth(_cells(level, grid))
+        hidden = corrupted.hidden_cells.flatten(1)
+        draw = torch.rand(hidden.shape, generator=generator).to(hidden.device)
+        most = min(self.config.most, hidden.shape[1])
+        order, place = torch.where(hidden, draw, 2.0).topk(most, dim=1, largest=False)
+        counted = order < 2
+        guess, truth = (
+            F.normalize(x.gather(1, place[..., None].expand(-1, -1, x.shape[-1])).float(), dim=-1)
+            for x in (guess, truth)
+        )
+        logits = guess @ truth.transpose(1, 2) / self.config.temperature
+        logits = logits.masked_fill(~counted[:, None, :], -1e4)
+        right = torch.arange(most, device=logits.device).expand(len(logits), -1)
+        error = F.cross_entropy(logits.transpose(1, 2), right, reduction="none")
+        number = counted.sum().clamp(min=1)
+        found = ((logits.argmax(-1) == right) & counted).sum() / number
+        return (error * counted).sum() / number, {"contrast/accuracy": found.detach()}
+
+
+def _cells(values: Tensor, grid: Grid) -> Tensor:
+    """Average cells over their frames: (b c f n) without the Nyquist bin to (b k·m f/k·c)."""
+    means = group_mean(rearrange(values, "b c (k f) n -> b k f c n", k=grid.bands), grid.size)
+    return rearrange(means, "b k f c m -> b (k m) (f c)")

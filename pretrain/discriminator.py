@@ -1,0 +1,126 @@
+"""Networks that tell original frames from restored ones: by extracted tokens, or frame by frame.
+
+Every weight is spectrally normalised (Miyato et al. 2018, arXiv 1802.05957) and nothing is
+normalised over the batch: the number of tokens varies, may be one, and a statistic over real and
+fake items would give the answer away.
+"""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+SLOPE = 0.2
+MAX_STAGES = 6
+FEW_BINS = 8  # a stage less than which there is nothing left to sum up
+FLOOR, LEVEL = 0.01, 3.4  # the mean of -log(x + 0.01) of music to the power of 0.5 is about 3.4
+
+
+def log_scale(x: Tensor) -> Tensor:
+    """Map compressed magnitudes in [0, 1] to about zero mean and unit spread, of any shape.
+
+    With a floor of 0.01 the slope on silence is at most a few times that on a cell of average
+    loudness; with a smaller one nearly all of the generator's gradient would go to the silence.
+    """
+    return (x.float() + FLOOR).log() + LEVEL
+
+
+class TokenDiscriminator(nn.Module):
+    """A residual convolutional net that judges each extracted token on its own, unconditionally.
+
+    Stages of 3x3 convolutions with 8, 16, 32, … channels halve bins and frames; once a token of
+    the usual size has one frame left, the kernels are 3x1. Features are averaged over the frames
+    that remain, so tokens of other sizes can be judged as well; bins keep their places.
+
+    Args:
+        inputs: audio channels.
+        bins: of the spectrogram, without the Nyquist bin.
+        frames: in a token, usually.
+        channels: of the first stage.
+    """
+
+    def __init__(self, inputs: int, bins: int, frames: int, channels: int = 8) -> None:
+        super().__init__()
+        stages = []
+        while not stages or (len(stages) < MAX_STAGES and bins > FEW_BINS):
+            outputs = channels * 2 ** len(stages)
+            stages.append(_Stage(inputs, outputs, wide=frames > 1))
+            inputs, bins, frames = outputs, _half(bins), _half(frames)
+        self.stages = nn.Sequential(*stages)
+        self.head = _bounded(nn.Linear(inputs * bins, 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map compressed magnitudes (k c f g), k of 0 or more, to logits (k)."""
+        y = self.stages(log_scale(tokens))
+        return self.head(reduce(y, "k c f g -> k (c f)", "mean"))[:, 0]
+
+
+class FrameDiscriminator(nn.Module):
+    """Judges every frame of a picture, knowing what the generator was shown.
+
+    Strided 5x1 convolutions work on each frame's bins; three convolutions over frames then see
+    what lies up to three frames away.
+
+    Args:
+        inputs: audio channels of the picture.
+        bins: of the spectrogram, without the Nyquist bin.
+        channels: of the first stage; each stage doubles them.
+    """
+
+    def __init__(self, inputs: int, bins: int, channels: int = 8) -> None:
+        super().__init__()
+        inputs, stages = 2 * inputs, []
+        while not stages or (len(stages) < MAX_STAGES and bins > FEW_BINS):
+            outputs = channels * 2 ** len(stages)
+            conv = nn.Conv2d(inputs, outputs, (5, 1), (4, 1), (2, 0))
+            stages.append(nn.Sequential(_bounded(conv), nn.LeakyReLU(SLOPE)))
+            inputs, bins = outputs, -(-bins // 4)
+        self.stages = nn.Sequential(*stages)
+        sizes = [inputs * bins, 8 * channels, 8 * channels, 1]
+        self.context = nn.ModuleList(
+            _bounded(nn.Conv1d(width, outputs, 3, padding=1)) for width, outputs in pairwise(sizes)
+        )
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Map what was shown and the candidate, (b 2c f n) together, to logits (b n)."""
+        y = rearrange(self.stages(log_scale(pair)), "b c f n -> b (c f) n")
+        for conv in self.context[:-1]:
+            y = F.leaky_relu(conv(y), SLOPE)
+        return self.context[-1](y)[:, 0]
+
+
+class _Stage(nn.Module):
+    """Two convolutions beside an averaging shortcut: (k c f g) to (k c' f/2 g/2).
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        wide: whether it works on frames as well, or on bins alone and leaves their number.
+    """
+
+    def __init__(self, inputs: int, outputs: int, wide: bool) -> None:
+        super().__init__()
+        kernel, padding, self.stride = (
+            ((3, 3), (1, 1), (2, 2)) if wide else ((3, 1), (1, 0), (2, 1))
+        )
+        self.first = _bounded(nn.Conv2d(inputs, outputs, kernel, self.stride, padding))
+        self.second = _bounded(nn.Conv2d(outputs, outputs, kernel, 1, padding))
+        # not a strided 1x1 convolution: torch 2.11's crashes on CPUs, in channels-last layout
+        self.shortcut = _bounded(nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(F.leaky_relu(self.first(x), SLOPE))
+        return F.leaky_relu(y + self.shortcut(F.avg_pool2d(x, self.stride, ceil_mode=True)), SLOPE)
+
+
+def _bounded(layer: nn.Module) -> nn.Module:
+    """Normalise a layer spectrally. Random orthogonal weights then pass on signals undiminished."""
+    nn.init.orthogonal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return spectral_norm(layer)
+
+
+def _half(size: int) -> int:
+    return -(-size // 2)

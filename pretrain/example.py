@@ -1,0 +1,94 @@
+"""From waves to what the model is shown and what it is to answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of
+from separator.pretrain.joint import ends, inside, splice, with_separator
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.ramps import on, stair
+from separator.stft import compress, normalise, stft
+
+
+@dataclass(frozen=True)
+class Example:
+    """A batch of the pretext task.
+
+    Attributes:
+        spectrogram: (b c f n) complex, of the crops as they are.
+        target: (b c f n) compressed magnitudes in [0, 1], to be restored.
+        corrupted: what the model is shown.
+        continues: boolean (b), whether the second half of a crop is the true one; None where all
+            are.
+    """
+
+    spectrogram: Tensor
+    target: Tensor
+    corrupted: Corrupted
+    continues: Tensor | None
+
+
+def make_example(
+    waves: Tensor,
+    config: PretrainConfig,
+    mask: MaskConfig,
+    step: int,
+    generator: torch.Generator,
+    predict: Callable[[Tensor, Grid], Tensor] | None = None,
+) -> Example:
+    """Cut waves into the step's crops, splice them if that is asked, and corrupt them.
+
+    Args:
+        waves: (b c t), as read.
+        config: everything but the mask.
+        mask: which cells are hidden; the run's own, or that of the validation.
+        step: finished steps of the run.
+        generator: on the CPU; all randomness comes from it.
+        predict: maps the target and the grid to the predicted error of each cell (b k m), for
+            `mask.strategy=hard`; without it all cells are alike.
+    """
+    spectrogram = stft(cut_crops(waves, config, step), config.stft)
+    continues = None
+    if on(config.next.weight):
+        spectrogram = inside(spectrogram, config.stft)
+        spliced = splice(spectrogram, spectrogram.shape[-1] // 2, generator, config.next)
+        spectrogram, continues = spliced.spectrogram, spliced.continues
+    target, scale = normalise(spectrogram.abs(), config.stft)
+    mixed = difficulty = None
+    if mask.other:
+        mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
+    if mask.strategy == "hard":
+        grid = grid_of(target, mask, step)
+        difficulty = torch.zeros(len(target), grid.bands, grid.groups)
+        difficulty = predict(target, grid) if predict else difficulty
+    corrupted = corrupt(target, mask, step, generator, mixed, difficulty)
+    if continues is not None:
+        target, corrupted = with_separator(target, corrupted, config.next)
+    return Example(spectrogram, target, corrupted, continues)
+
+
+def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
+    """Cut segments into crops of `crop_frames` at this step: (b c t) to (b·k c t').
+
+    Short crops are more crops, so that a step hears as much music at any length, and nothing that
+    was read is thrown away but the rest of the division.
+    """
+    frames = int(stair(config.crop_frames, step))
+    samples = crop_samples(frames, config)
+    if not frames or samples >= waves.shape[-1]:
+        return waves
+    pieces = waves.shape[-1] // samples
+    return rearrange(waves[..., : pieces * samples], "b c (k t) -> (b k) c t", k=pieces)
+
+
+def crop_samples(frames: int, config: PretrainConfig) -> int:
+    """Samples that must be read for a crop of so many frames."""
+    if not on(config.next.weight):
+        return (frames - 1) * config.stft.hop
+    return (2 * frames + sum(ends(config.stft)) - 1) * config.stft.hop

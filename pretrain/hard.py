@@ -1,0 +1,95 @@
+"""Hard-patch mining: the model predicts where it will fail, and is sent there.
+
+Wang et al. 2023, arXiv 2304.05919. The teacher is the run's averaged model; it sees the whole
+spectrogram and predicts each cell's error, from which `masks.hard` chooses.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.pretrain.corrupt import Corrupted
+from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.ramps import Ramp, check
+
+
+@dataclass(frozen=True)
+class HardConfig:
+    """Prediction of the error of each cell, which `mask.strategy=hard` needs.
+
+    Attributes:
+        weight: weight of the ranking loss of the predictor.
+    """
+
+    weight: Ramp = 0.0
+
+    def __post_init__(self) -> None:
+        check("hard.weight", self.weight)
+
+
+class LossPredictor(nn.Module):
+    """Predicts a cell's error from the deepest features: (b n d) to (b k m)."""
+
+    def __init__(self, features: int, bands: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(features), nn.Linear(features, bands)
+
+    def forward(self, deep: Tensor, grid: Grid) -> Tensor:
+        """Average each band's prediction over the frames of a group."""
+        frames = rearrange(self.linear(self.norm(deep)).float(), "b n k -> b k n")
+        return group_mean(frames, grid.size)
+
+
+def cell_error(restored: Tensor, target: Tensor, grid: Grid) -> Tensor:
+    """Error of each cell relative to its level, (b c f n) twice to (b k m).
+
+    Relative, because plain errors are largest where music is loudest. The Nyquist bin is left out.
+    """
+    error, level = (restored - target).abs(), target
+    parts = [
+        group_mean(
+            rearrange(x[:, :, :-1], "b c (k f) n -> b k (c f) n", k=grid.bands).mean(2), grid.size
+        )
+        for x in (error, level)
+    ]
+    return parts[0] / (parts[1] + 1e-2)
+
+
+def ranking_loss(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
+    """Cross-entropy over all pairs of counted cells of a crop: which one is harder.
+
+    Args:
+        predicted: (b l) the predictor's numbers.
+        error: (b l) true errors; detached.
+        counted: boolean (b l).
+    """
+    error = error.detach()
+    harder = error[:, :, None] > error[:, None, :]
+    pairs = counted[:, :, None] & counted[:, None, :] & harder
+    margin = predicted[:, :, None] - predicted[:, None, :]
+    # each unordered pair once: -log sigmoid(l_i - l_j) where i is harder than j
+    return -(F.logsigmoid(margin) * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+def agreement(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
+    """Share of pairs of counted cells that are ranked rightly."""
+    harder = error[:, :, None] > error[:, None, :]
+    pairs = counted[:, :, None] & counted[:, None, :] & harder
+    right = (predicted[:, :, None] > predicted[:, None, :]) & pairs
+    return right.sum() / pairs.sum().clamp(min=1)
+
+
+def mine(
+    predictor: LossPredictor, deep: Tensor, restored: Tensor, target: Tensor, corrupted: Corrupted
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the ranking loss on the hidden cells, and how many pairs are ranked rightly."""
+    grid = corrupted.grid
+    parts = (predictor(deep, grid), cell_error(restored, target, grid))
+    counted = corrupted.hidden_cells.flatten(1)
+    predicted, error = (x.flatten(1) for x in parts)
+    with torch.no_grad():
+        right = agreement(predicted, error, counted)
+    return ranking_loss(predicted, error, counted), {"hard/agreement": right}

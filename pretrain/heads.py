@@ -1,0 +1,110 @@
+"""The trunk and the heads of all that is asked of it beside restoring."""
+
+import torch
+from torch import Tensor, nn
+
+from separator.models.layers import Outputs
+from separator.pretrain.adversary import Adversary, weight_at
+from separator.pretrain.balance import Objective
+from separator.pretrain.clusters import Labeller, Spectrum, Trunk
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.contrast import ContrastHead
+from separator.pretrain.example import Example
+from separator.pretrain.hard import LossPredictor, mine
+from separator.pretrain.labels import LabelHead, hidden_groups, without_separator
+from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.next import NextHead
+from separator.pretrain.ramps import at, on
+
+
+class Pretrainer(nn.Module):
+    """What is trained: the trunk, which is kept, and the heads, which are not.
+
+    Args:
+        trunk: a model of `separator.models`.
+        config: which heads there are.
+        label_features: what `labels` clusters; 0 without it.
+    """
+
+    def __init__(self, trunk: nn.Module, config: PretrainConfig, label_features: int) -> None:
+        super().__init__()
+        self.trunk, self.heads = trunk, nn.ModuleDict()
+        bins, features = config.stft.bins - 1, trunk.deep_features
+        band = config.mask.band or bins
+        if on(config.next.weight):
+            self.heads["next"] = NextHead(features, config.next)
+        if on(config.labels.weight):
+            self.heads["labels"] = LabelHead(features, config.labels)
+            self.labeller = Labeller(label_features, config.labels.clusters)
+        if on(config.contrast.weight):
+            self.heads["contrast"] = ContrastHead(config.contrast, trunk.fine_channels, band)
+        if on(config.hard.weight):
+            self.heads["hard"] = LossPredictor(features, bins // band)
+
+    def forward(
+        self, x: Tensor, hidden: Tensor | None = None, features: bool = False
+    ) -> Tensor | Outputs:
+        """Call the trunk."""
+        return self.trunk(x, hidden, features)
+
+    @torch.no_grad()
+    def predict(self, target: Tensor, grid: Grid) -> Tensor:
+        """Predict the error of each cell from the whole spectrogram: (b c f n) to (b k m)."""
+        return self.heads["hard"](self.trunk(target, None, features=True).deep, grid)
+
+    def objectives(
+        self,
+        example: Example,
+        outputs: Outputs,
+        restored: Tensor,
+        config: PretrainConfig,
+        step: int,
+        generator: torch.Generator,
+        extract: Spectrum | Trunk | None,
+    ) -> tuple[dict[str, Objective], dict[str, Tensor]]:
+        """Return the loss of every head with its weight at this step, and what to log.
+
+        Args:
+            example: the batch.
+            outputs: the trunk's answer to `example.corrupted`.
+            restored: (b c f n) the corrupted spectrogram under the mask.
+            config: weights.
+            step: finished steps of the run.
+            generator: on the CPU.
+            extract: makes what is clustered, where there are labels.
+        """
+        heads, deep, corrupted = self.heads, outputs.deep, example.corrupted
+        found: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        if "next" in heads:
+            found["next"] = heads["next"].loss(deep, example.continues)
+        if "labels" in heads:
+            group = config.labels.group
+            labels = self.labeller(extract(example.spectrogram))
+            labels = without_separator(labels, corrupted, group)
+            found["labels"] = heads["labels"].loss(deep, labels, hidden_groups(corrupted, group))
+        if "contrast" in heads:
+            found["contrast"] = heads["contrast"].loss(
+                outputs.fine, example.target, corrupted, generator
+            )
+        if "hard" in heads:
+            found["hard"] = mine(heads["hard"], deep, restored, example.target, corrupted)
+        objectives, scalars = {}, {}
+        for name, (loss, logged) in found.items():
+            meets = outputs.fine if name == "contrast" else deep
+            objectives[name] = Objective(loss, at(getattr(config, name).weight, step), meets)
+            scalars |= {f"loss/{name}": loss.detach(), **logged}
+        return objectives, scalars
+
+
+def deceive(
+    adversary: Adversary, example: Example, restored: Tensor, step: int
+) -> tuple[dict[str, Objective], dict[str, Tensor]]:
+    """Train the discriminator, and return what the model is to fool it with, once it has begun."""
+    size = example.corrupted.grid.size
+    scalars = adversary.discriminate(example.target, restored, example.corrupted, size, step)
+    weight = weight_at(adversary.config, step)
+    if not weight:
+        return {}, scalars | {"loss/adversary": restored.new_zeros(())}
+    loss = adversary.fool(restored, example.corrupted, size)
+    objective = Objective(loss, weight, restored)
+    return {"adversary": objective}, scalars | {"loss/adversary": loss.detach()}

@@ -1,0 +1,173 @@
+"""Crops of two halves for next-spectrogram prediction, and the separator that covers their joint.
+
+What could give the halves away without listening is made alike in both classes: level, spectral
+balance, stereo width and bandwidth are drawn for every half or crop, whether it goes on or not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from separator.errors import SeparatorError
+from separator.pretrain.corrupt import Corrupted
+from separator.pretrain.next import NextConfig
+from separator.stft import STFTConfig
+
+SEPARATOR = -2  # the kind of the separator's frames, which count nowhere
+LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
+STEEP = 64  # poles of the low-pass: 80 dB down within a fifth of an octave above the cut-off
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """Crops whose second half continues the first, or does not.
+
+    Attributes:
+        spectrogram: (b c f n) complex.
+        continues: boolean (b).
+    """
+
+    spectrogram: Tensor
+    continues: Tensor
+
+
+def ends(config: STFTConfig) -> tuple[int, int]:
+    """Frames at the start and at the end of an item whose windows reach beyond it.
+
+    One more at the end: the wave was padded up to a multiple of the hop.
+    """
+    edge = -(-config.n_fft // (2 * config.hop))
+    return edge, edge + 1
+
+
+def inside(spectrogram: Tensor, config: STFTConfig) -> Tensor:
+    """Leave out the frames (… f N) whose windows reach beyond the ends of the item.
+
+    They see padding, which tells that a half is from an end, and negatives are so more often.
+    """
+    before, after = ends(config)
+    return spectrogram[..., before:-after]
+
+
+def splice(
+    spectrogram: Tensor, frames: int, generator: torch.Generator, config: NextConfig
+) -> Spliced:
+    """Cut a crop out of each item; half of them go on with something else from their middle on.
+
+    Frames are joined, not samples, so that the joint itself does not click. A negative's second
+    half overlaps neither the first nor the true continuation.
+
+    Args:
+        spectrogram: (b c f N) complex, N at least 2 n; see `inside`.
+        frames: n, of which the first half has n // 2.
+        generator: on the CPU; all randomness comes from it.
+        config: where negatives come from, and how halves are varied.
+
+    Raises:
+        SeparatorError: the items are too short, or the crops for the separator.
+    """
+    batch, _, bins, total = spectrogram.shape
+    if total < 2 * frames or frames < config.token + 2:
+        raise SeparatorError(
+            f"next.token: crops of {frames} frames out of items of {total}; crops need more than "
+            f"the separator's {config.token} and items twice a crop: use longer segments"
+        )
+    start, source, place, continues = _places(batch, total, frames, generator, config)
+    middle = frames // 2
+    first = [item[..., s : s + middle] for item, s in zip(spectrogram, start, strict=True)]
+    second = [
+        spectrogram[item, ..., s : s + frames - middle]
+        for item, s in zip(source, place, strict=True)
+    ]
+    lowpass = _lowpass(batch, bins, generator, config)
+    halves = [_varied(torch.stack(half), lowpass, generator, config) for half in (first, second)]
+    return Spliced(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
+
+
+def _places(
+    batch: int, total: int, frames: int, generator: torch.Generator, config: NextConfig
+) -> tuple[list[int], list[int], list[int], Tensor]:
+    """First frames of first halves, items and first frames of second halves, labels (b)."""
+    length = frames - frames // 2
+    start = torch.randint(total - frames + 1, (batch,), generator=generator)
+    anywhere = torch.randint(total - length + 1, (batch,), generator=generator)
+    shift = torch.randint(1, max(2, batch), (batch,), generator=generator)
+    draws = torch.rand(3, batch, generator=generator, dtype=torch.float64)
+    continues, foreign = draws[0] < 0.5, draws[1] < config.other
+    if batch == 1:
+        foreign = torch.zeros_like(foreign)
+    before = (start - length + 1).clamp(min=0)  # places for the whole half ahead of the crop
+    after = (total - length - (start + frames) + 1).clamp(min=0)
+    chosen = (draws[2] * (before + after)).long()
+    elsewhere = torch.where(chosen < before, chosen, start + frames + chosen - before)
+    place = torch.where(foreign, anywhere, elsewhere)
+    place = torch.where(continues, start + frames // 2, place)
+    shift = torch.where(foreign & ~continues, shift, 0)
+    source = (torch.arange(batch) + shift) % batch
+    return start.tolist(), source.tolist(), place.tolist(), continues
+
+
+def _lowpass(batch: int, bins: int, generator: torch.Generator, config: NextConfig) -> Tensor:
+    """Low-passes (b 1 f 1), flat for the crops that get none; the cut-off is uniform in octaves.
+
+    Recordings end at different frequencies, coded ones most of all. It is common to both halves:
+    one for each would be a difference to be learned, and hide nothing.
+    """
+    low, high = LOWPASS
+    draw = torch.rand(2, batch, 1, 1, 1, generator=generator)
+    cutoff = low * (high / low) ** draw[0]
+    cutoff = torch.where(draw[1] < config.lowpass, cutoff, torch.inf)
+    frequency = torch.linspace(0, 1, bins)[:, None]
+    return (1 + (frequency / cutoff) ** (2 * STEEP)).rsqrt()
+
+
+def _varied(
+    half: Tensor, lowpass: Tensor, generator: torch.Generator, config: NextConfig
+) -> Tensor:
+    """Filter, tilt, widen and level half crops (b c f n).
+
+    The tilt hides how a song was mastered, the side's gain how wide. The level comes last: it is
+    the gain drawn, whatever the filters took, so that no half brings the loudness of its item or of
+    its place in it, and the step between the halves says nothing.
+    """
+    octave = torch.arange(half.shape[2]).clamp(min=1).log2()[:, None]
+    draws = 2 * torch.rand(3, len(half), 1, 1, 1, generator=generator) - 1
+    tilt = 10 ** (config.tilt_db * draws[0] * (octave - octave.mean()) / 20)
+    side, gain = (10 ** (config.gain_db * draws[1:] / 20)).to(half.device)
+    half = half * (lowpass * tilt).to(half.device)
+    middle = half.mean(dim=1, keepdim=True)
+    half = middle + side * (half - middle)
+    level = half.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return half * gain / level.clamp(min=1e-9)
+
+
+def with_separator(
+    target: Tensor, corrupted: Corrupted, config: NextConfig
+) -> tuple[Tensor, Corrupted]:
+    """Cover the joint with frames of 1, 0, 1, 0, … over bins, in the target and in the input.
+
+    Chosen cells that it overlaps are given up as wholes: what is left of them would be easier.
+
+    Args:
+        target: (b c f n) in [0, 1], not modified.
+        corrupted: of the same crops, not modified.
+        config: length of the separator.
+
+    Returns:
+        The target and the corrupted crops; the separator's frames are of kind -2, the rest of the
+        cells given up is as in the target and of kind -1.
+    """
+    bins, frames = target.shape[2:]
+    first, last = frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
+    frame = torch.arange(frames, device=target.device)
+    covered = (frame >= first) & (frame <= last)
+    cell, size = frame // corrupted.grid.size, corrupted.grid.size
+    touched = (cell >= first // size) & (cell <= last // size)
+    given_up = touched & corrupted.chosen
+    pattern = (1 - torch.arange(bins, device=target.device) % 2).to(target.dtype)[:, None]
+    spectrogram = torch.where(given_up, target, corrupted.spectrogram)
+    kinds = torch.where(given_up, -1, corrupted.kinds)
+    spectrogram = torch.where(covered, pattern, spectrogram)
+    kinds = torch.where(covered, SEPARATOR, kinds)
+    return torch.where(covered, pattern, target), Corrupted(spectrogram, kinds, corrupted.grid)

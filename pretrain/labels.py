@@ -1,0 +1,146 @@
+"""Naming hidden frame groups: the loss of the cluster label beside the masked error."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.pretrain.corrupt import KINDS, Corrupted
+from separator.pretrain.ramps import Ramp, check
+
+UNCOUNTED = -2  # kind of the frames that belong to no song
+NOWHERE = -1  # label of the groups that count nowhere
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Predicting the cluster of what is hidden (HuBERT, arXiv 2106.07447).
+
+    Attributes:
+        weight: weight of the objective; 0 leaves it out.
+        clusters: number of labels.
+        group: frames that share a label; a crop's last frames that fill no group have none.
+        crops: training crops that the clusters are fitted on when a run starts.
+        source: what is clustered, "spectrum" (log-mel) or "trunk" (deep features of `model`).
+        model: a pretrained model's file, for "trunk": HuBERT's second iteration.
+        unmasked_weight: weight of the groups that are heard, beside 1 of the hidden ones.
+    """
+
+    weight: Ramp = 0.0
+    clusters: int = 128
+    group: int = 16
+    crops: int = 256
+    source: Literal["spectrum", "trunk"] = "spectrum"
+    model: str = ""
+    unmasked_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("labels.weight", self.weight)
+        for key, least in {"clusters": 2, "group": 1, "crops": 1, "unmasked_weight": 0}.items():
+            if not getattr(self, key) >= least:
+                raise SeparatorError(f"labels.{key}: {getattr(self, key)} is not at least {least}")
+        if self.source not in ("spectrum", "trunk"):
+            raise SeparatorError(f"labels.source: {self.source!r} is not spectrum or trunk")
+        if (self.source == "trunk") != bool(self.model):
+            raise SeparatorError(
+                f"labels.model: {self.model!r} with labels.source {self.source}; "
+                "trunk needs a pretrained model's file, and spectrum takes none"
+            )
+
+
+class LabelHead(nn.Module):
+    """Name the cluster of each frame group from the trunk's deepest features.
+
+    Args:
+        features: d of the deep features.
+        config: clusters, group, weights.
+    """
+
+    def __init__(self, features: int, config: LabelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(features)
+        self.linear = nn.Linear(features, config.clusters)
+
+    def forward(self, deep: Tensor) -> Tensor:
+        """Map deep features (b n d) to the logits of the groups' labels (b m k)."""
+        return self.linear(self.norm(cut(deep, self.config.group).mean(2))).float()
+
+    def loss(
+        self, deep: Tensor, labels: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the hidden groups, and of the others as far as they have a weight.
+
+        Args:
+            deep: (b n d) of the corrupted crops.
+            labels: (b m) of the uncorrupted ones; -1 counts nowhere.
+            hidden: boolean (b m).
+
+        Returns:
+            The loss in nats, 0 where no group is hidden, and what to log: that of the hidden groups
+            alone, the share of them that is named right, and exp of their cross-entropy, to be
+            compared with the perplexity of the labels themselves.
+        """
+        logits = self(deep).flatten(0, 1)
+        known, hidden = (labels != NOWHERE).flatten(), hidden.flatten()
+        error = F.cross_entropy(logits, labels.flatten(), ignore_index=NOWHERE, reduction="none")
+        masked, unmasked = (_mean_over(error, known & at) for at in (hidden, ~hidden))
+        right = (logits.detach().argmax(-1) == labels.flatten()).float()
+        scalars = {
+            "labels/cross_entropy": masked.detach(),
+            "labels/accuracy": _mean_over(right, known & hidden),
+            "labels/perplexity": masked.detach().exp(),
+        }
+        return masked + self.config.unmasked_weight * unmasked, scalars
+
+
+def cut(frames: Tensor, group: int) -> Tensor:
+    """Cut frames (b n d) into groups (b m g d), m = n // group; the rest is left out.
+
+    Raises:
+        SeparatorError: fewer frames than a group.
+    """
+    whole = frames.shape[1] // group
+    if not whole:
+        raise SeparatorError(
+            f"labels.group: {group} frames, but a crop has {frames.shape[1]}; use smaller groups "
+            "or a longer data.segment_seconds"
+        )
+    return rearrange(frames[:, : whole * group], "b (m g) d -> b m g d", g=group)
+
+
+def hidden_groups(corrupted: Corrupted, group: int) -> Tensor:
+    """Boolean (b m): groups of whose cells more than half are filled, noise or another song.
+
+    What was chosen and kept is heard.
+    """
+    kinds = corrupted.kinds
+    replaced = ((kinds >= 0) & (kinds != KINDS.index("kept"))).float()
+    return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
+
+
+def without_separator(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+    """Labels (b m) with -1, which counts nowhere, for groups with frames of no song among them."""
+    outside = (corrupted.kinds[:, 0] == UNCOUNTED).transpose(1, 2)
+    return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NOWHERE)
+
+
+def unigram_entropy(labels: Tensor) -> Tensor:
+    """Entropy of the labels' frequencies in nats: the loss of always answering with these.
+
+    A head that knows nothing of the crop cannot do better on the same labels.
+
+    Args:
+        labels: of any shape; -1 is left out.
+    """
+    counts = torch.bincount(labels[labels != NOWHERE]).float()
+    return torch.special.entr(counts / counts.sum().clamp(min=1)).sum()
+
+
+def _mean_over(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of (l) values where a boolean (l) holds; 0, with a graph, where it never does."""
+    return (values * where).sum() / where.sum().clamp(min=1)

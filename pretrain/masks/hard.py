@@ -1,0 +1,35 @@
+"""Cells that the model finds hard: HPM (Wang et al. 2023, arXiv 2304.05919)."""
+
+import torch
+from torch import Tensor
+
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid, lowest, wanted
+
+HARDEST = 0.5  # part of the chosen cells that is chosen for being hard, at the end
+
+
+def hard_share(step: int, config: MaskConfig) -> float:
+    """Part of the chosen cells that are the hardest ones: from 0 at first to a half."""
+    return HARDEST * min(1.0, step / max(1, config.weighted_steps))
+
+
+def hard(
+    difficulty: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+) -> Tensor:
+    """Choose exactly `share` of the cells: a growing part the hardest, the rest uniformly.
+
+    Args:
+        difficulty: (b k m) predicted error of each cell, instead of the spectrogram.
+        grid: of the same k and m.
+        config: the share and the steps over which the part grows.
+        step: finished steps of the run.
+        generator: on the CPU.
+
+    Returns:
+        Boolean (b k m).
+    """
+    number = wanted(config.share, grid.cells)
+    hardest = lowest(-difficulty.flatten(1).cpu(), int(number * hard_share(step, config)))
+    scores = torch.rand(len(difficulty), grid.cells, generator=generator)
+    return lowest(torch.where(hardest, -1.0, scores), number).unflatten(1, difficulty.shape[1:])

@@ -1,0 +1,93 @@
+"""Next-spectrogram prediction: do the two halves of a crop follow each other in the song?"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from separator.errors import SeparatorError
+from separator.pretrain.ramps import Ramp, check
+
+
+@dataclass(frozen=True)
+class NextConfig:
+    """Half of the crops go on with another place of the song, or another song; tell which.
+
+    Attributes:
+        weight: weight of this objective; 0 leaves it and the separator out.
+        token: frames of the separator, half of them on each side of the joint.
+        other: part of the negatives that go on with another item of the batch; the rest goes on
+            with the same item, at least half a crop away from the true continuation.
+        gain_db: each half is raised or lowered by up to this much, and so is, once more, that in
+            which its channels differ.
+        tilt_db: each half's spectrum is tilted by up to this much per octave, either way.
+        lowpass: part of the crops of which both halves go through the same low-pass.
+    """
+
+    weight: Ramp = 0.0
+    token: int = 16
+    other: float = 0.25
+    gain_db: float = 6.0
+    tilt_db: float = 1.0
+    lowpass: float = 0.5
+
+    def __post_init__(self) -> None:
+        check("next.weight", self.weight)
+        if self.token < 2 or self.token % 2:
+            raise SeparatorError(
+                f"next.token: {self.token} frames; give an even number of at least 2"
+            )
+        for key in ("other", "lowpass"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise SeparatorError(f"next.{key}: {getattr(self, key)} is not in [0, 1]")
+        for key in ("gain_db", "tilt_db"):
+            if getattr(self, key) < 0:
+                raise SeparatorError(f"next.{key}: {getattr(self, key)} is negative; 0 is none")
+
+
+class NextHead(nn.Module):
+    """Whether the second half continues the first, from the deepest features of each frame.
+
+    BERT's next-sentence prediction (arXiv 1810.04805). The halves are compared as wholes, and so
+    are the frames nearest the joint, where a melody or a chord is cut in two.
+
+    Args:
+        features: deepest features of a frame, a model's `deep_features`.
+        config: the separator, whose frames are left out.
+        near: frames on each side of the separator that are looked at once more.
+        width: features that are compared.
+    """
+
+    def __init__(self, features: int, config: NextConfig, near: int = 8, width: int = 64) -> None:
+        super().__init__()
+        self.reach, self.near = config.token // 2, near
+        self.norm, self.project = nn.LayerNorm(features), nn.Linear(features, width)
+        self.answer = nn.Sequential(nn.Linear(8 * width, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, deep: Tensor) -> Tensor:
+        """Map (b n d), whose joint is at frame n // 2, to the log-odds of a continuation, (b)."""
+        middle = deep.shape[1] // 2
+        first, second = deep[:, : middle - self.reach], deep[:, middle + self.reach :]
+        pairs = (first, second), (first[:, -self.near :], second[:, : self.near])
+        means = torch.stack([half.mean(dim=1) for pair in pairs for half in pair], dim=1)
+        a, b = self.project(self.norm(means)).unflatten(1, (2, 2)).unbind(2)  # (b 2 width) each
+        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
+        return self.answer(joint.flatten(1)).squeeze(-1).float()
+
+    def loss(self, deep: Tensor, continues: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the binary cross-entropy, and what to log.
+
+        Args:
+            deep: (b n d) as in `forward`.
+            continues: boolean (b).
+
+        Returns:
+            A scalar; "next/accuracy", and "next/positive", the part of the crops that the head
+            takes for continuations: 0 or 1 where it has given up, about 0.5 where it tells.
+        """
+        logits = self(deep)
+        loss = F.binary_cross_entropy_with_logits(logits, continues.to(logits.dtype))
+        answers = logits.detach() > 0
+        accuracy = (answers == continues).float().mean()
+        return loss, {"next/accuracy": accuracy, "next/positive": answers.float().mean()}

@@ -1,0 +1,109 @@
+"""Weights & Biases as one of the writers of `Log`: the calls are those of TensorBoard's writer."""
+
+import contextlib
+import logging
+import secrets
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from separator.atomic import replacing
+from separator.config import to_dict
+from separator.engine.task import RunConfig
+from separator.errors import SeparatorError
+
+logger = logging.getLogger(__name__)
+
+
+class WandB:
+    """A run at Weights & Biases, which a resumed run continues.
+
+    Its files are in `wandb/` of the run folder, which with WANDB_MODE=offline is all there is
+    until `wandb sync`. It listens neither to the console nor to git nor to the code.
+
+    Args:
+        folder: the run folder; its `wandb.id` names the run.
+        config: of the run, to be shown with it.
+
+    Raises:
+        SeparatorError: wandb is not installed, nobody is logged in, or the server does not answer.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        try:
+            from wandb import Error, Settings, init
+        except ImportError as error:
+            raise SeparatorError(
+                "log.wandb: wandb is not installed; run `pip install wandb`, or set log.wandb=false"
+            ) from error
+
+        number = _id(folder / "wandb.id")
+        hooks = sys.excepthook, sys.exit
+        try:
+            self._run: Any = init(
+                dir=str(folder),
+                id=number,
+                resume="allow",
+                project=config.log.project,
+                name=folder.resolve().name,
+                config=to_dict(config),
+                settings=Settings(console="off", silent=True, disable_git=True, save_code=False),
+            )
+        except (Error, ValueError) as error:  # the latter from a WANDB_... variable
+            raise SeparatorError(
+                f"log.wandb: {' '.join(str(error).split()).rstrip('.')}; `wandb login` first, or "
+                "keep the run on this disk with WANDB_MODE=offline"
+            ) from error
+        finally:
+            sys.excepthook, sys.exit = hooks  # it puts its own there, which print an error twice
+        logger.info("Weights & Biases: run %s of project %s", number, config.log.project)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._run:
+            with contextlib.suppress(ConnectionError):  # as in _write
+                self._run.finish(exit_code=int(kind is not None))
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write a number."""
+        self._write(name, value, step)
+
+    def add_image(self, name: str, image: Tensor, step: int) -> None:
+        """Write an image (3 h w) in [0, 1]."""
+        from wandb import Image
+
+        self._write(name, Image((255 * image).byte().permute(1, 2, 0).numpy()), step)
+
+    def add_audio(self, name: str, wave: Tensor, step: int, rate: int) -> None:
+        """Write a sound (1 t) in [-1, 1]."""
+        from wandb import Audio
+
+        self._write(name, Audio(wave[0].numpy(), sample_rate=rate), step)
+
+    def _write(self, name: str, value: Any, step: int) -> None:
+        # a run killed after its last checkpoint repeats steps, which W&B has and would warn about
+        if not self._run or step < self._run.starting_step:
+            return
+        try:
+            self._run.log({name: value}, step=step)
+        except ConnectionError as error:
+            logger.warning("log.wandb: wandb's process is gone (%s); training goes on", error)
+            self._run = None
+
+
+def _id(path: Path) -> str:
+    """Return the id kept in a file, which is made first if need be."""
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(secrets.token_hex(8), "ascii")
+    return path.read_text("ascii").strip()

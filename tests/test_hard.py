@@ -1,0 +1,126 @@
+"""Hard-patch mining: which cells, how many, and what the ranking loss says."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from separator.pretrain.corrupt import corrupt, grid_of
+from separator.pretrain.hard import LossPredictor, agreement, cell_error, mine, ranking_loss
+from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.masks.hard import hard, hard_share
+
+CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, fill=1.0, noise=0.0)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=generator(seed))
+
+
+def test_the_hard_share_grows_to_a_half():
+    config = MaskConfig(weighted_steps=100)
+    shares = [hard_share(step, config) for step in (0, 1, 50, 100, 1000)]
+    assert shares == pytest.approx([0, 0.005, 0.25, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("step", [0, 30, 100])
+def test_the_count_is_exact_and_the_hardest_are_in(step: int):
+    grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.75, weighted_steps=100)
+    difficulty = random(6, 4, 10)
+    chosen = hard(difficulty, grid, config, step, generator(1))
+    assert chosen.sum(dim=(1, 2)).tolist() == [30] * 6
+    hardest = difficulty.flatten(1).argsort(dim=1, descending=True)[:, : int(30 * 0.005 * step)]
+    assert chosen.flatten(1).gather(1, hardest).all()
+
+
+def test_without_a_share_every_cell_is_as_likely():
+    grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.5)
+    difficulty = torch.arange(40.0).reshape(1, 4, 10).expand(4000, -1, -1)
+    often = hard(difficulty, grid, config, 0, generator()).float().mean(0)
+    assert (often - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
+
+
+def test_group_mean_is_the_naive_loop():
+    values = random(2, 3, 11)
+    expected = torch.stack([values[..., a : a + 4].mean(-1) for a in (0, 4, 8)], dim=-1)
+    torch.testing.assert_close(group_mean(values, 4), expected)
+
+
+def test_cell_errors_are_the_naive_loop():
+    target, restored = random(2, 2, 17, 10), random(2, 2, 17, 10, seed=1)
+    grid = Grid(17, 10, 2, 4)
+    found = cell_error(restored, target, grid)
+    for item, band, group in itertools.product(range(2), range(2), range(3)):
+        cell = (item, slice(None), slice(8 * band, 8 * band + 8), slice(4 * group, 4 * group + 4))
+        error = (restored[cell] - target[cell]).abs().mean()
+        assert found[item, band, group].item() == pytest.approx(
+            (error / (target[cell].mean() + 1e-2)).item(), rel=1e-5
+        )
+
+
+def test_the_ranking_loss_is_a_double_loop_over_counted_pairs():
+    predicted, error = random(2, 7) * 4, random(2, 7, seed=1)
+    error[0, 2] = error[0, 3]  # a tie says nothing
+    counted = torch.tensor([[1, 1, 1, 1, 0, 0, 1], [0, 1, 1, 1, 1, 1, 1]]).bool()
+    losses, right = [], []
+    for item in range(2):
+        for i, j in itertools.combinations(range(7), 2):
+            if not (counted[item, i] and counted[item, j]) or error[item, i] == error[item, j]:
+                continue
+            margin = (predicted[item, i] - predicted[item, j]).item()
+            margin = margin if error[item, i] > error[item, j] else -margin
+            losses.append(math.log(1 + math.exp(-margin)))
+            right.append(margin > 0)
+    found = ranking_loss(predicted, error, counted).item()
+    assert found == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert agreement(predicted, error, counted).item() == pytest.approx(sum(right) / len(right))
+
+
+def test_the_predictor_learns_to_rank_unseen_cells():
+    """Rank correlation over 0.5 on crops that were not trained on, where features tell."""
+    torch.manual_seed(0)
+    predictor = LossPredictor(12, bands=2)
+    rate = torch.optim.Adam(predictor.parameters(), lr=1e-2)
+    truth = torch.randn(12, 2)
+
+    def example(seed: int) -> tuple:
+        target = 0.1 + 0.8 * random(4, 2, 17, 16, seed=seed)
+        deep = torch.randn(4, 16, 12, generator=generator(seed))
+        wrong = (deep @ truth).sigmoid().transpose(1, 2).repeat_interleave(8, 1)
+        wrong = torch.cat([wrong, wrong[:, -1:]], dim=1)[:, None]
+        config = MaskConfig(group=4, band=8, share=0.75, fill=1.0, noise=0.0)
+        corrupted = corrupt(target, config, 0, generator(seed))
+        return deep, target * (1 - wrong), target, corrupted
+
+    for seed in range(60):
+        loss, _ = mine(predictor, *example(seed))
+        loss.backward()
+        rate.step()
+        rate.zero_grad()
+    deep, restored, target, corrupted = example(1000)
+    predicted = predictor(deep, corrupted.grid).detach().flatten()
+    error = cell_error(restored, target, corrupted.grid).flatten()
+    assert spearmanr(predicted, error).statistic > 0.5
+    _, logged = mine(predictor, deep, restored, target, corrupted)
+    assert logged["hard/agreement"] > 0.7
+
+
+def test_corrupt_hides_what_is_said_to_be_hard():
+    config = MaskConfig(
+        strategy="hard", group=4, band=8, share=0.25, fill=1.0, noise=0.0, weighted_steps=1
+    )
+    target = random(2, 2, 33, 40)
+    grid = grid_of(target, config, 5)
+    difficulty = torch.zeros(2, grid.bands, grid.groups)
+    difficulty[:, 1, 2:7] = 1  # a planted place
+    hidden = corrupt(target, config, 5, generator(), difficulty=difficulty).hidden_cells
+    assert hidden.sum(dim=(1, 2)).tolist() == [10, 10]
+    assert hidden[:, 1, 2:7].all()
