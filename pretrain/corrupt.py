@@ -79,9 +79,12 @@ def corrupt(
         mixed: (b c f n) in [0, 1], each crop with another one, on the target's scale; needed where
             `config.other` is above 0.
         difficulty: (b k m) predicted error of each cell of `grid_of(target, config, step)`, which
-            `hard` looks at instead of the target.
+            `hard` looks at instead of the target; without it all are alike.
     """
-    grid, seen = grid_of(target, config, step), target if difficulty is None else difficulty
+    grid, seen = grid_of(target, config, step), target
+    if config.strategy == "hard":
+        alike = torch.zeros(len(target), grid.bands, grid.groups)
+        seen = alike if difficulty is None else difficulty
     chosen = STRATEGIES[config.strategy](seen, grid, config, step, generator)
     draw = torch.rand(chosen.shape, generator=generator)
     if config.strategy in RUNS:

@@ -51,7 +51,7 @@ def make_example(
         step: finished steps of the run.
         generator: on the CPU; all randomness comes from it.
         predict: maps the target and the grid to the predicted error of each cell (b k m), for
-            `mask.strategy=hard`; without it all cells are alike.
+            `mask.strategy=hard`; without it all are alike.
     """
     spectrogram = stft(cut_crops(waves, config, step), config.stft)
     continues = None
@@ -63,10 +63,8 @@ def make_example(
     mixed = difficulty = None
     if mask.other:
         mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
-    if mask.strategy == "hard":
-        grid = grid_of(target, mask, step)
-        difficulty = torch.zeros(len(target), grid.bands, grid.groups)
-        difficulty = predict(target, grid) if predict else difficulty
+    if mask.strategy == "hard" and predict:
+        difficulty = predict(target, grid_of(target, mask, step))
     corrupted = corrupt(target, mask, step, generator, mixed, difficulty)
     if continues is not None:
         target, corrupted = with_separator(target, corrupted, config.next)

@@ -16,7 +16,7 @@ from separator.config import parse
 from separator.losses import LossConfig, SeparationLoss
 from separator.models import FrameTransformer
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import corrupt
+from separator.pretrain.corrupt import corrupt, grid_of
 from separator.stft import istft, linear_mask, normalise, stft
 from separator.train.config import TrainConfig
 
@@ -98,12 +98,18 @@ def masking(batch: int = 8, frames: int = 259) -> None:
         path.stem: parse(PretrainConfig, [str(path), "data.roots=[none]"], "pretrain").mask
         for path in presets
     }
+    grids = {name: grid_of(target, config, 10**6) for name, config in configs.items()}
+    difficulty = {  # what the averaged model says of each cell: hpm's cost beside this is its pass
+        name: torch.rand(batch, grids[name].bands, grids[name].groups)
+        for name, config in configs.items()
+        if config.strategy == "hard"
+    }
     times: dict[str, list[float]] = {name: [] for name in configs}
     for _ in range(8):
         for name, config in configs.items():
-            generator = torch.Generator().manual_seed(0)
+            generator, step = torch.Generator().manual_seed(0), config.weighted_steps // 2
             start = time.perf_counter()
-            corrupt(target, config, config.weighted_steps // 2, generator, target)
+            corrupt(target, config, step, generator, target, difficulty.get(name))
             times[name].append(time.perf_counter() - start)
     median = {name: sorted(found[1:])[len(found) // 2 - 1] for name, found in times.items()}
     for name, seconds in median.items():

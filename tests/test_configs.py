@@ -26,6 +26,24 @@ MICRO = [
 ]
 
 
+# what presets made for minutes of music need in order to go into a second of it
+SHORT = {
+    "next": ["mask.group=4", "next.token=4", "data.segment_seconds=2"],
+    "growing": ["mask.group=4", "crop_frames=[[0,16],[1,32]]"],
+    "labels": ["labels.clusters=4", "labels.crops=8"],
+    "adversary": ["adversary.weight=[[0,0],[1,0.1]]", "adversary.start=0"],
+    "maskspec": [*("patch.width=16", "patch.depth=2", "patch.heads=2", "patch.hidden=32"),
+                 *("patch.decoder_width=16", "patch.decoder_depth=1", "patch.decoder_heads=2")],
+}  # fmt: skip
+TINY = {  # the same for three seconds at the sizes of tiny.yaml
+    "next": ["mask.group=8", "next.token=8", "data.segment_seconds=6"],
+    "growing": ["mask.group=8", "crop_frames=[[0,32],[1,64]]"],
+    "labels": ["labels.clusters=8", "labels.crops=8"],
+    "adversary": SHORT["adversary"],
+    "maskspec": ["patch.decoder_width=192", "patch.decoder_depth=2", "patch.decoder_heads=4"],
+}
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), songs=3, seconds=3.0)
@@ -34,6 +52,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("kind", "path"), PRESETS, ids=lambda value: getattr(value, "name", value))
 def test_presets_train(kind: str, path: Path, corpus: Path, tmp_path: Path):
     micro = [*MICRO, "mask.band_span=3"] if kind == "pretrain" else MICRO
+    micro = [*micro, *SHORT.get(path.stem, [])]
     words = [kind, str(path), "tiny.yaml", *micro, f"data.roots=[{corpus}]", f"run={tmp_path}"]
     assert cli.main(words) == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -47,6 +66,7 @@ def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, t
         *("pretrain", f"pretrain/{preset}", "tiny.yaml", f"run={tmp_path}", "steps=2"),
         *(f"data.roots=[{shared_data / 'songs'}]", "data.valid_share=0.5", "data.workers=0"),
         *("data.batch=2", "valid_crops=2", "device=cpu", "log_every=1"),
+        *TINY.get(Path(preset).stem, []),
     ]
     assert cli.main(words) == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -73,7 +93,9 @@ def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_lie_over_every_preset(kind: str, size: str):
     for path in sorted((CONFIGS / kind).glob("*.yaml")):
-        config = parse(KINDS[kind], [str(path), size, "data.roots=[x]", "data.batch=2"], kind)
+        short = TINY.get(path.stem, [])
+        words = [str(path), size, "data.roots=[x]", "data.batch=2", *short]
+        config = parse(KINDS[kind], words, kind)
         given = yaml.safe_load((CONFIGS / size).read_text())
         for key, value in given.get("model", {}).items():
             there = getattr(config.model, key)

@@ -35,8 +35,8 @@ def cells(
     """The chosen cells of random spectrograms, each cell 2 bins by 3 frames."""
     config = MaskConfig(strategy=strategy, band=2, group=3, **values)
     grid = Grid(2 * bands + 1, 3 * groups, bands, 3)
-    x = spectrogram(batch, 2, grid.bins, grid.frames)
-    return STRATEGIES[strategy](x, grid, config, step, seeded(seed))
+    shape = (bands, groups) if strategy == "hard" else (2, grid.bins, grid.frames)
+    return STRATEGIES[strategy](spectrogram(batch, *shape), grid, config, step, seeded(seed))
 
 
 def fits_uniform(counts: np.ndarray) -> bool:
