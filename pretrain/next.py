@@ -50,7 +50,8 @@ class NextHead(nn.Module):
     """Whether the second half continues the first, from the deepest features of each frame.
 
     BERT's next-sentence prediction (arXiv 1810.04805). The halves are compared as wholes, and so
-    are the frames nearest the joint, where a melody or a chord is cut in two.
+    are the frames nearest the joint: how far these are from each other says most, even before
+    anything is learned.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
@@ -59,11 +60,12 @@ class NextHead(nn.Module):
         width: features that are compared.
     """
 
-    def __init__(self, features: int, config: NextConfig, near: int = 8, width: int = 64) -> None:
+    def __init__(self, features: int, config: NextConfig, near: int = 4, width: int = 64) -> None:
         super().__init__()
         self.reach, self.near = config.token // 2, near
         self.norm, self.project = nn.LayerNorm(features), nn.Linear(features, width)
-        self.answer = nn.Sequential(nn.Linear(8 * width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.distances = nn.Linear(4, width)
+        self.compare, self.answer = nn.Linear(8 * width, width), nn.Linear(width, 1)
 
     def forward(self, deep: Tensor) -> Tensor:
         """Map (b n d), whose joint is at frame n // 2, to the log-odds of a continuation, (b)."""
@@ -71,9 +73,12 @@ class NextHead(nn.Module):
         first, second = deep[:, : middle - self.reach], deep[:, middle + self.reach :]
         pairs = (first, second), (first[:, -self.near :], second[:, : self.near])
         means = torch.stack([half.mean(dim=1) for pair in pairs for half in pair], dim=1)
-        a, b = self.project(self.norm(means)).unflatten(1, (2, 2)).unbind(2)  # (b 2 width) each
-        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
-        return self.answer(joint.flatten(1)).squeeze(-1).float()
+        normed = self.norm(means).unflatten(1, (2, 2))  # (b pair half d)
+        projected = self.project(normed)
+        a, b = projected.unbind(2)
+        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1).flatten(1)
+        apart = torch.cat([_log_distance(normed), _log_distance(projected)], dim=-1)
+        return self.answer(F.relu(self.compare(joint) + self.distances(apart))).squeeze(-1).float()
 
     def loss(self, deep: Tensor, continues: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the binary cross-entropy, and what to log.
@@ -91,3 +96,8 @@ class NextHead(nn.Module):
         answers = logits.detach() > 0
         accuracy = (answers == continues).float().mean()
         return loss, {"next/accuracy": accuracy, "next/positive": answers.float().mean()}
+
+
+def _log_distance(pairs: Tensor) -> Tensor:
+    """Log of the mean squared difference of the halves of each pair: (b p 2 d) to (b p)."""
+    return (pairs[:, :, 0] - pairs[:, :, 1]).float().square().mean(-1).add(1e-4).log()

@@ -275,6 +275,7 @@ def test_wandb_neither_speaks_nor_litters_nor_calls(tmp_path: Path):
         ways = ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         environment = {**os.environ, **dict.fromkeys(ways, url), "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        environment.pop("WANDB_SERVICE", None)  # else it would use this process's helper
         child = [sys.executable, "-W", "error", "-m", "tests.test_log"]
         done = subprocess.run(
             [*child, str(folder)], cwd=work, env=environment, capture_output=True, text=True
