@@ -131,11 +131,12 @@ def _varied(
     the gain drawn, whatever the filters took, so that no half brings the loudness of its item or of
     its place in it, and the step between the halves says nothing.
     """
-    octave = torch.arange(half.shape[2]).clamp(min=1).log2()[:, None]
-    draws = 2 * torch.rand(3, len(half), 1, 1, 1, generator=generator) - 1
-    tilt = 10 ** (config.tilt_db * draws[0] * (octave - octave.mean()) / 20)
-    side, gain = (10 ** (config.gain_db * draws[1:] / 20)).to(half.device)
-    half = half * (lowpass * tilt).to(half.device)
+    draws = 2 * torch.rand(4, len(half), 1, 1, 1, generator=generator) - 1
+    octaves = torch.arange(half.shape[2]).clamp(min=1).log2()[:, None]
+    x = 2 * octaves / octaves[-1] - 1  # from -1 to 1
+    curve = (draws[0] * x + draws[1] * (1.5 * x.square() - 0.5)) * octaves[-1] / 2
+    side, gain = (10 ** (config.gain_db * draws[2:] / 20)).to(half.device)
+    half = half * (lowpass * 10 ** (config.tilt_db * curve / 20)).to(half.device)
     middle = half.mean(dim=1, keepdim=True)
     half = middle + side * (half - middle)
     level = half.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()

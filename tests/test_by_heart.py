@@ -43,12 +43,12 @@ PRESETS = {
     "dwm": BANDED,
     "hpm": [*BANDED, "hard.weight=0.01"],
     "hubert": [],
-    "mixcorrupt": ["mask.span=8"],
+    "mixcorrupt": ["mask.span=8", "data.batch=2"],
 }
 
 
 class OneCrop(PretrainTask):
-    """The same two crops with the same cells hidden, again and again."""
+    """The same crop with the same cells hidden, again and again."""
 
     def batches(self, start: int) -> Iterator[Batch]:
         batch = dataclasses.replace(next(super().batches(0)))

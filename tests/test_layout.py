@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
-HEAVY = {"tensorboard", "musdb", "museval", "stempeg", "matplotlib", "auraloss", "jsonargparse"}
+HEAVY = {
+    *("tensorboard", "musdb", "museval", "stempeg", "matplotlib", "auraloss", "jsonargparse"),
+    *("sklearn", "scipy", "wandb"),
+}
 
 
 def modules() -> list[tuple[Path, str]]:
