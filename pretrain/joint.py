@@ -125,11 +125,13 @@ def _lowpass(batch: int, bins: int, generator: torch.Generator, config: NextConf
 def _varied(
     half: Tensor, lowpass: Tensor, generator: torch.Generator, config: NextConfig
 ) -> Tensor:
-    """Filter, tilt, widen and level half crops (b c f n).
+    """Filter, tilt, bend, widen and level half crops (b c f n).
 
-    The tilt hides how a song was mastered, the side's gain how wide. The level comes last: it is
-    the gain drawn, whatever the filters took, so that no half brings the loudness of its item or of
-    its place in it, and the step between the halves says nothing.
+    The tilt hides how a song was mastered, which only continuations and a song's own other places
+    share; the bend, because centroid and roll-offs together give a mere tilt away; the gain of what
+    the channels differ by, how wide it is. The level comes last: it is the gain drawn, whatever the
+    filters took, so that no half brings the loudness of its item or of its place in it, and the
+    step between the halves says nothing. It is the power's, as single beats make the peak.
     """
     draws = 2 * torch.rand(4, len(half), 1, 1, 1, generator=generator) - 1
     octaves = torch.arange(half.shape[2]).clamp(min=1).log2()[:, None]

@@ -21,7 +21,7 @@ class NextConfig:
             with the same item, at least half a crop away from the true continuation.
         gain_db: each half is raised or lowered by up to this much, and so is, once more, that in
             which its channels differ.
-        tilt_db: each half's spectrum is tilted by up to this much per octave, either way.
+        tilt_db: each half's spectrum is tilted, and bent, by up to this much per octave.
         lowpass: part of the crops of which both halves go through the same low-pass.
     """
 

@@ -202,6 +202,12 @@ def test_an_interrupted_and_a_failed_run_are_finished(tmp_path: Path):
     assert codes == [0, 1]
 
 
+def test_only_the_first_rank_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    run(tmp_path / "run", log=WANDB, steps=2)
+    assert not list(tmp_path.rglob("*wandb*"))
+
+
 @pytest.mark.parametrize("module", [None, types.ModuleType("wandb")])
 def test_without_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module):
     """An empty module is what Python finds where a folder happens to be called wandb."""

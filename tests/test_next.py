@@ -1,5 +1,6 @@
 """Next-spectrogram prediction: crops of two halves, the separator between them, the head."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def test_the_same_generator_gives_the_same_and_inputs_stay():
 
 def test_levels_tilts_and_lowpasses_are_the_same_in_both_classes():
     """On items that are flat but of very different loudness, each is read off and compared."""
+    from numpy.polynomial import legendre
     from scipy.stats import ks_2samp
 
     level = torch.logspace(-4, 3, 2000)[:, None, None, None]
@@ -125,20 +127,26 @@ def test_levels_tilts_and_lowpasses_are_the_same_in_both_classes():
     power = out.spectrogram.abs()[:, 0].square()[..., [0, -1]].unbind(-1)  # (b f) each
     gains = [10 * half.mean(1).log10() for half in power]
     halves = [10 * half.clamp(min=1e-20).log10() for half in power]
-    tilts = [(half[:, 8] - half[:, 1]) / 3 for half in halves]  # below the lowest cut-off
-    tilted = [tilt[:, None] * torch.arange(129).clamp(min=1).log2() for tilt in tilts]
-    curves = [half - half[:, :1] - line for half, line in zip(halves, tilted, strict=True)]
+    octaves = torch.arange(129).clamp(min=1).log2() / 3.5 - 1  # from -1 to 1 over 7 octaves
+    low = slice(1, 17)  # below the lowest cut-off
+    fits = [legendre.legfit(octaves[low], half[:, low].T, 2) for half in halves]
+    tilts, bends = ([torch.from_numpy(fit[k] / 3.5) for fit in fits] for k in (1, 2))
+    curves = [
+        half - torch.from_numpy(legendre.legval(octaves.numpy(), fit))
+        for half, fit in zip(halves, fits, strict=True)
+    ]
     heard = (halves[0] > -150) & (halves[1] > -150)
     torch.testing.assert_close(curves[0][heard], curves[1][heard], atol=0.01, rtol=0)  # in common
     falls = curves[0][:, -1].clamp(min=-60)
     assert (falls < -20).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    for values, most in ((gains, 6.0), (tilts, 1.0)):
+    for values, most in ((gains, 6.0), (tilts, 1.0), (bends, 1.0)):
         for value in values:
             assert value.abs().max() < most + 1e-3
             assert value.std().item() == pytest.approx(most / math.sqrt(3), rel=0.05)
         assert abs(np.corrcoef(values[0], values[1])[0, 1]) < 0.08
         assert ks_2samp(values[0], values[1]).pvalue > 1e-3
-    for value in (*gains, *tilts, falls, gains[1] - gains[0], tilts[1] - tilts[0]):
+    steps = [second - first for first, second in (gains, tilts, bends)]
+    for value in (*gains, *tilts, *bends, *steps, falls):
         assert ks_2samp(value[out.continues], value[~out.continues]).pvalue > 1e-3
 
 
@@ -183,6 +191,25 @@ def test_items_must_be_twice_a_crop():
         splice(source, 20, seeded(), NextConfig())
     with pytest.raises(SeparatorError, match=r"^next\.token: "):
         splice(source, 17, seeded(), NextConfig())
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"weight": -1.0}, "next.weight"),
+        ({"weight": ((5, 1.0), (5, 0.0))}, "next.weight"),
+        ({"token": 0}, "next.token"),
+        ({"token": 7}, "next.token"),
+        ({"other": 1.1}, "next.other"),
+        ({"lowpass": -0.1}, "next.lowpass"),
+        ({"gain_db": -6.0}, "next.gain_db"),
+        ({"tilt_db": -1.0}, "next.tilt_db"),
+    ],
+)
+def test_bad_settings_name_the_key(values: dict, key: str):
+    with pytest.raises(SeparatorError, match=f"^{key}: ") as caught:
+        NextConfig(**values)
+    assert "\n" not in str(caught.value)
 
 
 def separated(frames: int, group: int, token: int, band: int = 0, **values):
@@ -307,34 +334,34 @@ def probe_features(crops: Tensor) -> np.ndarray:
 
 
 def probe_accuracy(features: list[np.ndarray], labels: list[np.ndarray]) -> float:
-    """Accuracy of a logistic regression on songs that it was not fitted to, every second one."""
+    """Accuracy of a logistic regression on songs that it was not fitted to, over ways to halve."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    right = []
-    for fold in (0, 1):
-        fit, test = (
-            (np.concatenate(part[k::2]) for part in (features, labels)) for k in (fold, 1 - fold)
-        )
-        x, y = fit
+    songs, right = range(len(features)), []
+    for fit in itertools.islice(itertools.combinations(songs, len(songs) // 2), 6):
+        held_out = [song for song in songs if song not in fit]
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        probe.fit(x, y)
-        x, y = test
-        right.append(probe.score(x, y))
+        probe.fit(*(np.concatenate([part[k] for k in fit]) for part in (features, labels)))
+        right.append(
+            probe.score(
+                *(np.concatenate([part[k] for k in held_out]) for part in (features, labels))
+            )
+        )
     return float(np.mean(right))
 
 
 @pytest.mark.slow
 def test_level_balance_bandwidth_and_width_do_not_give_it_away(shared_data: Path):
-    """On whole songs that the probe was not fitted to: two of four, both ways round."""
+    """On real songs, of which the probe was fitted to two others."""
     from separator import audio
 
     config, songs = STFTConfig(4096, 2048), sorted((shared_data / "songs").glob("*.mp3"))
     features, labels = [[] for _ in songs], [[] for _ in songs]
     waves = [audio.read(path) for path in songs]
-    for draw in range(100):
-        starts = torch.rand(len(songs), generator=seeded(draw)).tolist()
+    for draw in range(60):
+        starts = torch.rand(len(songs), generator=seeded(1000 + draw)).tolist()
         items = [
             wave[:, (begin := int(start * (wave.shape[1] - LENGTH))) : begin + LENGTH]
             for wave, start in zip(waves, starts, strict=True)
