@@ -151,6 +151,11 @@ class Adversary:
         self.device = device
         return self
 
+    def slow(self, pace: float) -> None:
+        """Set the learning rate to a share of `config.lr`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = pace * self.config.lr
+
     def discriminate(
         self, real: Tensor, fake: Tensor, corrupted: Corrupted, group: int, step: int
     ) -> dict[str, Tensor]:

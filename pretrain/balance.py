@@ -57,7 +57,5 @@ def total(main: Tensor, objectives: dict[str, Objective], balance: bool = True) 
 def _norm(loss: Tensor, at: Tensor) -> Tensor:
     """Norm of a loss's gradient at a tensor, averaged over the ranks."""
     with torch.autocast(at.device.type, enabled=False):  # a backward pass belongs outside of it
-        gradient = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)[0]
-    if gradient is None:
-        return distributed.mean(at.new_zeros(()).float())
+        gradient = torch.autograd.grad(loss, at, retain_graph=True)[0]
     return distributed.mean(torch.linalg.vector_norm(gradient.float()))

@@ -188,7 +188,8 @@ def fit_labels(
     Args:
         labeller: filled in place.
         extract: from `extractor`, on the device where it is to compute.
-        crops: batches of waves (b c t), all t alike, at the run's rate; may be endless.
+        crops: batches of waves (b c t), all t alike, at the run's rate, on the device of `extract`;
+            may be endless.
         config: how many crops.
 
     Returns:
@@ -199,7 +200,7 @@ def fit_labels(
     """
     device, found, left = labeller.mean.device, [], config.crops
     for waves in crops:
-        waves = waves[:left].to(device)
+        waves = waves[:left]
         found.append(extract(stft(waves, extract.stft)).cpu())
         left -= len(waves)
         if left <= 0:

@@ -16,7 +16,7 @@ from separator.pretrain.labels import LabelConfig
 from separator.pretrain.masks import BANDS, RUNS, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.next import NextConfig
-from separator.pretrain.ramps import Ramp, check, highest, on
+from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
 from separator.stft import STFTConfig
 
 
@@ -65,8 +65,11 @@ class PretrainConfig(ModelChoice, RunConfig):
         super().__post_init__()
         for key in ("masked_weight", "unmasked_weight", "crop_frames"):
             check(key, getattr(self, key))
-        if not (on(self.masked_weight) or on(self.unmasked_weight)):
-            raise SeparatorError("masked_weight, unmasked_weight: both are 0; 1 and 0 are usual")
+        steps = {int(s) for s, _ in (*pairs(self.masked_weight), *pairs(self.unmasked_weight))}
+        if not all(at(self.masked_weight, s) + at(self.unmasked_weight, s) for s in steps):
+            raise SeparatorError(
+                "masked_weight, unmasked_weight: both are 0 at a step; 1 and 0 are usual"
+            )
         self._check_mask()
         self._check_objectives()
         if self.valid_crops < 1:
@@ -79,6 +82,19 @@ class PretrainConfig(ModelChoice, RunConfig):
                 "mask.strategy, hard.weight: hard cells are chosen by a predictor, which learns by "
                 "its weight; give mask.strategy=hard and a hard.weight above 0, or neither"
             )
+        trunk = [
+            key for key in ("next", "labels", "contrast", "hard") if on(getattr(self, key).weight)
+        ]
+        if trunk and self.compile and self.balance:
+            raise SeparatorError(
+                f"compile: the gradients of {', '.join(trunk)} cannot be balanced in a compiled "
+                "model; give compile=false, or balance=false"
+            )
+        for key in ("contrast", "hard", "adversary"):
+            if on(getattr(self, key).weight) and not self.mask.fill:
+                raise SeparatorError(
+                    f"mask.fill: 0 hides no cell, but {key} is about hidden ones; give a share"
+                )
         least = {"next.token": self.next.token + 2, "labels.group": self.labels.group}
         for key, frames in least.items():
             part = getattr(self, key.split(".")[0])
@@ -123,27 +139,25 @@ class PretrainConfig(ModelChoice, RunConfig):
         frames = self._shortest()
         if 2 * mask.group > frames:
             raise SeparatorError(
-                f"mask.group: {mask.group} frames, but a segment has {frames}, which must be "
-                "at least two groups; use smaller groups or a longer data.segment_seconds"
+                f"mask.group: {mask.group} frames, but the shortest crops have {frames}, "
+                "which must be at least two groups; use smaller groups, or longer crops"
             )
         longest = RUNS.get(mask.strategy, 0) * mask.span * mask.group
         if longest >= frames:
             raise SeparatorError(
-                f"mask.span: runs of up to {longest} frames, but a segment has {frames}; use a "
-                "smaller mask.span or mask.group, or a longer data.segment_seconds"
+                f"mask.span: runs of up to {longest} frames, but the shortest crops have {frames}; "
+                "use a smaller mask.span or mask.group, or longer crops"
             )
 
     def _shortest(self) -> int:
         """Frames of the shortest crops of the run."""
-        hop, pieces = self.stft.hop, (self.crop_frames,)
+        hop = self.stft.hop
         frames = math.ceil(self.data.segment_seconds * self.rate / hop) + 1
         if on(self.next.weight):
             frames = (frames - sum(ends(self.stft))) // 2
-        if not isinstance(self.crop_frames, int | float):
-            pieces = tuple(value for _, value in self.crop_frames)
         if highest(self.crop_frames) > frames:
             raise SeparatorError(
                 f"crop_frames: {highest(self.crop_frames):g}, but a segment has {frames} to give; "
                 "use a longer data.segment_seconds"
             )
-        return int(min(value or frames for value in pieces))
+        return int(min(value or frames for _, value in pairs(self.crop_frames)))

@@ -82,18 +82,15 @@ class ContrastHead(nn.Module):
         level = level - level.mean(dim=(1, 2, 3), keepdim=True)
         guess = self.guess(_cells(rearrange(fine, "b n f c -> b c f n"), grid))
         truth = self.truth(_cells(level, grid))
-        hidden = corrupted.hidden_cells.flatten(1)
-        draw = torch.rand(hidden.shape, generator=generator).to(hidden.device)
-        most = min(self.config.most, hidden.shape[1])
-        order, place = torch.where(hidden, draw, 2.0).topk(most, dim=1, largest=False)
-        counted = order < 2
+        place, counted = corrupted.draw_hidden(self.config.most, generator)
         guess, truth = (
             F.normalize(x.gather(1, place[..., None].expand(-1, -1, x.shape[-1])).float(), dim=-1)
             for x in (guess, truth)
         )
-        logits = guess @ truth.transpose(1, 2) / self.config.temperature
+        with torch.autocast(guess.device.type, enabled=False):
+            logits = guess @ truth.transpose(1, 2) / self.config.temperature
         logits = logits.masked_fill(~counted[:, None, :], -1e4)
-        right = torch.arange(most, device=logits.device).expand(len(logits), -1)
+        right = torch.arange(place.shape[1], device=logits.device).expand(len(logits), -1)
         error = F.cross_entropy(logits.transpose(1, 2), right, reduction="none")
         number = counted.sum().clamp(min=1)
         found = ((logits.argmax(-1) == right) & counted).sum() / number

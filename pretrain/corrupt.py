@@ -45,6 +45,18 @@ class Corrupted:
         rows = self.hidden[:, 0, :: (self.grid.bins - 1) // self.grid.bands]
         return rows[:, : self.grid.bands, :: self.grid.size]
 
+    def draw_hidden(self, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw up to `most` hidden cells of each crop.
+
+        Returns:
+            (b l) places among the k·m cells, and boolean (b l), false where there were too few.
+        """
+        hidden = self.hidden_cells.flatten(1)
+        draw = torch.rand(hidden.shape, generator=generator).to(hidden.device)
+        number = min(most, hidden.shape[1])
+        order, place = torch.where(hidden, draw, 2.0).topk(number, dim=1, largest=False)
+        return place, order < 2
+
     @property
     def untouched(self) -> Tensor:
         """Boolean, of the shape of `kinds`: cells that were not chosen and count."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of
-from separator.pretrain.joint import ends, inside, splice, with_separator
+from separator.pretrain.joint import ends, inside, splice, with_separator, without_padding
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.ramps import on, stair
@@ -40,6 +40,7 @@ def make_example(
     mask: MaskConfig,
     step: int,
     generator: torch.Generator,
+    valid: Tensor | None = None,
     predict: Callable[[Tensor, Grid], Tensor] | None = None,
 ) -> Example:
     """Cut waves into the step's crops, splice them if that is asked, and corrupt them.
@@ -50,11 +51,13 @@ def make_example(
         mask: which cells are hidden; the run's own, or that of the validation.
         step: finished steps of the run.
         generator: on the CPU; all randomness comes from it.
+        valid: (b) samples of each wave that are music; what is padded behind them counts nowhere.
+            All of it without.
         predict: maps the target and the grid to the predicted error of each cell (b k m), for
             `mask.strategy=hard`; without it all are alike.
     """
-    spectrogram = stft(cut_crops(waves, config, step), config.stft)
-    continues = None
+    crops = cut_crops(waves, config, step)
+    spectrogram, continues = stft(crops, config.stft), None
     if on(config.next.weight):
         spectrogram = inside(spectrogram, config.stft)
         spliced = splice(spectrogram, spectrogram.shape[-1] // 2, generator, config.next)
@@ -68,11 +71,13 @@ def make_example(
     corrupted = corrupt(target, mask, step, generator, mixed, difficulty)
     if continues is not None:
         target, corrupted = with_separator(target, corrupted, config.next)
+    elif valid is not None:
+        corrupted = without_padding(target, corrupted, _music(valid, crops, config))
     return Example(spectrogram, target, corrupted, continues)
 
 
 def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
-    """Cut segments into crops of `crop_frames` at this step: (b c t) to (b·k c t').
+    """Cut segments into crops of `crop_frames` at this step: (b c t) to (k·b c t').
 
     Short crops are more crops, so that a step hears as much music at any length, and nothing that
     was read is thrown away but the rest of the division.
@@ -82,7 +87,16 @@ def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
     if not frames or samples >= waves.shape[-1]:
         return waves
     pieces = waves.shape[-1] // samples
-    return rearrange(waves[..., : pieces * samples], "b c (k t) -> (b k) c t", k=pieces)
+    # neighbours in the batch are of different songs: one covers the other in `corrupt.covered`
+    return rearrange(waves[..., : pieces * samples], "b c (k t) -> (k b) c t", k=pieces)
+
+
+def _music(valid: Tensor, crops: Tensor, config: PretrainConfig) -> Tensor:
+    """Frames of each crop that begin in music, from the samples of each wave: (b) to (k·b)."""
+    length = crops.shape[-1]
+    pieces = torch.arange(len(crops) // len(valid))[:, None]
+    samples = (valid.cpu() - pieces * length).clamp(0, length).flatten()
+    return -(-samples // config.stft.hop) + (samples == length)
 
 
 def crop_samples(frames: int, config: PretrainConfig) -> int:

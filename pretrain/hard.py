@@ -15,6 +15,8 @@ from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
 from separator.pretrain.ramps import Ramp, check
 
+MOST = 256  # cells of a crop that are ranked: pairs are their square
+
 
 @dataclass(frozen=True)
 class HardConfig:
@@ -83,13 +85,19 @@ def agreement(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
 
 
 def mine(
-    predictor: LossPredictor, deep: Tensor, restored: Tensor, target: Tensor, corrupted: Corrupted
+    predictor: LossPredictor,
+    deep: Tensor,
+    restored: Tensor,
+    target: Tensor,
+    corrupted: Corrupted,
+    generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the ranking loss on the hidden cells, and how many pairs are ranked rightly."""
+    """Return the ranking loss on up to MOST hidden cells, and how many pairs are ranked rightly."""
     grid = corrupted.grid
-    parts = (predictor(deep, grid), cell_error(restored, target, grid))
-    counted = corrupted.hidden_cells.flatten(1)
-    predicted, error = (x.flatten(1) for x in parts)
+    predicted = predictor(deep, grid).flatten(1)
+    place, counted = corrupted.draw_hidden(MOST, generator)
+    predicted = predicted.gather(1, place)
     with torch.no_grad():
+        error = cell_error(restored, target, grid).flatten(1).gather(1, place)
         right = agreement(predicted, error, counted)
     return ranking_loss(predicted, error, counted), {"hard/agreement": right}

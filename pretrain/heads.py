@@ -87,20 +87,32 @@ class Pretrainer(nn.Module):
                 outputs.fine, example.target, corrupted, generator
             )
         if "hard" in heads:
-            found["hard"] = mine(heads["hard"], deep, restored, example.target, corrupted)
+            found["hard"] = mine(
+                heads["hard"], deep, restored, example.target, corrupted, generator
+            )
         objectives, scalars = {}, {}
         for name, (loss, logged) in found.items():
-            meets = outputs.fine if name == "contrast" else deep
+            meets = outputs.fine if name == "contrast" else outputs.trunk
             objectives[name] = Objective(loss, at(getattr(config, name).weight, step), meets)
             scalars |= {f"loss/{name}": loss.detach(), **logged}
         return objectives, scalars
 
 
 def deceive(
-    adversary: Adversary, example: Example, restored: Tensor, step: int
+    adversary: Adversary, example: Example, restored: Tensor, step: int, pace: float
 ) -> tuple[dict[str, Objective], dict[str, Tensor]]:
-    """Train the discriminator, and return what the model is to fool it with, once it has begun."""
+    """Train the discriminator, and return what the model is to fool it with, once it has begun.
+
+    Args:
+        adversary: the discriminator.
+        example: the batch.
+        restored: (b c f n) the model's answer.
+        step: finished steps of the run.
+        pace: the learning rate's place in its schedule, the same for both sides: a discriminator
+            that goes on learning while the model no longer does would win.
+    """
     size = example.corrupted.grid.size
+    adversary.slow(pace)
     scalars = adversary.discriminate(example.target, restored, example.corrupted, size, step)
     weight = weight_at(adversary.config, step)
     if not weight:

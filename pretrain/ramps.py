@@ -31,9 +31,14 @@ def on(ramp: Ramp) -> bool:
     return highest(ramp) > 0
 
 
+def pairs(ramp: Ramp) -> tuple[tuple[float, float], ...]:
+    """Return a ramp as (step, value) pairs."""
+    return ((0, ramp),) if isinstance(ramp, int | float) else ramp
+
+
 def highest(ramp: Ramp) -> float:
     """Return the largest value that a ramp takes."""
-    return float(ramp) if isinstance(ramp, int | float) else max(value for _, value in ramp)
+    return float(max(value for _, value in pairs(ramp)))
 
 
 def check(name: str, ramp: Ramp) -> None:
@@ -42,9 +47,8 @@ def check(name: str, ramp: Ramp) -> None:
     Raises:
         SeparatorError: no pairs, steps that do not grow, or a negative value; names the key.
     """
-    pairs = ((0, ramp),) if isinstance(ramp, int | float) else ramp
-    steps = [place for place, _ in pairs]
-    if not pairs or sorted(set(steps)) != steps or min(value for _, value in pairs) < 0:
+    places = [place for place, _ in pairs(ramp)]
+    if not places or sorted(set(places)) != places or min(v for _, v in pairs(ramp)) < 0:
         raise SeparatorError(
             f"{name}: give a number from 0 up, or [[step, value], …] with growing steps"
         )

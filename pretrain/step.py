@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
+from separator.engine.optim import schedule
 from separator.engine.task import Validation
 from separator.models import create, describe
 from separator.pretrain.adversary import Adversary
@@ -33,11 +34,11 @@ class PretrainTask:
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
         self.device = distributed.resolve(config.device)
-        torch.manual_seed(config.seed)
         self.extract, features = None, 0
         if on(config.labels.weight):
             self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)
             features = self.extract.features
+        torch.manual_seed(config.seed)
         trunk = create(config.sizes, config.stft.bins)
         self.model = Pretrainer(trunk, config, features)
         self.teacher = self.model  # until `attach` gives the average
@@ -72,7 +73,9 @@ class PretrainTask:
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
         """Make of a batch what the model is shown at a step, and what it is to answer."""
         config, predict = self.config, self.teacher.predict
-        return make_example(batch.mixture, config, config.mask, step, generator, predict)
+        return make_example(
+            batch.mixture, config, config.mask, step, generator, batch.valid, predict
+        )
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
@@ -90,7 +93,8 @@ class PretrainTask:
             example, outputs, restored, config, step, generator, self.extract
         )
         if self.companion:
-            more, numbers = deceive(self.companion, example, restored, step)
+            pace = schedule(config.optim, step, config.steps)
+            more, numbers = deceive(self.companion, example, restored, step, pace)
             objectives, logged = objectives | more, logged | numbers
         scalars["loss"] = total(scalars["loss"], objectives, config.balance)
         return scalars | logged

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from separator.data.augment import AugmentConfig
 from separator.data.loader import batches
 from separator.data.tracks import Track
 from separator.engine.pictures import colour
@@ -20,6 +21,7 @@ from separator.stft import istft
 
 SHOWN = 2  # crops whose pictures and audio are logged
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
+SIZE = 4  # crops at a time, whatever the batches of the training
 
 
 class ValidationCrops:
@@ -31,14 +33,15 @@ class ValidationCrops:
     """
 
     def __init__(self, tracks: Sequence[Track], config: PretrainConfig) -> None:
-        plain = replace(config.data.augment, gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        size = min(config.data.batch, config.valid_crops)
-        data = replace(config.data, augment=plain, workers=0, batch=size)
+        plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
+        data = replace(config.data, augment=plain, workers=0, batch=SIZE)
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
-        read = [next(stream) for _ in range(-(-config.valid_crops // size))]
+        read = [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
         self.config = replace(config, crop_frames=0)
-        self.waves = torch.cat([batch.mixture for batch in read])[: config.valid_crops].split(size)
-        self.songs = torch.cat([batch.songs for batch in read])[: config.valid_crops]
+        kept = slice(config.valid_crops)
+        self.waves = torch.cat([batch.mixture for batch in read])[kept].split(SIZE)
+        self.music = torch.cat([batch.valid for batch in read])[kept].split(SIZE)
+        self.songs = torch.cat([batch.songs for batch in read])[kept]
         self.mask = replace(config.mask, fill=1.0, noise=0.0, other=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
 
@@ -53,17 +56,20 @@ class ValidationCrops:
             extract: makes what is clustered, where there are labels.
         """
         generator, config = torch.Generator().manual_seed(SEED), self.config
+        draws = torch.Generator().manual_seed(
+            SEED
+        )  # the cells do not depend on the heads there are
         errors: dict[str, float] = {}
         heads: dict[str, float] = {}
         labels: list[Tensor] = []
         result = Validation({}, 0.0)
-        for waves in self.waves:
-            example = make_example(waves.to(device), config, self.mask, 0, generator)
+        for waves, music in zip(self.waves, self.music, strict=True):
+            example = make_example(waves.to(device), config, self.mask, 0, generator, music)
             shown = example.corrupted
             outputs = model(shown.spectrogram, shown.hidden, features=True)
             restored = shown.spectrogram * outputs.mask
             _add_errors(errors, example, restored)
-            _, scalars = model.objectives(example, outputs, restored, config, 0, generator, extract)
+            _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
             for name, value in scalars.items():
                 heads[name] = heads.get(name, 0.0) + value.item() * len(waves) / len(self.songs)
             if extract:

@@ -1,6 +1,7 @@
 """From waves to what the model is shown: crops, the separator, and how losses are put together."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ from separator.cli import main
 from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.errors import SeparatorError
+from separator.models import create
+from separator.pretrain.balance import total
+from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
+from separator.pretrain.heads import Pretrainer
 from separator.pretrain.objectives import masked_error
 from separator.stft import stft
 
@@ -52,7 +57,7 @@ def test_crops_grow_by_the_global_step_and_lose_nothing_but_the_rest():
         assert stft(crops, grows.stft).shape[-1] == frames
         length = crops.shape[-1]
         for index, crop in enumerate(crops):
-            item, piece = divmod(index, pieces)
+            piece, item = divmod(index, 2)  # neighbours are of different songs
             assert torch.equal(crop, x[item, :, piece * length : (piece + 1) * length])
 
 
@@ -78,6 +83,71 @@ def test_the_separator_is_seen_and_counts_nowhere():
         masked_error(x, example.target, example.corrupted, 1.0, 0.5) for x in (restored, changed)
     )
     assert first == second
+
+
+def test_what_is_behind_a_songs_end_counts_nowhere():
+    asked = config("crop_frames=32", "mask.share=0.5", "unmasked_weight=1", "mask.clean_share=0")
+    x = waves()
+    x[1, :, 6000:] = 0
+    valid = torch.tensor([16000, 6000])
+    padded, whole = (
+        make_example(x, asked, asked.mask, 0, generator(), music)
+        for music in (valid, torch.tensor([16000, 16000]))
+    )
+    kinds, plain = padded.corrupted.kinds[:, 0, 0], whole.corrupted.kinds[:, 0, 0]
+    pieces = 4  # crops (k b): of the second song crop 1 is music, 3 ends in it, 5 and 7 are padding
+    for crop in range(2 * pieces):
+        start = (crop // 2) * 31 * 128
+        for frame in range(32):
+            sample = start + frame * 128
+            music = crop % 2 == 0 or sample < 6000
+            cell_ends = start + (frame // 4 * 4 + 3) * 128
+            if not music:
+                assert kinds[crop, frame] == -2, (crop, frame)
+            elif crop % 2 and cell_ends >= 6000 and plain[crop, frame] >= 0:
+                assert kinds[crop, frame] == -1  # a cell that reaches beyond the end is given up
+            else:
+                assert kinds[crop, frame] == plain[crop, frame]
+    same = padded.corrupted.kinds < 0
+    where = same.expand_as(padded.target)
+    assert torch.equal(padded.corrupted.spectrogram[where], padded.target[where])
+
+
+@pytest.mark.parametrize("architecture", ["frame_transformer", "patch_transformer"])
+def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
+    """In the real models, at the tensor in which each objective and the masked error meet."""
+    asked = config(
+        *(f"architecture={architecture}", "patch.patch=8", "patch.width=16", "patch.depth=1"),
+        *("patch.heads=2", "patch.hidden=32", "patch.decoder_width=16", "patch.decoder_depth=1"),
+        *("patch.decoder_heads=2", "next.weight=0.3", "next.token=4", "labels.weight=0.2"),
+        *("labels.group=4", "labels.clusters=4", "contrast.weight=0.1", "mask.strategy=hard"),
+        *("hard.weight=0.4", "mask.share=0.5", "mask.fill=1", "mask.noise=0"),
+    )
+    torch.manual_seed(0)
+    extract = extractor(asked.labels, asked.stft, asked.rate)
+    trunk = create(asked.sizes, asked.stft.bins)
+    net = Pretrainer(trunk, asked, extract.features)
+    fit_labels(net.labeller, extract, [waves(8, 1.0)], replace(asked.labels, crops=8))
+    example = make_example(waves(4), asked, asked.mask, 0, generator(), predict=net.predict)
+    outputs = net(example.corrupted.spectrogram, example.corrupted.hidden, features=True)
+    restored = example.corrupted.spectrogram * outputs.mask
+    main = masked_error(restored, example.target, example.corrupted, 1.0, 0.0)["loss"]
+    objectives, _ = net.objectives(example, outputs, restored, asked, 0, generator(), extract)
+    assert set(objectives) == {"next", "labels", "contrast", "hard"}
+    for name, objective in objectives.items():
+        loss = total(main, {name: objective})
+        pull, alone, both = (
+            torch.autograd.grad(x, objective.meets, retain_graph=True)[0]
+            for x in (objective.loss, main, loss)
+        )
+        assert alone.norm() > 0
+        weight = getattr(asked, name).weight
+        torch.testing.assert_close(
+            both - alone, weight * alone.norm() * pull / pull.norm(), rtol=1e-3, atol=1e-9
+        )
+    total(main, objectives).backward()
+    for name, weights in net.heads.named_parameters():
+        assert weights.grad.abs().max() > 0, name
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +192,9 @@ def test_ssasts_sum_is_ten_to_one(corpus: Path, tmp_path: Path):
         (["crop_frames=500"], "crop_frames"),
         (["crop_frames=80", "next.weight=0.1", "next.token=4"], "crop_frames"),
         (["crop_frames=6"], "mask.group"),
+        (["contrast.weight=0.1", "mask.fill=0"], "mask.fill"),
+        (["next.weight=0.1", "next.token=4", "compile=true"], "compile"),
+        (["masked_weight=[[0,0],[9,1]]"], "masked_weight, unmasked_weight"),
         (["masked_weight=0"], "masked_weight, unmasked_weight"),
         (["masked_weight=[[5,1],[5,0]]"], "masked_weight"),
         (["architecture=cnn"], "architecture"),

@@ -29,6 +29,7 @@ def test_the_hard_share_grows_to_a_half():
     config = MaskConfig(weighted_steps=100)
     shares = [hard_share(step, config) for step in (0, 1, 50, 100, 1000)]
     assert shares == pytest.approx([0, 0.005, 0.25, 0.5, 0.5])
+    assert hard_share(9, MaskConfig(weighted_steps=100, uniform_steps=10)) == 0
 
 
 @pytest.mark.parametrize("step", [0, 30, 100])
@@ -101,7 +102,7 @@ def test_the_predictor_learns_to_rank_unseen_cells():
         return deep, target * (1 - wrong), target, corrupted
 
     for seed in range(60):
-        loss, _ = mine(predictor, *example(seed))
+        loss, _ = mine(predictor, *example(seed), generator())
         loss.backward()
         rate.step()
         rate.zero_grad()
@@ -109,7 +110,7 @@ def test_the_predictor_learns_to_rank_unseen_cells():
     predicted = predictor(deep, corrupted.grid).detach().flatten()
     error = cell_error(restored, target, corrupted.grid).flatten()
     assert spearmanr(predicted, error).statistic > 0.5
-    _, logged = mine(predictor, deep, restored, target, corrupted)
+    _, logged = mine(predictor, deep, restored, target, corrupted, generator())
     assert logged["hard/agreement"] > 0.7
 
 

@@ -11,6 +11,8 @@ HARDEST = 0.5  # part of the chosen cells that is chosen for being hard, at the 
 
 def hard_share(step: int, config: MaskConfig) -> float:
     """Part of the chosen cells that are the hardest ones: from 0 at first to a half."""
+    if step < config.uniform_steps:
+        return 0.0
     return HARDEST * min(1.0, step / max(1, config.weighted_steps))
 
 

@@ -97,7 +97,10 @@ class State:
         except (ValueError, KeyError, TypeError) as error:
             raise _other_architecture(path, "the optimizer's groups differ") from error
         if self.companion:
-            self.companion.load_state_dict(payload["companion"])
+            try:
+                self.companion.load_state_dict(payload["companion"])
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise _other_architecture(path, "the discriminator differs") from error
 
     def load(self, payload: Mapping[str, Any], path: Path) -> None:
         """Take everything from a payload."""

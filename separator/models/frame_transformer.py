@@ -249,7 +249,7 @@ class FrameTransformer(nn.Module):
         fine, deep = self._unet(self.level(x * self.tilt[:, None]))
         mask = (self.head(fine).float() + start).sigmoid()
         mask = F.pad(rearrange(mask, "b n f c -> b c f n"), (0, 0, 0, 1), mode="replicate")
-        return Outputs(mask, deep.flatten(2), fine) if features else mask
+        return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
 
     def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """Fill hidden cells of (b n f c); returns it and the log-odds from which masks start."""

@@ -21,12 +21,14 @@ class Outputs(NamedTuple):
     Attributes:
         mask: (b c f n) in [0, 1].
         deep: (b n d) the deepest features of each frame.
-        fine: (b n f-1 c') features at full resolution, before the last layer.
+        fine: (b n f-1 c') features at full resolution, from which the mask is made.
+        trunk: what both `deep` and the mask are made from, where their gradients meet.
     """
 
     mask: Tensor
     deep: Tensor
     fine: Tensor
+    trunk: Tensor
 
 
 class _Rescale(torch.autograd.Function):

@@ -210,13 +210,14 @@ class PatchTransformer(nn.Module):
             patches(odds, self.config.patch), patches(hidden, self.config.patch).all(-1), grid
         )
         fine = unpatch(self.head(tokens).float(), grid, self.config.patch)[..., :frames]
-        fine = fine + torch.where(hidden, PRIOR, HEARD)
-        mask = F.pad(fine.sigmoid(), (0, 0, 0, 1), mode="replicate")
+        fine = rearrange(fine + torch.where(hidden, PRIOR, HEARD), "b c f n -> b n f c")
+        mask = rearrange(fine.sigmoid(), "b n f c -> b c f n")
+        mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
         if not features:
             return mask
         deep = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
         deep = deep.repeat_interleave(self.config.patch, dim=1)[:, :frames]
-        return Outputs(mask, deep, rearrange(fine, "b c f n -> b n f c"))
+        return Outputs(mask, deep, fine, tokens)
 
     def _tokens(self, values: Tensor, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
         """Encode the visible of the patches (b l v), decode all of them: (b l d)."""
