@@ -27,8 +27,8 @@ SMALL = [
         f"data.segment_seconds={SECONDS}",
     ),
     *("data.workers=0", "data.valid_share=0.5", "valid_crops=1", "validate_every=0"),
-    *("checkpoint_every=0", "steps=600", "optim.lr=5e-3", "optim.warmup_steps=20"),
-    *("optim.weight_decay=0", "mask.clean_share=0", "log_every=600"),
+    *("checkpoint_every=0", "steps=250", "optim.lr=5e-3", "optim.warmup_steps=20"),
+    *("optim.weight_decay=0", "mask.clean_share=0", "log_every=250"),
 ]
 BANDED = ["mask.band=16", "mask.group=4"]
 PRESETS = {

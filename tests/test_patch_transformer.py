@@ -235,7 +235,7 @@ def test_whole_frames_and_repeated_frames_are_hidden_like_their_cells():
 def test_a_mask_for_any_number_of_frames(frames: int):
     model, x = make(), random(2, 2, BINS, frames)
     with torch.no_grad():
-        mask, deep, fine = model(x, features=True)
+        mask, deep, fine, _ = model(x, features=True)
     assert torch.equal(mask, answer(model, x))
     assert 0 <= mask.min() < mask.max() <= 1
     assert torch.equal(mask[:, :, -1], mask[:, :, -2])
