@@ -129,7 +129,7 @@ def test_a_wrong_type_names_the_key_and_the_value(word: str, key: str):
         ("optim.lr=-1", "optim.lr: -1"),
         ("stft.n_fft=1000", "stft.n_fft: 1000"),
         ("mask.share=3", "mask.share: 3"),
-        ("mask.group=500", "mask.group: 500 frames, but a segment has"),
+        ("mask.group=500", "mask.group: 500 frames, but the shortest crops have"),
         ("model.norm=group", "model.norm: 'group'"),
         ("model.channels=[1,2]", "model.encoder_blocks: "),
         ("data.batch=0", "data.batch: "),
@@ -241,7 +241,10 @@ def _sentence(owner: type, name: str) -> str:
         ("mask.band=7", "mask.band: 7 does not divide 2048 bins"),
         ("error=l2", "error"),
         ("mask.strategy=frequency", "mask.band, mask.band_span: 0 x 15 bins of 2048"),
-        ("mask.strategy=window", "mask.span: runs of up to 640 frames, but a segment has 260"),
+        (
+            "mask.strategy=window",
+            "mask.span: runs of up to 640 frames, but the shortest crops have 260",
+        ),
     ],
 )
 def test_what_pretraining_does_not_know_is_named(word: str, key: str):
