@@ -35,7 +35,7 @@ PRESETS = {
     "bert15": ["mask.group=4"],
     "random_time": ["mask.span=12"],
     "window": ["mask.span=12"],
-    "frequency": ["mask.band_span=3"],
+    "frequency": ["mask.band_span=3", "steps=400", "log_every=400"],
     "time_frequency": ["mask.band_span=3", "mask.span=12"],
     "maskspec75": BANDED,
     "ssast": [*BANDED, "contrast.weight=0"],

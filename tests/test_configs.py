@@ -38,7 +38,7 @@ SHORT = {
 TINY = {  # the same for three seconds at the sizes of tiny.yaml
     "next": ["mask.group=8", "next.token=8", "data.segment_seconds=6"],
     "growing": ["mask.group=8", "crop_frames=[[0,32],[1,64]]"],
-    "labels": ["labels.clusters=8", "labels.crops=8"],
+    "labels": ["labels.clusters=8", "labels.crops=16"],
     "adversary": SHORT["adversary"],
     "maskspec": ["patch.decoder_width=192", "patch.decoder_depth=2", "patch.decoder_heads=4"],
 }
