@@ -17,6 +17,7 @@ from separator.pretrain.objectives import baselines, masked_error
 from separator.pretrain.step import PretrainTask
 
 RATE, SECONDS = 8000, 0.5
+CELLS = 4  # seed of the hidden cells: one with which every strategy hides some
 SMALL = [
     *(f"rate={RATE}", "stft.n_fft=256", "stft.hop=128", "device=cpu", "model.recall=0"),
     *("model.channels=[8,16,16]", "model.encoder_blocks=[1,1,1]", "model.decoder_blocks=[1,1,1]"),
@@ -43,7 +44,7 @@ PRESETS = {
     "dwm": BANDED,
     "hpm": [*BANDED, "hard.weight=0.01"],
     "hubert": ["mask.span=5"],
-    "mixcorrupt": ["mask.span=4", "data.batch=2"],
+    "mixcorrupt": ["mask.span=4", "data.batch=2", "steps=500", "log_every=500"],
 }
 
 
@@ -58,7 +59,7 @@ class OneCrop(PretrainTask):
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        return super().step(model, batch, 0, generator.manual_seed(0))
+        return super().step(model, batch, 0, generator.manual_seed(CELLS))
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,9 @@ def test_the_error_falls_below_a_tenth_of_the_best_trivial_answers(
     config = parse(PretrainConfig, words, "pretrain")
     task = OneCrop(config)
     fit(task, config)
-    seen = task.example(next(task.batches(0)), 0, torch.Generator().manual_seed(0))
+    seen = task.example(next(task.batches(0)), 0, torch.Generator().manual_seed(CELLS))
     chosen = seen.corrupted.chosen
+    assert chosen.any()
     with torch.no_grad():
         mask = task.model.eval()(seen.corrupted.spectrogram, seen.corrupted.hidden)
     answers = {"model": seen.corrupted.spectrogram * mask, **baselines(seen.target, chosen)}
