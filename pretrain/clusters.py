@@ -121,11 +121,6 @@ class Labeller(nn.Module):
         self.register_buffer("projection", torch.zeros(features, inner))
         self.register_buffer("centroids", torch.zeros(clusters, inner))
 
-    @property
-    def fitted(self) -> bool:
-        """Whether there are clusters, by `fit` or from a checkpoint."""
-        return bool(self.scale.any())
-
     def fit(self, features: Tensor) -> None:
         """Find the clusters: standardise, PCA, mini-batch k-means; the same input, the same result.
 

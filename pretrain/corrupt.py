@@ -11,6 +11,7 @@ from separator.pretrain.masks.geometry import Grid, first_of_run
 from separator.pretrain.masks.schedule import group_frames
 
 KINDS = ("mask", "noise", "other", "kept")
+UNTOUCHED, OUTSIDE = -1, -2  # kinds of what was not chosen, and of frames that count nowhere
 OTHER_DB = (-10.0, 5.0)  # how loud another song is, next to the crop that it covers
 
 
@@ -60,7 +61,7 @@ class Corrupted:
     @property
     def untouched(self) -> Tensor:
         """Boolean, of the shape of `kinds`: cells that were not chosen and count."""
-        return self.kinds == -1
+        return self.kinds == UNTOUCHED
 
 
 def grid_of(spectrogram: Tensor, config: MaskConfig, step: int) -> Grid:
@@ -102,7 +103,7 @@ def corrupt(
     if config.strategy in RUNS:
         draw = first_of_run(draw, chosen)
     edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
-    kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), -1)
+    kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
     clean = torch.rand(len(target), 1, 1, generator=generator) < config.clean_share
     kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
     values: dict[str, float | Tensor] = {"mask": 1.0}
@@ -135,3 +136,35 @@ def covered(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
     level = spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     gain = gain * level / level.roll(1, 0).clamp(min=1e-9)
     return spectrogram + gain * spectrogram.roll(1, 0)
+
+
+def without_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corrupted:
+    """Let frames behind a song's end count nowhere; cells that reach beyond it are given up.
+
+    Args:
+        target: (b c f n) in [0, 1].
+        corrupted: of the same crops, not modified.
+        music: (b) frames of each crop that are music, on the CPU.
+    """
+    frames, size = target.shape[-1], corrupted.grid.size
+    if bool((music >= frames).all()):
+        return corrupted
+    frame, end = torch.arange(frames), music[:, None, None, None]
+    padded = (frame >= end).to(target.device)
+    touched = ((frame // size + 1) * size > end).to(target.device) & (end < frames).to(
+        target.device
+    )
+    spectrogram, kinds = left_out(target, corrupted, padded, touched)
+    return Corrupted(spectrogram, kinds, corrupted.grid)
+
+
+def left_out(
+    target: Tensor, corrupted: Corrupted, outside: Tensor, touched: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give up chosen cells where `touched`, and mark the kinds `outside` as counted nowhere."""
+    given_up = touched & corrupted.chosen
+    kinds = torch.where(given_up, UNTOUCHED, corrupted.kinds)
+    return (
+        torch.where(given_up, target, corrupted.spectrogram),
+        torch.where(outside, OUTSIDE, kinds),
+    )

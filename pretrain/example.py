@@ -8,8 +8,8 @@ from einops import rearrange
 from torch import Tensor
 
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of
-from separator.pretrain.joint import ends, inside, splice, with_separator, without_padding
+from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of, without_padding
+from separator.pretrain.joint import ends, inside, splice, with_separator
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.ramps import on, stair

@@ -11,7 +11,7 @@ from separator.pretrain.config import PretrainConfig
 from separator.pretrain.contrast import ContrastHead
 from separator.pretrain.example import Example
 from separator.pretrain.hard import LossPredictor, mine
-from separator.pretrain.labels import LabelHead, hidden_groups, without_separator
+from separator.pretrain.labels import LabelHead, hidden_groups, without_outside
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextHead
 from separator.pretrain.ramps import at, on
@@ -80,7 +80,7 @@ class Pretrainer(nn.Module):
         if "labels" in heads:
             group = config.labels.group
             labels = self.labeller(extract(example.spectrogram))
-            labels = without_separator(labels, corrupted, group)
+            labels = without_outside(labels, corrupted, group)
             found["labels"] = heads["labels"].loss(deep, labels, hidden_groups(corrupted, group))
         if "contrast" in heads:
             found["contrast"] = heads["contrast"].loss(

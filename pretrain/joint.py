@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import Corrupted
+from separator.pretrain.corrupt import Corrupted, left_out
 from separator.pretrain.next import NextConfig
 from separator.stft import STFTConfig
 
-OUTSIDE = -2  # the kind of frames that count nowhere: the separator's, and behind a song's end
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
 STEEP = 64  # poles of the low-pass: 80 dB down within a fifth of an octave above the cut-off
 
@@ -168,38 +167,6 @@ def with_separator(
     cell, size = frame // corrupted.grid.size, corrupted.grid.size
     touched = (cell >= first // size) & (cell <= last // size)
     pattern = (1 - torch.arange(bins, device=target.device) % 2).to(target.dtype)[:, None]
-    spectrogram, kinds = _left_out(target, corrupted, covered, touched)
+    spectrogram, kinds = left_out(target, corrupted, covered, touched)
     target, spectrogram = (torch.where(covered, pattern, x) for x in (target, spectrogram))
     return target, Corrupted(spectrogram, kinds, corrupted.grid)
-
-
-def without_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corrupted:
-    """Let frames behind a song's end count nowhere; cells that reach beyond it are given up.
-
-    Args:
-        target: (b c f n) in [0, 1].
-        corrupted: of the same crops, not modified.
-        music: (b) frames of each crop that are music, on the CPU.
-    """
-    frames, size = target.shape[-1], corrupted.grid.size
-    if bool((music >= frames).all()):
-        return corrupted
-    frame, end = torch.arange(frames), music[:, None, None, None]
-    padded = (frame >= end).to(target.device)
-    touched = ((frame // size + 1) * size > end).to(target.device) & (end < frames).to(
-        target.device
-    )
-    spectrogram, kinds = _left_out(target, corrupted, padded, touched)
-    return Corrupted(spectrogram, kinds, corrupted.grid)
-
-
-def _left_out(
-    target: Tensor, corrupted: Corrupted, outside: Tensor, touched: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Give up chosen cells where `touched`, and mark the kinds `outside` as counted nowhere."""
-    given_up = touched & corrupted.chosen
-    kinds = torch.where(given_up, -1, corrupted.kinds)
-    return (
-        torch.where(given_up, target, corrupted.spectrogram),
-        torch.where(outside, OUTSIDE, kinds),
-    )

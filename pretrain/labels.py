@@ -9,10 +9,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import KINDS, Corrupted
+from separator.pretrain.corrupt import KINDS, OUTSIDE, Corrupted
 from separator.pretrain.ramps import Ramp, check
 
-UNCOUNTED = -2  # kind of the frames that belong to no song
 NOWHERE = -1  # label of the groups that count nowhere
 
 
@@ -123,9 +122,9 @@ def hidden_groups(corrupted: Corrupted, group: int) -> Tensor:
     return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
 
 
-def without_separator(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+def without_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
     """Labels (b m) with -1, which counts nowhere, for groups with frames of no song among them."""
-    outside = (corrupted.kinds[:, 0] == UNCOUNTED).transpose(1, 2)
+    outside = (corrupted.kinds[:, 0] == OUTSIDE).transpose(1, 2)
     return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NOWHERE)
 
 

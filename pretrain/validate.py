@@ -56,9 +56,8 @@ class ValidationCrops:
             extract: makes what is clustered, where there are labels.
         """
         generator, config = torch.Generator().manual_seed(SEED), self.config
-        draws = torch.Generator().manual_seed(
-            SEED
-        )  # the cells do not depend on the heads there are
+        # apart, so that the cells do not depend on which heads there are
+        draws = torch.Generator().manual_seed(SEED)
         errors: dict[str, float] = {}
         heads: dict[str, float] = {}
         labels: list[Tensor] = []

@@ -11,6 +11,8 @@ from torch import Tensor
 from separator.cli import main
 from separator.config import parse
 from separator.data.corpus import write_corpus
+from separator.engine import checkpoint
+from separator.engine.loop import fit
 from separator.errors import SeparatorError
 from separator.models import create
 from separator.pretrain.balance import total
@@ -19,6 +21,7 @@ from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
 from separator.pretrain.heads import Pretrainer
 from separator.pretrain.objectives import masked_error
+from separator.pretrain.step import PretrainTask
 from separator.stft import stft
 
 MICRO = [
@@ -160,6 +163,38 @@ def row(corpus: Path, run: Path, *more: str) -> dict:
     words = [*MICRO, f"data.roots=[{corpus}]", f"run={run}", "steps=1", "log_every=1", *more]
     assert main(["pretrain", *words]) == 0
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+
+
+def test_the_averaged_model_is_the_teacher_and_both_sides_slow_down(corpus: Path, tmp_path: Path):
+    """Of the last of three steps: half of the learning rate's way down, by hand."""
+    asked = config(
+        *(f"data.roots=[{corpus}]", f"run={tmp_path}", "steps=3", "optim.warmup_steps=0"),
+        *("optim.schedule=polynomial", "optim.final_lr=0.5", "checkpoint_every=0"),
+        *("mask.strategy=hard", "hard.weight=0.1", "adversary.weight=0.1", "adversary.start=0"),
+    )
+    task = PretrainTask(asked)
+    fit(task, asked)
+    saved = checkpoint.load(tmp_path / "last.pt")
+    taught = task.teacher.state_dict()
+    torch.testing.assert_close(dict(taught), dict(saved["ema"]), rtol=0, atol=0)
+    assert not torch.equal(
+        taught["heads.hard.linear.weight"], saved["model"]["heads.hard.linear.weight"]
+    )
+    rate = saved["companion"]["optimizer"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(0.5 * asked.adversary.lr)
+
+
+def test_validation_crops_do_not_depend_on_training_settings(corpus: Path, tmp_path: Path):
+    """Nor do the hidden cells depend on the objectives there are."""
+    few = (f"data.roots=[{corpus}]", "valid_crops=6", "data.segment_seconds=1")
+    changed = ["data.batch=3", "data.augment.speed=0.5", "seed=9", "contrast.weight=0.1"]
+    one, two = (PretrainTask(config(*few, *more)) for more in ((), changed))
+    for left, right in zip(one.crops.waves, two.crops.waves, strict=True):
+        assert torch.equal(left, right)
+    two.model.trunk.load_state_dict(one.model.trunk.state_dict())
+    with torch.no_grad():
+        first, second = (task.validate(task.model.eval(), 0) for task in (one, two))
+    assert first.score == second.score
 
 
 @pytest.mark.parametrize("unmasked", [0.0, 0.1, 1.0])

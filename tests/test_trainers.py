@@ -253,6 +253,28 @@ def test_a_pretrained_file_of_other_sizes_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_patch_transformer_is_fine_tuned_and_its_sizes_are_named(
+    corpus: Path, tmp_path: Path, capsys
+):
+    patch = ["architecture=patch_transformer", "patch.patch=8", "patch.width=16", "patch.depth=1"]
+    patch += ["patch.heads=2", "patch.hidden=32", "patch.decoder_width=16"]
+    patch += ["patch.decoder_depth=1", "patch.decoder_heads=2"]
+    more = [*patch, "model.recall=0", "steps=1"]
+    assert main(words("pretrain", corpus, tmp_path / "pretrain", *more)) == 0
+    file = tmp_path / "pretrain" / "model.safetensors"
+    fine = words(
+        "train", corpus, tmp_path / "run", *more, f"pretrained={file}", "patch.dropout=0.1"
+    )
+    assert main([*fine, "patch.width=32"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"separator: patch.width: {file} was made with 16, this run says 32")
+    assert main(fine) == 0
+    separated = Separator.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    wave = torch.rand(2, 9000, generator=torch.Generator().manual_seed(0)) - 0.5
+    out = separated.separate_wave(wave, 8000)
+    torch.testing.assert_close(out["instrumental"] + out["vocals"], wave)
+
+
 def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: Path, capsys):
     library = tmp_path / "library"
     library.mkdir()

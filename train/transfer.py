@@ -26,7 +26,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     there = _sizes(description)
     here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
-        if there.get(key) != value and key not in ("model.dropout", "model.recall"):
+        if there.get(key) != value and key.split(".")[-1] not in ("dropout", "recall"):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
@@ -43,9 +43,11 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
 
 def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return by full name what must be alike for weights to mean the same."""
-    parts = {part: values.get(part, {}) for part in ("model", "stft")}
+    architecture = values["architecture"]
+    name = "patch" if architecture == "patch_transformer" else "model"
+    parts = {name: values["model"], "stft": values["stft"]}
     named = {f"{part}.{key}": value for part in parts for key, value in parts[part].items()}
-    return {"architecture": values.get("architecture"), "rate": values.get("rate"), **named}
+    return {"architecture": architecture, "rate": values.get("rate"), **named}
 
 
 def layer_rates(model: nn.Module, decay: float) -> list[dict]:
