@@ -5,6 +5,7 @@ were hidden count: there alone the generator invents.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
 from separator.pretrain.ramps import Ramp, at, check, highest
 
+MEMORY = 0.9  # of the running accuracy, from one step to the next
 LARGEST_WEIGHT = 0.2  # beyond, textures sharpen at the cost of the error that is to be learned
 
 
@@ -35,6 +37,8 @@ class AdversaryConfig:
         loss: hinge, least_squares or bce (binary cross-entropy).
         channels: of the discriminator's first stage; each stage doubles them.
         lr: learning rate of the discriminator, at most the generator's.
+        ceiling: the discriminator waits while its running accuracy is above this; one that is
+            always right teaches nothing (Wu et al. 2016, arXiv 1610.07584). 1 never waits.
         betas: decay of its optimizer's running mean and square.
         start: step from which the discriminator trains.
     """
@@ -44,6 +48,7 @@ class AdversaryConfig:
     loss: Literal["hinge", "least_squares", "bce"] = "hinge"
     channels: int = 8
     lr: float = 1e-4
+    ceiling: float = 0.8
     betas: tuple[float, float] = (0.5, 0.99)
     start: int = 1000
 
@@ -58,6 +63,11 @@ class AdversaryConfig:
             raise SeparatorError(f"adversary.channels: {self.channels} is not at least 1")
         if self.lr <= 0:
             raise SeparatorError(f"adversary.lr: {self.lr} is not above 0")
+        if not 0.5 < self.ceiling <= 1:
+            raise SeparatorError(
+                f"adversary.ceiling: {self.ceiling} is not in (0.5, 1]; guessing is right in half "
+                "of the cases, and 1 is no ceiling"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise SeparatorError(f"adversary.betas: {list(self.betas)} are not both in [0, 1)")
         if self.start < 0:
@@ -143,6 +153,7 @@ class Adversary:
             self.network.parameters(), lr=config.lr, betas=tuple(config.betas), fused=True
         )
         self.device = torch.device("cpu")
+        self._accuracy = 0.5  # running
         self._replica: nn.Module | None = None
 
     def to(self, device: torch.device) -> Self:
@@ -162,7 +173,8 @@ class Adversary:
         """Train the discriminator for one step, from `config.start` on and where cells are hidden.
 
         The mean over hidden tokens or frames is that of all ranks together. An update whose loss
-        or gradient is not finite is left out. All ranks must call this together.
+        or gradient is not finite is left out, and so is one while the discriminator is right more
+        often than `config.ceiling`. All ranks must call this together.
 
         Args:
             real: (b c f n) the uncorrupted magnitudes.
@@ -189,10 +201,11 @@ class Adversary:
             share = 1 / count.clamp(min=1 / distributed.world())
             loss = share * (self.loss.real(originals).sum() + self.loss.fake(restored).sum())
             loss.backward()
-            self._update(loss.detach(), count)
-        middle = self.loss.middle
-        right = (originals > middle).sum() + (restored <= middle).sum()
-        return {"adversary/loss": loss.detach(), "adversary/accuracy": share * right / 2}
+            middle = self.loss.middle
+            right = (originals > middle).sum() + (restored <= middle).sum()
+            accuracy = share * right / 2
+            self._update(loss.detach(), accuracy, count)
+        return {"adversary/loss": loss.detach(), "adversary/accuracy": accuracy}
 
     def fool(self, fake: Tensor, corrupted: Corrupted, group: int) -> Tensor:
         """Return the generator's loss: how far its answer is from being called real.
@@ -214,13 +227,18 @@ class Adversary:
         return self.loss.fool(logits).sum() / max(1, len(logits))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return network and optimizer as plain dicts and tensors."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return network, optimizer and running accuracy as plain values and tensors."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "accuracy": self._accuracy,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take network and optimizer from a state of the same configuration."""
+        """Take everything from a state of the same configuration."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._accuracy = state["accuracy"]
 
     def _seen(self, candidate: Tensor, corrupted: Corrupted, group: int) -> Tensor:
         """Return what the network sees of a candidate (b c f n): tokens, or pairs of pictures.
@@ -242,12 +260,15 @@ class Adversary:
         frames = corrupted.hidden.any(dim=2)[:, 0]
         return logits[frames.repeat(len(logits) // len(frames), 1)]
 
-    def _update(self, loss: Tensor, count: Tensor) -> None:
+    def _update(self, loss: Tensor, accuracy: Tensor, count: Tensor) -> None:
         """Make an optimizer step of the gradients, on all ranks or on none."""
         gradients = [weight.grad for weight in self.network.parameters()]
-        finite = distributed.mean(loss + nn.utils.get_total_norm(gradients)).isfinite()
-        if finite & (count > 0):  # without a token Adam's mean would still move the weights
-            self.optimizer.step()
+        norm = nn.utils.get_total_norm(gradients)
+        value, accuracy = distributed.mean(torch.stack([loss + norm, accuracy])).tolist()
+        if count > 0:  # without a token Adam's mean would still move the weights
+            self._accuracy = MEMORY * self._accuracy + (1 - MEMORY) * accuracy
+            if math.isfinite(value) and self._accuracy <= self.config.ceiling:
+                self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
 

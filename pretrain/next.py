@@ -46,39 +46,49 @@ class NextConfig:
                 raise SeparatorError(f"next.{key}: {getattr(self, key)} is negative; 0 is none")
 
 
+WINDOWS = 2, 4, 16  # frames on each side of the separator that are compared, beside the halves
+VIEWS = 16  # directions in which they are compared
+
+
 class NextHead(nn.Module):
     """Whether the second half continues the first, from the deepest features of each frame.
 
     BERT's next-sentence prediction (arXiv 1810.04805). The halves are compared as wholes, and so
-    are the frames nearest the joint: how far these are from each other says most, even before
-    anything is learned.
+    are the frames nearest the joint. How far these point apart says most, even before anything is
+    learned; directions, not distances, for each half has a level and a tilt of its own.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
         config: the separator, whose frames are left out.
-        near: frames on each side of the separator that are looked at once more.
-        width: features that are compared.
+        width: features in each of the views.
     """
 
-    def __init__(self, features: int, config: NextConfig, near: int = 4, width: int = 64) -> None:
+    def __init__(self, features: int, config: NextConfig, width: int = 8) -> None:
         super().__init__()
-        self.reach, self.near = config.token // 2, near
-        self.norm, self.project = nn.LayerNorm(features), nn.Linear(features, width)
-        self.distances = nn.Linear(4, width)
-        self.compare, self.answer = nn.Linear(8 * width, width), nn.Linear(width, 1)
+        self.reach, self.width = config.token // 2, width
+        pairs, views = len(WINDOWS) + 1, VIEWS * width
+        self.norm, self.project = nn.LayerNorm(features), nn.Linear(features, views)
+        self.compare = nn.Linear(pairs * 4 * views, 64)
+        self.angles = nn.Linear(pairs * (VIEWS + 1), 64)
+        self.answer = nn.Linear(64, 1)
 
     def forward(self, deep: Tensor) -> Tensor:
         """Map (b n d), whose joint is at frame n // 2, to the log-odds of a continuation, (b)."""
         middle = deep.shape[1] // 2
         first, second = deep[:, : middle - self.reach], deep[:, middle + self.reach :]
-        pairs = (first, second), (first[:, -self.near :], second[:, : self.near])
+        pairs = [(first, second), *((first[:, -n:], second[:, :n]) for n in WINDOWS)]
         means = torch.stack([half.mean(dim=1) for pair in pairs for half in pair], dim=1)
-        normed = self.norm(means).unflatten(1, (2, 2))  # (b pair half d)
-        projected = self.project(normed)
-        a, b = projected.unbind(2)
-        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1).flatten(1)
-        apart = torch.cat([_log_distance(normed), _log_distance(projected)], dim=-1)
-        return self.answer(F.relu(self.compare(joint) + self.distances(apart))).squeeze(-1).float()
+        normed = self.norm(means).unflatten(1, (-1, 2))  # (b pair half d)
+        views = self.project(normed)
+        a, b = views.unbind(2)
+        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
+        apart = torch.cat([_angle(normed[..., None, :]), _angle(self._split(views))], dim=-1)
+        hidden = F.relu(self.compare(joint.flatten(1)) + self.angles(apart.flatten(1)))
+        return self.answer(hidden).squeeze(-1).float()
+
+    def _split(self, views: Tensor) -> Tensor:
+        """The views of (b pair half d), apart: (b pair half view width)."""
+        return views.unflatten(-1, (VIEWS, self.width))
 
     def loss(self, deep: Tensor, continues: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the binary cross-entropy, and what to log.
@@ -98,6 +108,7 @@ class NextHead(nn.Module):
         return loss, {"next/accuracy": accuracy, "next/positive": answers.float().mean()}
 
 
-def _log_distance(pairs: Tensor) -> Tensor:
-    """Log of the mean squared difference of the halves of each pair: (b p 2 d) to (b p)."""
-    return (pairs[:, :, 0] - pairs[:, :, 1]).float().square().mean(-1).add(1e-4).log()
+def _angle(pairs: Tensor) -> Tensor:
+    """Log of 1 - cosine between the halves of each pair: (b pair 2 view d) to (b pair view)."""
+    first, second = pairs.float().unbind(2)
+    return (1 - F.cosine_similarity(first, second, dim=-1) + 1e-3).log()

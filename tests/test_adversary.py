@@ -292,6 +292,31 @@ def test_it_waits_for_its_start():
     assert [weight_at(config, step) for step in (5, 9, 10, 15, 99)] == [0, 0, 0.1, 0.15, 0.2]
 
 
+@pytest.mark.parametrize("kind", ["token", "frame"])
+def test_it_waits_while_it_is_right_too_often(kind: str):
+    real = spectrogram(2, 0)
+    where, silent = corrupted(real, "#.~#....", ".....##."), torch.zeros_like(real)
+    waiting, always = (
+        adversary(kind, lr=1e-2, loss="bce", ceiling=ceiling) for ceiling in (0.8, 1.0)
+    )
+
+    def learns(one: Adversary, *pictures: Tensor) -> tuple[bool, float]:
+        before = [weight.clone() for weight in one.network.parameters()]
+        right = one.discriminate(*pictures, where, GROUP, 0)["adversary/accuracy"].item()
+        return not all(map(torch.equal, before, one.network.parameters())), right
+
+    running, learned = 0.5, []
+    for _ in range(40):
+        assert learns(always, real, silent)[0]
+        moved, right = learns(waiting, real, silent)
+        running = 0.9 * running + 0.1 * right
+        learned.append(moved)
+        assert moved == (running <= 0.8)
+    assert learned[0] and not learned[-1]
+    # shown the other way round it is wrong, and goes on
+    assert any(learns(waiting, silent, real)[0] for _ in range(20))
+
+
 def test_a_loss_that_is_not_finite_changes_no_weight():
     one, real, fake = adversary(), spectrogram(1, 0), spectrogram(1, 1)
     where = corrupted(real, "#.......")
@@ -338,6 +363,7 @@ def test_a_state_from_the_disk_goes_on_bit_for_bit(kind: str, tmp_path: Path):
     later.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert all(map(torch.equal, train(later, range(3, 6)), expected))
     assert same(later.state_dict()["network"], whole.state_dict()["network"])
+    assert later.state_dict()["accuracy"] == whole.state_dict()["accuracy"] != 0.5
 
 
 def accuracies(kind: str, alike: bool, steps: int) -> float:
@@ -373,6 +399,8 @@ def test_what_is_alike_is_not(kind: str):
         ("adversary.lr", {"lr": 0.0}),
         ("adversary.betas", {"betas": (0.5, 1.0)}),
         ("adversary.start", {"start": -1}),
+        ("adversary.ceiling", {"ceiling": 0.5}),
+        ("adversary.ceiling", {"ceiling": 1.1}),
     ],
 )
 def test_bad_settings_name_their_key(key: str, values: dict):

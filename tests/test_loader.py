@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,32 @@ def test_nothing_readable_is_one_line(tmp_path, workers):
     with pytest.raises(SeparatorError, match=r"vocals\.wav") as caught:
         take(1, tracks, config(tmp_path, workers=workers), RATE, seed=0)
     assert "\n" not in str(caught.value)
+
+
+TRAINER = """
+import sys, time
+from separator.data.loader import DataConfig, batches
+from separator.data.tracks import find_tracks
+
+if __name__ == "__main__":
+    config = DataConfig(roots=[sys.argv[1]], segment_seconds=0.5, batch=1, workers=1)
+    stream = batches(find_tracks(sys.argv[1]), config, 44100, 0)
+    next(stream)
+    print("reading", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_do_not_outlive_a_trainer_that_is_killed(corpus, tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    command = [sys.executable, str(script), str(corpus)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout.readline() == "reading\n"
+        trainer.kill()
+        # its helpers hold the same pipe, which ends when the last of them is gone
+        rest, _ = trainer.communicate(timeout=60)
+    assert rest == ""
 
 
 def test_silence_is_drawn_again(tmp_path):

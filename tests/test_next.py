@@ -270,7 +270,7 @@ def test_nothing_is_given_up_where_nothing_was_chosen():
 
 def test_the_head_looks_at_both_halves_and_not_at_the_separator():
     torch.manual_seed(0)
-    head = NextHead(12, NextConfig(token=6), near=3)
+    head = NextHead(12, NextConfig(token=6))
     deep = torch.randn(4, 31, 12, generator=seeded(), requires_grad=True)
     logits = head(deep)
     assert logits.shape == (4,)
@@ -290,6 +290,27 @@ def test_the_loss_is_binary_cross_entropy():
     assert scalars["next/accuracy"].item() == pytest.approx(((p > 0.5) == labels).mean())
     assert scalars["next/positive"].item() == pytest.approx((p > 0.5).mean())
     assert not any(value.requires_grad for value in scalars.values())
+
+
+def test_the_head_compares_the_frames_nearest_the_joint():
+    torch.manual_seed(0)
+    head = NextHead(16, NextConfig(token=4)).eval()
+    deep = torch.randn(1, 44, 16, generator=seeded())
+    moved = deep.clone()
+    moved[:, 24:26] += 1  # the first two frames of the second half: a tenth of it
+    far = deep.clone()
+    far[:, 42:44] += 1
+    before, near, distant = head(torch.cat([deep, moved, far])).tolist()
+    assert abs(near - before) > 3 * abs(distant - before)
+
+
+@pytest.mark.parametrize("level", [0.1, 10.0])
+def test_the_head_does_not_see_how_loud_a_half_is(level: float):
+    torch.manual_seed(0)
+    head = NextHead(16, NextConfig(token=2))
+    deep = 1e3 * torch.randn(4, 40, 16, generator=seeded())
+    louder = torch.cat([deep[:, :20], level * deep[:, 20:]], dim=1)
+    torch.testing.assert_close(head(louder), head(deep), rtol=1e-4, atol=1e-4)
 
 
 def test_the_head_learns_what_a_difference_of_halves_says():

@@ -7,7 +7,9 @@ changes the speed only.
 import itertools
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -167,8 +169,19 @@ def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which stops the workers itself."""
+    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it.
+
+    torch's own watch is on the worker's parent in the system's sense, the fork server, which waits
+    for its workers when the training process is killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the training process's end, then leave at once."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
