@@ -47,10 +47,11 @@ class PretrainTask:
             sizes = 2, config.stft.bins, config.mask.group
             self.companion = Adversary(config.adversary, *sizes).to(self.device)
         self.train, valid = training_tracks(config.data)
-        self.crops = ValidationCrops(valid, config)
-        if self.extract and not (Path(config.run) / "last.pt").exists():
-            waves = (batch.mixture for batch in self.batches(0))
-            fit_labels(self.model.labeller, self.extract, waves, config.labels)
+        if distributed.rank() == 0:  # it validates, and its clusters are sent out with its weights
+            self.crops = ValidationCrops(valid, config)
+            if self.extract and not (Path(config.run) / "last.pt").exists():
+                waves = (batch.mixture for batch in self.batches(0))
+                fit_labels(self.model.labeller, self.extract, waves, config.labels)
 
     def attach(self, averaged: Pretrainer) -> None:
         """Take the averaged model as the teacher that says which cells are hard."""

@@ -22,7 +22,7 @@ def state(width: int = 6, steps: int = 3) -> State:
     """A small model after a few steps."""
     torch.manual_seed(width)
     model = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
-    optimizer = optim.adamw([{"params": model.parameters()}], OptimConfig())
+    optimizer = optim.build([{"params": model.parameters()}], OptimConfig())
     made = State(model, ema.averaged(model, 0.9), optimizer)
     for _ in range(steps):
         model(torch.randn(5, 4)).square().mean().backward()
@@ -170,7 +170,7 @@ def test_another_architecture(tmp_path: Path):
     message = error_of(path, lambda p: checkpoint.load_weights(state().model, {}, p))
     assert "it has no '0.weight'" in message
     grouped = state()
-    grouped.optimizer = optim.adamw([{"params": [grouped.model[0].weight]}], OptimConfig())
+    grouped.optimizer = optim.build([{"params": [grouped.model[0].weight]}], OptimConfig())
     message = error_of(path, lambda p: grouped.load(there, p))
     assert "the optimizer's groups differ" in message
 

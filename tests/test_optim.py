@@ -28,7 +28,7 @@ class Mixed(nn.Module):
 
 def test_only_matrices_decay():
     model = Mixed()
-    groups = optim.adamw([{"params": model.parameters()}], OptimConfig()).param_groups
+    groups = optim.build([{"params": model.parameters()}], OptimConfig()).param_groups
     decay = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
     decayed = {name for name, weight in model.named_parameters() if decay[id(weight)] > 0}
     assert decayed == {"convolution.weight", "head.weight"}
@@ -38,13 +38,13 @@ def test_only_matrices_decay():
 def test_frozen_weights_are_left_out():
     model = Mixed()
     model.head.requires_grad_(False)
-    groups = optim.adamw([{"params": model.parameters()}], OptimConfig()).param_groups
+    groups = optim.build([{"params": model.parameters()}], OptimConfig()).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 2
 
 
 def test_groups_scale_the_learning_rate():
     model, config = Mixed(), OptimConfig(lr=0.1, warmup_steps=0, schedule="constant")
-    optimizer = optim.adamw(
+    optimizer = optim.build(
         [{"params": model.head.parameters(), "lr_scale": 10.0}, {"params": [model.scale]}], config
     )
     assert optim.set_rate(optimizer, config, 5, 10) == 0.1
@@ -68,7 +68,7 @@ def test_the_hook_of_a_task_makes_the_groups():
 def test_adamw_equals_the_formula():
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
     config = OptimConfig(lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
-    optimizer = optim.adamw([{"params": [weight]}], config)
+    optimizer = optim.build([{"params": [weight]}], config)
     mean, square, expected = 0.0, 0.0, weight.detach().clone()
     for step in range(1, 4):
         weight.grad = torch.tensor([[0.3 * step, -1.0]])
@@ -79,6 +79,60 @@ def test_adamw_equals_the_formula():
         expected = expected - 0.1 * update
         optimizer.step()
     torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_muon_moves_along_the_nearest_orthogonal_matrix():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(48, 20))
+    config = OptimConfig(kind="muon", lr=0.1, weight_decay=0.5)
+    optimizer = optim.build([{"params": [weight, nn.Parameter(torch.ones(3))]}], config)
+    momentum = torch.zeros(48, 20)
+    for step in range(3):
+        before = weight.detach().clone()
+        weight.grad = torch.randn(48, 20) * 10.0**step
+        momentum = 0.95 * momentum + 0.05 * weight.grad
+        optimizer.step()
+        moved = (before * (1 - 0.1 * 0.5) - weight.detach()) / (0.1 * 0.2 * 48**0.5)
+        u, _, v = torch.linalg.svd(0.95 * momentum + 0.05 * weight.grad, full_matrices=False)
+        sizes = torch.linalg.svdvals(moved)
+        assert 0.6 < sizes.min() < sizes.max() < 1.3  # five iterations come about so near to 1
+        cosine = (moved * (u @ v)).sum() / moved.norm() / (u @ v).norm()
+        assert cosine > 0.97
+
+
+def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():
+    shapes = {"wide": (32, 16), "narrow": (32, 15), "convolution": (32, 32, 1, 3), "bias": (32,)}
+    torch.manual_seed(0)
+    start = {name: torch.randn(shape) for name, shape in shapes.items()}
+    gradients = [{name: torch.randn(shape) for name, shape in shapes.items()} for _ in range(3)]
+    ends = []
+    for kind in ("adamw", "muon"):
+        weights = {name: nn.Parameter(value.clone()) for name, value in start.items()}
+        optimizer = optim.build([{"params": weights.values()}], OptimConfig(kind=kind))
+        for gradient in gradients:
+            for name, weight in weights.items():
+                weight.grad = gradient[name].clone()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            assert all(weight.grad is None for weight in weights.values())
+        ends.append(weights)
+    changed = {name for name in shapes if not torch.equal(ends[0][name], ends[1][name])}
+    assert changed == {"wide"}
+
+
+def test_the_rates_of_a_chain_are_set_and_its_state_fits_no_other():
+    groups = [{"params": [nn.Parameter(torch.ones(16, 16))], "lr_scale": 0.5}]
+    groups.append({"params": [nn.Parameter(torch.ones(16))]})
+    config = OptimConfig(kind="muon", lr=0.1, warmup_steps=0, schedule="constant")
+    chain, plain = optim.build(groups, config), optim.build(groups, OptimConfig())
+    optim.set_rate(chain, config, 0, 10)
+    rates = {group["params"][0].shape: group["lr"] for group in chain.param_groups}
+    assert rates == {(16, 16): 0.05, (16,): 0.1}
+    chain.load_state_dict(chain.state_dict())
+    with pytest.raises(ValueError, match="zip"):
+        chain.load_state_dict(plain.state_dict())
+    with pytest.raises(KeyError):
+        plain.load_state_dict(chain.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["cosine", "polynomial", "constant"])

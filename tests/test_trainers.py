@@ -168,7 +168,7 @@ EVERYTHING = [
 
 
 def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, tmp_path: Path):
-    more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2"]
+    more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2", "optim.kind=muon"]
     assert main(words("pretrain", corpus, tmp_path / "whole", *more)) == 0
     parts = words("pretrain", corpus, tmp_path / "parts", *more)
     assert main([*parts, "steps=3"]) == 0
@@ -178,7 +178,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     torch.testing.assert_close(one["companion"], two["companion"], rtol=0, atol=0)
     row = rows(tmp_path / "whole")[-1]
     names = ("next", "labels", "contrast", "hard", "adversary")
-    assert all(row[f"loss/{name}"] > 0 for name in names)
+    assert all(row[f"loss/{name}"] != 0 for name in names)
     assert row["guard/skipped"] == 0
     state, description = load_model_file(tmp_path / "whole" / "model.safetensors")
     assert description["architecture"] == "frame_transformer"

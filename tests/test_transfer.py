@@ -121,7 +121,7 @@ def test_rates_fall_from_the_head_down_and_hold_every_weight():
     assert scale[id(model.decoder_tokens[0].cells[0].attention.q.weight)] == 0.5**2
     assert scale[id(model.head.bias)] == 1
     rates = OptimConfig(lr=0.1, warmup_steps=0)
-    optimizer = optim.adamw(groups, rates)
+    optimizer = optim.build(groups, rates)
     optim.set_rate(optimizer, rates, 0, 10)
     by_weight = {
         id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from separator.atomic import replacing
+from separator.engine.optim import Chain
 from separator.errors import SeparatorError
 
 FORMAT = 1
@@ -56,7 +57,7 @@ class State:
 
     model: nn.Module
     ema: AveragedModel
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | Chain
     companion: Companion | None = None
     step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)

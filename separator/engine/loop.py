@@ -64,7 +64,7 @@ class _Run:
         self.state = State(
             model,
             ema.averaged(model, config.ema_decay),
-            optim.adamw(optim.parameter_groups(task, model), config.optim),
+            optim.build(optim.parameter_groups(task, model), config.optim),
             getattr(task, "companion", None),
         )
         if hasattr(task, "attach"):

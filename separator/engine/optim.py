@@ -1,21 +1,24 @@
-"""AdamW with decay on matrices only, and learning rates that are pure functions of the step."""
+"""AdamW and Muon, and learning rates that are pure functions of the step."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from separator.errors import SeparatorError
+
+LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its schedule.
+    """The optimizer and its schedule.
 
     Attributes:
+        kind: adamw; or muon for matrices, and adamw for everything else.
         lr: the highest learning rate, reached at the end of the warm-up.
         betas: decay of the running mean and the running square of the gradient.
         weight_decay: decay of weights of two or more dimensions; biases and norms have none.
@@ -25,6 +28,7 @@ class OptimConfig:
         power: exponent of the polynomial schedule (1 is a straight line).
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
@@ -71,7 +75,44 @@ def schedule(config: OptimConfig, step: int, steps: int) -> float:
     return config.final_lr + (1 - config.final_lr) * remaining
 
 
-def set_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
+class Chain:
+    """Optimizers of different weights that are used as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """Groups of all parts; what is changed in them holds."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """Make a step of each."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the parts' states as plain values and tensors."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the parts' states.
+
+        Raises:
+            ValueError: they are of other optimizers, or of other groups.
+        """
+        for part, own in zip(self.parts, state.get("parts", []), strict=True):
+            part.load_state_dict(own)
+
+
+def set_rate(
+    optimizer: torch.optim.Optimizer | Chain, config: OptimConfig, step: int, steps: int
+) -> float:
     """Give each group its learning rate for this step; return that of a group of scale 1."""
     rate = config.lr * schedule(config, step, steps)
     for group in optimizer.param_groups:
@@ -79,28 +120,51 @@ def set_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, s
     return rate
 
 
-def adamw(groups: Sequence[dict], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over groups of parameters.
+def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer | Chain:
+    """AdamW over groups of parameters, or Muon and AdamW.
+
+    AdamW is that of Loshchilov & Hutter 2019 (arXiv:1711.05101); only weights of two or more
+    dimensions decay. Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) gives each
+    matrix's momentum singular values of 1, scaled so that its steps are as large as AdamW's at the
+    same rate (Liu et al. 2025, arXiv:2502.16982). It is for matrices of at least 16 rows and
+    columns; convolutions, biases and norms stay with AdamW.
 
     Args:
-        groups: each {"params": parameters, "lr_scale": factor on the learning rate (1 if absent)};
-            every group is split in two, for only weights of two or more dimensions decay.
-        config: rates.
+        groups: each {"params": parameters, "lr_scale": factor on the learning rate (1 if absent)}.
+        config: kind and rates.
 
     Raises:
         ValueError: a parameter is in two groups.
     """
-    split = []
+    matrices, others = [], []
     for group in groups:
         scale = group.get("lr_scale", 1.0)
         trained = [weight for weight in group["params"] if weight.requires_grad]
-        matrices = [weight for weight in trained if weight.ndim >= 2]
-        vectors = [weight for weight in trained if weight.ndim < 2]
-        for weights, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        large = [weight for weight in trained if config.kind == "muon" and _is_matrix(weight)]
+        taken = set(map(id, large))
+        rest = [weight for weight in trained if id(weight) not in taken]
+        wide = [weight for weight in rest if weight.ndim >= 2]
+        vectors = [weight for weight in rest if weight.ndim < 2]
+        decay = config.weight_decay
+        for part, weights, own in (
+            (matrices, large, decay),
+            (others, wide, decay),
+            (others, vectors, 0.0),
+        ):
             if weights:
-                split.append({"params": weights, "weight_decay": decay, "lr_scale": scale})
+                part.append({"params": weights, "weight_decay": own, "lr_scale": scale})
     # on two CPU cores the fused kernel was 3 to 13 times faster than foreach
-    return torch.optim.AdamW(split, lr=config.lr, betas=tuple(config.betas), eps=1e-10, fused=True)
+    adamw = torch.optim.AdamW(
+        others, lr=config.lr, betas=tuple(config.betas), eps=1e-10, fused=True
+    )
+    if not matrices:
+        return adamw
+    return Chain(torch.optim.Muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw"), adamw)
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    """Whether a weight is one that Muon is for."""
+    return weight.ndim == 2 and min(weight.shape) >= LEAST
 
 
 def parameter_groups(task: object, model: nn.Module) -> list[dict]:

@@ -108,7 +108,7 @@ class Validation:
 class Task(Protocol):
     """What is trained.
 
-    A task may also have `parameter_groups()`, see `optim.adamw`; `companion`, see
+    A task may also have `parameter_groups()`, see `optim.build`; `companion`, see
     `checkpoint.Companion`; and `attach(averaged)`, which is given the averaged model once.
     """
 
