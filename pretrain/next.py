@@ -53,9 +53,10 @@ VIEWS = 16  # directions in which they are compared
 class NextHead(nn.Module):
     """Whether the second half continues the first, from the deepest features of each frame.
 
-    BERT's next-sentence prediction (arXiv 1810.04805). The halves are compared as wholes, and so
-    are the frames nearest the joint. How far these point apart says most, even before anything is
-    learned; directions, not distances, for each half has a level and a tilt of its own.
+    BERT's next-sentence prediction (arXiv 1810.04805). All that is looked at is how far the halves
+    point apart, as wholes and in the frames nearest the joint, as seen from learned directions:
+    angles, not distances, for each half has a level and a tilt of its own; and nothing else, for
+    what one half alone is like says nothing, and is soon known by heart.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
@@ -63,13 +64,11 @@ class NextHead(nn.Module):
         width: features in each of the views.
     """
 
-    def __init__(self, features: int, config: NextConfig, width: int = 8) -> None:
+    def __init__(self, features: int, config: NextConfig, width: int = 16) -> None:
         super().__init__()
-        self.reach, self.width = config.token // 2, width
-        pairs, views = len(WINDOWS) + 1, VIEWS * width
-        self.norm, self.project = nn.LayerNorm(features), nn.Linear(features, views)
-        self.compare = nn.Linear(pairs * 4 * views, 64)
-        self.angles = nn.Linear(pairs * (VIEWS + 1), 64)
+        self.reach = config.token // 2
+        self.norm, self.views = nn.LayerNorm(features), nn.Linear(features, VIEWS * width)
+        self.compare = nn.Linear((len(WINDOWS) + 1) * (VIEWS + 1), 64)
         self.answer = nn.Linear(64, 1)
 
     def forward(self, deep: Tensor) -> Tensor:
@@ -79,16 +78,9 @@ class NextHead(nn.Module):
         pairs = [(first, second), *((first[:, -n:], second[:, :n]) for n in WINDOWS)]
         means = torch.stack([half.mean(dim=1) for pair in pairs for half in pair], dim=1)
         normed = self.norm(means).unflatten(1, (-1, 2))  # (b pair half d)
-        views = self.project(normed)
-        a, b = views.unbind(2)
-        joint = torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
-        apart = torch.cat([_angle(normed[..., None, :]), _angle(self._split(views))], dim=-1)
-        hidden = F.relu(self.compare(joint.flatten(1)) + self.angles(apart.flatten(1)))
-        return self.answer(hidden).squeeze(-1).float()
-
-    def _split(self, views: Tensor) -> Tensor:
-        """The views of (b pair half d), apart: (b pair half view width)."""
-        return views.unflatten(-1, (VIEWS, self.width))
+        views = self.views(normed).unflatten(-1, (VIEWS, -1))
+        apart = torch.cat([_angle(normed[..., None, :]), _angle(views)], dim=-1)
+        return self.answer(F.relu(self.compare(apart.flatten(1)))).squeeze(-1)
 
     def loss(self, deep: Tensor, continues: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the binary cross-entropy, and what to log.
