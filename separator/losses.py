@@ -16,15 +16,18 @@ class LossConfig:
     Attributes:
         magnitude: L1 between masked and true magnitudes of the accompaniment, compressed.
         wave: L1 between waves, relative to the accompaniment's RMS.
+        sdr: energy of the waves' difference relative to the accompaniment's, in decibels; some
+            hundred times as large as the others, so 0.1 is much.
         multi_stft: multi-resolution STFT loss of auraloss (spectral convergence + log magnitude).
     """
 
     magnitude: float = 1.0
     wave: float = 0.0
+    sdr: float = 0.0
     multi_stft: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = {"magnitude": self.magnitude, "wave": self.wave, "multi_stft": self.multi_stft}
+        weights = vars(self)
         for name, weight in weights.items():
             if weight < 0:
                 raise SeparatorError(f"loss.{name}: {weight} is negative; weights are 0 or more")
@@ -60,10 +63,12 @@ class SeparationLoss(nn.Module):
             estimate = mask * compress(mixture.abs(), scale, self.stft)
             truth = compress(target.abs(), scale, self.stft)
             parts["magnitude"] = (estimate - truth).abs().mean()
-        if config.wave or self.multi_stft is not None:
+        if config.wave or config.sdr or config.multi_stft:
             estimate = istft(mixture * linear_mask(mask, self.stft), self.stft, wave.shape[-1])
         if config.wave:
             parts["wave"] = waveform_l1(estimate, wave)
+        if config.sdr:
+            parts["sdr"] = waveform_sdr(estimate, wave)
         if self.multi_stft is not None:
             parts["multi_stft"] = self.multi_stft(estimate, wave)
         total = torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum()
@@ -74,6 +79,17 @@ def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of waves (b c t), each relative to its target's RMS (at least -60 dB)."""
     level = target.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-3)
     return ((estimate - target).abs().mean(dim=(1, 2)) / level).mean()
+
+
+def waveform_sdr(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean of the negative SDR in dB of waves (b c t), each of which can gain 30 dB at most.
+
+    The log gives every song the same weight, however well it is separated; the bound, from
+    Wisdom et al. 2020 (arXiv 2006.12701), keeps it from those that are nearly perfect.
+    """
+    power = target.square().mean(dim=(1, 2)).clamp(min=1e-6)
+    error = (estimate - target).square().mean(dim=(1, 2))
+    return 10 * (error / power + 1e-3).log10().mean()
 
 
 def _multi_resolution() -> nn.Module:

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.losses import LossConfig, SeparationLoss, waveform_l1
+from separator.losses import LossConfig, SeparationLoss, waveform_l1, waveform_sdr
+from separator.metrics import global_sdr
 from separator.stft import STFTConfig, istft, normalise, stft
 
-ALL = LossConfig(magnitude=1.0, wave=1.0, multi_stft=1.0)
+ALL = LossConfig(magnitude=1.0, wave=1.0, sdr=0.1, multi_stft=1.0)
 LENGTH = 6000
 
 
@@ -39,6 +40,17 @@ def test_the_wave_loss_by_hand():
     assert silent.item() == pytest.approx(0.01 / 1e-3)  # relative to -60 dB, not to nothing
 
 
+def test_the_sdr_loss_is_the_metric_up_to_30_db():
+    target, error = noise(0), torch.stack([noise(1)[0], 0.3 * noise(1)[1]])
+    for gain in (1.0, 0.1, 1e-4):
+        estimate = target + gain * error
+        decibels = [global_sdr(*pair) for pair in zip(target, estimate, strict=True)]
+        expected = torch.stack([10 * (10 ** (-sdr / 10) + 1e-3).log10() for sdr in decibels])
+        assert waveform_sdr(estimate, target).item() == pytest.approx(expected.mean().item(), rel=1e-4)
+    silent = waveform_sdr(torch.full((1, 2, 9), 0.01), torch.zeros(1, 2, 9))
+    assert silent.item() == pytest.approx(20, abs=0.01)  # relative to -60 dB
+
+
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_the_right_mask_costs_nothing(power: float):
     config = STFTConfig(256, 128, power)
@@ -51,20 +63,22 @@ def test_the_right_mask_costs_nothing(power: float):
     assert out["loss/magnitude"] < 1e-5
     assert out["loss/wave"] < 1e-5
     assert out["loss/multi_stft"] < 1e-2  # its log magnitudes see rounding in empty bins
+    assert out["loss/sdr"] == pytest.approx(-30, abs=1e-3)
     worse = SeparationLoss(ALL, config)(mask * 0.5, mixture, mixture * gain, scale, wave)
-    assert all(worse[name] > 10 * out[name] for name in out)
+    assert worse["loss/sdr"] > -20
+    assert all(worse[name] > 10 * out[name] for name in out.keys() - {"loss", "loss/sdr"})
 
 
 def test_the_parts_are_added_with_their_weights():
     config = STFTConfig(256, 128)
     mixture, target = stft(noise(0), config), stft(noise(1), config)
     seen, scale = normalise(mixture.abs(), config)
-    weights = LossConfig(magnitude=2.0, wave=0.5, multi_stft=0.25)
+    weights = LossConfig(magnitude=2.0, wave=0.5, sdr=0.1, multi_stft=0.25)
     mask = torch.full_like(seen, 0.5)
     out = SeparationLoss(weights, config)(mask, mixture, target, scale, noise(1))
-    parts = [out[f"loss/{name}"].item() for name in ("magnitude", "wave", "multi_stft")]
-    assert all(part > 0 for part in parts)
-    expected = 2 * parts[0] + 0.5 * parts[1] + 0.25 * parts[2]
+    parts = [out[f"loss/{name}"].item() for name in ("magnitude", "wave", "sdr", "multi_stft")]
+    assert all(parts)
+    expected = 2 * parts[0] + 0.5 * parts[1] + 0.1 * parts[2] + 0.25 * parts[3]
     assert out["loss"].item() == pytest.approx(expected)
 
 
