@@ -47,8 +47,8 @@ class AdversaryConfig:
     kind: Literal["token", "frame"] = "token"
     loss: Literal["hinge", "least_squares", "bce"] = "hinge"
     channels: int = 8
-    lr: float = 1e-4
-    ceiling: float = 0.8
+    lr: float = 3e-5
+    ceiling: float = 0.72
     betas: tuple[float, float] = (0.5, 0.99)
     start: int = 1000
 

@@ -1,6 +1,7 @@
 """What the tests share: where real music is, when there is some."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,13 @@ def example_stem() -> Path:
 
     package = Path(importlib.util.find_spec("stempeg").origin).parent
     return package / "data" / "The Easton Ellises - Falcon 69.stem.mp4"
+
+
+@pytest.fixture
+def two_ranks() -> list[dict[str, str]]:
+    """Environments in which two processes are the ranks of one run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**shared, "RANK": str(rank)} for rank in (0, 1)]

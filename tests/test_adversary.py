@@ -3,7 +3,6 @@
 import copy
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -430,13 +429,9 @@ def train_rank(kind: str, crops: slice) -> Adversary:
     return one
 
 
-def test_two_ranks_equal_one(tmp_path: Path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def test_two_ranks_equal_one(tmp_path: Path, two_ranks: list[dict[str, str]]):
     command = [sys.executable, __file__, str(tmp_path)]
-    ranks = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in (0, 1)]
+    ranks = [subprocess.Popen(command, env={**os.environ, **rank}) for rank in two_ranks]
     assert [rank.wait(timeout=200) for rank in ranks] == [0, 0]
     for kind in ("token", "frame"):
         left, right = (

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -233,15 +232,11 @@ def test_killed_in_the_middle_of_a_save(tmp_path: Path, whole: Path):
     assert_same(weights(tmp_path), weights(whole))
 
 
-def test_two_ranks_equal_two_micro_batches(tmp_path: Path):
+def test_two_ranks_equal_two_micro_batches(tmp_path: Path, two_ranks: list[dict[str, str]]):
     folder = tmp_path / "ranks"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     with (
-        start_child("rank", folder, {**shared, "RANK": "0"}) as first,
-        start_child("rank", folder, {**shared, "RANK": "1"}) as second,
+        start_child("rank", folder, two_ranks[0]) as first,
+        start_child("rank", folder, two_ranks[1]) as second,
     ):
         assert [first.wait(timeout=60), second.wait(timeout=60)] == [0, 0]
     assert checkpoint.load(folder / "last.pt")["step"] == 5  # only rank 1 got the signal

@@ -46,7 +46,9 @@ def test_the_sdr_loss_is_the_metric_up_to_30_db():
         estimate = target + gain * error
         decibels = [global_sdr(*pair) for pair in zip(target, estimate, strict=True)]
         expected = torch.stack([10 * (10 ** (-sdr / 10) + 1e-3).log10() for sdr in decibels])
-        assert waveform_sdr(estimate, target).item() == pytest.approx(expected.mean().item(), rel=1e-4)
+        assert waveform_sdr(estimate, target).item() == pytest.approx(
+            expected.mean().item(), rel=1e-4
+        )
     silent = waveform_sdr(torch.full((1, 2, 9), 0.01), torch.zeros(1, 2, 9))
     assert silent.item() == pytest.approx(20, abs=0.01)  # relative to -60 dB
 

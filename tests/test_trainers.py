@@ -185,6 +185,34 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     assert not [name for name in state if name.startswith(("trunk", "heads", "labeller"))]
 
 
+@pytest.mark.slow
+def test_the_number_of_ranks_changes_no_curriculum(
+    corpus: Path, tmp_path: Path, two_ranks: list[dict[str, str]]
+):
+    """Three steps of two ranks, three more of one process: every step has what one alone gives."""
+    more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2", "device=cpu"]
+    assert main(words("pretrain", corpus, tmp_path / "one", *more)) == 0
+    parts = words("pretrain", corpus, tmp_path / "two", *more)
+    command = [sys.executable, "-m", "separator", *parts, "steps=3"]
+    ranks = [subprocess.Popen(command, env={**os.environ, **rank}) for rank in two_ranks]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    assert main(parts) == 0
+    one, two = (rows(tmp_path / run) for run in ("one", "two"))
+    assert [row["step"] for row in two] == list(range(1, 7))
+    for alone, shared in zip(one, two, strict=True):
+        assert alone.keys() == shared.keys()
+        for key in ("optim/lr", "guard/skipped"):
+            assert alone[key] == shared[key]
+        for key in ("loss/adversary", "adversary/loss"):  # 0 until its turn comes
+            assert bool(alone[key]) == bool(shared[key])
+    # other crops, so another loss; but the clusters that rank 0 found are everyone's
+    assert one[0]["loss"] != two[0]["loss"]
+    one, two = (checkpoint.load(tmp_path / run / "last.pt")["model"] for run in ("one", "two"))
+    clusters = {key for key in one if key.startswith("labeller.")}
+    assert clusters
+    assert all(torch.equal(one[key], two[key]) for key in clusters)
+
+
 def test_a_stopped_command_exits_cleanly_and_resumes(corpus: Path, whole: Path, tmp_path: Path):
     command = "train"  # the loop is the same; being killed, below, is worse
     command_words = words(command, corpus, tmp_path / "run")
