@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from separator.allocator import keep_memory
 from separator.config import parse
-from separator.losses import LossConfig, SeparationLoss
+from separator.engine import optim
+from separator.losses import SeparationLoss
 from separator.models import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import corrupt, grid_of
@@ -35,12 +36,13 @@ def measure(name: str, audio_seconds: float, work: Callable[[], object], count: 
     return times[len(times) // 2]
 
 
-def training(size: str, batch: int, seconds: float) -> None:
+def training(size: str, batch: int, seconds: float, kind: str) -> None:
     """Measure forward + backward + optimizer step in fp32, transform and loss included."""
-    config = parse(TrainConfig, [f"{size}.yaml", "data.roots=[none]"], "train")
+    words = ["train/scratch.yaml", f"{size}.yaml", "data.roots=[none]", f"optim.kind={kind}"]
+    config = parse(TrainConfig, words, "train")
     model = FrameTransformer(config.model, config.stft.bins)
-    loss = SeparationLoss(LossConfig(magnitude=0, wave=1), config.stft)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    loss = SeparationLoss(config.loss, config.stft)
+    optimizer = optim.build([{"params": model.parameters()}], config.optim)
     waves = torch.randn(2, batch, 2, round(seconds * config.rate)) * 0.1
 
     def step() -> None:
@@ -52,7 +54,8 @@ def training(size: str, batch: int, seconds: float) -> None:
         optimizer.zero_grad()
 
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    measure(f"train {size} ({millions:.1f} M), {batch} x {seconds:g} s", batch * seconds, step)
+    name = f"train {size} ({millions:.1f} M), {batch} x {seconds:g} s, {kind}"
+    measure(name, batch * seconds, step)
 
 
 def separation(size: str, seconds: float = 12.0) -> None:
@@ -121,8 +124,9 @@ def main() -> None:
     """Run all measurements."""
     keep_memory()
     sys.stdout.write(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    training("tiny", 4, 6.0)
-    training("base", 2, 6.0)
+    for kind in ("adamw", "muon"):
+        training("tiny", 4, 6.0, kind)
+        training("base", 2, 6.0, kind)
     separation("tiny")
     separation("base")
     convolutions()

@@ -248,7 +248,8 @@ class FrameTransformer(nn.Module):
         x, start = self._fill(x, hidden)
         fine, deep = self._unet(self.level(x * self.tilt[:, None]))
         mask = (self.head(fine).float() + start).sigmoid()
-        mask = F.pad(rearrange(mask, "b n f c -> b c f n"), (0, 0, 0, 1), mode="replicate")
+        # bins innermost, as the transform leaves them: what multiplies the two runs straight on
+        mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
         return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
 
     def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | float]:
