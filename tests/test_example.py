@@ -150,7 +150,8 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
         )
     total(main, objectives).backward()
     for name, weights in net.heads.named_parameters():
-        assert weights.grad.abs().max() > 0, name
+        if name != "hard.linear.bias":  # of one band: a ranking has no offset
+            assert weights.grad.abs().max() > 0, name
 
 
 @pytest.fixture(scope="module")
