@@ -205,7 +205,7 @@ def test_the_number_of_ranks_changes_no_curriculum(
             assert alone[key] == shared[key]
         for key in ("loss/adversary", "adversary/loss"):  # 0 until its turn comes
             assert bool(alone[key]) == bool(shared[key])
-    # other crops, so another loss; but the clusters that rank 0 found are everyone's
+    # other crops, so another loss; but rank 0 fits the clusters on what one alone would read
     assert one[0]["loss"] != two[0]["loss"]
     one, two = (checkpoint.load(tmp_path / run / "last.pt")["model"] for run in ("one", "two"))
     clusters = {key for key in one if key.startswith("labeller.")}
