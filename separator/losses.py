@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
-from separator.stft import STFTConfig, compress, istft, linear_mask
+from separator.stft import STFTConfig, compress, istft, linear_mask, stft
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,13 @@ class SeparationLoss(nn.Module):
         self.multi_stft = _multi_resolution() if config.multi_stft else None
 
     def forward(
-        self, mask: Tensor, mixture: Tensor, target: Tensor, scale: Tensor, wave: Tensor
+        self, mask: Tensor, mixture: Tensor, scale: Tensor, wave: Tensor
     ) -> dict[str, Tensor]:
         """Score a mask.
 
         Args:
             mask: (b c f n) in [0, 1], for compressed magnitudes.
             mixture: (b c f n) complex spectrogram of the mixture.
-            target: (b c f n) complex spectrogram of the stem.
             scale: (b 1 1 1) what `normalise` divided the mixture by.
             wave: (b c t) the stem.
 
@@ -61,7 +60,7 @@ class SeparationLoss(nn.Module):
         config, parts = self.config, {}
         if config.magnitude:
             estimate = mask * compress(mixture.abs(), scale, self.stft)
-            truth = compress(target.abs(), scale, self.stft)
+            truth = compress(stft(wave, self.stft).abs(), scale, self.stft)
             parts["magnitude"] = (estimate - truth).abs().mean()
         if config.wave or config.sdr or config.multi_stft:
             estimate = istft(mixture * linear_mask(mask, self.stft), self.stft, wave.shape[-1])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from separator.errors import SeparatorError
@@ -52,7 +53,7 @@ def stft(wave: Tensor, config: STFTConfig) -> Tensor:
     """
     window = torch.hann_window(config.n_fft, device=wave.device)
     flat = wave.reshape(-1, wave.shape[-1]).float()
-    flat = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % config.hop))
+    flat = F.pad(flat, (0, -flat.shape[-1] % config.hop))
     spectrogram = torch.stft(
         flat, config.n_fft, config.hop, window=window, return_complex=True, pad_mode="constant"
     )
@@ -61,10 +62,38 @@ def stft(wave: Tensor, config: STFTConfig) -> Tensor:
 
 def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
     """Inverse of `stft`: (… f n) complex to (… length) samples; exact to float precision."""
-    window = torch.hann_window(config.n_fft, device=spectrogram.device)
     flat = spectrogram.reshape(-1, *spectrogram.shape[-2:])
-    wave = torch.istft(flat, config.n_fft, config.hop, window=window, length=length)
-    return wave.reshape(*spectrogram.shape[:-2], length)
+    return _Inverse.apply(flat, config, length).reshape(*spectrogram.shape[:-2], length)
+
+
+class _Inverse(torch.autograd.Function):
+    """torch.istft, whose gradient is one more `stft` and is laid out in memory like one.
+
+    Composed of its steps' gradients it takes twice as long, and turns the spectrogram around, so
+    that whatever is multiplied with it in the backward pass takes twice as long, too.
+    """
+
+    @staticmethod
+    def forward(context, spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
+        context.config, context.frames = config, spectrogram.shape[-1]
+        window = torch.hann_window(config.n_fft, device=spectrogram.device)
+        return torch.istft(spectrogram, config.n_fft, config.hop, window=window, length=length)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        config, half = context.config, context.config.n_fft // 2
+        total = (context.frames - 1) * config.hop + config.n_fft
+        ends = half, total - half - gradient.shape[-1]
+        window = torch.hann_window(config.n_fft, device=gradient.device)
+        square = window.square()[None, :, None].expand(1, -1, context.frames)
+        overlap = F.fold(square, (1, total), (1, config.n_fft), stride=config.hop).flatten()
+        gradient = gradient / overlap[half : total - ends[1]]
+        result = torch.stft(
+            F.pad(gradient, ends), config.n_fft, config.hop, window=window, center=False,
+            return_complex=True,
+        )  # fmt: skip
+        result[:, 1:-1] *= 2  # each of these bins stands for its conjugate as well
+        return result.div_(config.n_fft), None, None
 
 
 def normalise(magnitude: Tensor, config: STFTConfig) -> tuple[Tensor, Tensor]:

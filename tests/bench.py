@@ -46,9 +46,9 @@ def training(size: str, batch: int, seconds: float, kind: str) -> None:
     waves = torch.randn(2, batch, 2, round(seconds * config.rate)) * 0.1
 
     def step() -> None:
-        mixture, target = stft(waves.sum(0), config.stft), stft(waves[0], config.stft)
+        mixture = stft(waves.sum(0), config.stft)
         magnitude, scale = normalise(mixture.abs(), config.stft)
-        loss(model(magnitude), mixture, target, scale, waves[0])["loss"].backward()
+        loss(model(magnitude), mixture, scale, waves[0])["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

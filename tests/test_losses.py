@@ -7,7 +7,7 @@ from torch import Tensor
 from separator.errors import SeparatorError
 from separator.losses import LossConfig, SeparationLoss, waveform_l1, waveform_sdr
 from separator.metrics import global_sdr
-from separator.stft import STFTConfig, istft, normalise, stft
+from separator.stft import STFTConfig, normalise, stft
 
 ALL = LossConfig(magnitude=1.0, wave=1.0, sdr=0.1, multi_stft=1.0)
 LENGTH = 6000
@@ -20,10 +20,11 @@ def noise(seed: int) -> Tensor:
 @pytest.mark.parametrize("power", [1.0, 0.5, 0.3])
 def test_the_magnitude_loss_by_hand(power: float):
     config = STFTConfig(256, 128, power)
-    mixture, target = stft(noise(0), config), stft(0.3 * noise(1), config)
+    wave = 0.3 * noise(1)
+    mixture, target = stft(noise(0), config), stft(wave, config)
     seen, scale = normalise(mixture.abs(), config)
     mask = torch.rand(seen.shape, generator=torch.Generator().manual_seed(2))
-    out = SeparationLoss(LossConfig(magnitude=2.0), config)(mask, mixture, target, scale, noise(1))
+    out = SeparationLoss(LossConfig(magnitude=2.0), config)(mask, mixture, scale, wave)
     relative = [(x.abs().double() / scale.double()).clamp(0, 1) ** power for x in (mixture, target)]
     expected = (mask.double() * relative[0] - relative[1]).abs().mean().item()
     assert out.keys() == {"loss", "loss/magnitude"}
@@ -57,27 +58,26 @@ def test_the_sdr_loss_is_the_metric_up_to_30_db():
 def test_the_right_mask_costs_nothing(power: float):
     config = STFTConfig(256, 128, power)
     mixture = stft(noise(0), config)
-    gain = torch.linspace(0.2, 1.0, config.bins)[:, None]
-    wave = istft(mixture * gain, config, LENGTH)
+    wave = 0.3 * noise(0)
     seen, scale = normalise(mixture.abs(), config)
-    mask = (gain**power).expand_as(seen)
-    out = SeparationLoss(ALL, config)(mask, mixture, mixture * gain, scale, wave)
+    mask = torch.full_like(seen, 0.3**power)
+    out = SeparationLoss(ALL, config)(mask, mixture, scale, wave)
     assert out["loss/magnitude"] < 1e-5
     assert out["loss/wave"] < 1e-5
     assert out["loss/multi_stft"] < 1e-2  # its log magnitudes see rounding in empty bins
     assert out["loss/sdr"] == pytest.approx(-30, abs=1e-3)
-    worse = SeparationLoss(ALL, config)(mask * 0.5, mixture, mixture * gain, scale, wave)
+    worse = SeparationLoss(ALL, config)(mask * 0.5, mixture, scale, wave)
     assert worse["loss/sdr"] > -20
     assert all(worse[name] > 10 * out[name] for name in out.keys() - {"loss", "loss/sdr"})
 
 
 def test_the_parts_are_added_with_their_weights():
     config = STFTConfig(256, 128)
-    mixture, target = stft(noise(0), config), stft(noise(1), config)
+    mixture = stft(noise(0), config)
     seen, scale = normalise(mixture.abs(), config)
     weights = LossConfig(magnitude=2.0, wave=0.5, sdr=0.1, multi_stft=0.25)
     mask = torch.full_like(seen, 0.5)
-    out = SeparationLoss(weights, config)(mask, mixture, target, scale, noise(1))
+    out = SeparationLoss(weights, config)(mask, mixture, scale, noise(1))
     parts = [out[f"loss/{name}"].item() for name in ("magnitude", "wave", "sdr", "multi_stft")]
     assert all(parts)
     expected = 2 * parts[0] + 0.5 * parts[1] + 0.1 * parts[2] + 0.25 * parts[3]
@@ -92,7 +92,7 @@ def test_silence_has_a_finite_gradient(silent: str):
     spectrogram = stft(mixture, config)
     seen, scale = normalise(spectrogram.abs(), config)
     mask = torch.full_like(seen, 0.5, requires_grad=True)
-    out = SeparationLoss(ALL, config)(mask, spectrogram, stft(wave, config), scale, wave)
+    out = SeparationLoss(ALL, config)(mask, spectrogram, scale, wave)
     out["loss"].backward()
     assert out["loss"].isfinite()
     assert mask.grad.isfinite().all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from separator.engine import ema, optim
+from separator.engine import ema, muon, optim
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
 
@@ -98,6 +98,31 @@ def test_muon_moves_along_the_nearest_orthogonal_matrix():
         assert 0.6 < sizes.min() < sizes.max() < 1.3  # five iterations come about so near to 1
         cosine = (moved * (u @ v)).sum() / moved.norm() / (u @ v).norm()
         assert cosine > 0.97
+
+
+def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(muon, "MOST", 2 * 40 * 24)  # three matrices of this size do not fit
+    shapes = [(40, 24)] * 3 + [(24, 40), (32, 32), (32, 32)]
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    groups = [
+        [{"params": some[:4]}, {"params": some[4:], "lr": 0.02, "weight_decay": 0.5}]
+        for some in (ours, theirs)
+    ]
+    optimizers = (
+        muon.Muon(groups[0], lr=0.1),
+        torch.optim.Muon(groups[1], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    )
+    for step in range(3):
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn_like(pair[0])
+            for weight in pair:  # the second matrix has a gradient at the second step only
+                weight.grad = None if index == 1 and step != 1 else gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for start, pair in enumerate(zip(ours, theirs, strict=True)):
+        torch.testing.assert_close(*pair, rtol=1e-2, atol=1e-3, msg=f"matrix {start}")
 
 
 def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():

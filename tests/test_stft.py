@@ -30,6 +30,25 @@ def test_istft_inverts_stft(n_fft: int, hop: int, extra: int):
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
+@pytest.mark.parametrize("length", [6 * 96 * 32 - 77, 6 * 96 * 32, 6 * 96 * 32 + 50])
+def test_the_gradient_of_istft_is_that_of_its_steps(n_fft: int, hop: int, length: int):
+    config = STFTConfig(n_fft, hop)
+    shape = 2, config.bins, -(-6 * 96 * 32 // hop) + 1
+    spectrogram = torch.complex(noise(*shape), noise(*shape, seed=1))
+    weight = noise(2, length, seed=2)
+    spectrogram.requires_grad_()
+    (istft(spectrogram, config, length) * weight).sum().backward()
+    exact = spectrogram.detach().to(torch.complex128).requires_grad_()
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    wave = torch.istft(exact, n_fft, hop, window=window, length=length)
+    (wave * weight).sum().backward()
+    assert exact.grad.abs().max() > 0
+    torch.testing.assert_close(
+        spectrogram.grad, exact.grad.to(torch.complex64), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), SIZES)
 def test_a_frame_is_the_windowed_dft_about_a_multiple_of_the_hop(n_fft: int, hop: int):
     wave = noise(3 * n_fft + 5)
     spectrogram = stft(wave, STFTConfig(n_fft, hop))

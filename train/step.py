@@ -55,10 +55,9 @@ class TrainTask:
         """Return the losses of one micro-batch."""
         accompaniment = batch.stems[:, :-1].sum(dim=1)
         spectrogram = stft(batch.mixture, self.config.stft)
-        target = stft(accompaniment, self.config.stft)
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         mask = model(magnitude)
-        return self.loss(mask, spectrogram, target, scale, accompaniment)
+        return self.loss(mask, spectrogram, scale, accompaniment)
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from separator.engine.muon import Muon
 from separator.errors import SeparatorError
 
 LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
@@ -124,10 +125,8 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
     """AdamW over groups of parameters, or Muon and AdamW.
 
     AdamW is that of Loshchilov & Hutter 2019 (arXiv:1711.05101); only weights of two or more
-    dimensions decay. Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) gives each
-    matrix's momentum singular values of 1, scaled so that its steps are as large as AdamW's at the
-    same rate (Liu et al. 2025, arXiv:2502.16982). It is for matrices of at least 16 rows and
-    columns; convolutions, biases and norms stay with AdamW.
+    dimensions decay. Muon is for matrices of at least 16 rows and columns; convolutions, biases and
+    norms stay with AdamW.
 
     Args:
         groups: each {"params": parameters, "lr_scale": factor on the learning rate (1 if absent)}.
@@ -159,7 +158,7 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
     )
     if not matrices:
         return adamw
-    return Chain(torch.optim.Muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw"), adamw)
+    return Chain(Muon(matrices, config.lr), adamw)
 
 
 def _is_matrix(weight: Tensor) -> bool:
