@@ -105,17 +105,37 @@ def corrupt(
     edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
     kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
     clean = torch.rand(len(target), 1, 1, generator=generator) < config.clean_share
-    kinds = grid.expand(torch.where(clean, KINDS.index("kept"), kinds)).to(target.device)
-    values: dict[str, float | Tensor] = {"mask": 1.0}
-    if config.noise:
-        noise = torch.rand(target.shape, generator=generator).to(target.device)
-        values["noise"] = torch.maximum(target, noise)
+    kinds = torch.where(clean, KINDS.index("kept"), kinds)
+    noisy = grid.frames_of(kinds == KINDS.index("noise"))
+    kinds = grid.expand(kinds.to(target.device, torch.int8))
+    spectrogram = torch.where(kinds == KINDS.index("mask"), 1.0, target)
     if config.other:
-        values["other"] = torch.maximum(target, mixed)
-    spectrogram = target
-    for name, value in values.items():
-        spectrogram = torch.where(kinds == KINDS.index(name), value, spectrogram)
+        raised = torch.maximum(target, mixed)
+        spectrogram = torch.where(kinds == KINDS.index("other"), raised, spectrogram)
+    if config.noise:
+        _add_noise(spectrogram, kinds, noisy, generator)
     return Corrupted(spectrogram, kinds, grid)
+
+
+def _add_noise(
+    spectrogram: Tensor, kinds: Tensor, noisy: Tensor, generator: torch.Generator
+) -> None:
+    """Raise the cells of that kind to uniform noise in place.
+
+    Noise is drawn for their frames only: for all of them it took longer than all the rest.
+
+    Args:
+        spectrogram: (b c f n), changed.
+        kinds: (b 1 f n) or (b 1 1 n).
+        noisy: boolean (b n), the frames that have such cells; on the CPU.
+        generator: on the CPU.
+    """
+    crop, frame = noisy.nonzero(as_tuple=True)
+    noise = torch.rand(len(crop), *spectrogram.shape[1:3], generator=generator)
+    crop, frame, noise = (x.to(spectrogram.device) for x in (crop, frame, noise))
+    here = kinds[crop, :, :, frame] == KINDS.index("noise")
+    before = spectrogram[crop, :, :, frame]
+    spectrogram[crop, :, :, frame] = torch.where(here, torch.maximum(before, noise), before)
 
 
 def covered(spectrogram: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ class Pretrainer(nn.Module):
         bins, features = config.stft.bins - 1, trunk.deep_features
         band = config.mask.band or bins
         if on(config.next.weight):
-            self.heads["next"] = NextHead(features, config.next)
+            self.heads["next"] = NextHead(features, bins, config.next)
         if on(config.labels.weight):
             self.heads["labels"] = LabelHead(features, config.labels)
             self.labeller = Labeller(label_features, config.labels.clusters)
@@ -76,7 +76,9 @@ class Pretrainer(nn.Module):
         heads, deep, corrupted = self.heads, outputs.deep, example.corrupted
         found: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
         if "next" in heads:
-            found["next"] = heads["next"].loss(deep, example.continues)
+            found["next"] = heads["next"].loss(
+                deep, corrupted.spectrogram, corrupted.hidden, example.continues
+            )
         if "labels" in heads:
             group = config.labels.group
             labels = self.labeller(extract(example.spectrogram))

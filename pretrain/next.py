@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
@@ -46,54 +47,94 @@ class NextConfig:
                 raise SeparatorError(f"next.{key}: {getattr(self, key)} is negative; 0 is none")
 
 
-WINDOWS = 2, 4, 16  # frames on each side of the separator that are compared, beside the halves
-VIEWS = 16  # directions in which they are compared
+WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves
+VIEWS = 16  # directions in which deep features are compared
+BANDS = 64  # in which the spectrogram is compared
+USUAL = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
 
 
 class NextHead(nn.Module):
-    """Whether the second half continues the first, from the deepest features of each frame.
+    """Whether the second half continues the first, from the crop and the model's deepest features.
 
     BERT's next-sentence prediction (arXiv 1810.04805). All that is looked at is how far the halves
-    point apart, as wholes and in the frames nearest the joint, as seen from learned directions:
-    angles, not distances, for each half has a level and a tilt of its own; and nothing else, for
-    what one half alone is like says nothing, and is soon known by heart.
+    point apart, as wholes and in the frames nearest the joint: angles, not distances, for each half
+    has a level and a tilt of its own; and nothing else, for what one half alone is like says
+    nothing, and is soon known by heart. The deep features are compared as seen from learned
+    directions. The bands of what the model was shown are compared as they are, so that it is asked
+    only for what these do not tell.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
+        bins: of the spectrogram, without the Nyquist bin.
         config: the separator, whose frames are left out.
         width: features in each of the views.
     """
 
-    def __init__(self, features: int, config: NextConfig, width: int = 16) -> None:
+    def __init__(self, features: int, bins: int, config: NextConfig, width: int = 16) -> None:
         super().__init__()
-        self.reach = config.token // 2
+        self.reach, self.bands = config.token // 2, min(bins, BANDS)
         self.norm, self.views = nn.LayerNorm(features), nn.Linear(features, VIEWS * width)
-        self.compare = nn.Linear((len(WINDOWS) + 1) * (VIEWS + 1), 64)
+        self.compare = nn.Linear((len(WINDOWS) + 1) * (VIEWS + 1 + self.bands + 1), 64)
         self.answer = nn.Linear(64, 1)
 
-    def forward(self, deep: Tensor) -> Tensor:
-        """Map (b n d), whose joint is at frame n // 2, to the log-odds of a continuation, (b)."""
-        middle = deep.shape[1] // 2
-        first, second = deep[:, : middle - self.reach], deep[:, middle + self.reach :]
-        pairs = [(first, second), *((first[:, -n:], second[:, :n]) for n in WINDOWS)]
-        means = torch.stack([half.mean(dim=1) for pair in pairs for half in pair], dim=1)
-        normed = self.norm(means).unflatten(1, (-1, 2))  # (b pair half d)
-        views = self.views(normed).unflatten(-1, (VIEWS, -1))
-        apart = torch.cat([_angle(normed[..., None, :]), _angle(views)], dim=-1)
-        return self.answer(F.relu(self.compare(apart.flatten(1)))).squeeze(-1)
+    def forward(self, deep: Tensor, shown: Tensor, hidden: Tensor) -> Tensor:
+        """Compare the halves of crops whose joint is at frame n // 2.
 
-    def loss(self, deep: Tensor, continues: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        Args:
+            deep: (b n d) the model's deepest features.
+            shown: (b c f n) the magnitudes from which they came.
+            hidden: boolean (b 1 f n) or (b 1 1 n), filled cells, of which nothing is heard.
+
+        Returns:
+            The log-odds of a continuation, (b).
+        """
+        normed = self.norm(self._means(deep))[..., None, :]
+        views = self.views(normed).flatten(3).unflatten(3, (VIEWS, -1))
+        spectra = self._spectra(shown[:, :, :-1], hidden)
+        bands = spectra.unflatten(3, (self.bands, -1))
+        angles = [_angle(normed), _angle(views)]
+        angles += [_heard_angle(spectra[..., None, :]), _heard_angle(bands)]
+        return self.answer(F.relu(self.compare(torch.cat(angles, -1).flatten(1)))).squeeze(-1)
+
+    def _means(self, frames: Tensor) -> Tensor:
+        """Mean frames of each pair of windows and of the halves: (b n …) to (b p 2 …)."""
+        middle = frames.shape[1] // 2
+        first, second = frames[:, : middle - self.reach], frames[:, middle + self.reach :]
+        pairs = [(first, second), *((first[:, -n:], second[:, :n]) for n in WINDOWS)]
+        means = [half.mean(dim=1) for pair in pairs for half in pair]
+        return torch.stack(means, dim=1).unflatten(1, (-1, 2))
+
+    def _spectra(self, shown: Tensor, hidden: Tensor) -> Tensor:
+        """Mean spectra, frames made equally loud: (b c f n) to (b p 2 d), d = f · c.
+
+        What is heard on one side only is 0 on both.
+        """
+        heard = (~hidden[:, :, : shown.shape[2]]).to(shown.dtype)
+        power = (shown * heard).square().mean(dim=(1, 2), keepdim=True)
+        level = (power / heard.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
+        sums, parts = (
+            self._means(rearrange(x, "b c f n -> b n f c"))
+            for x in (shown * heard / level.clamp(min=1e-4), heard)
+        )
+        common = (parts > 0).all(dim=2, keepdim=True)
+        return (sums / parts.clamp(min=1e-4) * common).flatten(3)
+
+    def loss(
+        self, deep: Tensor, shown: Tensor, hidden: Tensor, continues: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the binary cross-entropy, and what to log.
 
         Args:
-            deep: (b n d) as in `forward`.
+            deep: (b n d) as in `forward`, as are `shown` and `hidden`.
+            shown: (b c f n).
+            hidden: (b 1 f n) or (b 1 1 n).
             continues: boolean (b).
 
         Returns:
             A scalar; "next/accuracy", and "next/positive", the part of the crops that the head
             takes for continuations: 0 or 1 where it has given up, about 0.5 where it tells.
         """
-        logits = self(deep)
+        logits = self(deep, shown, hidden)
         loss = F.binary_cross_entropy_with_logits(logits, continues.to(logits.dtype))
         answers = logits.detach() > 0
         accuracy = (answers == continues).float().mean()
@@ -101,6 +142,11 @@ class NextHead(nn.Module):
 
 
 def _angle(pairs: Tensor) -> Tensor:
-    """Log of 1 - cosine between the halves of each pair: (b pair 2 view d) to (b pair view)."""
+    """Log of 1 - cosine between the halves of each pair: (b p 2 k d) to (b p k)."""
     first, second = pairs.float().unbind(2)
     return (1 - F.cosine_similarity(first, second, dim=-1) + 1e-3).log()
+
+
+def _heard_angle(pairs: Tensor) -> Tensor:
+    """`_angle` of parts of spectra beside the usual one; 0 where nothing is heard on both sides."""
+    return (_angle(pairs) - USUAL) * (pairs != 0).any(dim=-1).all(dim=2)

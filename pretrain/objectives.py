@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from separator.pretrain.corrupt import KINDS, Corrupted
+from separator.pretrain.masks.geometry import channel_mean
 
 
 def masked_error(
@@ -31,7 +32,7 @@ def masked_error(
         "loss" and its parts, and the error of each kind of chosen cell that occurs.
     """
     error = restored - target
-    error = (error.square() if squared else error.abs()).mean(dim=1, keepdim=True)  # (b 1 f n)
+    error = channel_mean(error.square() if squared else error.abs())
     if corrupted.kinds.shape[2] == 1:
         error = error.mean(dim=2, keepdim=True)
     where = corrupted.chosen, corrupted.untouched

@@ -16,6 +16,7 @@ from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer
 from separator.pretrain.labels import unigram_entropy
+from separator.pretrain.masks.geometry import channel_mean
 from separator.pretrain.objectives import baselines
 from separator.stft import istft
 
@@ -120,6 +121,6 @@ def _add_errors(errors: dict[str, float], example: Example, restored: Tensor) ->
     answers = {"model": restored, **baselines(target, ~corrupted.untouched)}
     chosen = corrupted.chosen.expand_as(target[:, :1])
     for name, answer in answers.items():
-        error = ((answer - target).abs().mean(dim=1, keepdim=True) * chosen).sum()
+        error = (channel_mean((answer - target).abs()) * chosen).sum()
         errors[name] = errors.get(name, 0.0) + error.item()
     errors["cells"] = errors.get("cells", 0.0) + chosen.sum().item()

@@ -38,9 +38,9 @@ class LossConfig:
 class SeparationLoss(nn.Module):
     """The weighted sum of the losses for one stem, from the mask that a model gave."""
 
-    def __init__(self, config: LossConfig, stft: STFTConfig) -> None:
+    def __init__(self, config: LossConfig, transform: STFTConfig) -> None:
         super().__init__()
-        self.config, self.stft = config, stft
+        self.config, self.transform = config, transform
         self.multi_stft = _multi_resolution() if config.multi_stft else None
 
     def forward(
@@ -59,11 +59,13 @@ class SeparationLoss(nn.Module):
         """
         config, parts = self.config, {}
         if config.magnitude:
-            estimate = mask * compress(mixture.abs(), scale, self.stft)
-            truth = compress(stft(wave, self.stft).abs(), scale, self.stft)
+            estimate = mask * compress(mixture.abs(), scale, self.transform)
+            truth = compress(stft(wave, self.transform).abs(), scale, self.transform)
             parts["magnitude"] = (estimate - truth).abs().mean()
         if config.wave or config.sdr or config.multi_stft:
-            estimate = istft(mixture * linear_mask(mask, self.stft), self.stft, wave.shape[-1])
+            estimate = istft(
+                mixture * linear_mask(mask, self.transform), self.transform, wave.shape[-1]
+            )
         if config.wave:
             parts["wave"] = waveform_l1(estimate, wave)
         if config.sdr:

@@ -61,7 +61,10 @@ def stft(wave: Tensor, config: STFTConfig) -> Tensor:
 
 
 def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
-    """Inverse of `stft`: (… f n) complex to (… length) samples; exact to float precision."""
+    """Inverse of `stft`: (… f n) complex to (… length) samples; exact to float precision.
+
+    `length` is what `stft` was given, at most (n - 1) · hop.
+    """
     flat = spectrogram.reshape(-1, *spectrogram.shape[-2:])
     return _Inverse.apply(flat, config, length).reshape(*spectrogram.shape[:-2], length)
 

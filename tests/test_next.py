@@ -268,23 +268,71 @@ def test_nothing_is_given_up_where_nothing_was_chosen():
     assert torch.equal(after.spectrogram[..., kept], target[..., kept] + 1)
 
 
+def shown_to_head(batch: int, frames: int, bins: int = 65) -> tuple[Tensor, Tensor]:
+    """Magnitudes and the places, none, that are hidden in them."""
+    shown = torch.rand(batch, 2, bins, frames, generator=seeded(7))
+    return shown, torch.zeros(batch, 1, 1, frames, dtype=torch.bool)
+
+
 def test_the_head_looks_at_both_halves_and_not_at_the_separator():
     torch.manual_seed(0)
-    head = NextHead(12, NextConfig(token=6))
+    head = NextHead(12, 64, NextConfig(token=6))
     deep = torch.randn(4, 31, 12, generator=seeded(), requires_grad=True)
-    logits = head(deep)
+    shown, hidden = shown_to_head(4, 31)
+    logits = head(deep, shown.requires_grad_(), hidden)
     assert logits.shape == (4,)
     logits.sum().backward()
-    reached = (deep.grad.abs().sum((0, 2)) > 0).tolist()
-    assert reached == [not 12 <= n < 18 for n in range(31)]
+    for reached in (deep.grad.abs().sum((0, 2)) > 0, shown.grad.abs().sum((0, 1, 2)) > 0):
+        assert reached.tolist() == [not 12 <= n < 18 for n in range(31)]
+
+
+@pytest.mark.parametrize("rows", [1, 65])
+def test_the_head_hears_nothing_of_what_is_hidden(rows: int):
+    torch.manual_seed(0)
+    head, deep = NextHead(12, 64, NextConfig(token=2)), torch.randn(2, 20, 12, generator=seeded())
+    shown, _ = shown_to_head(2, 20)
+    hidden = torch.rand(2, 1, rows, 20, generator=seeded(3)) < 0.4
+    filled = torch.where(hidden, 1.0, shown)
+    torch.testing.assert_close(head(deep, filled, hidden), head(deep, shown, hidden))
+    assert not torch.allclose(
+        head(deep, filled, hidden), head(deep, filled, torch.zeros_like(hidden))
+    )
+    assert head(deep, torch.ones_like(shown), torch.ones_like(hidden)).isfinite().all()
+
+
+def test_what_is_hidden_on_one_side_is_no_difference():
+    """A song that never changes: hiding what is nearest the joint tells nothing, on either side."""
+    torch.manual_seed(0)
+    head, deep = NextHead(12, 64, NextConfig(token=2)), torch.ones(1, 40, 12)
+    shown = torch.rand(1, 2, 65, 1, generator=seeded(7)).expand(-1, -1, -1, 40)
+    places = [], range(15, 19), range(21, 25), [*range(15, 19), *range(21, 25)]
+    logits = []
+    for place in places:
+        hidden = torch.zeros(1, 1, 1, 40, dtype=torch.bool)
+        hidden[..., list(place)] = True
+        logits.append(head(deep, torch.where(hidden, 1.0, shown), hidden).item())
+    assert logits[1:] == pytest.approx(logits[3:] * 3, abs=1e-5)
+    assert logits[0] != pytest.approx(logits[1], abs=1e-3)
+
+
+def test_frames_are_equally_loud_to_the_head_whatever_is_hidden_in_them():
+    torch.manual_seed(0)
+    head, deep = NextHead(12, 64, NextConfig(token=2)), torch.ones(2, 40, 12)
+    hidden = torch.rand(2, 1, 65, 40, generator=seeded(3)) < 0.6
+    loudness = torch.rand(2, 1, 1, 40, generator=seeded(4)) + 0.1
+    flat = torch.ones(2, 2, 65, 40)
+    torch.testing.assert_close(
+        head(deep, loudness * flat, hidden), head(deep, flat, hidden), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_loss_is_binary_cross_entropy():
     torch.manual_seed(0)
-    head, deep = NextHead(12, NextConfig(token=2)), torch.randn(6, 20, 12, generator=seeded())
+    head = NextHead(12, 64, NextConfig(token=2))
+    seen = torch.randn(6, 20, 12, generator=seeded()), *shown_to_head(6, 20)
     continues = torch.tensor([True, False, True, True, False, False])
-    loss, scalars = head.loss(deep, continues)
-    p = head(deep).detach().double().sigmoid().numpy()
+    loss, scalars = head.loss(*seen, continues)
+    p = head(*seen).detach().double().sigmoid().numpy()
     labels = continues.numpy()
     assert loss.item() == pytest.approx(-np.log(np.where(labels, p, 1 - p)).mean(), rel=1e-5)
     assert scalars["next/accuracy"].item() == pytest.approx(((p > 0.5) == labels).mean())
@@ -294,30 +342,37 @@ def test_the_loss_is_binary_cross_entropy():
 
 def test_the_head_compares_the_frames_nearest_the_joint():
     torch.manual_seed(0)
-    head = NextHead(16, NextConfig(token=4)).eval()
+    head = NextHead(16, 64, NextConfig(token=4)).eval()
     deep = torch.randn(16, generator=seeded()) + 0.1 * torch.randn(1, 44, 16, generator=seeded(2))
     change = torch.randn(16, generator=seeded(1))
     moved = deep.clone()
     moved[:, 24:26] += change  # the first two frames of the second half: a tenth of it
     far = deep.clone()
     far[:, 42:44] += change
-    before, near, distant = head(torch.cat([deep, moved, far])).tolist()
+    shown, hidden = shown_to_head(1, 44)
+    before, near, distant = (head(x, shown, hidden).item() for x in (deep, moved, far))
     assert abs(near - before) > 2 * abs(distant - before)
 
 
 @pytest.mark.parametrize("level", [0.1, 10.0])
 def test_the_head_does_not_see_how_loud_a_half_is(level: float):
     torch.manual_seed(0)
-    head = NextHead(16, NextConfig(token=2))
+    head = NextHead(16, 64, NextConfig(token=2))
     deep = 1e3 * torch.randn(4, 40, 16, generator=seeded())
     louder = torch.cat([deep[:, :20], level * deep[:, 20:]], dim=1)
-    torch.testing.assert_close(head(louder), head(deep), rtol=1e-4, atol=1e-4)
+    shown, hidden = shown_to_head(4, 40)
+    shouted = torch.cat([shown[..., :20], level * shown[..., 20:]], dim=-1)
+    torch.testing.assert_close(
+        head(louder, shouted, hidden), head(deep, shown, hidden), rtol=1e-4, atol=1e-4
+    )
 
 
-def test_the_head_learns_what_a_difference_of_halves_says():
+@pytest.mark.parametrize("where", ["deep", "shown"])
+def test_the_head_learns_what_a_difference_of_halves_says(where: str):
     torch.manual_seed(0)
-    head = NextHead(8, NextConfig(token=2))
+    head = NextHead(8, 4, NextConfig(token=2))
     optimizer = torch.optim.Adam(head.parameters(), 5e-3)
+    shown, hidden = torch.ones(32, 2, 5, 20), torch.zeros(32, 1, 1, 20, dtype=torch.bool)
     accuracy = 0.0
     for step in range(100):
         noise = torch.randn(32, 20, 8, generator=seeded(step))
@@ -325,7 +380,10 @@ def test_the_head_learns_what_a_difference_of_halves_says():
         continues = torch.rand(32, generator=seeded(2000 + step)) < 0.5
         second = torch.where(continues[:, None, None], first, first.roll(1, 0))
         deep = noise + torch.cat([first.expand(-1, 10, -1), second.expand(-1, 10, -1)], dim=1)
-        loss, scalars = head.loss(deep, continues)
+        if where == "shown":
+            shown[:, :, :4] = (deep - 0.7 * noise).mT.unflatten(1, (2, 4)).exp()
+            deep = torch.ones_like(deep)
+        loss, scalars = head.loss(deep, shown, hidden, continues)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -107,7 +107,7 @@ def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPat
     ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
     groups = [
-        [{"params": some[:4]}, {"params": some[4:], "lr": 0.02, "weight_decay": 0.5}]
+        [{"params": some[:4]}, {"params": some[4:], "lr": 0.1, "weight_decay": 0.5}]
         for some in (ours, theirs)
     ]
     optimizers = (
@@ -121,8 +121,8 @@ def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPat
                 weight.grad = None if index == 1 and step != 1 else gradient.clone()
         for optimizer in optimizers:
             optimizer.step()
-    for start, pair in enumerate(zip(ours, theirs, strict=True)):
-        torch.testing.assert_close(*pair, rtol=1e-2, atol=1e-3, msg=f"matrix {start}")
+    for pair in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(*pair, rtol=2e-3, atol=2e-3)
 
 
 def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():

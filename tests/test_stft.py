@@ -30,7 +30,7 @@ def test_istft_inverts_stft(n_fft: int, hop: int, extra: int):
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
-@pytest.mark.parametrize("length", [6 * 96 * 32 - 77, 6 * 96 * 32, 6 * 96 * 32 + 50])
+@pytest.mark.parametrize("length", [6 * 96 * 32 - 77, 6 * 96 * 32])
 def test_the_gradient_of_istft_is_that_of_its_steps(n_fft: int, hop: int, length: int):
     config = STFTConfig(n_fft, hop)
     shape = 2, config.bins, -(-6 * 96 * 32 // hop) + 1

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from separator.pretrain.masks.config import MaskConfig
-from separator.pretrain.masks.geometry import Grid, lowest, wanted
+from separator.pretrain.masks.geometry import Grid, channel_mean, lowest, wanted
 from separator.pretrain.masks.schedule import hint
 
 FLOOR = 1e-2  # -80 dB on magnitudes to the power of 0.5
@@ -21,7 +21,7 @@ def dispersion(
     uniform, to 0.
     """
     batch, number = len(spectrogram), wanted(config.share, grid.cells)
-    level = spectrogram.mean(dim=1, keepdim=True).clamp_(min=FLOOR).log_()
+    level = channel_mean(spectrogram).clamp_(min=FLOOR).log_()
     weight = grid.deviation(level).flatten(1).cpu() + 1e-12
     noise = torch.rand(batch, grid.cells, generator=generator)
     # the lowest of Exp(1) / weight: draws without replacement (Efraimidis and Spirakis 2006)

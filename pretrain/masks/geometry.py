@@ -1,10 +1,10 @@
 """Cells: frame groups, split into frequency bands or not, that are hidden or kept as one word."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
 from torch import Tensor
 
 
@@ -37,26 +37,33 @@ class Grid:
     def expand(self, cells: Tensor) -> Tensor:
         """Spread one value for each cell (b k m) over the spectrogram, (b 1 f n).
 
-        Whole frames give (b 1 1 n), which lies over (b c f n) as well.
+        Whole frames give (b 1 1 n), which lies over (b c f n) as well. Bins are innermost in
+        memory, as in spectrograms.
         """
-        wide = cells.repeat_interleave(self.size, dim=2)[:, None, :, : self.frames]
+        wide = cells.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames]
         if self.bands == 1:
-            return wide
-        tall = wide.repeat_interleave((self.bins - 1) // self.bands, dim=2)
-        return torch.cat([tall, tall[:, :, -1:]], dim=2)
+            return wide.mT
+        tall = wide.repeat_interleave((self.bins - 1) // self.bands, dim=3)
+        return torch.cat([tall, tall[..., -1:]], dim=3).mT
+
+    def frames_of(self, cells: Tensor) -> Tensor:
+        """Mark the frames in which any of the cells lies: boolean (b k m) to boolean (b n)."""
+        return cells.any(dim=1).repeat_interleave(self.size, dim=1)[:, : self.frames]
 
     def deviation(self, values: Tensor) -> Tensor:
         """Mean absolute deviation within each cell: (b c f n) to (b k m).
 
-        The Nyquist bin and the frames of a last cell cut short, which repeat its last frame's
-        values, count for nothing or little.
+        The Nyquist bin counts for nothing.
         """
-        missing = self.groups * self.size - self.frames
-        last = values[:, :, :-1, -1:].expand(-1, -1, -1, missing)
-        whole = torch.cat([values[:, :, :-1], last], dim=-1)
-        parts = rearrange(whole, "b c (k f) (m n) -> b k m c f n", k=self.bands, n=self.size)
-        centre = parts.mean(dim=(3, 4, 5), keepdim=True)
-        return reduce((parts - centre).abs(), "b k m c f n -> b k m", "mean")
+        parts = values[:, :, :-1].mT.unflatten(3, (self.bands, -1))  # (b c n k f)
+        centre = group_mean(parts.mean(dim=4).mean(dim=1).mT, self.size)
+        centre = centre.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames, :, None]
+        return group_mean((parts - centre).abs_().mean(dim=4).mean(dim=1).mT, self.size)
+
+
+def channel_mean(values: Tensor) -> Tensor:
+    """Mean over channels, (b c f n) to (b 1 f n); over so few, mean() takes four times as long."""
+    return reduce(torch.add, values.split(1, dim=1)) / values.shape[1]
 
 
 def lowest(scores: Tensor, number: int | Tensor) -> Tensor:

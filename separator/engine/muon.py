@@ -7,7 +7,7 @@ from torch import Tensor
 
 STEPS = 5  # Newton-Schulz iterations
 QUINTIC = 3.4445, -4.7750, 2.0315  # Jordan et al.'s: steep at 0, ends between 0.7 and 1.2
-MOST = 2**24  # entries that are made orthogonal at once: 100 MB while it lasts
+MOST = 2**24  # entries made orthogonal at once, if not one matrix has more: up to 200 MB
 
 
 class Muon(torch.optim.Optimizer):
