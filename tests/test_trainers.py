@@ -3,6 +3,7 @@
 A child process runs this file too, to be stopped or killed.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -193,9 +194,11 @@ def test_the_number_of_ranks_changes_no_curriculum(
     more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2", "device=cpu"]
     assert main(words("pretrain", corpus, tmp_path / "one", *more)) == 0
     parts = words("pretrain", corpus, tmp_path / "two", *more)
-    command = [sys.executable, "-m", "separator", *parts, "steps=3"]
-    ranks = [subprocess.Popen(command, env={**os.environ, **rank}) for rank in two_ranks]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    ranks = [start_child("ranked", [*parts, "steps=3"], rank) for rank in two_ranks]
+    said = [rank.communicate(timeout=300)[0].splitlines()[-1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert said[0] == said[1]  # the same weights, clusters and discriminator on both
+    assert said[0].startswith("state ")
     assert main(parts) == 0
     one, two = (rows(tmp_path / run) for run in ("one", "two"))
     assert [row["step"] for row in two] == list(range(1, 7))
@@ -314,8 +317,10 @@ def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: P
     assert "training needs stems" in capsys.readouterr().err.splitlines()[-1]
 
 
-def start_child(role: str, command_words: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start_child(
+    role: str, command_words: list[str], more: dict[str, str] | None = None
+) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(more or {})}
     command = [sys.executable, __file__, role, *command_words]
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -353,6 +358,27 @@ def child_killed(command_words: list[str]) -> int:
     return main(command_words)
 
 
+def child_ranked(command_words: list[str]) -> int:
+    """Train to the end, then say what weights, clusters and discriminator are."""
+    from separator.engine import loop
+
+    whole_step, runs = loop._Run.step, []
+
+    def step(run: loop._Run, batches: Iterator[object]) -> dict[str, Tensor]:
+        runs.append(run)
+        return whole_step(run, batches)
+
+    loop._Run.step = step
+    code = main(command_words)
+    state, digest = runs[-1].state, hashlib.sha256()
+    for module in (state.model, state.companion.network):
+        for name, value in module.state_dict().items():
+            digest.update(name.encode() + value.numpy().tobytes())
+    print("state", digest.hexdigest(), flush=True)
+    return code
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.exit({"stopped": child_stopped, "killed": child_killed}[sys.argv[1]](sys.argv[2:]))
+    roles = {"stopped": child_stopped, "killed": child_killed, "ranked": child_ranked}
+    sys.exit(roles[sys.argv[1]](sys.argv[2:]))
