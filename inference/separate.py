@@ -17,8 +17,8 @@ class SeparateConfig:
 
     Attributes:
         inputs: songs and folders of songs.
-        output: folder for the results; the tree of an input folder is kept below it.
-        model: model file; by default $SEPARATOR_MODEL or the newest runs/*/model.safetensors.
+        output: (or -o) folder for the results; the tree of an input folder is kept below it.
+        model: (or -m) model file; else $SEPARATOR_MODEL or the newest runs/*/model.safetensors.
         stems: write the vocals too.
         format: format of the results; "input" keeps each song's own, which codes lossy ones twice.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -182,7 +183,7 @@ class Separator:
 
 
 def separate(
-    source: str | os.PathLike | Tensor,
+    source: str | os.PathLike | Tensor | np.ndarray,
     rate: int | None = None,
     model: str | os.PathLike | Separator | None = None,
     device: str = "auto",
@@ -191,19 +192,20 @@ def separate(
 
     Args:
         source: an audio file, or samples (c t).
-        rate: the sample rate of `source` when it is a tensor.
+        rate: the sample rate of `source` when it is not a file.
         model: a model file or a loaded `Separator`; by default as the command finds it.
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
         SeparatorError: no model, an unreadable file, or samples that are not finite.
     """
-    if isinstance(source, Tensor) and rate is None:
+    samples = None if isinstance(source, str | os.PathLike) else torch.as_tensor(source)
+    if samples is not None and rate is None:
         raise SeparatorError("separate: give rate= (hertz) with a tensor")
     if not isinstance(model, Separator):
         model = Separator.load(model or find_model(), device)
-    if isinstance(source, Tensor):
-        return model.separate_wave(source, rate)
+    if samples is not None:
+        return model.separate_wave(samples, rate)
     return model.separate_wave(audio.read(source), audio.probe(source).rate)
 
 

@@ -98,6 +98,9 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
         parser.add_argument(positional, nargs="+", type=str, metavar=metavar, help=metavar.lower())
         parser.add_class_arguments(cls, skip={positional}, fail_untyped=True)
         assert positional in fields
+        for action in parser._actions:
+            if action.dest in fields and fields[action.dest].type in (bool, "bool"):
+                action.metavar = "[=false]"  # a flag, whose value is not a word of its own
     else:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)

@@ -170,6 +170,8 @@ def test_from_python(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = separator.separate(song)
     given = separator.separate(mixture, rate=48000, model=path, device="cpu")
+    array = separator.separate(mixture.numpy(), rate=48000, model=path, device="cpu")
+    assert all(torch.equal(array[stem], given[stem]) for stem in given)
     assert torch.equal(found["vocals"], given["vocals"])
     assert torch.equal(found["instrumental"], mixture - found["vocals"])
     with pytest.raises(SeparatorError, match="rate="):

@@ -68,11 +68,7 @@ class Writer:
         self.file_rate = _legal_rate(self.format, rate)
         if self.file_rate != rate:
             log.warning(
-                "%s: %s cannot hold %d Hz, resampled to %d Hz",
-                path,
-                self.format,
-                rate,
-                self.file_rate,
+                "%s cannot hold %d Hz, resampled to %d Hz", self.format, rate, self.file_rate
             )
 
     def _check(self) -> None:

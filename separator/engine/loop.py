@@ -47,7 +47,12 @@ def fit(task: Task, config: RunConfig) -> Path:
             return run.folder
         if run.main:
             run.log = stack.enter_context(Log(run.folder, run.state.step, config))
-        run.train(stack.enter_context(distributed.Stop(config.max_minutes, device)))
+        try:
+            run.train(stack.enter_context(distributed.Stop(config.max_minutes, device)))
+        except SeparatorError:
+            if run.main and not run.state.step:  # nothing is lost, and no corrected command refused
+                run.last.unlink(missing_ok=True)
+            raise
     return run.folder
 
 
