@@ -201,7 +201,7 @@ def separate(
     """
     samples = None if isinstance(source, str | os.PathLike) else torch.as_tensor(source)
     if samples is not None and rate is None:
-        raise SeparatorError("separate: give rate= (hertz) with a tensor")
+        raise SeparatorError("separate: give rate= (hertz) with samples")
     if not isinstance(model, Separator):
         model = Separator.load(model or find_model(), device)
     if samples is not None:

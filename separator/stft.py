@@ -72,8 +72,8 @@ def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
 class _Inverse(torch.autograd.Function):
     """torch.istft, whose gradient is one more `stft` and is laid out in memory like one.
 
-    Composed of its steps' gradients it takes twice as long, and turns the spectrogram around, so
-    that whatever is multiplied with it in the backward pass takes twice as long, too.
+    Composed of its steps' gradients it takes half as long again, and turns the spectrogram around,
+    so that whatever is multiplied with it in the backward pass takes twice as long.
     """
 
     @staticmethod

@@ -53,7 +53,7 @@ def ffmpeg_decode(path: Path, channels: int, stream: int = 0) -> Tensor:
     return torch.from_numpy(np.frombuffer(raw, "<f4").reshape(-1, channels).T.copy())
 
 
-def slices_equal(path: Path, whole: Tensor, tolerance: float, stream: int = 0) -> None:
+def assert_slices_equal(path: Path, whole: Tensor, tolerance: float, stream: int = 0) -> None:
     generator = np.random.default_rng(0)
     total = whole.shape[1]
     for start in (0, 1, 1023, 1024, *generator.integers(0, total, 5), total - 5, total, total + 9):
@@ -78,7 +78,7 @@ def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: s
         parts = list(blocks(path, size))
         assert all(part.shape[1] == size for part in parts[:-1])
         assert torch.equal(torch.cat(parts, dim=1), whole)
-    slices_equal(path, whole, 2e-7 if suffix in ("mp3", "opus") else 0.0)
+    assert_slices_equal(path, whole, 2e-7 if suffix in ("mp3", "opus") else 0.0)
     checked = verify(path)
     assert checked.samples == info.samples and checked.non_finite == 0
     assert checked.peak == pytest.approx(float(whole.abs().max()))
@@ -100,10 +100,10 @@ def test_real_songs(shared_data: Path) -> None:
     checked = verify(song)
     assert checked.samples == checked.info.samples == 7321199
     whole = read(song)
-    slices_equal(song, whole, 2e-7)
+    assert_slices_equal(song, whole, 2e-7)
     assert (ffmpeg_decode(song, 2) - whole).abs().max() < 1e-5
     voice = sorted((shared_data / "mir1k").glob("*.ogg"))[0]
-    slices_equal(voice, read(voice), 0.0)
+    assert_slices_equal(voice, read(voice), 0.0)
 
 
 def test_aac_of_musdb_is_exact(shared_data: Path, example_stem: Path) -> None:
@@ -116,7 +116,7 @@ def test_aac_of_musdb_is_exact(shared_data: Path, example_stem: Path) -> None:
             reference = ffmpeg_decode(path, 2, stream)
             assert reference.shape == whole.shape
             assert (reference - whole).abs().max() < 1e-5
-            slices_equal(path, whole, 0.0, stream)
+            assert_slices_equal(path, whole, 0.0, stream)
         with pytest.raises(AudioError, match="stream 9"):
             read(path, stream=9)
 
@@ -136,7 +136,7 @@ def test_other_peoples_aac(tmp_path: Path) -> None:
         reference = ffmpeg_decode(path, 2)
         assert probe(path).samples == whole.shape[1] == reference.shape[1]
         assert (reference - whole).abs().max() < 1e-5
-        slices_equal(path, whole, 0.0)
+        assert_slices_equal(path, whole, 0.0)
 
 
 def test_noise_substitution_is_the_only_inexact_slice(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_mp3_without_a_frame_count(tmp_path: Path) -> None:
     whole = read(path)
     assert probe(path).samples == whole.shape[1] == reference.shape[1] == verify(path).samples
     assert (reference - whole).abs().max() < 1e-5
-    slices_equal(path, whole, 2e-7)
+    assert_slices_equal(path, whole, 2e-7)
 
 
 def test_vorbis_slices_of_the_last_page(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_vorbis_slices_of_the_last_page(tmp_path: Path) -> None:
 
 def test_low_rate_mp3_slices_need_the_bit_reservoir(tmp_path: Path) -> None:
     path = save(tmp_path / "low.mp3", music(6.0, 22050), 22050, bitrate=32)
-    slices_equal(path, read(path), 5e-7)
+    assert_slices_equal(path, read(path), 5e-7)
 
 
 @pytest.mark.parametrize("rate", [8000, 192000])

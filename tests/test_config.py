@@ -10,6 +10,7 @@ import yaml
 from separator.cli import main
 from separator.config import from_dict, nearest, parse, to_dict
 from separator.errors import SeparatorError
+from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
 
@@ -187,6 +188,14 @@ def test_the_command_says_it_in_one_line(capsys):
     assert captured.err.startswith("separator: unknown key 'stesp'")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_flags_are_shown_as_they_are_taken(capsys):
+    with pytest.raises(SystemExit):
+        main(["separate", "--help"])
+    assert " --stems [=false] " in " ".join(capsys.readouterr().out.split())
+    for words, expected in ((["--stems"], True), (["--stems=false"], False), ([], False)):
+        assert parse(SeparateConfig, ["a.wav", *words], "separate", "inputs").stems is expected
 
 
 @pytest.mark.parametrize(("command", "cls"), [("pretrain", PretrainConfig), ("train", TrainConfig)])

@@ -73,6 +73,7 @@ def test_the_right_mask_costs_nothing(power: float):
     worse = SeparationLoss(ALL, config)(mask * 0.5, mixture, scale, wave)
     assert worse["loss/sdr"] > -20
     assert all(worse[f"loss/{name}"] > 10 * out[f"loss/{name}"] for name in ("wave", "multi_stft"))
+    assert worse["loss/magnitude"] > 10 * even["loss/magnitude"]
 
 
 def test_the_parts_are_added_with_their_weights():

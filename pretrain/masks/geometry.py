@@ -62,7 +62,7 @@ class Grid:
 
 
 def channel_mean(values: Tensor) -> Tensor:
-    """Mean over channels, (b c f n) to (b 1 f n); over so few, mean() takes four times as long."""
+    """Mean over channels, (b c f n) to (b 1 f n); over so few, mean() is several times slower."""
     return reduce(torch.add, values.split(1, dim=1)) / values.shape[1]
 
 
