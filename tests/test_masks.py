@@ -229,12 +229,11 @@ def test_hints_fall_with_the_global_step():
     assert [hint(step, config) for step in steps] == pytest.approx(expected, abs=1e-3)
 
 
-def test_lowest_takes_another_number_in_each_row():
-    scores = torch.tensor([[3.0, 1, 2], [5, 6, 4]])
-    assert lowest(scores, torch.tensor([[1], [2]])).tolist() == [
-        [False, True, False],
-        [True, False, True],
-    ]
+def test_lowest_marks_as_many_in_each_row():
+    scores = torch.tensor([[3.0, 1, 2, 1], [5, 6, 4, 7]])
+    assert lowest(scores, 2).tolist() == [[False, True, False, True], [True, False, True, False]]
+    assert not lowest(scores, 0).any()
+    assert lowest(torch.ones(3, 9), 4).sum(dim=1).tolist() == 3 * [4]  # equal scores, exact counts
 
 
 @pytest.mark.parametrize(("frames", "size"), [(12, 4), (13, 4), (3, 4), (7, 1)])

@@ -50,7 +50,8 @@ def hubert(
     places = groups - span + 1
     spare = torch.rand(len(spectrogram), 1, generator=generator)
     number = (config.share * groups / span + spare).long().clamp(1, places)
-    starts = lowest(torch.rand(len(spectrogram), places, generator=generator), number)
+    scores = torch.rand(len(spectrogram), places, generator=generator)
+    starts = scores <= scores.sort(dim=1).values.gather(1, number - 1)
     chosen = torch.zeros(len(spectrogram), groups, dtype=torch.bool)
     for offset in range(span):
         chosen[:, offset : offset + places] |= starts
