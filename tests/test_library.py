@@ -436,7 +436,7 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
     }
     assert report["roots"] == roots
     assert report["quarantined"][0]["reason"] == "empty: the file has no bytes"
-    assert report["duplicates"][0]["original"] == str(tmp_path / "m/a.wav")
+    assert report["duplicates"][0]["same_as"] == str(tmp_path / "m/a.wav")
 
 
 def test_songs_for_the_data_layer(tmp_path: Path) -> None:

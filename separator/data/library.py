@@ -170,8 +170,8 @@ def write_report(library: Library, path: str | os.PathLike) -> None:
     """Write totals, quarantined files and duplicates: JSON for *.json, else tab-separated text.
 
     JSON: {"roots": [folder], "totals": `Library.totals`, "quarantined": [{"path", "reason"}],
-    "duplicates": [{"path", "original"}]}. Text: a `#` line for each of the totals, then
-    kind, path, and reason or original.
+    "duplicates": [{"path", "same_as"}]}. Text: a `#` line for each of the totals, then
+    kind, path, and reason or the song that is kept.
 
     Raises:
         SeparatorError: the file cannot be written.
@@ -234,15 +234,15 @@ def _library(
     """Sort known files into songs, quarantined files and duplicates."""
     songs, duplicates = [], []
     quarantined = [(Path(path), reason) for path, reason in problems.items()]
-    originals: dict[str, Path] = {}
+    kept: dict[str, Path] = {}
     for name, (key, content) in sorted(known.items()):
         path = Path(name)
         if content.status != "ok":
             quarantined.append((path, f"{content.status}: {content.reason}"))
-        elif key in originals:
-            duplicates.append((path, originals[key]))
+        elif key in kept:
+            duplicates.append((path, kept[key]))
         else:
-            originals[key] = path
+            kept[key] = path
             shape = (content.samples, content.rate, content.channels, content.streams)
             songs.append(AudioInfo(path, content.format, content.codec, *shape))
     return Library(tuple(map(Path, folders)), songs, sorted(quarantined), duplicates)
@@ -254,7 +254,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _as_json(library: Library) -> str:
     quarantined = [{"path": str(path), "reason": reason} for path, reason in library.quarantined]
-    duplicates = [{"path": str(path), "original": str(song)} for path, song in library.duplicates]
+    duplicates = [{"path": str(path), "same_as": str(song)} for path, song in library.duplicates]
     values = {
         "roots": [str(root) for root in library.roots],
         "totals": library.totals(),
