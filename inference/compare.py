@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -194,9 +194,8 @@ def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
         except BaseException:  # Ctrl-C, but a full disk too: no child outlives its parent
             log.info("stopping after this step (again: at once); the same command goes on")
             children.stop(signal.SIGTERM)
-            pool.shutdown(wait=False, cancel_futures=True)
             try:
-                wait(futures)
+                pool.shutdown(cancel_futures=True)  # waits for what runs
             except KeyboardInterrupt:
                 children.stop(signal.SIGKILL)
             raise

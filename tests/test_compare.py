@@ -290,7 +290,7 @@ def test_a_budget_of_minutes_ends_a_run(corpus: Path, tmp_path: Path, in_process
 def test_processes_and_ctrl_c(corpus: Path, tmp_path: Path):
     """A stage stopped by a signal to the command saves; the command's children end with it."""
     run = tmp_path / "run"
-    one = ["seeds=[0]", 'arms={"none": {}}', "train_steps=100000", "train_minutes=10"]
+    one = ["seeds=[0, 1]", 'arms={"none": {}}', "train_steps=100000", "train_minutes=10"]
     command = [sys.executable, "-m", "separator", *words(corpus, run, *one)]
     folder = run / "none" / "seed0" / "train"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
