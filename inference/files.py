@@ -53,7 +53,7 @@ def separate_files(
             try:
                 separate_file(job, separator, bar, bitrate, batch)
                 bar.write("\n".join(str(path) for path in job.outputs))
-            except (SeparatorError, OSError) as error:
+            except Exception as error:  # whatever a decoder raises, the other songs are wanted
                 failures.append(_named(job.info.path, error))
             done += job.info.seconds
             bar.update(done - bar.n)
@@ -157,6 +157,8 @@ def _alive(process: int) -> bool:
 def _named(path: Path, error: Exception) -> str:
     """Return one line that begins with the song."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if not isinstance(error, SeparatorError | OSError):
+        text = f"{type(error).__name__}: {text}"
     if isinstance(error, OSError):
         text += "; free some disk space or choose another folder with -o"
     return text if text.startswith(str(path)) else f"{path}: {text}"

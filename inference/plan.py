@@ -9,11 +9,13 @@ from pathlib import Path
 
 from separator import audio
 from separator.audio import AudioInfo
+from separator.data.library_files import audio_files
 from separator.errors import SeparatorError
 
 log = logging.getLogger(__name__)
 
 STEMS = ("Instrumental", "Vocals")
+SLACK, SLACK_SECONDS = 0.02, 0.5  # lossy formats pad, and some headers only estimate a length
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 
 
@@ -38,34 +40,39 @@ def plan(
         overwrite: whether songs whose results exist are done again.
 
     Returns:
-        The jobs, without those whose results exist, and a line for each input that is no song.
+        The jobs, without those whose results exist, and a line for each input that is no song or
+        whose results' names are taken by another one's.
     """
     failures: list[str] = []
     songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
     for text in inputs:
-        for path, below in _songs(Path(text)):
+        for path, below in _songs(Path(text), failures):
             try:
                 songs.setdefault(path.resolve(), (audio.probe(path), below))
             except SeparatorError as error:
                 failures.append(str(error))
+            except Exception as error:  # whatever a decoder raises, the other songs are wanted
+                failures.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}")
     if not songs and not failures:
         failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
     written = STEMS if stems else STEMS[:1]
     outputs = _outputs(list(songs.values()), output, format)
     results = {
-        (output / below / f"{name} ({stem}).{suffix}").resolve()
-        for below, name, suffix in outputs
+        (output / below / f"{name} ({stem})").resolve()
+        for below, name, _ in outputs
         for stem in STEMS
     }
     jobs, skipped = [], []
     for (path, (info, _)), (below, name, suffix) in zip(songs.items(), outputs, strict=True):
         paths = tuple(output / below / f"{name} ({stem}).{suffix}" for stem in written)
-        if path in results:  # of an earlier run whose output lies in the input folder
+        if path.with_suffix("") in results:  # of an earlier run, its output in the input folder
             continue
-        if not overwrite and all(path.exists() for path in paths):
-            skipped.append(info.path)
-        else:
+        if overwrite or not all(path.exists() for path in paths):
             jobs.append(Job(info, paths))
+        elif other := _of_another_song(paths, info):
+            failures.append(other)
+        else:
+            skipped.append(info.path)
     if skipped:
         log.info("skipped, separated already (--overwrite does them again): %d", len(skipped))
     return jobs, failures
@@ -87,15 +94,33 @@ def check_folder(output: Path) -> None:
         ) from error
 
 
-def _songs(root: Path) -> Iterator[tuple[Path, Path]]:
+def _of_another_song(paths: Sequence[Path], info: AudioInfo) -> str:
+    """Return a line if a result that exists is not of a song's length, else nothing.
+
+    Albums separated one by one into one folder share names like "01 Intro".
+    """
+    for path in paths:
+        try:
+            seconds = audio.probe(path).seconds
+        except SeparatorError:
+            continue
+        if abs(seconds - info.seconds) > max(SLACK_SECONDS, SLACK * info.seconds):
+            return (
+                f"{info.path}: {path} exists and is {seconds:.1f} s long, the song "
+                f"{info.seconds:.1f} s; choose another folder with -o, or --overwrite it"
+            )
+    return ""
+
+
+def _songs(root: Path, failures: list[str]) -> Iterator[tuple[Path, Path]]:
     """Yield songs with the folder, relative to the output, that their results go to."""
     if not root.is_dir():
         yield root, Path()
         return
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in audio.SUFFIXES and path.is_file() and not hidden:
-            yield path, path.relative_to(root).parent
+    found, problems = audio_files([str(root)])
+    failures += [f"{path}: {reason}" for path, reason in problems.items()]
+    for path in sorted(map(Path, found)):
+        yield path, path.relative_to(root).parent
 
 
 def _outputs(
@@ -117,7 +142,7 @@ def _outputs(
     named, taken = [], set()
     for (info, _), (below, name, suffix) in zip(songs, targets, strict=True):
         name = info.path.name if sharing[key(below, name, suffix)] > 1 else name
-        name = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+        name = os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore")
         candidate, number = name, 1
         while key(below, candidate, suffix) in taken:
             number += 1

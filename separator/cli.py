@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after `separator`; the process's own when not given.
     """
     argv = sys.argv[1:] if argv is None else argv
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0 if argv else 2

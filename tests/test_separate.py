@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,55 @@ def test_names_that_collide() -> None:
             "song.flac (Instrumental).wav",
             "song.mp3 (Instrumental).wav",
         ]
+
+
+def test_a_name_taken_by_another_song_is_told(capsys: pytest.CaptureFixture) -> None:
+    song("a/01 Intro.wav", 1)
+    song("b/01 Intro.wav", 3)
+    assert run("a", "-o", "out") == 0
+    assert run("b", "-o", "out") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "b/01 Intro.wav: out/01 Intro (Instrumental).wav exists and is 1.0 s long" in line
+    assert run("b", "-o", "out", "--overwrite") == 0
+    assert audio.probe("out/01 Intro (Instrumental).wav").seconds == 3
+
+
+def test_results_of_another_format_are_not_songs() -> None:
+    song("music/one.wav", 0.1)
+    assert run("music", "-o", "music") == 0
+    assert run("music", "-o", "music", "--format", "mp3") == 0
+    expected = ["one (Instrumental).mp3", "one (Instrumental).wav", "one.wav"]
+    assert files("music") == expected
+
+
+def test_linked_folders_and_names_that_are_no_text(capfdbinary: pytest.CaptureFixture) -> None:
+    song("elsewhere/linked.wav", 0.1)
+    song("music/plain.wav", 0.1)
+    Path("music/artist").symlink_to(Path("elsewhere").absolute())
+    shutil.copy("music/plain.wav", os.fsdecode(b"music/caf\xe9.wav"))
+    assert run("music", "-o", "out") == 0
+    expected = ["artist/linked (Instrumental).wav", "caf (Instrumental).wav"]
+    assert files("out") == [*expected, "plain (Instrumental).wav"]
+
+
+@pytest.mark.parametrize("where", ["probe", "blocks"])
+def test_no_decoders_surprise_costs_the_other_songs(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    song("music/a.wav", 0.1)
+    song("music/b.wav", 0.1)
+    usual = getattr(audio, where)
+
+    def surprising(path: Path, *rest: object) -> object:
+        if Path(path).name == "a.wav":
+            raise TypeError("unsupported\noperand")
+        return usual(path, *rest)
+
+    monkeypatch.setattr(audio, where, surprising)
+    assert run("music", "-o", "out") == 1
+    assert files("out") == ["b (Instrumental).wav"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "separator: music/a.wav: TypeError: unsupported operand"
 
 
 def test_very_long_names() -> None:
