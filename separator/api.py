@@ -197,11 +197,17 @@ def separate(
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        SeparatorError: no model, an unreadable file, or samples that are not finite.
+        SeparatorError: no model, an unreadable file, or samples that are not finite or not (c t).
     """
-    samples = None if isinstance(source, str | os.PathLike) else torch.as_tensor(source)
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(np.ascontiguousarray(source))
+    samples = source if isinstance(source, Tensor) else None
     if samples is not None and rate is None:
         raise SeparatorError("separate: give rate= (hertz) with samples")
+    if samples is not None and samples.ndim != 2:
+        raise SeparatorError(
+            f"separate: samples of shape {tuple(samples.shape)}; give (channels, samples)"
+        )
     if not isinstance(model, Separator):
         model = Separator.load(model or find_model(), device)
     if samples is not None:
@@ -242,7 +248,8 @@ def find_device(name: str) -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind, here in present.items() if here))
-    if not present.get(name.split(":")[0], False):
+    kind, _, index = name.partition(":")
+    if not present.get(kind, False) or not (index.isdecimal() or name == kind):
         here = ", ".join(kind for kind, there in present.items() if there)
         raise SeparatorError(f"device: {name!r} is not on this machine; it has {here}")
     return torch.device(name)

@@ -6,6 +6,7 @@ jsonargparse does the parsing, the types and the help; here are only the words i
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from importlib.resources import files
@@ -109,6 +110,9 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
 
 def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     """Make the dataclass, nested ones first."""
+    for key, value in vars(namespace.as_flat()).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SeparatorError(f"{key}: {value} is not a finite number")
     values = parser.instantiate(namespace)
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{name: values[name] for name in names if name in values})

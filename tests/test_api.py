@@ -172,6 +172,11 @@ def test_from_python(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = separator.separate(mixture, rate=48000, model=path, device="cpu")
     array = separator.separate(mixture.numpy(), rate=48000, model=path, device="cpu")
     assert all(torch.equal(array[stem], given[stem]) for stem in given)
+    backwards = separator.separate(mixture.flip(1).numpy()[:, ::-1], rate=48000, model=path)
+    assert all(torch.equal(backwards[stem], given[stem]) for stem in given)
+    for wrong in (mixture[0], mixture.T):
+        with pytest.raises(SeparatorError, match=r"give \(channels, samples\)|only 1 to 8"):
+            separator.separate(wrong, rate=48000, model=path)
     assert torch.equal(found["vocals"], given["vocals"])
     assert torch.equal(found["instrumental"], mixture - found["vocals"])
     with pytest.raises(SeparatorError, match="rate="):
@@ -190,5 +195,7 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         Separator.load(path)
     with pytest.raises(SeparatorError, match="no such file"):
         Separator.load(tmp_path / "absent.safetensors")
-    with pytest.raises(SeparatorError, match="not on this machine"):
-        api.find_device("tpu")
+    for name in ("tpu", "cpu:x", "cpu:"):
+        with pytest.raises(SeparatorError, match="not on this machine"):
+            api.find_device(name)
+    assert api.find_device("cpu:0").type == "cpu"

@@ -86,6 +86,9 @@ def test_a_model_file_comes_back_with_its_description(tmp_path: Path):
     weights["d"] = torch.arange(6).reshape(2, 3).T
     about = {"stft": {"n_fft": 2048}, "name": "Ébauche"}
     model_file.export(tmp_path / "model.safetensors", weights, about)
+    (tmp_path / "usual").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1  # others may read it where they may read any other new file
     back, description = model_file.load_model_file(tmp_path / "model.safetensors")
     assert description == about
     assert_equal(back["b"], tied.weight.detach())

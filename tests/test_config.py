@@ -128,6 +128,8 @@ def test_a_wrong_type_names_the_key_and_the_value(word: str, key: str):
     [
         ("steps=0", "steps: 0"),
         ("optim.lr=-1", "optim.lr: -1"),
+        ("optim.lr=.nan", "optim.lr: nan"),
+        ("data.segment_seconds=.inf", "data.segment_seconds: inf"),
         ("stft.n_fft=1000", "stft.n_fft: 1000"),
         ("mask.share=3", "mask.share: 3"),
         ("mask.group=500", "mask.group: 500 frames, but the shortest crops have"),

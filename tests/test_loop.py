@@ -22,6 +22,7 @@ from separator.engine import checkpoint, distributed
 from separator.engine.loop import RunConfig, Validation, fit
 from separator.engine.model_file import load_model_file
 from separator.engine.optim import OptimConfig
+from separator.engine.task import check_config
 from separator.errors import SeparatorError
 
 FAST = OptimConfig(lr=0.01, warmup_steps=3)
@@ -298,6 +299,7 @@ def test_another_configuration_does_not_resume(tmp_path: Path):
     with pytest.raises(SeparatorError, match=r"^optim\.lr: .*last\.pt.*0\.01.*0\.5.*another run="):
         run(tmp_path, steps=2, optim=dataclasses.replace(FAST, lr=0.5))
     run(tmp_path, steps=3, log_every=2, checkpoint_every=3, keep_best=1)
+    check_config({"data": {"cache_gb": 60.0}}, {"data": {"cache_gb": 99.0}}, tmp_path / "last.pt")
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 3
 
 

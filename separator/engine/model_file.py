@@ -35,7 +35,10 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
     metadata = {"format": "pt", "separator": json.dumps(dict(description))}
     try:
         with replacing(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the user's umask says; save_file's is 0600
             save_file(tensors, temporary, metadata)
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise SeparatorError(
             f"{path}: cannot be written ({first_line(error)}); free space on that disk"

@@ -113,12 +113,11 @@ class Chain:
 
 def set_rate(
     optimizer: torch.optim.Optimizer | Chain, config: OptimConfig, step: int, steps: int
-) -> float:
-    """Give each group its learning rate for this step; return that of a group of scale 1."""
+) -> None:
+    """Give each group its learning rate for this step."""
     rate = config.lr * schedule(config, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    return rate
 
 
 def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer | Chain:

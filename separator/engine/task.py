@@ -15,6 +15,7 @@ from separator.errors import SeparatorError
 FREE = {
     *("steps", "run", "device", "max_minutes", "keep_best"),
     *("log_every", "checkpoint_every", "validate_every", "log.wandb", "log.project"),
+    *("data.cache_gb", "data.memory_mb"),
 }
 
 
