@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ from tqdm import tqdm
 
 from separator.api import Separator
 from separator.config import parse
+from separator.data.loader import DataConfig
+from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
 from separator.errors import SeparatorError
 from separator.inference import report as reports
@@ -39,8 +41,12 @@ class EvaluateConfig:
 
     Attributes:
         model: the model file.
-        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song.
+        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
+            KIND:PATH, as in training's data.roots.
         split: which tracks of it: train, valid or test.
+        valid_share: part of the songs that training kept for validation: its data.valid_share.
+            With another, songs that it learned from are scored. Data with a split of its own
+            ignores it.
         jobs: processes that score tracks side by side; 0 uses one for each core, at most 8 (on a
             GPU one).
         full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
@@ -51,6 +57,7 @@ class EvaluateConfig:
     model: list[str]
     data: str
     split: str = "valid"
+    valid_share: float = DataConfig.valid_share
     jobs: int = 0
     full: bool = False
     json: str | None = None
@@ -63,6 +70,10 @@ class EvaluateConfig:
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
         if self.jobs < 0:
             raise SeparatorError(f"jobs: {self.jobs} is below 0; 0 means one for each core")
+        if not 0 <= self.valid_share < 1:
+            raise SeparatorError(f"valid_share: from 0 to below 1, got {self.valid_share}")
+        if self.json and Path(self.json).is_dir():
+            raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
 
 
 def main(argv: list[str]) -> int:
@@ -71,7 +82,7 @@ def main(argv: list[str]) -> int:
     if config.full:
         _museval()  # fail before the work rather than after it
     path = config.model[0]
-    tracks = tracks_of(config.data, config.split)
+    tracks = tracks_of(config.data, config.split, config.valid_share)
     separator = Separator.load(path, device=config.device)
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
     if jobs == 1:
@@ -81,9 +92,10 @@ def main(argv: list[str]) -> int:
         report = reports.build(
             separator.description, separator.rate, _in_processes(score, tracks, jobs)
         )
-    report["model"]["path"] = path
-    report |= {"data": config.data, "split": config.split}
-    sys.stdout.write(f"{path} on {config.data} ({config.split}) at {separator.rate} Hz\n")
+    model, data = _printable(path), _printable(config.data)
+    report["model"]["path"] = model
+    report |= {"data": data, "split": config.split}
+    sys.stdout.write(f"{model} on {data} ({config.split}) at {separator.rate} Hz\n")
     sys.stdout.write(reports.table(report))
     if config.json:
         reports.write(report, config.json)
@@ -102,13 +114,18 @@ def evaluate(separator: Separator, tracks: Sequence[Track], full: bool = False) 
     )
 
 
-def tracks_of(root: str | Path, split: str) -> list[Track]:
+def tracks_of(
+    root: str | Path, split: str, valid_share: float = DataConfig.valid_share
+) -> list[Track]:
     """Tracks of one split that have both stems (a library's and a pool's halves do not).
+
+    With root and `valid_share` written as for training, the split is that of training.
 
     Raises:
         SeparatorError: there are none; names the splits that there are.
     """
-    tracks = [t for t in find_tracks(root) if "vocals" in t.names and len(t.names) > 1]
+    found = find_tracks(*parse_root(str(root)), valid_share)
+    tracks = [track for track in found if "vocals" in track.names and len(track.names) > 1]
     chosen = [track for track in tracks if track.split == split]
     if not chosen:
         counts = Counter(track.split for track in tracks)
@@ -192,14 +209,20 @@ def _museval() -> Callable:
 
 def _attempt(separator: Separator, track: Track, full: bool) -> dict:
     """Score a track, or return why it cannot be scored: the other tracks are still wanted."""
+    track = replace(track, name=_printable(track.name))
     try:
         return score_track(separator, track, full)
     except SeparatorError as error:
-        return {"name": track.name, "error": str(error)}
+        reason = str(error)
     except Exception as error:
         logging.getLogger(__name__).debug("%s", track.name, exc_info=True)
-        reason = " ".join(str(error).split())
-        return {"name": track.name, "error": f"{type(error).__name__}: {reason}"}
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return {"name": track.name, "error": _printable(reason)}
+
+
+def _printable(text: str) -> str:
+    """Text that a terminal and JSON take, also where a file's name in it is no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _default_jobs(separator: Separator) -> int:
@@ -221,7 +244,7 @@ def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs:
                 (results[i],) = _pool(score, [track], 1, bar)
     died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
     return [
-        result or {"name": track.name, "error": died}
+        result or {"name": _printable(track.name), "error": died}
         for track, result in zip(tracks, results, strict=True)
     ]
 

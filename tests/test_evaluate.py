@@ -65,7 +65,7 @@ class Halver:
 def songs(monkeypatch: pytest.MonkeyPatch) -> list[Song]:
     """Put three songs, one of training, where the command looks for them."""
     there = [Song("one"), Song("second"), Song("other", "train")]
-    monkeypatch.setattr(command, "find_tracks", lambda root: list(there))
+    monkeypatch.setattr(command, "find_tracks", lambda *arguments: list(there))
     monkeypatch.setattr(command, "load_stems", song_stems)
     monkeypatch.setattr(command.Separator, "load", lambda path, device: Halver())
     return there
@@ -175,6 +175,46 @@ def test_diverged_models_and_unexpected_errors_are_named(monkeypatch: pytest.Mon
     assert failure == {"name": "one", "error": "KeyError: 'accompaniment'"}
 
 
+def test_names_that_are_no_text_are_escaped(
+    songs: list[Song], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
+    songs[:] = [Song(os.fsdecode(b"caf\xe9")), Song("broken")]
+
+    def broken(song: Song, rate: int) -> dict[str, Tensor]:
+        if song.name == "broken":
+            raise SeparatorError(os.fsdecode(b"caf\xe9.wav: not audio"))
+        return song_stems(song, rate)
+
+    monkeypatch.setattr(command, "load_stems", broken)
+    file, root = tmp_path / "report.json", os.fsdecode(b"m\xe9")
+    words = ["model.safetensors", f"--data={root}", "--jobs=1", f"--json={file}"]
+    assert command.main(words) == 1
+    report = json.loads(file.read_text())
+    assert report["data"] == r"m\udce9" and report["tracks"][0]["name"] == r"caf\udce9"
+    assert report["failures"] == [{"name": "broken", "error": r"caf\udce9.wav: not audio"}]
+    assert r"caf\udce9 " in capsys.readouterr().out.encode().decode()
+
+
+def test_the_split_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from separator.data.loader import DataConfig
+    from separator.data.sources import training_tracks
+
+    asked = []
+    monkeypatch.setattr(command, "find_tracks", lambda *a: asked.append(a) or [Song("one")])
+    words = ["model.safetensors", "--data=stems:songs@2", "--jobs=1"]
+    assert command.main(words) == command.main([*words, "--valid_share=0.02"]) == 0
+    assert asked == [("songs", "stems", 2.0, 0.1), ("songs", "stems", 2.0, 0.02)]
+    monkeypatch.undo()
+    for song in range(20):
+        for stem in ("vocals", "drums"):
+            (tmp_path / str(song)).mkdir(exist_ok=True)
+            soundfile.write(tmp_path / str(song) / f"{stem}.wav", [0.1] * 100, RATE)
+    root = f"stems:{tmp_path}"
+    for share in (0.02, 0.5):
+        _, valid = training_tracks(DataConfig([root], valid_share=share))
+        assert command.tracks_of(root, "valid", share) == valid
+
+
 def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
     with pytest.raises(
         SeparatorError,
@@ -196,6 +236,8 @@ def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
         (["a", "--data", "x", "--split", "dev"], "'dev' is not train, valid or test"),
         (["a", "--data", "x", "--jobs", "-1"], "jobs: -1"),
         (["a", "--data", "x", "--spilt", "test"], "did you mean 'split'"),
+        (["a", "--data", "x", "--valid_share", "1"], "valid_share: from 0 to below 1, got 1"),
+        (["a", "--data", "x", "--json", "/"], "json: / is a folder; give the name of a file"),
         (["a"], "data"),
     ],
 )

@@ -328,7 +328,7 @@ def test_ten_thousand_known_files_are_not_opened(tmp_path: Path, scan, monkeypat
         os.link(first, path)
     status = os.stat(first)
     stamp = Stamp(status.st_size, status.st_mtime_ns)
-    content = Content("wav", "pcm_16", 441, RATE, 2, 1, 0.5, 0.2)
+    content = Content("wav", "pcm_16", 441, RATE, 2, 1)
     with Index(tmp_path / "index/i.sqlite") as store:
         store.record(Finding(str(p), stamp, f"key {i}", content) for i, p in enumerate(paths))
     forbid(monkeypatch, "verify", "content_key", "probe")
@@ -441,7 +441,11 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
 
 def test_songs_for_the_data_layer(tmp_path: Path) -> None:
     path = write(tmp_path / "m/a.wav", song(0, 0.05))
-    assert library.library_songs(tmp_path / "m") == [audio.probe(path)]
+    write(tmp_path / "m/b.wav", song(1, 0.05))
+    write(tmp_path / "n/copy.wav", song(0, 0.05))
+    first, _ = songs = library.library_songs(tmp_path / "m")
+    assert songs[first] == audio.probe(path)
+    assert list(library.library_songs(tmp_path / "n")) == [first]
 
 
 def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -> None:
@@ -467,6 +471,27 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
     assert not (tmp_path / "index").exists()
 
 
+def test_an_index_of_version_1_is_upgraded(tmp_path: Path, scan, monkeypatch) -> None:
+    import sqlite3
+
+    write(tmp_path / "m/a.wav", song(0, 0.05))
+    write(tmp_path / "m/silence.wav", np.zeros((RATE, 2)))
+    before = scan(tmp_path / "m")
+    with sqlite3.connect(tmp_path / "index/i.sqlite") as old:
+        old.executescript(
+            "CREATE TABLE old (key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, "
+            "rate INTEGER, channels INTEGER, streams INTEGER, peak REAL, rms REAL, "
+            "status TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;"
+            "INSERT INTO old SELECT key, format, codec, samples, rate, channels, streams, "
+            "0.5, 0.2, status, reason FROM contents;"
+            "DROP TABLE contents; ALTER TABLE old RENAME TO contents; PRAGMA user_version = 1;"
+        )
+    old.close()
+    forbid(monkeypatch, "verify", "content_key", "probe")
+    assert scan(tmp_path / "m") == before
+    assert [reason.split(":")[0] for _, reason in before.quarantined] == ["silent"]
+
+
 def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
     import sqlite3
 
@@ -475,7 +500,7 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
         theirs.execute("CREATE TABLE bookmarks (url TEXT)")
     theirs.close()
     before = path.read_bytes()
-    with pytest.raises(SeparatorError, match="not a library index of version 1"):
+    with pytest.raises(SeparatorError, match="not a library index of version 2"):
         Index(path)
     assert path.read_bytes() == before
 
@@ -483,4 +508,4 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SeparatorError, match="give another path with --report"):
-        library.write_report(library.Library((), [], [], []), tmp_path / "file/r.json")
+        library.write_report(library.Library((), [], [], [], []), tmp_path / "file/r.json")

@@ -60,6 +60,37 @@ def test_stem_folder_accompaniment_is_the_sum_of_everything_but_vocals_and_mixtu
     assert torch.allclose(four["other"], waves["other"] + waves["guitar"], atol=1e-6)
 
 
+@pytest.mark.parametrize("names", [("vocals", "drums"), FOUR])
+def test_a_whole_accompaniment_is_no_further_stem(tmp_path, names):
+    waves = {name: noise(seed=i) for i, name in enumerate(names)}
+    accompaniment = sum(wave for name, wave in waves.items() if name != "vocals")
+    for name, wave in {**waves, "no_vocals": accompaniment}.items():  # as Demucs names it
+        write(tmp_path / "s" / f"{name}.wav", wave)
+    stems = load_stems(only(find_tracks(tmp_path)), RATE)
+    assert torch.allclose(stems["accompaniment"], accompaniment, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("places", "kind"),
+    [
+        (["a/Vocals", "a/Drums", "b/VOCALS", "b/Other"], "stems"),
+        (["artist/a/vocals", "artist/a/other", "other artist/b/vocals", "extra/x"], "stems"),
+        (["a/mixture", "a/instrumental"], "stems"),
+        (["a/vocals"], "stems"),  # so that what it lacks is said
+        (["train/a/vocals", "train/a/other", "test/b/vocals"], "musdb18hq"),
+        (["train/a/vocals", "train/a/other", "valid/b/vocals"], "stems"),
+        (["one album/vocals", "one album/drums", "b/x", "c/x"], "library"),
+        ([], "library"),
+    ],
+)
+def test_stems_are_recognised_in_half_of_the_folders(tmp_path, places, kind):
+    for place in places:
+        path = tmp_path / f"{place}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert recognise(tmp_path) == kind
+
+
 def test_suffixes_may_be_mixed_and_start_and_length_are_exact(tmp_path):
     vocals = write(tmp_path / "s" / "vocals.flac", noise(3.0))
     drums = write(tmp_path / "s" / "drums.ogg", noise(3.0, seed=1))
@@ -115,6 +146,12 @@ def test_missing_and_empty_roots_are_named(tmp_path):
 # Splits
 
 
+def short_songs(root: Path, *songs: str | bytes) -> None:
+    for song in songs:
+        for name in ("vocals", "drums"):
+            write(root / os.fsdecode(song) / f"{name}.wav", noise(0.05))
+
+
 def test_split_depends_on_the_name_alone(tmp_path):
     def songs(count: int) -> dict[str, str]:
         for i in range(count):
@@ -125,8 +162,58 @@ def test_split_depends_on_the_name_alone(tmp_path):
     few, many = songs(10), songs(30)
     assert {name: many[name] for name in few} == few
     assert 2 <= list(many.values()).count("valid") <= 17
-    other = split_of(find_tracks(tmp_path, valid_share=0.3, seed=1))
-    assert other != many
+
+
+def test_names_need_not_be_text(tmp_path):
+    short_songs(tmp_path, "a", b"caf\xe9")
+    splits = split_of(find_tracks(tmp_path))
+    assert sorted(map(os.fsencode, splits)) == [b"a", b"caf\xe9"]
+    assert sorted(splits.values()) == ["train", "valid"]
+
+
+@pytest.mark.parametrize("kind", ["stems", "library"])
+def test_the_split_does_not_depend_on_how_the_root_is_written(tmp_path, monkeypatch, kind):
+    for i in range(12):
+        write(tmp_path / "m" / f"song {i}" / "vocals.wav", noise(0.05, seed=i))
+        write(tmp_path / "m" / f"song {i}" / "drums.wav", noise(0.05, seed=20 + i))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    whole, *others = (
+        split_of(find_tracks(root, kind, valid_share=0.3))
+        for root in (tmp_path / "m", "m", "./m/../m/", "~/m")
+    )
+    assert others == [whole] * 3
+    assert not any(name.startswith("/") for name in whole)
+    monkeypatch.chdir(tmp_path / "m")
+    assert split_of(find_tracks(".", kind, valid_share=0.3)) == whole
+
+
+OFFICIAL = "ANiMAL - Rockshow"  # one of musdb's validation songs
+
+
+@pytest.mark.parametrize("kind", ["auto", "stems", "musdb18hq"])
+def test_train_valid_and_test_are_the_split(tmp_path, kind):
+    short_songs(tmp_path, "train/a", f"train/{OFFICIAL}", "valid/a", "valid/artist/b", "test/c")
+    found = {(t.split, t.name) for t in find_tracks(tmp_path, kind, valid_share=0.9)}
+    assert found == {
+        *(("train", "a"), ("train", OFFICIAL)),
+        *(("valid", "a"), ("valid", "artist/b"), ("test", "c")),
+    }
+
+
+@pytest.mark.parametrize("kind", ["auto", "stems", "musdb18hq"])
+def test_without_valid_musdbs_list_validates_or_else_the_share(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "stempeg", None)  # as where ffmpeg is missing
+    monkeypatch.delitem(sys.modules, "musdb", raising=False)
+    short_songs(tmp_path, *(f"train/{i}" for i in range(4)), "test/t")
+    free = split_of(find_tracks(tmp_path, kind, valid_share=1e-9))
+    assert free.pop("t") == "test"
+    assert sorted(free.values()) == ["train", "train", "train", "valid"]
+    short_songs(tmp_path, f"train/{OFFICIAL}")
+    assert split_of(find_tracks(tmp_path, kind, valid_share=0.9)) == {
+        **dict.fromkeys("0123", "train"),
+        **{OFFICIAL: "valid", "t": "test"},
+    }
 
 
 @pytest.mark.parametrize(("share", "valid"), [(1e-9, 1), (0.999999, 1), (0.0, 0)])
@@ -250,8 +337,9 @@ def musdb_roots(shared_data, tmp_path_factory) -> dict[str, Path]:
         roots[kind] = tmp_path_factory.mktemp(kind)
         command = [sys.executable, str(shared_data / "make_musdb.py"), str(roots[kind])]
         subprocess.run([*command, "--songs", "3", *options], check=True)
-    third = next((roots["musdb18"] / "train").glob("*Easy Tiger*"))
-    third.rename(third.with_name("ANiMAL - Rockshow.stem.mp4"))  # one of musdb's validation songs
+    for root, suffix in ((roots["musdb18"], ".stem.mp4"), (roots["musdb18hq"], "")):
+        third = next((root / "train").glob("*Easy Tiger*"))
+        third.rename(third.with_name(OFFICIAL + suffix))
     return roots
 
 
@@ -283,9 +371,8 @@ def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path
 def test_musdb18hq_equals_its_files(musdb_roots):
     root = musdb_roots["musdb18hq"]
     tracks = find_tracks(root)
-    assert {(track.kind, track.split, track.names) for track in tracks} == {
-        ("musdb18hq", "train", FOUR)
-    }
+    assert {(track.kind, track.names) for track in tracks} == {("musdb18hq", FOUR)}
+    assert list(split_of(tracks).values()) == ["train", "train", "valid"]
     wave = audio.read(root / "train" / tracks[1].name / "bass.wav")
     assert torch.equal(load_stems(tracks[1], 44100, names=FOUR)["bass"], wave)
 
@@ -339,8 +426,27 @@ def test_a_broken_stem_file_is_one_line(tmp_path):
 
 def test_without_ffmpeg_the_fix_is_named(example_stem, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SeparatorError, match="install ffmpeg"):
-        StemCache(folder=tmp_path).prepare([example_stem])
+    monkeypatch.setitem(sys.modules, "stempeg", None)  # its import asks for ffmpeg
+    monkeypatch.delitem(sys.modules, "musdb", raising=False)
+    (tmp_path / "music").mkdir()
+    shutil.copy(example_stem, tmp_path / "music")
+    (track,) = find_tracks(tmp_path / "music")
+    assert track.kind == "musdb18"
+    cache = StemCache(folder=tmp_path)
+    for needs in (
+        lambda: cache.prepare([example_stem]),
+        lambda: cache.path(example_stem, 1),
+        lambda: load_stems(track, 44100, reader=Reader(44100, cache)),
+    ):
+        with pytest.raises(SeparatorError, match="install ffmpeg"):
+            needs()
+
+
+def test_the_cache_takes_names_that_are_no_text(example_stem, tmp_path):
+    song = tmp_path / os.fsdecode(b"caf\xe9.stem.mp4")
+    shutil.copy(example_stem, song)
+    cache = StemCache(folder=tmp_path)
+    assert cache.entry(song) == cache.entry(song) == cache.entry(example_stem)
 
 
 def test_a_cache_that_cannot_be_written_says_where(example_stem, tmp_path):

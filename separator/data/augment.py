@@ -39,8 +39,8 @@ class AugmentConfig:
             if not 0 <= getattr(self, key) <= 1:
                 value = getattr(self, key)
                 raise SeparatorError(f"augment.{key}: a probability from 0 to 1, got {value}")
-        if not 0 <= self.speed <= 0.5:
-            raise SeparatorError(f"augment.speed: a share from 0 to 0.5, got {self.speed}")
+        if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
+            raise SeparatorError(f"augment.speed: tenths from 0 to 0.5, got {self.speed}")
 
     def source_samples(self, samples: int) -> int:
         """Return how many samples must be read to leave `samples` at the highest speed."""

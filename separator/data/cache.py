@@ -61,7 +61,7 @@ class StemCache:
         """
         state = song.stat()
         text = f"{song.resolve()} {state.st_size} {state.st_mtime_ns}"
-        note = self.keys / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        note = self.keys / hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
         if not note.is_file():
             key = audio.content_key(song)
             with self._storing(), replacing(note) as temporary:
@@ -168,10 +168,10 @@ def _require_ffmpeg(song: Path) -> None:
 
 def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
     """One stream of a song, (t c) float32, and its rate: decoded by ffmpeg, through stempeg."""
+    _require_ffmpeg(song)  # first: stempeg cannot even be imported without it
     import ffmpeg  # stempeg's own way to the program; named here for its exception
     import stempeg
 
-    _require_ffmpeg(song)
     broken = f"{song}: stem {stream} cannot be decoded; get the file again"
     try:
         info = stempeg.Info(str(song))

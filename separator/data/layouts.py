@@ -1,10 +1,13 @@
 """The layouts people keep songs in: which files belong to which song, without opening them."""
 
+import importlib.util
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import yaml
 
 from separator import audio
 from separator.data.cache import STEM_SUFFIX
@@ -13,9 +16,9 @@ from separator.errors import SeparatorError
 FOUR = ("drums", "bass", "other", "vocals")
 TWO = ("accompaniment", "vocals")
 ONE = ("mixture",)
-_WHOLES = ("accompaniment", "instrumental", "instrumentals")  # already sums: not stems beside stems
+_WHOLES = ("accompaniment", "instrumental", "instrumentals", "no_vocals")  # sums: no further stems
 _MIXTURES = ("mixture", "mix")
-_SUBSETS = ("train", "test")
+_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,34 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """A song as found: its collection's split, if it has one, and each stem's parts."""
+    """A song as found: its collection's split, if it has one, and each stem's parts.
+
+    `content` is what the scan of a library tells the same audio by, in any file.
+    """
 
     name: str
     split: str | None
     parts: dict[str, tuple[Part, ...]]
+    content: str = ""
 
 
 def recognise(root: Path) -> str:
-    """The kind of layout that a folder has; "library" when it is none of the others."""
-    if any(True for folder in (".", *_SUBSETS) for _ in (root / folder).glob(f"*{STEM_SUFFIX}")):
+    """The kind of layout that a folder has; "library" when it is none of the others.
+
+    Stems must be in half of its folders or more: one among a library's albums is not its layout.
+    """
+    if any(_compressed(root)):
         return "musdb18"
-    if any(_vocals(root / subset) for subset in _SUBSETS):
-        return "musdb18hq"
     if (root / "instrumentals").is_dir() and (root / "mixtures").is_dir():
         return "pairs"
     if (root / "instrumentals").is_dir() and (root / "vocals").is_dir():
         return "pool"
-    return "stems" if _vocals(root) else "library"
-
-
-def _vocals(folder: Path) -> bool:
-    """Whether a folder holds song folders with a vocals file."""
-    return any(path.suffix.lower() in audio.SUFFIXES for path in folder.glob("*/vocals.*"))
+    folders = _folders(root)
+    songs = [place for place, files in folders.items() if "vocals" in files or _stem_parts(files)]
+    if not songs or 2 * len(songs) < len(folders):
+        return "library"
+    splits = {_placed(root, song)[0] for song in songs}
+    return "musdb18hq" if splits <= {"train", "test"} else "stems"
 
 
 def _audio_files(folder: Path) -> Iterator[Path]:
@@ -64,53 +72,79 @@ def _audio_files(folder: Path) -> Iterator[Path]:
                 yield Path(place) / name
 
 
-def _musdb_setup(root: Path) -> dict:
-    """musdb's own list of validation songs and numbers of the streams.
-
-    The songs are listed here, not by musdb: it starts ffprobe for each of them, and one broken file
-    ends its listing.
-    """
-    import musdb
-
-    return musdb.DB(root=str(root), subsets=[]).setup
-
-
-def _musdb18(root: Path, skipped: list[str]) -> Iterator[Found]:
-    """MUSDB18's compressed songs: five streams each, of which 0 is the mixture."""
-    setup = _musdb_setup(root)
-    for subset in (*_SUBSETS, "."):
-        for path in (root / subset).glob(f"*{STEM_SUFFIX}"):
-            name = path.name.removesuffix(STEM_SUFFIX)
-            parts = {stem: (Part(path, setup["stem_ids"][stem]),) for stem in FOUR}
-            yield Found(name, _official(name, subset, setup), parts)
-
-
-def _musdb18hq(root: Path, skipped: list[str]) -> Iterator[Found]:
-    """MUSDB18-HQ's folders; the split is that of the compressed songs."""
-    setup = _musdb_setup(root)
-    for subset in _SUBSETS:
-        for song in _stem_folders(root / subset, skipped):
-            yield Found(song.name, _official(song.name, subset, setup), song.parts)
-
-
-def _official(name: str, subset: str, setup: dict) -> str | None:
-    """The split of a MUSDB18 song; None outside the official folders."""
-    held_out = subset == "train" and name in setup["validation_tracks"]
-    return "valid" if held_out else subset if subset in _SUBSETS else None
-
-
-def _stem_folders(root: Path, skipped: list[str]) -> Iterator[Found]:
-    """Every folder with a vocals file, or with a mixture and an instrumental."""
+def _folders(root: Path) -> dict[Path, dict[str, Path]]:
+    """The folders that hold audio files, each with these by their names in small letters."""
     folders: dict[Path, dict[str, Path]] = {}
     for path in _audio_files(root):
         folders.setdefault(path.parent, {}).setdefault(path.stem.lower(), path)
-    for folder, files in folders.items():
+    return folders
+
+
+def _compressed(root: Path) -> Iterator[Path]:
+    """MUSDB18's files, which are in a folder itself or in those of its splits."""
+    for place in (root, *(root / split for split in _SPLITS)):
+        yield from place.glob(f"*{STEM_SUFFIX}")
+
+
+def _placed(root: Path, song: Path) -> tuple[str | None, str]:
+    """The split whose folder a song is in, if any, and the song's name below that."""
+    first, *rest = song.relative_to(root).parts or (root.name,)
+    if rest and first in _SPLITS:
+        return first, "/".join(rest)
+    return None, "/".join((first, *rest))
+
+
+def _musdb_setup() -> dict:
+    """musdb's own list of validation songs and numbers of the streams.
+
+    The file is read without musdb, which cannot be imported where the ffmpeg program is missing.
+    The songs are not listed by musdb either: it starts ffprobe for each of them, and one broken
+    file ends its listing.
+    """
+    package = Path(importlib.util.find_spec("musdb").origin).parent
+    return yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
+
+
+def _musdb18(root: Path, skipped: list[str]) -> list[Found]:
+    """MUSDB18's compressed songs: five streams each, of which 0 is the mixture."""
+    streams = _musdb_setup()["stem_ids"]
+    songs = []
+    for path in _compressed(root):
+        split, name = _placed(root, path)
+        parts = {stem: (Part(path, streams[stem]),) for stem in FOUR}
+        songs.append(Found(name.removesuffix(STEM_SUFFIX), split, parts))
+    return _with_valid(songs)
+
+
+def _stem_folders(root: Path, skipped: list[str]) -> list[Found]:
+    """Every folder with a vocals file, or with a mixture and an instrumental."""
+    songs = []
+    for folder, files in _folders(root).items():
         parts = _stem_parts(files)
-        name = folder.relative_to(root).as_posix() if folder != root else root.name
         if parts is None:
             skipped.append(f"{folder}: has no vocals and accompaniment; name the files by stem")
         else:
-            yield Found(name, None, parts)
+            split, name = _placed(root, folder)
+            songs.append(Found(name, split, parts))
+    return _with_valid(songs)
+
+
+def _with_valid(songs: list[Found]) -> list[Found]:
+    """Validate, where there is no valid/, with the songs of train/ that musdb names.
+
+    Where it names none of them, they are left without a split: a share of them can then validate.
+    """
+    splits = {song.split for song in songs}
+    if "valid" in splits or "train" not in splits:
+        return songs
+    named = {song.name for song in songs} & set(_musdb_setup()["validation_tracks"])
+
+    def split(song: Found) -> str | None:
+        if song.split != "train":
+            return song.split
+        return "valid" if song.name in named else "train" if named else None
+
+    return [replace(song, split=split(song)) for song in songs]
 
 
 def _stem_parts(files: dict[str, Path]) -> dict[str, tuple[Part, ...]] | None:
@@ -165,17 +199,17 @@ def _pool(root: Path, skipped: list[str]) -> Iterator[Found]:
 
 
 def _library(root: Path, skipped: list[str]) -> Iterator[Found]:
-    """Songs that the scan found sound: no broken, silent, duplicate or test-set ones."""
+    """Songs that the scan found sound: no broken, silent or duplicate ones."""
     from separator.data.library import library_songs
 
-    for info in library_songs(root):
-        name = info.path.relative_to(root).as_posix() if info.path.is_relative_to(root) else None
-        yield Found(name or str(info.path), None, {"mixture": (Part(info.path, info=info),)})
+    for content, info in library_songs(root).items():
+        name = info.path.relative_to(root).as_posix()
+        yield Found(name, None, {"mixture": (Part(info.path, info=info),)}, content)
 
 
-FINDERS: dict[str, Callable[[Path, list[str]], Iterator[Found]]] = {
+FINDERS: dict[str, Callable[[Path, list[str]], Iterable[Found]]] = {
     "musdb18": _musdb18,
-    "musdb18hq": _musdb18hq,
+    "musdb18hq": _stem_folders,
     "stems": _stem_folders,
     "pairs": _pairs,
     "pool": _pool,

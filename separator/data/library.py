@@ -58,12 +58,14 @@ class Library:
     Attributes:
         roots: the folders searched.
         songs: healthy files, each content once, sorted by path.
+        keys: what tells the content of each of the songs, in the same order.
         quarantined: (path, "kind: reason") of what must not be used, sorted by path.
         duplicates: (path, the song with exactly the same audio), sorted by path.
     """
 
     roots: tuple[Path, ...]
     songs: list[AudioInfo]
+    keys: list[str]
     quarantined: list[tuple[Path, str]]
     duplicates: list[tuple[Path, Path]]
 
@@ -149,13 +151,14 @@ def scan(
     return _library(folders, known, problems)
 
 
-def library_songs(root: str | os.PathLike) -> list[AudioInfo]:
-    """Return the healthy songs under one folder, each content once, scanning what is new.
+def library_songs(root: str | os.PathLike) -> dict[str, AudioInfo]:
+    """Return the healthy songs under one folder by the key of their content, scanning what is new.
 
     Raises:
         SeparatorError: as `scan`.
     """
-    return scan([root]).songs
+    library = scan([root])
+    return dict(zip(library.keys, library.songs, strict=True))
 
 
 def default_index() -> Path:
@@ -245,7 +248,7 @@ def _library(
             kept[key] = path
             shape = (content.samples, content.rate, content.channels, content.streams)
             songs.append(AudioInfo(path, content.format, content.codec, *shape))
-    return Library(tuple(map(Path, folders)), songs, sorted(quarantined), duplicates)
+    return Library(tuple(map(Path, folders)), songs, list(kept), sorted(quarantined), duplicates)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

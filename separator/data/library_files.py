@@ -163,10 +163,8 @@ def _judged(checked: audio.Checked) -> Content:
         status, reason = "non-finite", f"{checked.non_finite} samples are NaN or infinite"
     elif checked.peak < SILENCE:
         status, reason = "silent", f"no sample exceeds {checked.peak:.1e} of full scale"
-    return Content(
-        info.format, info.codec, info.samples, info.rate, info.channels, info.streams,
-        checked.peak, checked.rms, status, reason,
-    )  # fmt: skip
+    shape = (info.samples, info.rate, info.channels, info.streams)
+    return Content(info.format, info.codec, *shape, status, reason)
 
 
 def _flaw(path: str, error: Exception) -> Content:

@@ -19,20 +19,27 @@ from typing import NamedTuple, Self
 from separator.errors import SeparatorError
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
-VERSION = 1
+VERSION = 2
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE contents (
     key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, rate INTEGER,
-    channels INTEGER, streams INTEGER, peak REAL, rms REAL,
-    status TEXT NOT NULL, reason TEXT NOT NULL
+    channels INTEGER, streams INTEGER, status TEXT NOT NULL, reason TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE files (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, key BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX files_by_key ON files (key);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+# Version 1 also held levels, which nothing read; to make it again would decode the whole library.
+UPGRADE = f"""
+ALTER TABLE contents DROP COLUMN peak;
+ALTER TABLE contents DROP COLUMN rms;
+PRAGMA user_version = {VERSION};
 """
 
 
@@ -63,8 +70,6 @@ class Content:
         rate: samples per second.
         channels: number of channels.
         streams: number of audio streams; the others belong to the first.
-        peak: largest absolute finite sample, 1.0 being full scale.
-        rms: root of the mean square of the finite samples.
         status: "ok", or what is wrong in a word or two.
         reason: what is wrong in one line; empty for "ok".
     """
@@ -75,8 +80,6 @@ class Content:
     rate: int = 0
     channels: int = 0
     streams: int = 0
-    peak: float = 0.0
-    rms: float = 0.0
     status: str = "ok"
     reason: str = ""
 
@@ -172,8 +175,8 @@ class Index:
             self._db.executemany(f"INSERT OR REPLACE INTO contents VALUES ({marks})", contents)
             self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", files)
 
-    def forget(self, root: str, keep: Iterable[str]) -> int:
-        """Remove the files under `root` that are not in `keep`; return how many went.
+    def forget(self, root: str, keep: Iterable[str]) -> None:
+        """Remove the files under `root` that are not in `keep`.
 
         Contents stay: a file that comes back, elsewhere too, is known again.
         """
@@ -189,24 +192,27 @@ class Index:
                 "AND key NOT IN (SELECT key FROM files)",
                 (LOCAL.encode(), LOCAL.replace(":", ";").encode()),
             )
-        return len(gone)
 
     def _prepare(self) -> None:
-        """Make the tables in a new file; refuse a file that is something else."""
-        if self._marks() == (0, 0, 0):
+        """Make the tables in a new file, upgrade old ones; refuse a file that is something else."""
+        if self._missing():
             self._db.execute("PRAGMA journal_mode = WAL")
             with self._transaction():
-                if self._marks() == (0, 0, 0):  # no other process was faster
-                    for statement in SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-                    self._db.execute(f"PRAGMA user_version = {VERSION}")
+                for statement in self._missing().split(";"):  # none if another process was faster
+                    self._db.execute(statement)
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
                 f"{self.path}: not a library index of version {VERSION}; give another path "
                 "with --index (an old index can be deleted: scan makes it again)"
             )
         self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
+
+    def _missing(self) -> str:
+        """The statements that make a new or an old file one of this version."""
+        marks = self._marks()
+        if marks == (0, 0, 0):
+            return SCHEMA
+        return UPGRADE if marks[:2] == (APPLICATION, 1) else ""
 
     def _marks(self) -> tuple[int, int, int]:
         """Whose file it is, of which version, and how many tables it has; zeros in a new one."""

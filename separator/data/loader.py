@@ -81,16 +81,12 @@ class Batch:
         names: The s stems' names, vocals last; ("mixture",) where only mixtures were asked for.
         valid: (b) samples that are music; the rest, of songs shorter than the segment, is zero.
         songs: (b) place of each segment's song in the list of tracks (before any remixing).
-        step: Number of the batch.
-        skipped: One message for each file that could not be read while drawing this batch.
     """
 
     stems: Tensor
     names: tuple[str, ...]
     valid: Tensor
     songs: Tensor
-    step: int
-    skipped: tuple[str, ...]
 
     @property
     def mixture(self) -> Tensor:
@@ -265,4 +261,4 @@ def _finish(
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
         valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)
-        yield Batch(stems, names, valid, songs, step, tuple(skipped))
+        yield Batch(stems, names, valid, songs)

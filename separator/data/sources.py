@@ -1,5 +1,6 @@
 """From `data.roots` to songs: what the words mean, and which songs train and which validate."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from separator.data.layouts import FINDERS
 from separator.data.loader import DataConfig
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError
+
+log = logging.getLogger(__name__)
 
 
 def parse_root(text: str) -> tuple[str, str, float]:
@@ -30,11 +33,19 @@ def parse_root(text: str) -> tuple[str, str, float]:
 def config_tracks(config: DataConfig) -> list[Track]:
     """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
 
-    The split does not depend on a run's seed, so that runs can be compared.
+    The split does not depend on a run's seed, so that runs can be compared. What several roots hold
+    is the first one's: with another name elsewhere, a song could both train and validate.
     """
     tracks: list[Track] = []
+    seen: set[object] = set()
     for path, kind, weight in map(parse_root, config.roots):
-        tracks += find_tracks(path, kind, weight, config.valid_share)
+        found = find_tracks(path, kind, weight, config.valid_share)
+        fresh = [track for track in found if track.identity not in seen]
+        if len(fresh) < len(found):
+            again = len(found) - len(fresh)
+            log.warning("%s: %d songs left out, which are also in a root before it", path, again)
+        seen.update(track.identity for track in fresh)
+        tracks += fresh
     paths = {source.path for track in tracks for _, group in track.stems for source in group}
     compressed = sorted(filter(is_compressed, paths))
     StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))

@@ -31,7 +31,7 @@ class Track:
     """One song.
 
     Attributes:
-        name: Unique within its root.
+        name: Unique within its root and split.
         split: "train", "valid" or "test".
         stems: For each stem, vocals last, the sources whose sum it is.
         samples: Length of the shortest source, at `rate`.
@@ -39,6 +39,7 @@ class Track:
         kind: Layout of its root, a key of `layouts.FINDERS`.
         root: The folder it was found in; tracks of one root share their weight.
         weight: Share of training segments that the root gets, relative to other roots.
+        content: What tells the same audio in any file; empty where no scan has looked at it.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Track:
     kind: str
     root: str
     weight: float = 1.0
+    content: str = ""
+
+    @property
+    def identity(self) -> object:
+        """Equal for the same song found in two roots: its content if known, else its files."""
+        return self.content or self.stems
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,24 +84,24 @@ def find_tracks(
     kind: str = "auto",
     weight: float = 1.0,
     valid_share: float = 0.1,
-    seed: int = 0,
 ) -> list[Track]:
     """Find the songs below one folder. Those that cannot be used are logged with the reason.
 
     Args:
         root: The folder.
         kind: Its layout, or "auto" to recognise it:
-            musdb18: train/ and test/ (or the folder itself) with *.stem.mp4, musdb's split;
-            musdb18hq: train/ and test/ with SONG/{mixture,drums,bass,other,vocals}.wav, same split;
+            musdb18: *.stem.mp4 in train/ and test/, or in the folder itself;
+            musdb18hq: train/ and test/ with SONG/{mixture,drums,bass,other,vocals}.wav;
             stems: SONG/{vocals,drums,bass,other,...}; what is not vocals is accompaniment;
             pairs: mixtures/ and instrumentals/ with files of the same names;
             pool: instrumentals/ and vocals/, to be mixed at random;
             library: anything else: mixed songs without stems.
+            Folders train/, valid/ and test/ around the songs of the first three are their split.
+            Without valid/, songs of train/ that musdb validates with are for validation.
         weight: Share of training segments, relative to other roots.
         valid_share: Part of the songs that is kept for validation where the collection has no
             split of its own; chosen by a hash of each song's name, so that adding songs does not
             move the others. At least one of two or more.
-        seed: Gives another such choice.
 
     Returns:
         Tracks sorted by name. A pool's training tracks are halves (one stem each); its validation
@@ -103,7 +110,7 @@ def find_tracks(
     Raises:
         SeparatorError: when the folder is not there, or has no usable song.
     """
-    root = Path(root).expanduser()
+    root = Path(os.path.abspath(os.path.expanduser(root)))  # names do not depend on its spelling
     if not root.is_dir():
         raise SeparatorError(f"{root}: no such folder; give the path of a folder with music")
     kind = check_kind(root, kind)
@@ -116,15 +123,15 @@ def find_tracks(
         except (SeparatorError, OSError) as error:
             skipped.append(str(error))
             continue
-        split = found.split or ""
-        tracks.append(Track(found.name, split, stems, samples, rate, kind, str(root), weight))
+        place = (kind, str(root), weight, found.content)
+        tracks.append(Track(found.name, found.split or "", stems, samples, rate, *place))
     for reason in skipped:
         log.warning("skipped: %s", reason)
     if not tracks:
         why = f" ({len(skipped)} skipped: {skipped[0]})" if skipped else ""
         raise SeparatorError(f"{root}: no usable song of kind {kind}{why}; check its layout")
     log.info("%s: %d songs of kind %s, %d skipped", root, len(tracks), kind, len(skipped))
-    return (_pool_splits if kind == "pool" else _splits)(tracks, valid_share, seed)
+    return (_pool_splits if kind == "pool" else _splits)(tracks, valid_share)
 
 
 def load_stems(
@@ -207,15 +214,16 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
     return sources[0].samples, sources[0].rate
 
 
-def _uniform(name: str, seed: int) -> float:
-    """Number in [0, 1) that depends on a song's name alone, on any system."""
-    text = f"{seed}:{unicodedata.normalize('NFC', name)}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
+def _uniform(name: str, draw: int) -> float:
+    """Number in [0, 1) that depends on a song's name alone, on any system; one for each draw."""
+    text = f"{draw}:{unicodedata.normalize('NFC', name)}"
+    coded = text.encode(errors="surrogateescape")  # a file's name need not be text
+    return int.from_bytes(hashlib.blake2b(coded, digest_size=6).digest()) / 2**48
 
 
-def _splits(tracks: list[Track], share: float, seed: int) -> list[Track]:
+def _splits(tracks: list[Track], share: float) -> list[Track]:
     """Assign a split to the tracks that their collection gave none."""
-    free = {t.name: _uniform(t.name, seed) for t in tracks if not t.split}
+    free = {t.name: _uniform(t.name, 0) for t in tracks if not t.split}
     valid = {name for name, number in free.items() if number < share}
     if len(free) > 1 and share > 0 and not valid:
         valid = {min(free, key=free.__getitem__)}
@@ -226,18 +234,18 @@ def _splits(tracks: list[Track], share: float, seed: int) -> list[Track]:
     ]
 
 
-def _pool_splits(tracks: list[Track], share: float, seed: int) -> list[Track]:
+def _pool_splits(tracks: list[Track], share: float) -> list[Track]:
     """Split both halves of a pool, and give each instrumental for validation a fixed voice."""
     halves = [[t for t in tracks if t.names == (name,)] for name in TWO]
     for name, half in zip(("instrumentals", "vocals"), halves, strict=True):
         if not half:
             raise SeparatorError(f"{tracks[0].root}: {name}/ has no usable file; add some")
-    songs, voices = (_splits(half, share, seed) for half in halves)
+    songs, voices = (_splits(half, share) for half in halves)
     train = [t for t in songs + voices if t.split == "train"]
     spare = [t for t in voices if t.split == "valid"]
     met = []
     for song in (t for t in songs if t.split == "valid" and spare):
-        voice = spare[int(_uniform(song.name, seed + 1) * len(spare))]
+        voice = spare[int(_uniform(song.name, 1) * len(spare))]
         short = min(song, voice, key=lambda t: t.seconds)
         name = f"{song.name} with {voice.name}"
         stems = song.stems + voice.stems
