@@ -79,7 +79,7 @@ def separate_file(
         if any(path.suffix in INTEGER for path in job.outputs):
             spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
             pieces = _fitted(pieces, spool, job)
-        _write(pieces, temporary, info.rate, min(info.channels, 2), bitrate)
+        _write(pieces, temporary, info, bitrate)
         for path, stem in zip(temporary, STEMS, strict=False):
             copy_tags(info.path, path, stem)
 
@@ -114,12 +114,13 @@ def _fitted(pieces: Iterator[Tensor], spool: tempfile.TemporaryFile, job: Job) -
 
 
 def _write(
-    pieces: Iterator[Tensor], paths: Sequence[Path], rate: int, channels: int, bitrate: int | None
+    pieces: Iterator[Tensor], paths: Sequence[Path], info: audio.AudioInfo, bitrate: int | None
 ) -> None:
     """Encode pieces (s c t), each stem in a thread of its own while the next piece is computed."""
     with contextlib.ExitStack() as stack:
+        shape = (info.rate, min(info.channels, 2))
         writers = [
-            stack.enter_context(audio.Writer(path, rate, channels, bitrate=bitrate))
+            stack.enter_context(audio.Writer(path, *shape, bitrate=bitrate, samples=info.samples))
             for path in paths
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import mutagen
 import numpy as np
 import pytest
@@ -19,7 +20,17 @@ from mutagen.id3 import APIC, ID3, TIT2
 from torch import Tensor
 
 from separator import audio
-from separator.audio import AudioError, Resampler, Writer, blocks, probe, read, resample, verify
+from separator.audio import (
+    AudioError,
+    Resampler,
+    Writer,
+    blocks,
+    probe,
+    read,
+    resample,
+    verify,
+    writing,
+)
 
 LOSSY = ("mp3", "ogg", "opus", "m4a")
 
@@ -39,6 +50,30 @@ def save(path: Path, wave: Tensor, rate: int = 44100, **options: object) -> Path
         for part in wave.split(30011, dim=1):
             writer.write(part)
     return path
+
+
+def encode(
+    path: Path,
+    wave: Tensor,
+    codec: str,
+    layout: str,
+    rate: int = 44100,
+    jump: int = 0,
+    **options: str,
+) -> bytes:
+    """What the Writer does not write: any layout, MP3 without a header, a `jump` in the times."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.bit_rate = 32000 if rate < 32000 else 256000
+        at = 0
+        for part in wave.split(4608, dim=1):
+            packed = np.ascontiguousarray(part.T.numpy()).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = rate, at + (jump if at > wave.shape[1] // 2 else 0)
+            at += part.shape[1]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
 
 
 def ffmpeg(*arguments: object) -> bytes:
@@ -77,6 +112,7 @@ def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: s
     for size in (10007, 1 << 18):
         parts = list(blocks(path, size))
         assert all(part.shape[1] == size for part in parts[:-1])
+        assert all(part.is_contiguous() for part in (whole, *parts))
         assert torch.equal(torch.cat(parts, dim=1), whole)
     assert_slices_equal(path, whole, 2e-7 if suffix in ("mp3", "opus") else 0.0)
     checked = verify(path)
@@ -171,8 +207,31 @@ def test_vorbis_slices_of_the_last_page(tmp_path: Path) -> None:
 
 
 def test_low_rate_mp3_slices_need_the_bit_reservoir(tmp_path: Path) -> None:
-    path = save(tmp_path / "low.mp3", music(6.0, 22050), 22050, bitrate=32)
-    assert_slices_equal(path, read(path), 5e-7)
+    path, bare, wave = tmp_path / "low.mp3", tmp_path / "bare.mp3", music(6.0, 22050)
+    save(path, wave, 22050, bitrate=32)
+    encode(bare, wave, "mp3", "stereo", 22050, write_xing="0")
+    for one in (path, bare):
+        assert_slices_equal(one, read(one), 5e-7)
+
+
+@pytest.mark.parametrize("bitrate", [32, 40, 48, 56, 64, 128])
+def test_mp3_of_a_low_bit_rate_has_it_and_is_aligned(tmp_path: Path, bitrate: int) -> None:
+    for rate in (22050, 44100):
+        wave = music(4.0, rate)
+        path = save(tmp_path / "a.mp3", wave, rate, bitrate=bitrate)
+        assert path.stat().st_size * 8 / 4000 == pytest.approx(bitrate, rel=0.1)
+        whole = read(path)
+        assert whole.shape == wave.shape
+        low = [audio.resample(one, rate, 4000) for one in (whole, wave)]
+        assert (low[0] - low[1]).square().mean() < 0.1 * low[1].square().mean()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
+def test_a_bit_rate_for_a_lossless_format_is_told_to_be_unused(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path / f"a.{suffix}", music(0.1), bitrate=128)
+    assert f"{suffix} is lossless: a bit rate of 128 is not used" in caplog.text
 
 
 @pytest.mark.parametrize("rate", [8000, 192000])
@@ -209,6 +268,44 @@ def test_rates_a_codec_cannot_hold_are_resampled_with_a_notice(
         assert probe(save(tmp_path / f"a.{suffix}", music(0.3, 192000), 192000)).rate == expected
         assert f"cannot hold 192000 Hz, resampled to {expected} Hz" in caplog.text
     assert probe(save(tmp_path / "b.opus", music(0.3, 44100))).samples == 14400
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "highest"), [("ogg", 352800, 200000), ("flac", 768000, 655350)]
+)
+def test_rates_above_the_highest_are_resampled_with_a_notice(
+    tmp_path: Path, suffix: str, rate: int, highest: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = probe(save(tmp_path / f"a.{suffix}", music(0.1, rate), rate))
+    assert info.rate == highest and info.seconds == pytest.approx(0.1, abs=1e-4)
+    assert f"cannot hold {rate} Hz, resampled to {highest} Hz" in caplog.text
+    assert probe(save(tmp_path / f"b.{suffix}", music(0.1, highest), highest)).rate == highest
+
+
+def test_a_long_wav_is_rf64_and_a_long_aiff_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = music(0.5)
+    size = wave.numel() * 4
+    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
+    monkeypatch.setattr(writing, "_MOST_BYTES", size)
+    assert save(short, wave, samples=wave.shape[1]).read_bytes()[:4] == b"RIFF"
+    monkeypatch.setattr(writing, "_MOST_BYTES", size - 1)
+    assert save(long, wave, samples=wave.shape[1]).read_bytes()[:4] == b"RF64"
+    assert torch.equal(read(long), wave) and torch.equal(read(short), wave)
+    assert verify(long).samples == probe(long).samples == wave.shape[1]
+    assert probe(long).format == "wav" and audio.content_key(long) == audio.content_key(short)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(long.read_bytes()[: size // 2])
+    for function in (probe, verify, lambda one: list(blocks(one))):
+        with pytest.raises(AudioError, match="truncated"):
+            function(cut)
+    with pytest.raises(AudioError, match="4 GiB; write flac or wav"):
+        Writer(tmp_path / "a.aiff", 44100, 2, subtype="FLOAT", samples=wave.shape[1])
+    for suffix in ("wav", "aiff"):  # the length was not told
+        with pytest.raises(AudioError, match="4 GiB"):
+            save(tmp_path / f"b.{suffix}", wave, subtype="FLOAT")
+    assert {*tmp_path.iterdir()} == {long, short, cut}
 
 
 def test_integers_survive_and_peaks_clip_without_wrapping(tmp_path: Path) -> None:
@@ -296,6 +393,36 @@ def test_damage_in_the_middle_raises(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(data)
     with pytest.raises(AudioError):
         verify(path)
+
+
+def test_files_whose_sound_is_not_what_their_header_says(tmp_path: Path) -> None:
+    wave, bare = music(2.0), {"write_xing": "0", "id3v2_version": "0"}
+    stereo = encode(tmp_path / "a.mp3", wave, "mp3", "stereo", **bare)
+    mono = encode(tmp_path / "a.mp3", wave[:1], "mp3", "mono", **bare)
+    slow = encode(tmp_path / "a.mp3", music(2.0, 22050), "mp3", "stereo", 22050, **bare)
+    headed = save(tmp_path / "a.mp3", wave).read_bytes()
+    sizes = bytearray(save(tmp_path / "a.m4a", wave).read_bytes())
+    sizes[sizes.index(b"stsz") + 16 + 4 * 60] = 0x6A  # a packet far larger than the file
+    bad = {
+        "channels.mp3": stereo + mono,
+        "rate.mp3": stereo + slow,
+        "headed_channels.mp3": headed[: len(headed) // 2] + mono,
+        "headed_rate.mp3": headed[: len(headed) // 2] + slow,
+        "ends_in_its_header.mp3": b"\xff\xfb\x90" + bytes(33) + b"Xing\0\0",
+        "size.m4a": bytes(sizes),
+        "gap.m4a": encode(tmp_path / "a.m4a", wave, "aac", "stereo", jump=44100),
+    }
+    for name, data in bad.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        for function in (verify, read, lambda one: list(blocks(one))):
+            with pytest.raises(AudioError) as caught:
+                function(path)
+            message = str(caught.value)
+            assert message.startswith(f"{path}: ") and "; " in message and "\n" not in message
+    for name in ("channels.mp3", "rate.mp3"):  # a slice of what is not as the header says
+        with pytest.raises(AudioError, match="change on the way"):
+            read(tmp_path / name, 120000, 5000)
 
 
 def test_wav_from_a_pipe_has_no_length_and_is_read(tmp_path: Path) -> None:
@@ -424,6 +551,28 @@ def test_to_channels() -> None:
         assert audio.to_channels(torch.randn(count, 9), 2).shape == (2, 9)
     with pytest.raises(AudioError, match="16 channels"):
         audio.to_channels(torch.zeros(16, 4), 2)
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout"), [("aac", "4.0"), ("aac", "quad"), ("aac", "7.1"), ("alac", "6.1(back)")]
+)
+def test_an_m4a_is_folded_by_its_layout(tmp_path: Path, codec: str, layout: str) -> None:
+    half = 0.5**0.5
+    shares = {  # ITU-R BS.775-3
+        **{"FL": (1, 0), "FR": (0, 1), "FC": (half, half), "LFE": (0, 0), "BC": (0.5, 0.5)},
+        **{"BL": (half, 0), "BR": (0, half), "SL": (half, 0), "SR": (0, half)},
+    }
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    t = torch.arange(44100) / 44100
+    tones = [200 + 130 * i for i in range(len(names))]
+    wave = torch.stack([0.1 * torch.sin(6.2831853 * f * t) for f in tones])
+    encode(tmp_path / "a.m4a", wave, codec, layout)
+    info, whole = probe(tmp_path / "a.m4a"), read(tmp_path / "a.m4a")
+    assert whole.shape == (info.channels, info.samples)
+    folded = audio.to_channels(whole, 2)[:, :44100]
+    found = torch.fft.rfft(folded).abs()[:, tones] / 2205
+    expected = torch.tensor([shares[name] for name in names]).T
+    assert (found - expected).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "flac", "m4a", "ogg", "opus", "wav", "aiff"])

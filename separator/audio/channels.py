@@ -18,8 +18,8 @@ def to_channels(wave: Tensor, channels: int) -> Tensor:
     """Turn (c t) into one or two channels: (channels t).
 
     Mono is doubled; stereo becomes mono as the mean of the two; 3 to 8 channels (L R C LFE Ls Rs
-    and its subsets, 6.1 with the centre surround before the sides, 7.1) are folded to stereo with
-    the weights of ITU-R BS.775-3, not normalised, the LFE left out.
+    and its subsets, four being L R Ls Rs, 6.1 with the centre surround before the sides, 7.1) are
+    folded to stereo with the weights of ITU-R BS.775-3, not normalised, the LFE left out.
 
     Raises:
         AudioError: more than 8 channels, whose layout is not known.

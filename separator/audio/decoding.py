@@ -29,7 +29,8 @@ def probe(path: str | os.PathLike, *, stream: int = 0) -> AudioInfo:
     """Look at a file's header; `samples` is the exact decoded length of audio stream `stream`.
 
     AAC counts the padding that completes its last block, as FFmpeg's decoder does (at most 2047
-    samples more than the container declares).
+    samples more than the container declares). An m4a with other channels than `to_channels` takes
+    their number for, such as L R C and a centre surround, is decoded to stereo and counted so.
 
     Raises:
         AudioError: missing, empty, unsupported, not audio, or a truncated container.

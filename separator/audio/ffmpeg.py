@@ -6,13 +6,15 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av import AudioFrame, AudioStream, Packet
+from av import AudioFrame, AudioResampler, AudioStream, Packet
 from av.container import InputContainer
 
 from separator.audio.formats import AudioError, AudioInfo, reporting
 
 _PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3's bit reservoir
-_SLACK = 4096  # samples that an MP4's declared duration may exceed its decoded length by
+_SLACK = 4096  # samples that an MP4's times and declared duration may be off by
+# What `to_channels`, which knows only the number of channels, takes 3 to 8 of them for.
+_BY_COUNT = ("3.0", "quad", "quad(side)", "5.0", "5.0(side)", "5.1", "5.1(side)", "6.1", "7.1")
 
 
 def probe(path: Path, stream: int) -> AudioInfo:
@@ -21,6 +23,7 @@ def probe(path: Path, stream: int) -> AudioInfo:
         context, count = audio.codec_context, len(container.streams.audio)
         rate, channels, codec = context.sample_rate, context.channels, context.codec.canonical_name
         name = "mp3" if codec == "mp3" else "m4a"
+        channels = 2 if _is_folded(audio) else channels
         declared = _declared(container, audio)
         if declared is None:
             ticks = sum(packet.duration or 0 for packet in container.demux(audio))
@@ -40,19 +43,19 @@ def decode(
     """Samples [start, stop) in parts (c t); sample 0 is the first after the encoder's delay."""
     end = 0
     with _demuxer(path, stream) as (container, audio):
-        scale = audio.time_base * audio.codec_context.sample_rate
-        for packet in _packets(container, audio, start if seek else 0):
-            for frame in packet.decode():
-                at = round((frame.pts - (audio.start_time or 0)) * scale)
-                if at > start and not end and seek:  # the index led past the place: count from 0
-                    yield from decode(path, start, stop, stream, seek=False)
-                    return
-                end = at + frame.samples
-                last = end if stop is None else min(end, stop)
-                if max(at, start) < last:
-                    yield _samples(frame)[:, max(start - at, 0) : last - at]
-                if stop is not None and end >= stop:
-                    return
+        # interleaved, since PyAV looks for a ninth plane in frames of eight and crashes
+        convert = AudioResampler("flt", "stereo" if _is_folded(audio) else None)
+        for at, frame in _placed(path, container, audio, start if seek else 0):
+            if at > start and not end and seek:  # the index led past the place: count from 0
+                yield from decode(path, start, stop, stream, seek=False)
+                return
+            end = at + frame.samples
+            last = end if stop is None else min(end, stop)
+            if max(at, start) < last:
+                wave = convert.resample(frame)[0].to_ndarray().reshape(frame.samples, -1)
+                yield np.ascontiguousarray(wave[max(start - at, 0) : last - at].T)
+            if stop is not None and end >= stop:
+                return
         declared = _declared(container, audio) or 0
     if end + _SLACK < min(declared, declared if stop is None else stop):
         raise AudioError(
@@ -104,6 +107,37 @@ def _declared(container: InputContainer, audio: AudioStream) -> int | None:
     return round(audio.duration * audio.time_base * audio.codec_context.sample_rate)
 
 
+def _placed(
+    path: Path, container: InputContainer, audio: AudioStream, start: int
+) -> Iterator[tuple[int, AudioFrame]]:
+    """Frames from a little before sample `start`, each with the sample that it begins at."""
+    rate, channels = audio.codec_context.sample_rate, audio.codec_context.channels
+    scale, end = audio.time_base * rate, None
+    for packet in _packets(container, audio, start):
+        for frame in packet.decode():
+            if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                raise AudioError(
+                    f"{path}: damaged, or its rate or channels change on the way; encode it again"
+                )
+            if frame.pts is None:
+                raise AudioError(f"{path}: damaged, some sound has no timestamp; replace the file")
+            at = round((frame.pts - (audio.start_time or 0)) * scale)
+            end = at if end is None else end
+            if abs(at - end) > _SLACK:
+                raise AudioError(
+                    f"{path}: damaged, sound jumps from sample {end} to {at}; replace the file"
+                )
+            yield end, frame
+            end += frame.samples
+
+
+def _is_folded(audio: AudioStream) -> bool:
+    """Whether FFmpeg folds it to stereo, since `to_channels` takes its layout for another."""
+    layout = audio.codec_context.layout
+    told = not layout.name.endswith("channels")  # else only their number is known
+    return told and layout.nb_channels > 2 and layout.name not in _BY_COUNT
+
+
 def _packets(container: InputContainer, audio: AudioStream, start: int) -> Iterator[Packet]:
     """Packets from a little before sample `start`; without an index, earlier ones are read over."""
     first = round((start / audio.codec_context.sample_rate - _PREROLL) / audio.time_base)
@@ -116,14 +150,3 @@ def _packets(container: InputContainer, audio: AudioStream, start: int) -> Itera
     for packet in container.demux(audio):
         if packet.pts is None or packet.pts >= first:
             yield packet
-
-
-def _samples(frame: AudioFrame) -> np.ndarray:
-    """One decoded frame as (c t) float32, integers scaled to ±1."""
-    wave = frame.to_ndarray()
-    if not frame.format.is_planar:
-        wave = wave.reshape(-1, frame.layout.nb_channels).T
-    if wave.dtype.kind == "u":
-        return (wave.astype(np.float32) - 128.0) / 128.0
-    scale = -float(np.iinfo(wave.dtype).min) if wave.dtype.kind == "i" else 1.0
-    return (wave / scale).astype(np.float32, copy=False)

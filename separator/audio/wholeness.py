@@ -1,6 +1,5 @@
 """What the bytes of a file say of its length, without a decoder: is it whole?"""
 
-import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -16,19 +15,24 @@ def counts_frames(file: BinaryIO) -> bool:
     file.seek(length)
     first = file.read(4096)
     at = max(first.find(b"Xing"), first.find(b"Info"))
-    return at >= 0 and bool(first[at + 7] & 1)
+    flags = first[at + 4 : at + 8]  # shorter where the file ends here
+    return at >= 0 and bool(int.from_bytes(flags) & 1)
 
 
 def iff_is_whole(path: Path) -> bool:
-    """Whether a RIFF or AIFF file is as long as its sound chunk says; True for other files."""
+    """Whether a RIFF, RF64 or AIFF file is as long as its sound chunk says; True for others."""
     with open(path, "rb") as file:
-        order = {b"RIFF": "<", b"FORM": ">"}.get(file.read(12)[:4])
+        order = {b"RIFF": "<", b"RF64": "<", b"FORM": ">"}.get(file.read(12)[:4])
+        long = 0
         while order and len(head := file.read(8)) == 8:
             name, length = struct.unpack(f"{order}4sI", head)
+            at = file.tell()
+            if name == b"ds64":  # what RF64's own 32 bits cannot count: of the file, of the sound
+                long = int.from_bytes(file.read(16)[8:], "little")
             if name in (b"data", b"SSND"):  # a writer into a pipe leaves 0 or about the maximum
-                unknown = length == 0 or length >= 0x7FFFF000
-                return unknown or file.tell() + length <= path.stat().st_size
-            file.seek(length + length % 2, os.SEEK_CUR)
+                unknown = not long and (length == 0 or length >= 0x7FFFF000)
+                return unknown or at + (long or length) <= path.stat().st_size
+            file.seek(at + length + length % 2)
     return True
 
 

@@ -27,11 +27,14 @@ _SUBTYPES = {  # the first is the default
     "flac": ("PCM_24", "PCM_16"),
     "aiff": ("PCM_24", "PCM_16", "FLOAT"),
 }
+_BYTES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}  # of a sample
+_MOST_BYTES = (1 << 32) - (1 << 16)  # of sound: wav and aiff count in 32 bits, with their headers
 _RATES = {  # Hz, where the codec allows only some
     "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     "opus": (8000, 12000, 16000, 24000, 48000),
     "m4a": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
 }
+_HIGHEST_RATES = {"ogg": 200000, "flac": 655350}  # above it libsndfile's Vorbis ends the process
 
 
 class Writer:
@@ -39,15 +42,17 @@ class Writer:
 
     `format` is one of wav, flac, mp3, ogg, opus, m4a, aiff (default: by the suffix). `subtype`:
     FLOAT (wav's default), PCM_24 (flac's and aiff's), PCM_16. `bitrate` in kb/s: mp3 is VBR V0
-    unless given, ogg about 256, opus 192, m4a 256. Rates that the codec cannot hold are resampled
-    to the next one that it can, with a logged notice; `rate` stays what `write` takes.
+    unless given, ogg about 256, opus 192, m4a 256; the others do not use it, with a logged notice.
+    Rates that the codec cannot hold are resampled to the next one that it can, with another;
+    `rate` stays what `write` takes. `samples`, how many will come, is needed for a wav of more
+    than 4 GiB, which becomes an RF64, and lets an aiff be refused before the work is done.
 
     PCM is rounded without dither (a read and a write give the same integers); samples beyond ±1
     are set to ±1 there and counted in `clipped`. FLOAT and the lossy formats keep them.
 
     Raises:
-        AudioError: an unknown format, channels or bit rate that it cannot hold, NaN or Inf in
-            `write` (FLOAT keeps them), nothing written, or the disk is full.
+        AudioError: an unknown format, channels, length or bit rate that it cannot hold, NaN or Inf
+            in `write` (FLOAT keeps them), nothing written, or the disk is full.
     """
 
     def __init__(
@@ -59,12 +64,16 @@ class Writer:
         format: str | None = None,
         subtype: str | None = None,
         bitrate: int | None = None,
+        samples: int | None = None,
     ) -> None:
         self.path, self.rate, self.channels, self.bitrate = Path(path), rate, channels, bitrate
         self.format = format or FORMATS.get(self.path.suffix.lower(), "")
         self.subtype = subtype or _SUBTYPES.get(self.format, ("",))[0]
         self.clipped = self.samples = 0
         self._check()
+        self._container = self._container_of(samples or 0)
+        if bitrate and self.format in _SUBTYPES:
+            log.warning("%s is lossless: a bit rate of %d is not used", self.format, bitrate)
         self.file_rate = _legal_rate(self.format, rate)
         if self.file_rate != rate:
             log.warning(
@@ -89,6 +98,16 @@ class Writer:
         if self.bitrate is not None and not 32 <= self.bitrate <= 512:
             raise AudioError(f"{self.path}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
 
+    def _container_of(self, samples: int) -> str:
+        """Return `format`, or "rf64" for more samples than the 32 bits of a wav can count."""
+        if self.format not in ("wav", "aiff"):
+            return self.format
+        if samples * self.channels * _BYTES[self.subtype] <= _MOST_BYTES:
+            return self.format
+        if self.format == "aiff":
+            raise AudioError(f"{self.path}: aiff cannot hold 4 GiB; write flac or wav")
+        return "rf64"
+
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
         self._resampler = Resampler(self.rate, self.file_rate, self.channels)
@@ -99,7 +118,7 @@ class Writer:
                 self._temporary,
                 self.file_rate,
                 self.channels,
-                self.format,
+                self._container,
                 self.subtype,
                 self.bitrate,
             )
@@ -120,6 +139,8 @@ class Writer:
         if self.subtype.startswith("PCM"):
             self.clipped += int((wave.abs() > 1).sum())
         self.samples += wave.shape[1]
+        if self._container_of(self.samples) not in (self.format, self._container):
+            raise AudioError(f"{self.path}: wav cannot hold 4 GiB; give `samples`, or write flac")
         if wave.shape[1]:
             self._sink.write(wave.numpy())
 
@@ -145,7 +166,7 @@ class Writer:
 
 def _legal_rate(format: str, rate: int) -> int:
     """Return the lowest rate of the format that loses no band, or its highest."""
-    legal = _RATES.get(format, (rate,))
+    legal = _RATES.get(format, (min(rate, _HIGHEST_RATES.get(format, rate)),))
     return min((one for one in legal if one >= rate), default=legal[-1])
 
 
@@ -155,8 +176,10 @@ def _quality(format: str, rate: int, channels: int, bitrate: int | None) -> dict
         return {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
     if format == "mp3":  # linear between the least and most that the MPEG version allows
         low, high = (32, 320) if rate >= 32000 else (8, 160) if rate >= 16000 else (8, 64)
-        level, mode = (high - bitrate) / (high - low), "CONSTANT"
-        return {"bitrate_mode": mode, "compression_level": min(max(level, 0.0), 0.9)}
+        # frames of a low constant rate are too small for the header that records the delay
+        mode = "CONSTANT" if bitrate >= 64 else "AVERAGE"
+        level = min(max((high - bitrate) / (high - low), 0.0), 0.9999)  # libsndfile refuses 1
+        return {"bitrate_mode": mode, "compression_level": level}
     if format == "opus":  # libsndfile: 6 to 256 kb/s a channel
         return {"compression_level": min(max(1 - ((bitrate or 192) / channels - 6) / 250, 0), 1)}
     if format == "ogg":  # Vorbis I: nominal rates of quality 0 to 10, stereo
