@@ -427,6 +427,20 @@ def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tent
     torch.testing.assert_close(plain, torch.full_like(plain, 0.9), rtol=0, atol=1e-3)
 
 
+def test_the_profile_is_a_mask_of_bins_and_channels():
+    """A step of it moves a mask as far as its log-odds say, in all frames alike."""
+    model = make().eval()
+    nn.init.zeros_(model.head.weight)
+    nn.init.normal_(model.profile, std=0.03)
+    with torch.no_grad():
+        mask = model(random(2, 2, BINS, 7))
+    expected = 1 / (1 + torch.exp(-2.2 - 50 * model.profile.detach().T))
+    expected = torch.cat([expected, expected[:, -1:]], dim=1)[None, :, :, None]
+    torch.testing.assert_close(mask, expected.expand_as(mask))
+    model.reset_head()
+    assert not model.profile.any()
+
+
 def test_recall_keeps_its_precision_under_autocast():
     torch.manual_seed(0)
     recall, x = Recall(bins=64, heads=4), random(2, 9, 64, 2) * 0.2

@@ -55,8 +55,8 @@ def test_a_fresh_head_lets_nine_tenths_through(pretrained: Path, caplog):
         load_pretrained(model, config(pretrained))
     state = model.state_dict()
     changed = {name for name in state if not torch.equal(state[name], source[name])}
-    assert changed == {"head.weight"}  # the file's bias was as new too
-    assert f"{len(state) - 2} of {len(state)} tensors taken over" in caplog.text
+    assert changed == {"head.weight"}  # the file's bias and profile were as new too
+    assert f"{len(state) - 3} of {len(state)} tensors taken over" in caplog.text
     with torch.no_grad():
         mask = model(torch.rand(2, 2, STFT.bins, 20, generator=torch.Generator().manual_seed(0)))
     assert mask.mean().item() == pytest.approx(0.9, abs=0.02)

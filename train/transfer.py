@@ -14,6 +14,8 @@ from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
+HEAD = ("head.", "profile")  # what a model's `reset_head` starts anew
+
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     """Copy the weights of `config.pretrained` into the model; the head starts anew if asked to.
@@ -36,7 +38,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         model.reset_head()
-    fresh = {name for name in state if config.head == "reset" and name.startswith("head")}
+    fresh = {name for name in state if config.head == "reset" and name.startswith(HEAD)}
     kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
 

@@ -25,6 +25,7 @@ from separator.models.layers import (
 )
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
+PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,9 @@ class FrameTransformer(nn.Module):
         self.deep_features = (inner >> (levels - 1)) * skips[-1]
         self.fine_channels = width
         self.head = nn.Linear(width, audio_channels)
+        # What a mask is in all frames alike is learned first. Without a place of its own it is
+        # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
+        self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -216,6 +220,7 @@ class FrameTransformer(nn.Module):
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.profile)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
@@ -225,6 +230,7 @@ class FrameTransformer(nn.Module):
             (self.decoder_tokens[-1], self.head),
         ]
         weights = [[p for module in part for p in module.parameters()] for part in parts]
+        weights[-1].append(self.profile)
         if self.recall is not None:
             weights[0] += self.recall.parameters()
         return weights
@@ -247,7 +253,7 @@ class FrameTransformer(nn.Module):
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
         x, start = self._fill(x, hidden)
         fine, deep = self._unet(self.level(x * self.tilt[:, None]))
-        mask = (self.head(fine).float() + start).sigmoid()
+        mask = (self.head(fine).float() + PACE * self.profile + start).sigmoid()
         # bins innermost, as the transform leaves them: what multiplies the two runs straight on
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
         return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
