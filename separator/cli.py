@@ -1,6 +1,7 @@
 """`separator COMMAND …`: find the command, hand over its arguments, turn errors into one line."""
 
 import importlib
+import io
 import sys
 
 from separator.errors import SeparatorError
@@ -23,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after `separator`; the process's own when not given.
     """
     argv = sys.argv[1:] if argv is None else argv
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0 if argv else 2
