@@ -1,5 +1,6 @@
 """Which cells are hidden and what becomes of them."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -191,22 +192,19 @@ def test_one_draw_decides_for_a_run(strategy: str):
     assert {MASK, OTHER, KEPT} <= set(kinds.unique().tolist())
 
 
-def test_dispersion_prefers_cells_in_which_much_happens():
+@pytest.mark.parametrize("band", [4, 32])  # of the larger ones not all bins are looked at
+def test_dispersion_prefers_cells_in_which_much_happens(band: int):
     """Without hints a cell is chosen the more often the larger its deviation."""
-    grid, config = (
-        Grid(17, 24, 4, 4),
-        MaskConfig(strategy="dispersion", band=4, group=4, share=0.2),
-    )
+    grid = Grid(4 * band + 1, 24, 4, 4)
+    config = MaskConfig(strategy="dispersion", band=band, group=4, share=0.2)
     spread = torch.linspace(0.02, 1, 24)[torch.randperm(24, generator=seeded(5))].reshape(4, 6)
-    x = torch.rand(1, 2, 17, 24, generator=seeded()).mul(3) * grid.expand(spread[None])
+    x = torch.rand(1, 2, grid.bins, 24, generator=seeded()).mul(3) * grid.expand(spread[None])
     x = (x - 4.5).exp().expand(5000, -1, -1, -1)
     picked = STRATEGIES["dispersion"](x, grid, config, 10_000, seeded(1)).float().mean(0).flatten()
     weight = grid.deviation(x[:1].mean(1, keepdim=True).clamp(min=1e-2).log()).flatten()
     ranks = torch.stack([picked.argsort().argsort(), weight.argsort().argsort()]).float()
     assert torch.corrcoef(ranks)[0, 1] > 0.9
-    config = MaskConfig(
-        strategy="dispersion", band=4, group=4, share=0.2, uniform_steps=5, weighted_steps=4
-    )
+    config = dataclasses.replace(config, uniform_steps=5, weighted_steps=4)
     plain = STRATEGIES["dispersion"](x, grid, config, 4, seeded(1)).float().mean((0,))
     assert (plain - 5 / 24).abs().max() < 0.025  # all hints: uniform
 

@@ -1,7 +1,6 @@
 """Cells in which much happens are hidden more often."""
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,20 +27,20 @@ def dispersion(
     # the lowest of Exp(1) / weight: draws without replacement (Efraimidis and Spirakis 2006)
     chosen = lowest(-noise.clamp(min=1e-12).log() / weight, number)
     swapped = int(number * hint(step, config))
-    again = torch.rand(batch, grid.cells, generator=generator)
-    shown = chosen & lowest(torch.where(chosen, again, 2.0), swapped)
-    others = torch.rand(batch, grid.cells, generator=generator)
-    free = ~chosen | shown
-    chosen = (chosen & ~shown) | (free & lowest(torch.where(free, others, 2.0), swapped))
-    return chosen.unflatten(1, (grid.bands, grid.groups))
+    again, others = torch.rand(2, batch, grid.cells, generator=generator)
+    kept = lowest(torch.where(chosen, again, 2.0), number - swapped)
+    drawn = lowest(torch.where(kept, 2.0, others), swapped)
+    return (kept | drawn).unflatten(1, (grid.bands, grid.groups))
 
 
 def _spread(spectrogram: Tensor, grid: Grid) -> Tensor:
     """Measure how much log magnitudes vary within each cell: (b c f n) to (b k m).
 
-    Of plain magnitudes it would only follow loudness. Cells of an even number of frames are looked
-    at in every second one, for neighbours overlap and all of them take twice the time.
+    Of plain magnitudes it would only follow loudness. Windows overlap in both directions, so cells
+    of many bins are looked at in every fourth, those of an even number of frames in every second.
     """
-    stride = 1 if grid.size % 2 else 2
-    level = channel_mean(spectrogram[..., ::stride]).log().clamp_(min=math.log(FLOOR))
-    return replace(grid, frames=level.shape[-1], size=grid.size // stride).deviation(level)
+    band = (grid.bins - 1) // grid.bands
+    down, right = math.gcd(4, band) if band >= 32 else 1, math.gcd(2, grid.size)
+    level = channel_mean(spectrogram[:, :, ::down, ::right]).log().clamp_(min=math.log(FLOOR))
+    bins, frames = level.shape[2:]
+    return Grid(bins, frames, grid.bands, grid.size // right).deviation(level)

@@ -52,12 +52,13 @@ class Grid:
     def deviation(self, values: Tensor) -> Tensor:
         """Mean absolute deviation within each cell: (b c f n) to (b k m).
 
-        The Nyquist bin counts for nothing.
+        The Nyquist bin counts for nothing. Values above the mean deviate by as much as those below.
         """
         parts = values[:, :, :-1].mT.unflatten(3, (self.bands, -1))  # (b c n k f)
         centre = group_mean(parts.mean(dim=4).mean(dim=1).mT, self.size)
-        centre = centre.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames, :, None]
-        return group_mean((parts - centre).abs_().mean(dim=4).mean(dim=1).mT, self.size)
+        wide = centre.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames, :, None]
+        above = torch.maximum(parts, wide).mean(dim=4).mean(dim=1).mT
+        return 2 * (group_mean(above, self.size) - centre).clamp(min=0)
 
 
 def channel_mean(values: Tensor) -> Tensor:
