@@ -437,6 +437,15 @@ def test_the_profile_is_a_mask_of_bins_and_channels():
     expected = 1 / (1 + torch.exp(-2.2 - 50 * model.profile.detach().T))
     expected = torch.cat([expected, expected[:, -1:]], dim=1)[None, :, :, None]
     torch.testing.assert_close(mask, expected.expand_as(mask))
+    hidden = torch.zeros(2, 1, 1, 7, dtype=torch.bool)
+    hidden[..., 2:4] = True
+    with torch.no_grad():
+        mask = model(random(2, 2, BINS, 7), hidden)  # of what is hidden, where there is such
+    there = 1 / (1 + torch.exp(3.5 - 50 * model.profile.detach().T))[None, :, :, None]
+    torch.testing.assert_close(mask[:, :, :-1, 2:4], there.expand(2, -1, -1, 2))
+    torch.testing.assert_close(
+        mask[..., :2], torch.full_like(mask[..., :2], 0.9), rtol=1e-3, atol=0
+    )
     model.reset_head()
     assert not model.profile.any()
 

@@ -253,20 +253,24 @@ class FrameTransformer(nn.Module):
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
         x, start = self._fill(x, hidden)
         fine, deep = self._unet(self.level(x * self.tilt[:, None]))
-        mask = (self.head(fine).float() + PACE * self.profile + start).sigmoid()
+        mask = (self.head(fine).float() + start).sigmoid()
         # bins innermost, as the transform leaves them: what multiplies the two runs straight on
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
         return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
 
-    def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | float]:
-        """Fill hidden cells of (b n f c); returns it and the log-odds from which masks start."""
+    def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Fill hidden cells of (b n f c); returns it and the log-odds from which masks start.
+
+        The profile is of the cells that are asked for: where some are hidden, of these alone.
+        """
+        profile = PACE * self.profile
         if hidden is None:
-            return x, HEARD
+            return x, HEARD + profile
         hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
         hidden = rearrange(hidden, "b c f n -> b n f c")
         start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
         x = torch.where(hidden, start.detach().sigmoid(), x)
-        return x, torch.where(hidden, start, HEARD)
+        return x, torch.where(hidden, start + profile, HEARD)
 
     def _unet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (b n f c) to the features before the head and to those of the deepest level."""
