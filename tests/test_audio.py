@@ -118,7 +118,6 @@ def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: s
     checked = verify(path)
     assert checked.samples == info.samples and checked.non_finite == 0
     assert checked.peak == pytest.approx(float(whole.abs().max()))
-    assert checked.rms == pytest.approx(float(whole.square().mean().sqrt()), rel=1e-4)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", *LOSSY])
@@ -336,11 +335,11 @@ def test_short_silent_offset_and_non_finite(tmp_path: Path) -> None:
         silent = save(tmp_path / f"silent.{suffix}", torch.zeros(2, 48000), 48000)
         assert verify(silent).peak < 1e-4
     offset = verify(save(tmp_path / "dc.wav", torch.full((1, 1000), 0.25)))
-    assert (offset.peak, offset.rms) == (0.25, pytest.approx(0.25))
+    assert offset.peak == 0.25
     wave = music(0.5).clone()
     wave[0, 100], wave[1, 7] = torch.nan, torch.inf
     checked = verify(save(tmp_path / "nan.wav", wave))
-    assert checked.non_finite == 2 and 0 < checked.rms < checked.peak < 1
+    assert checked.non_finite == 2 and 0 < checked.peak < 1
     with pytest.raises(AudioError, match="NaN or Inf"):
         save(tmp_path / "nan.flac", wave)
     assert not list(tmp_path.glob("*nan.flac*"))

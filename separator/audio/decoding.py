@@ -1,7 +1,6 @@
 """Look at files, decode and check them: which library does it, and everything without torch."""
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from separator.audio.wholeness import counts_frames
 
 @dataclass(frozen=True)
 class Checked:
-    """A decoded file: peak and RMS over its finite samples, number of NaN or Inf samples."""
+    """A decoded file: peak of its finite samples, number of NaN or Inf samples."""
 
     info: AudioInfo
     samples: int
     peak: float
-    rms: float
     non_finite: int
 
 
@@ -47,7 +45,7 @@ def verify(path: str | os.PathLike) -> Checked:
     """
     path = Path(path)
     info = probe(path)
-    samples, peak, energy, non_finite = 0, 0.0, 0.0, 0
+    samples, peak, non_finite = 0, 0.0, 0
     for block in regrouped(decoded(path, 0, None, 1 << 18, 0), 1 << 18):
         lost = block.size - np.count_nonzero(np.isfinite(block))
         if lost:
@@ -55,9 +53,7 @@ def verify(path: str | os.PathLike) -> Checked:
             block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
         samples += block.shape[1]
         peak = max(peak, float(np.abs(block).max()))
-        energy += float(np.square(block, dtype=np.float64).sum())
-    rms = math.sqrt(energy / max(samples * info.channels, 1))
-    return Checked(info, samples, peak, rms, non_finite)
+    return Checked(info, samples, peak, non_finite)
 
 
 def content_key(path: str | os.PathLike) -> str:
