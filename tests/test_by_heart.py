@@ -39,11 +39,11 @@ PRESETS = {
     "frequency": ["mask.band_span=3", "steps=400", "log_every=400"],
     "time_frequency": ["mask.band_span=3", "mask.span=12"],
     "maskspec75": BANDED,
-    "ssast": [*BANDED, "contrast.weight=0"],
+    "ssast": [*BANDED, "contrast.weight=0", "steps=600", "log_every=600"],
     "ibm": BANDED,
     "dwm": BANDED,
     "hpm": [*BANDED, "hard.weight=0.01"],
-    "hubert": ["mask.span=5"],
+    "hubert": ["mask.span=5", "steps=500", "log_every=500"],
     "mixcorrupt": ["mask.span=4", "data.batch=2", "steps=500", "log_every=500"],
 }
 
