@@ -24,7 +24,7 @@ from types import FrameType
 
 from separator.config import parse
 from separator.data.sources import parse_root
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 from separator.inference import compare_report
 from separator.inference.compare_runs import Children, Run, settings
 
@@ -206,11 +206,9 @@ def _outcome(future: Future[str]) -> tuple[str, bool]:
     """Return how a run ended in a line, and whether it failed: the other runs are still wanted."""
     try:
         return future.result(), False
-    except SeparatorError as error:
-        return str(error), True
     except Exception as error:
         log.debug("a run failed", exc_info=True)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}", True
+        return one_line(error), True
 
 
 @contextlib.contextmanager

@@ -27,10 +27,12 @@ from separator.config import parse
 from separator.data.loader import DataConfig
 from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.report import STEMS
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
+
+log = logging.getLogger(__name__)
 
 MOST_JOBS = 8  # each process holds a model and a song
 
@@ -92,7 +94,7 @@ def main(argv: list[str]) -> int:
         report = reports.build(
             separator.description, separator.rate, _in_processes(score, tracks, jobs)
         )
-    model, data = _printable(path), _printable(config.data)
+    model, data = printable(path), printable(config.data)
     report["model"]["path"] = model
     report |= {"data": data, "split": config.split}
     sys.stdout.write(f"{model} on {data} ({config.split}) at {separator.rate} Hz\n")
@@ -209,20 +211,12 @@ def _museval() -> Callable:
 
 def _attempt(separator: Separator, track: Track, full: bool) -> dict:
     """Score a track, or return why it cannot be scored: the other tracks are still wanted."""
-    track = replace(track, name=_printable(track.name))
+    track = replace(track, name=printable(track.name))
     try:
         return score_track(separator, track, full)
-    except SeparatorError as error:
-        reason = str(error)
     except Exception as error:
-        logging.getLogger(__name__).debug("%s", track.name, exc_info=True)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return {"name": track.name, "error": _printable(reason)}
-
-
-def _printable(text: str) -> str:
-    """Text that a terminal and JSON take, also where a file's name in it is no text."""
-    return text.encode(errors="backslashreplace").decode()
+        log.debug("%s", track.name, exc_info=True)
+        return {"name": track.name, "error": one_line(error)}
 
 
 def _default_jobs(separator: Separator) -> int:
@@ -244,7 +238,7 @@ def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs:
                 (results[i],) = _pool(score, [track], 1, bar)
     died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
     return [
-        result or {"name": _printable(track.name), "error": died}
+        result or {"name": printable(track.name), "error": died}
         for track, result in zip(tracks, results, strict=True)
     ]
 

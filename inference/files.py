@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from separator import audio
 from separator.api import Separator
 from separator.atomic import replacing
-from separator.errors import SeparatorError
+from separator.errors import one_line
 from separator.inference.plan import STEMS, Job
 from separator.inference.tags import copy_tags
 
@@ -157,9 +157,7 @@ def _alive(process: int) -> bool:
 
 def _named(path: Path, error: Exception) -> str:
     """Return one line that begins with the song."""
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    if not isinstance(error, SeparatorError | OSError):
-        text = f"{type(error).__name__}: {text}"
+    text = one_line(error)
     if isinstance(error, OSError):
         text += "; free some disk space or choose another folder with -o"
     return text if text.startswith(str(path)) else f"{path}: {text}"

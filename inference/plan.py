@@ -10,7 +10,7 @@ from pathlib import Path
 from separator import audio
 from separator.audio import AudioInfo
 from separator.data.library_files import audio_files
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def plan(
             except SeparatorError as error:
                 failures.append(str(error))
             except Exception as error:  # whatever a decoder raises, the other songs are wanted
-                failures.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}")
+                failures.append(f"{path}: {one_line(error)}")
     if not songs and not failures:
         failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
     written = STEMS if stems else STEMS[:1]

@@ -240,7 +240,7 @@ def test_a_decoder_s_surprise_is_that_file_s_flaw_only(tmp_path: Path, scan, mon
     monkeypatch.setattr(audio, "verify", surprise)
     found = scan(tmp_path / "m")
     assert [info.path.name for info in found.songs] == ["b.wav"]
-    assert reasons(found) == {"a.wav": "broken: two lines"}
+    assert reasons(found) == {"a.wav": "broken: ValueError: two lines"}
 
 
 # what is known again

@@ -201,7 +201,7 @@ def test_results_of_another_format_are_not_songs() -> None:
     assert files("music") == expected
 
 
-def test_linked_folders_and_names_that_are_no_text(capfdbinary: pytest.CaptureFixture) -> None:
+def test_linked_folders_and_names_that_are_no_text() -> None:
     song("elsewhere/linked.wav", 0.1)
     song("music/plain.wav", 0.1)
     Path("music/artist").symlink_to(Path("elsewhere").absolute())

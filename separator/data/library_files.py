@@ -26,7 +26,7 @@ from separator.data.library_index import (
     Stamp,
     local_key,
 )
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 
 SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
@@ -130,7 +130,7 @@ def _register(entry: os.DirEntry, stamps: dict[str, Stamp], problems: dict[str, 
     try:
         status = entry.stat()
     except OSError as error:
-        problems[entry.path] = f"unreadable: {_line(error)}"
+        problems[entry.path] = f"unreadable: {one_line(error)}"
         return
     if stat.S_ISREG(status.st_mode):
         stamps[entry.path] = Stamp(status.st_size, status.st_mtime_ns)
@@ -170,18 +170,10 @@ def _judged(checked: audio.Checked) -> Content:
 def _flaw(path: str, error: Exception) -> Content:
     """Say what kept a file from being examined; "unreadable" is what may pass by itself."""
     system = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-    kind, reason = "broken", _line(error).removeprefix(f"{path}: ")
+    kind, reason = "broken", one_line(error).removeprefix(f"{path}: ")
     if reason.startswith("truncated"):
         kind, reason = "truncated", reason.partition(", ")[2]
     return Content(status="unreadable" if system else kind, reason=reason)
-
-
-def _line(error: Exception) -> str:
-    """An error's text in one line; the path stands beside it anyway."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).encode("utf-8", "backslashreplace").decode()  # a name need not be text
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from separator.atomic import replacing
 from separator.engine.optim import Chain
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 
 FORMAT = 1
 KEYS = {
@@ -122,7 +122,7 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
             torch.save(dict(payload), temporary)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as the latter
         raise SeparatorError(
-            f"{path}: cannot be written ({first_line(error)}); free space on that disk "
+            f"{path}: cannot be written ({one_line(error)}); free space on that disk "
             "and give the same command again (the previous checkpoint is intact)"
         ) from error
 
@@ -233,11 +233,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its kind when it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def not_there(path: Path) -> SeparatorError:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from separator.atomic import replacing
-from separator.engine.checkpoint import first_line, load, not_there
-from separator.errors import SeparatorError
+from separator.engine.checkpoint import load, not_there
+from separator.errors import SeparatorError, one_line
 
 
 def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise SeparatorError(
-            f"{path}: cannot be written ({first_line(error)}); free space on that disk"
+            f"{path}: cannot be written ({one_line(error)}); free space on that disk"
         ) from error
 
 
