@@ -10,9 +10,10 @@ export PYTHON
 demo: setup
 	$(PYTHON) -m separator demo
 
-# one thread in each of several processes: faster than the reverse for many small tests
+# one thread in each of several processes: faster than the reverse for many small tests; files in
+# their order, since by number of tests the longest one would come last and alone
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(PYTHON) -m tests.bench

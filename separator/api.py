@@ -15,6 +15,7 @@ from separator import audio
 from separator.errors import SeparatorError
 from separator.overlap import overlap_add
 from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
+from separator.wiener import wiener
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +98,12 @@ class Separator:
     @torch.inference_mode()
     def _estimate(self, mixtures: Tensor) -> Tensor:
         spectrogram = stft(mixtures.to(self.device), self.stft)
-        magnitude, _ = normalise(spectrogram.abs(), self.stft)
+        magnitude, scale = normalise(spectrogram.abs(), self.stft)
         mask = linear_mask(self.model(magnitude), self.stft)
-        wave = istft(spectrogram * mask, self.stft, mixtures.shape[-1]).cpu()
-        if not wave.isfinite().all():
-            raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
-        return wave
+        if not mask.isfinite().all():
+            raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
+        estimate = wiener(spectrogram / scale, mask) * scale
+        return istft(estimate, self.stft, mixtures.shape[-1]).cpu()
 
     def _shrink(self, samples: int) -> None:
         """Remember that so many samples at once are too many."""

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from separator.allocator import keep_memory
+from separator.api import Separator
 from separator.config import parse
 from separator.engine import optim
 from separator.losses import SeparationLoss
 from separator.models import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import corrupt, grid_of
-from separator.stft import istft, linear_mask, normalise, stft
+from separator.stft import normalise, stft
 from separator.train.config import TrainConfig
 
 
@@ -61,18 +62,13 @@ def training(size: str, batch: int, seconds: float, kind: str) -> None:
 
 
 def separation(size: str, seconds: float = 12.0) -> None:
-    """Measure one chunk: transform, model, mask, inverse."""
+    """Measure one chunk: transform, model, stereo filter, inverse."""
     config = parse(TrainConfig, [f"{size}.yaml", "data.roots=[none]"], "train")
-    model = FrameTransformer(config.model, config.stft.bins).eval()
+    model = FrameTransformer(config.model, config.stft.bins)
+    separator = Separator(model, config.stft, config.rate, "cpu")
     wave = torch.randn(1, 2, round(seconds * config.rate)) * 0.1
-
-    @torch.inference_mode()
-    def chunk() -> None:
-        spectrogram = stft(wave, config.stft)
-        mask = model(normalise(spectrogram.abs(), config.stft)[0])
-        istft(spectrogram * linear_mask(mask, config.stft), config.stft, wave.shape[-1])
-
-    measure(f"separate {size}, {seconds:g} s chunk", seconds, chunk)
+    name = f"separate {size}, {seconds:g} s chunk"
+    measure(name, seconds, lambda: separator.accompaniment(wave))
 
 
 def convolutions() -> None:

@@ -1,0 +1,96 @@
+"""The stereo filter against its formula, bin by bin, and on sources whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from separator.metrics import global_sdr
+from separator.stft import STFTConfig, istft, stft
+from separator.wiener import PRIOR, wiener
+
+STFT = STFTConfig(n_fft=1024, hop=512)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def spectrogram(generator: torch.Generator, batch: int = 1) -> Tensor:
+    return torch.randn(batch, 2, 5, 9, dtype=torch.complex64, generator=generator)
+
+
+def by_the_formula(mixture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """v R (v R + v' R')⁻¹ x with a loop over bins and frames: (2 f n)."""
+    result = np.empty_like(mixture)
+    _, bins, frames = mixture.shape
+    for f in range(bins):
+        x, m = mixture[:, f].astype(complex), mask[:, f].astype(float)
+        covariances = []
+        for masked in (m * x, (1 - m) * x):
+            matrix = masked @ masked.conj().T
+            matrix *= 2 / np.trace(matrix).real
+            covariances.append((matrix + PRIOR * np.eye(2)) / (1 + PRIOR))
+        for n in range(frames):
+            power = abs(x[:, n]) ** 2
+            v, other = (m[:, n] * power).sum(), ((1 - m[:, n]) * power).sum()
+            stem, rest = v * covariances[0], other * covariances[1]
+            result[:, f, n] = stem @ np.linalg.inv(stem + rest) @ x[:, n]
+    return result
+
+
+def test_is_the_formula(generator: torch.Generator) -> None:
+    mixture = spectrogram(generator, batch=2)
+    mask = torch.rand(mixture.shape, generator=generator)
+    estimate = wiener(mixture, mask)
+    for got, x, m in zip(estimate, mixture, mask, strict=True):
+        np.testing.assert_allclose(got, by_the_formula(x.numpy(), m.numpy()), atol=1e-5)
+
+
+def test_stems_add_up_to_the_mixture(generator: torch.Generator) -> None:
+    mixture = spectrogram(generator)
+    mask = torch.rand(mixture.shape, generator=generator)
+    both = wiener(mixture, mask) + wiener(mixture, 1 - mask)
+    torch.testing.assert_close(both, mixture, atol=1e-5, rtol=0)
+
+
+def test_mono_is_masked(generator: torch.Generator) -> None:
+    mixture = spectrogram(generator)[:, :1].expand(-1, 2, -1, -1)
+    mask = torch.rand(mixture.shape, generator=generator)[:, :1].expand(-1, 2, -1, -1)
+    torch.testing.assert_close(wiener(mixture, mask), mask * mixture, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_or_nothing(generator: torch.Generator, value: float) -> None:
+    mixture = spectrogram(generator)
+    mask = torch.full(mixture.shape, value)
+    torch.testing.assert_close(wiener(mixture, mask), value * mixture, atol=1e-5, rtol=0)
+
+
+def test_silence_stays_silent() -> None:
+    silence = torch.zeros(1, 2, 5, 9, dtype=torch.complex64)
+    assert not wiener(silence, torch.rand(silence.shape)).any()
+
+
+def test_channels_with_a_stem_each(generator: torch.Generator) -> None:
+    mixture = spectrogram(generator)
+    mask = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(mixture.shape)
+    estimate = wiener(mixture, mask)
+    true, got = (torch.view_as_real(x).reshape(2, -1) for x in (mask * mixture, estimate))
+    assert global_sdr(true, got) > 15
+
+
+def test_directions_tell_what_a_vague_mask_does_not(generator: torch.Generator) -> None:
+    notes, voice = torch.randn(2, 44100, generator=generator)
+    noise = torch.randn(2, 44100, generator=generator)
+    accompaniment = torch.stack([notes, 0.3 * notes]) + 0.1 * noise
+    mixture = accompaniment + voice  # in the middle
+    both, true = stft(mixture[None], STFT), stft(accompaniment[None], STFT).abs()
+    ideal = true / (true + stft((mixture - accompaniment)[None], STFT).abs())
+    vague = 0.25 + 0.5 * ideal
+    masked, filtered = (
+        global_sdr(accompaniment, istft(estimate, STFT, 44100)[0])
+        for estimate in (vague * both, wiener(both / both.abs().max(), vague) * both.abs().max())
+    )
+    assert filtered > masked + 1
