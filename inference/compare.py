@@ -130,7 +130,6 @@ def main(argv: list[str]) -> int:
     runs = plan(config)
     for run in runs:
         run.check()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     failures = _run_all(config, runs)
     report = compare_report.write(config, runs, failures)
     compare_report.draw(report, Path(config.run) / "report.png")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.config import parse
 from separator.data.loader import DataConfig
@@ -31,6 +32,7 @@ from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.report import STEMS
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
+from separator.processes import follow_parent
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ def main(argv: list[str]) -> int:
         _museval()  # fail before the work rather than after it
     path = config.model[0]
     tracks = tracks_of(config.data, config.split, config.valid_share)
+    keep_memory()
     separator = Separator.load(path, device=config.device)
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
     if jobs == 1:
@@ -264,6 +267,8 @@ def _pool(
 
 def _start_process(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    follow_parent()
+    keep_memory()
     torch.set_num_threads(threads)
 
 

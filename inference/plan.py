@@ -9,7 +9,7 @@ from pathlib import Path
 
 from separator import audio
 from separator.audio import AudioInfo
-from separator.data.library_files import audio_files
+from separator.data.walk import audio_files
 from separator.errors import SeparatorError, one_line
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def plan(
     if not songs and not failures:
         failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
     written = STEMS if stems else STEMS[:1]
-    outputs = _outputs(list(songs.values()), output, format)
+    outputs = _outputs(list(songs.values()), format)
     results = {
         (output / below / f"{name} ({stem})").resolve()
         for below, name, _ in outputs
@@ -123,9 +123,7 @@ def _songs(root: Path, failures: list[str]) -> Iterator[tuple[Path, Path]]:
         yield path, path.relative_to(root).parent
 
 
-def _outputs(
-    songs: Sequence[tuple[AudioInfo, Path]], output: Path, format: str
-) -> list[tuple[Path, str, str]]:
+def _outputs(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple[Path, str, str]]:
     """Name the results: folder below the output, name and suffix.
 
     Songs that differ in their suffix only keep it in the name; others of one name are numbered.

@@ -1,6 +1,5 @@
 """`separator separate INPUT… [-o DIR] [-m MODEL]`: the instrumentals of songs and folders."""
 
-import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ def main(argv: list[str]) -> int:
     """Separate all inputs; returns 1 when some could not be, after all the others are done."""
     argv = [SHORT.get(word, word) for word in argv]
     config = parse(SeparateConfig, argv, "separate", positional="inputs")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
 
     from separator.allocator import keep_memory

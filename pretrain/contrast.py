@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.objectives import masked_mean
 from separator.pretrain.ramps import Ramp, check
 
 FLOOR = 1e-3
@@ -92,9 +93,8 @@ class ContrastHead(nn.Module):
         logits = logits.masked_fill(~counted[:, None, :], -1e4)
         right = torch.arange(place.shape[1], device=logits.device).expand(len(logits), -1)
         error = F.cross_entropy(logits.transpose(1, 2), right, reduction="none")
-        number = counted.sum().clamp(min=1)
-        found = ((logits.argmax(-1) == right) & counted).sum() / number
-        return (error * counted).sum() / number, {"contrast/accuracy": found.detach()}
+        found = masked_mean((logits.argmax(-1) == right).float(), counted)
+        return masked_mean(error, counted), {"contrast/accuracy": found}
 
 
 def _cells(values: Tensor, grid: Grid) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.objectives import masked_mean
 from separator.pretrain.ramps import Ramp, check
 
 MOST = 256  # cells of a crop that are ranked: pairs are their square
@@ -68,20 +69,21 @@ def ranking_loss(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
         error: (b l) true errors; detached.
         counted: boolean (b l).
     """
-    error = error.detach()
-    harder = error[:, :, None] > error[:, None, :]
-    pairs = counted[:, :, None] & counted[:, None, :] & harder
     margin = predicted[:, :, None] - predicted[:, None, :]
     # each unordered pair once: -log sigmoid(l_i - l_j) where i is harder than j
-    return -(F.logsigmoid(margin) * pairs).sum() / pairs.sum().clamp(min=1)
+    return -masked_mean(F.logsigmoid(margin), _pairs(error.detach(), counted))
 
 
 def agreement(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
     """Share of pairs of counted cells that are ranked rightly."""
+    right = predicted[:, :, None] > predicted[:, None, :]
+    return masked_mean(right.float(), _pairs(error, counted))
+
+
+def _pairs(error: Tensor, counted: Tensor) -> Tensor:
+    """Pairs (b l l) of counted cells of which the first is harder."""
     harder = error[:, :, None] > error[:, None, :]
-    pairs = counted[:, :, None] & counted[:, None, :] & harder
-    right = (predicted[:, :, None] > predicted[:, None, :]) & pairs
-    return right.sum() / pairs.sum().clamp(min=1)
+    return counted[:, :, None] & counted[:, None, :] & harder
 
 
 def mine(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import KINDS, OUTSIDE, Corrupted
+from separator.pretrain.objectives import masked_mean
 from separator.pretrain.ramps import Ramp, check
 
 NOWHERE = -1  # label of the groups that count nowhere
@@ -87,11 +88,11 @@ class LabelHead(nn.Module):
         logits = self(deep).flatten(0, 1)
         known, hidden = (labels != NOWHERE).flatten(), hidden.flatten()
         error = F.cross_entropy(logits, labels.flatten(), ignore_index=NOWHERE, reduction="none")
-        masked, unmasked = (_mean_over(error, known & at) for at in (hidden, ~hidden))
+        masked, unmasked = (masked_mean(error, known & at) for at in (hidden, ~hidden))
         right = (logits.detach().argmax(-1) == labels.flatten()).float()
         scalars = {
             "labels/cross_entropy": masked.detach(),
-            "labels/accuracy": _mean_over(right, known & hidden),
+            "labels/accuracy": masked_mean(right, known & hidden),
             "labels/perplexity": masked.detach().exp(),
         }
         return masked + self.config.unmasked_weight * unmasked, scalars
@@ -138,8 +139,3 @@ def unigram_entropy(labels: Tensor) -> Tensor:
     """
     counts = torch.bincount(labels[labels != NOWHERE]).float()
     return torch.special.entr(counts / counts.sum().clamp(min=1)).sum()
-
-
-def _mean_over(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of (l) values where a boolean (l) holds; 0, with a graph, where it never does."""
-    return (values * where).sum() / where.sum().clamp(min=1)

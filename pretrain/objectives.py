@@ -36,16 +36,21 @@ def masked_error(
     if corrupted.kinds.shape[2] == 1:
         error = error.mean(dim=2, keepdim=True)
     where = corrupted.chosen, corrupted.untouched
-    masked, unmasked = (_mean_over(error, at) for at in where)
+    masked, unmasked = (_crop_mean(error, at) for at in where)
     scalars = {"loss": masked_weight * masked + unmasked_weight * unmasked}
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
     for index, kind in enumerate(KINDS):
         where = corrupted.kinds == index
-        scalars[f"loss/{kind}"] = (error * where).sum().detach() / where.sum().clamp(min=1)
+        scalars[f"loss/{kind}"] = masked_mean(error, where).detach()
     return scalars
 
 
-def _mean_over(error: Tensor, where: Tensor) -> Tensor:
+def masked_mean(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of values where a boolean of their shape holds; 0, with a graph, where it never does."""
+    return (values * where).sum() / where.sum().clamp(min=1)
+
+
+def _crop_mean(error: Tensor, where: Tensor) -> Tensor:
     """Mean over the cells of each crop, then over crops: (b 1 f n) to a scalar."""
     return ((error * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
 

@@ -11,7 +11,7 @@ from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
-from separator.engine.task import Validation
+from separator.engine.task import Task, Validation
 from separator.models import create, describe
 from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total
@@ -24,7 +24,7 @@ from separator.pretrain.ramps import at, on
 from separator.pretrain.validate import ValidationCrops
 
 
-class PretrainTask:
+class PretrainTask(Task):
     """What the loop trains: a model, its songs, its pretext task, its score.
 
     Raises:
@@ -42,7 +42,6 @@ class PretrainTask:
         trunk = create(config.sizes, config.stft.bins)
         self.model = Pretrainer(trunk, config, features)
         self.teacher = self.model  # until `attach` gives the average
-        self.companion = None
         if on(config.adversary.weight):
             sizes = 2, config.stft.bins, config.mask.group
             self.companion = Adversary(config.adversary, *sizes).to(self.device)
@@ -102,7 +101,7 @@ class PretrainTask:
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
-        return batch.stems.shape[0] * batch.stems.shape[-1] / self.config.rate
+        return batch.seconds(self.config.rate)
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore hidden cells of songs not trained on; compare with the trivial answers."""

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import logging
 import sys
 
 from separator.errors import SeparatorError
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0 if argv else 2

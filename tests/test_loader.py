@@ -265,5 +265,5 @@ def test_values_out_of_range_are_named(bad):
 
 @pytest.mark.parametrize("speed", [0.05, 0.25, 0.6, float("nan")])
 def test_speeds_are_tenths(speed):
-    with pytest.raises(SeparatorError, match=r"augment\.speed: tenths from 0 to 0\.5, got"):
+    with pytest.raises(SeparatorError, match=r"data\.augment\.speed: tenths from 0 to 0\.5, got"):
         AugmentConfig(speed=speed)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from separator.config import parse, to_dict
 from separator.engine import checkpoint, distributed
-from separator.engine.loop import RunConfig, Validation, fit
+from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
 from separator.engine.optim import OptimConfig
-from separator.engine.task import check_config
+from separator.engine.task import RunConfig, Task, Validation, check_config
 from separator.errors import SeparatorError
 
 FAST = OptimConfig(lr=0.01, warmup_steps=3)
@@ -40,7 +40,7 @@ class ToyConfig(RunConfig):
     dropout: float = 0.2
 
 
-class Toy:
+class Toy(Task):
     """Learns the sum of eight numbers; `before_step` lets a test interfere."""
 
     def __init__(
@@ -133,6 +133,25 @@ def one_thread() -> Iterator[None]:
 def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """An uninterrupted run."""
     return run(tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_a_task_says_how_fast_its_weights_learn(tmp_path: Path) -> None:
+    class Frozen(Toy):
+        def parameter_groups(self) -> list[dict]:
+            first, *rest = self.model
+            return [
+                {"params": list(first.parameters()), "lr_scale": 0.0},
+                {"params": [w for part in rest for w in part.parameters()], "lr_scale": 1.0},
+            ]
+
+    config = toy_config(tmp_path / "run")
+    task = Frozen(config)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    after = weights(fit(task, config))
+    assert {name for name in before if torch.equal(before[name], after[name])} == {
+        "0.weight",
+        "0.bias",
+    }
 
 
 def test_a_run_leaves_everything_behind(whole: Path):

@@ -53,18 +53,6 @@ def test_groups_scale_the_learning_rate():
     assert rates[id(model.scale)] == 0.1
 
 
-def test_the_hook_of_a_task_makes_the_groups():
-    model = Mixed()
-
-    class Hooked:
-        def parameter_groups(self) -> list[dict]:
-            return [{"params": [model.scale], "lr_scale": 0.5}]
-
-    assert optim.parameter_groups(Hooked(), model) == [{"params": [model.scale], "lr_scale": 0.5}]
-    (group,) = optim.parameter_groups(object(), model)
-    assert len(group["params"]) == len(list(model.parameters()))
-
-
 def test_adamw_equals_the_formula():
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
     config = OptimConfig(lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
-from separator.engine.task import Validation
+from separator.engine.task import Task, Validation
 from separator.losses import SeparationLoss
 from separator.models import create, describe
 from separator.stft import normalise, stft
@@ -18,7 +18,7 @@ from separator.train.transfer import layer_rates, load_pretrained
 from separator.train.validate import validate
 
 
-class TrainTask:
+class TrainTask(Task):
     """What the loop trains: a model, its data, its loss, its score.
 
     Raises:
@@ -40,7 +40,7 @@ class TrainTask:
         """Return the weights with the factors on their learning rate."""
         if self.config.pretrained and self.config.layer_decay < 1:
             return layer_rates(self.model, self.config.layer_decay)
-        return [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
+        return super().parameter_groups()
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Yield micro-batches from number `start`."""
@@ -61,7 +61,7 @@ class TrainTask:
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
-        return batch.stems.shape[0] * batch.stems.shape[-1] / self.config.rate
+        return batch.seconds(self.config.rate)
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Separate the validation songs and score them."""

@@ -34,13 +34,13 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if self.gain_db < 0:
-            raise SeparatorError(f"augment.gain_db: must be 0 or more, got {self.gain_db}")
+            raise SeparatorError(f"data.augment.gain_db: must be 0 or more, got {self.gain_db}")
         for key in ("swap", "polarity", "remix"):
             if not 0 <= getattr(self, key) <= 1:
                 value = getattr(self, key)
-                raise SeparatorError(f"augment.{key}: a probability from 0 to 1, got {value}")
+                raise SeparatorError(f"data.augment.{key}: a probability from 0 to 1, got {value}")
         if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
-            raise SeparatorError(f"augment.speed: tenths from 0 to 0.5, got {self.speed}")
+            raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
 
     def source_samples(self, samples: int) -> int:
         """Return how many samples must be read to leave `samples` at the highest speed."""

@@ -1,7 +1,6 @@
 """The layouts people keep songs in: which files belong to which song, without opening them."""
 
 import importlib.util
-import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import yaml
 
 from separator import audio
 from separator.data.cache import STEM_SUFFIX
+from separator.data.walk import audio_files
 from separator.errors import SeparatorError
 
 FOUR = ("drums", "bass", "other", "vocals")
@@ -55,7 +55,7 @@ def recognise(root: Path) -> str:
         return "pairs"
     if (root / "instrumentals").is_dir() and (root / "vocals").is_dir():
         return "pool"
-    folders = _folders(root)
+    folders = _folders(root, [])
     songs = [place for place, files in folders.items() if "vocals" in files or _stem_parts(files)]
     if not songs or 2 * len(songs) < len(folders):
         return "library"
@@ -63,19 +63,17 @@ def recognise(root: Path) -> str:
     return "musdb18hq" if splits <= {"train", "test"} else "stems"
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    """Audio files at any depth, sorted; hidden ones, such as macOS's "._song.mp3", left out."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in audio.SUFFIXES and not name.startswith("."):
-                yield Path(place) / name
+def _audio_files(folder: Path, skipped: list[str]) -> list[Path]:
+    """Audio files at any depth, in order."""
+    stamps, problems = audio_files([str(folder)])
+    skipped += [f"{path}: {reason}" for path, reason in problems.items()]
+    return sorted(map(Path, stamps))
 
 
-def _folders(root: Path) -> dict[Path, dict[str, Path]]:
+def _folders(root: Path, skipped: list[str]) -> dict[Path, dict[str, Path]]:
     """The folders that hold audio files, each with these by their names in small letters."""
     folders: dict[Path, dict[str, Path]] = {}
-    for path in _audio_files(root):
+    for path in _audio_files(root, skipped):
         folders.setdefault(path.parent, {}).setdefault(path.stem.lower(), path)
     return folders
 
@@ -119,7 +117,7 @@ def _musdb18(root: Path, skipped: list[str]) -> list[Found]:
 def _stem_folders(root: Path, skipped: list[str]) -> list[Found]:
     """Every folder with a vocals file, or with a mixture and an instrumental."""
     songs = []
-    for folder, files in _folders(root).items():
+    for folder, files in _folders(root, skipped).items():
         parts = _stem_parts(files)
         if parts is None:
             skipped.append(f"{folder}: has no vocals and accompaniment; name the files by stem")
@@ -170,7 +168,7 @@ def _stem_parts(files: dict[str, Path]) -> dict[str, tuple[Part, ...]] | None:
 def _by_name(folder: Path, skipped: list[str]) -> dict[str, Path]:
     """Files by their path below a folder, without suffix; the same on every file system."""
     named: dict[str, Path] = {}
-    for path in _audio_files(folder):
+    for path in _audio_files(folder, skipped):
         name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if name in named:
             skipped.append(f"{path}: {named[name].name} has the same name; rename or remove one")

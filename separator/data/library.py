@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from separator.atomic import replacing
 from separator.audio import AudioInfo
-from separator.data.library_files import audio_files, examined
+from separator.data.library_files import examined
 from separator.data.library_index import Content, Index, Stamp
+from separator.data.walk import audio_files
 from separator.errors import SeparatorError
 
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work

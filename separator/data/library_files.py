@@ -1,18 +1,15 @@
-"""The files of a library: find them, examine each, in several processes.
+"""The files of a library, each examined, in several processes.
 
 Examining never raises for what is wrong with a file: the finding says it.
 """
 
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import stat
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,44 +24,11 @@ from separator.data.library_index import (
     local_key,
 )
 from separator.errors import SeparatorError, one_line
+from separator.processes import follow_parent
 
 SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
 WAITING = 2  # files handed out per process: none idles, and a crash puts few under suspicion
-
-
-def audio_files(folders: Sequence[str]) -> tuple[dict[str, Stamp], dict[str, str]]:
-    """Find the audio files under folders, by suffix; hidden and `.part` files are left out.
-
-    A folder that links lead to several times is entered once, by its own path where it lies under
-    one of the folders.
-
-    Returns:
-        path -> stamp of the regular files, and path -> reason of what cannot be reached.
-    """
-    stamps: dict[str, Stamp] = {}
-    problems: dict[str, str] = {}
-    visited: set[tuple[int, int]] = set()
-    waiting = deque(folders)
-    while waiting:
-        folder = waiting.popleft()
-        try:
-            here = os.stat(folder)
-            if (here.st_dev, here.st_ino) in visited:
-                continue
-            visited.add((here.st_dev, here.st_ino))
-            with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            problems[folder] = f"unreadable: the folder cannot be opened ({error.strerror})"
-            continue
-        for entry in sorted(visible, key=lambda entry: entry.name):
-            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                # linked folders wait until all others are done
-                (waiting.append if entry.is_symlink() else waiting.appendleft)(entry.path)
-            elif _is_audio(entry.name):
-                _register(entry, stamps, problems)
-    return stamps, problems
 
 
 def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Finding]:
@@ -123,24 +87,6 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
         recorded = content.status != "unreadable"
         return Finding(path, stamp, local_key(path, stamp) if recorded else "", content)
     return Finding(path, stamp, key, content)
-
-
-def _register(entry: os.DirEntry, stamps: dict[str, Stamp], problems: dict[str, str]) -> None:
-    """Note a file's stamp, or why it has none."""
-    try:
-        status = entry.stat()
-    except OSError as error:
-        problems[entry.path] = f"unreadable: {one_line(error)}"
-        return
-    if stat.S_ISREG(status.st_mode):
-        stamps[entry.path] = Stamp(status.st_size, status.st_mtime_ns)
-    else:
-        problems[entry.path] = "unreadable: not a regular file"
-
-
-def _is_audio(name: str) -> bool:
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    return bool(suffixes) and suffixes[-1] in audio.SUFFIXES and ".part" not in suffixes
 
 
 def _not_audio(path: str) -> Content | None:
@@ -229,10 +175,4 @@ def _start_process() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """Exit when the parent is gone, killed too: a waiting worker would else stay for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    follow_parent()

@@ -7,9 +7,7 @@ changes the speed only.
 import itertools
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +23,7 @@ from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
 from separator.data.tracks import Track, load_stems, stem_names
 from separator.errors import SeparatorError
+from separator.processes import follow_parent
 
 _SILENT_ATTEMPTS = 4
 _ATTEMPTS = 16
@@ -92,6 +91,10 @@ class Batch:
     def mixture(self) -> Tensor:
         """(b c t) sum of the stems."""
         return self.stems.sum(1)
+
+    def seconds(self, rate: int) -> float:
+        """Seconds of sound, at `rate` hertz."""
+        return self.stems.shape[0] * self.stems.shape[-1] / rate
 
 
 # One segment: (s c t) stems or None, (s) valid samples, the song, the messages of what was skipped.
@@ -165,19 +168,9 @@ def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it.
-
-    torch's own watch is on the worker's parent in the system's sense, the fork server, which waits
-    for its workers when the training process is killed.
-    """
+    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait for the training process's end, then leave at once."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    follow_parent()
 
 
 def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:

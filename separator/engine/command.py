@@ -1,7 +1,6 @@
 """What both training commands do around the loop."""
 
 import logging
-import sys
 from collections.abc import Callable
 
 from separator.allocator import keep_memory
@@ -11,7 +10,6 @@ from separator.engine.task import RunConfig, Task
 
 def run(make_task: Callable[[], Task], config: RunConfig) -> int:
     """Set the process up, train, and say on stderr where the result is."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     keep_memory()
     folder = fit(make_task(), config)
     logging.getLogger(__name__).info("%s: model.safetensors, last.pt, metrics.jsonl", folder)

@@ -17,13 +17,10 @@ from separator.config import to_dict
 from separator.engine import checkpoint, distributed, ema, model_file, optim
 from separator.engine.checkpoint import State
 from separator.engine.log import Log
-from separator.engine.task import RunConfig, Task, Validation, check_config
+from separator.engine.task import RunConfig, Task, check_config
 from separator.errors import SeparatorError
 
 logger = logging.getLogger(__name__)
-
-
-__all__ = ["RunConfig", "Task", "Validation", "fit"]
 
 
 def fit(task: Task, config: RunConfig) -> Path:
@@ -69,11 +66,10 @@ class _Run:
         self.state = State(
             model,
             ema.averaged(model, config.ema_decay),
-            optim.build(optim.parameter_groups(task, model), config.optim),
-            getattr(task, "companion", None),
+            optim.build(task.parameter_groups(), config.optim),
+            task.companion,
         )
-        if hasattr(task, "attach"):
-            task.attach(self.state.ema.module)
+        task.attach(self.state.ema.module)
         groups = self.state.optimizer.param_groups
         self.weights = [weight for group in groups for weight in group["params"]]
         self.generator = torch.Generator()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from separator.engine.muon import Muon
 from separator.errors import SeparatorError
@@ -163,10 +163,3 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
 def _is_matrix(weight: Tensor) -> bool:
     """Whether a weight is one that Muon is for."""
     return weight.ndim == 2 and min(weight.shape) >= LEAST
-
-
-def parameter_groups(task: object, model: nn.Module) -> list[dict]:
-    """Return the groups from the task's optional `parameter_groups()` hook, else one of scale 1."""
-    if hasattr(task, "parameter_groups"):
-        return list(task.parameter_groups())
-    return [{"params": list(model.parameters()), "lr_scale": 1.0}]

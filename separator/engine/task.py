@@ -1,13 +1,15 @@
 """What a trainer hands to the loop: its settings, its task, and what a validation found."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from separator.engine.checkpoint import Companion
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
 
@@ -106,21 +108,32 @@ class Validation:
     audio: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
 
 
-class Task(Protocol):
+class Task(ABC):
     """What is trained.
 
-    A task may also have `parameter_groups()`, see `optim.build`; `companion`, see
-    `checkpoint.Companion`; and `attach(averaged)`, which is given the averaged model once.
+    Attributes:
+        model: the weights.
+        companion: what is trained beside it, if anything.
     """
 
     model: nn.Module
+    companion: Companion | None = None
 
+    def parameter_groups(self) -> list[dict]:
+        """Return the weights in groups, with the factors on their learning rate."""
+        return [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
+
+    def attach(self, averaged: nn.Module) -> None:  # noqa: B027 - most have no use for it
+        """Take the averaged model, once, before the first step."""
+
+    @abstractmethod
     def batches(self, start: int) -> Iterator[Any]:
         """Yield micro-batches without end from number `start`; each a function of its number.
 
         Number i belongs to step i // accumulate; the data depend on (seed, rank, i) only.
         """
 
+    @abstractmethod
     def step(
         self, model: nn.Module, batch: Any, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -133,12 +146,15 @@ class Task(Protocol):
             generator: on the CPU, seeded by (seed, step, micro-batch, rank).
         """
 
+    @abstractmethod
     def seconds(self, batch: Any) -> float:
         """Seconds of audio in a batch, for the throughput."""
 
+    @abstractmethod
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Score the averaged model, in evaluation mode and without gradients, on rank 0."""
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """All that is needed to rebuild and use the model, as JSON can hold it.
 

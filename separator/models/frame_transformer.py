@@ -121,9 +121,7 @@ class Tokens(nn.Module):
     (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
     """
 
-    def __init__(
-        self, channels: int, shape: CellShape, cells: list[nn.Module], memory: int
-    ) -> None:
+    def __init__(self, channels: int, cells: list[nn.Module], memory: int) -> None:
         super().__init__()
         self.cells = nn.ModuleList(cells)
         self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
@@ -180,13 +178,13 @@ class FrameTransformer(nn.Module):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
             cells = [encoder_cell(shape) for _ in range(blocks)]
-            self.encoder_tokens.append(Tokens(channels, shape, cells, 0))
+            self.encoder_tokens.append(Tokens(channels, cells, 0))
             width = channels + blocks
             skips.append(width)
         for level in range(levels - 1, -1, -1):
             shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
             cells = [decoder_cell(shape) for _ in range(blocks)]
-            self.decoder_tokens.append(Tokens(width, shape, cells, skips[level]))
+            self.decoder_tokens.append(Tokens(width, cells, skips[level]))
             width += blocks
             if level:
                 channels = config.channels[level - 1]
