@@ -13,7 +13,7 @@ from separator.pretrain.contrast import ContrastConfig
 from separator.pretrain.hard import HardConfig
 from separator.pretrain.joint import ends
 from separator.pretrain.labels import LabelConfig
-from separator.pretrain.masks import BANDS, RUNS, STRATEGIES
+from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.next import NextConfig
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
@@ -142,7 +142,7 @@ class PretrainConfig(ModelChoice, RunConfig):
                 f"mask.group: {mask.group} frames, but the shortest crops have {frames}, "
                 "which must be at least two groups; use smaller groups, or longer crops"
             )
-        longest = RUNS.get(mask.strategy, 0) * mask.span * mask.group
+        longest = LONGEST.get(mask.strategy, 0) * mask.span * mask.group
         if longest >= frames:
             raise SeparatorError(
                 f"mask.span: runs of up to {longest} frames, but the shortest crops have {frames}; "

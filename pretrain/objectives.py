@@ -51,7 +51,10 @@ def masked_mean(values: Tensor, where: Tensor) -> Tensor:
 
 
 def _crop_mean(error: Tensor, where: Tensor) -> Tensor:
-    """Mean over the cells of each crop, then over crops: (b 1 f n) to a scalar."""
+    """Mean over the cells of each crop, then over crops: (b 1 f n) to a scalar.
+
+    A crop without such cells counts as 0: so micro-batches and ranks give what one batch gives.
+    """
     return ((error * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
 
 

@@ -93,7 +93,8 @@ class PretrainTask(Task):
             example, outputs, restored, config, step, generator, self.extract
         )
         if self.companion:
-            pace = schedule(config.optim, step, config.steps)
+            # every micro-batch is a step of it, together as long as one
+            pace = schedule(config.optim, step, config.steps) / config.accumulate
             more, numbers = deceive(self.companion, example, restored, step, pace)
             objectives, logged = objectives | more, logged | numbers
         scalars["loss"] = total(scalars["loss"], objectives, config.balance)
@@ -105,7 +106,7 @@ class PretrainTask(Task):
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore hidden cells of songs not trained on; compare with the trivial answers."""
-        return self.crops.validate(model, self.device, self.extract)
+        return self.crops.validate(model, self.device, step, self.extract)
 
     def describe(self) -> dict[str, Any]:
         """Return what the model's file says of it."""

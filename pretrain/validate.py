@@ -15,7 +15,7 @@ from separator.pretrain.clusters import Spectrum, Trunk, health
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer
-from separator.pretrain.labels import unigram_entropy
+from separator.pretrain.labels import unigram_entropy, without_outside
 from separator.pretrain.masks.geometry import channel_mean
 from separator.pretrain.objectives import baselines
 from separator.stft import istft
@@ -45,15 +45,22 @@ class ValidationCrops:
         self.songs = torch.cat([batch.songs for batch in read])[kept]
         self.mask = replace(config.mask, fill=1.0, noise=0.0, other=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
+        self.shown = replace(config.mask, clean_share=0.0)
 
     def validate(
-        self, model: Pretrainer, device: torch.device, extract: Spectrum | Trunk | None = None
+        self,
+        model: Pretrainer,
+        device: torch.device,
+        step: int,
+        extract: Spectrum | Trunk | None = None,
     ) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.
 
         Args:
             model: the averaged one.
             device: where to compute.
+            step: finished steps of the run; the pictures show what is hidden then, and how, while
+                the scores are of the same cells at any step.
             extract: makes what is clustered, where there are labels.
         """
         generator, config = torch.Generator().manual_seed(SEED), self.config
@@ -73,9 +80,10 @@ class ValidationCrops:
             for name, value in scalars.items():
                 heads[name] = heads.get(name, 0.0) + value.item() * len(waves) / len(self.songs)
             if extract:
-                labels.append(model.labeller(extract(example.spectrogram)).cpu())
+                found = model.labeller(extract(example.spectrogram))
+                labels.append(without_outside(found, shown, config.labels.group).cpu())
             if not result.images:
-                self._show(result, example, outputs.mask, restored)
+                self._show(result, model, waves.to(device), music, step)
         cells = max(1, errors.pop("cells"))
         means = {name: value / cells for name, value in errors.items()}
         best = min(value for name, value in means.items() if name != "model")
@@ -90,10 +98,15 @@ class ValidationCrops:
         result.scalars["valid/improvement"] = result.score
         return result
 
-    def _show(self, result: Validation, example: Example, mask: Tensor, restored: Tensor) -> None:
+    def _show(
+        self, result: Validation, model: Pretrainer, waves: Tensor, music: Tensor, step: int
+    ) -> None:
         """Add pictures and audio of the first crops; phases are the original's."""
-        target, corrupted, config = example.target, example.corrupted, self.config
-        whole = torch.where(corrupted.chosen, restored, target)
+        config, generator = self.config, torch.Generator().manual_seed(SEED)
+        example = make_example(waves, config, self.shown, step, generator, music, model.predict)
+        target, corrupted = example.target, example.corrupted
+        mask = model(corrupted.spectrogram, corrupted.hidden)
+        whole = torch.where(corrupted.chosen, corrupted.spectrogram * mask, target)
         shown = {
             "original": target,
             "masked": corrupted.spectrogram,

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
 from separator.pretrain.heads import Pretrainer
+from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import masked_error
 from separator.pretrain.step import PretrainTask
 from separator.stft import stft
@@ -241,3 +243,123 @@ def test_what_does_not_go_together_is_one_line(words: list[str], key: str):
     with pytest.raises(SeparatorError, match=f"^{key}") as caught:
         config(*words)
     assert "\n" not in str(caught.value)
+
+
+def prepared(corpus: Path, folder: Path, *words: str) -> PretrainTask:
+    return PretrainTask(config(f"data.roots=[{corpus}]", f"run={folder}", *words))
+
+
+def test_the_hidden_cells_are_those_that_the_teacher_finds_hard(corpus: Path, tmp_path: Path):
+    words = ["mask.strategy=hard", "hard.weight=0.1", "mask.band=16", "mask.weighted_steps=1"]
+    task = prepared(corpus, tmp_path, *words, "mask.share=0.5", "mask.fill=1", "mask.noise=0")
+    told = []
+
+    def predict(target: Tensor, grid: Grid) -> Tensor:
+        told.append(torch.rand(len(target), grid.bands, grid.groups, generator=generator(1)))
+        return told[0]
+
+    task.attach(SimpleNamespace(predict=predict))
+    hidden = task.example(next(task.batches(0)), 5, generator()).corrupted.hidden_cells.flatten(1)
+    hardest = told[0].flatten(1).topk(hidden.shape[1] // 4, dim=1).indices
+    assert hidden.gather(1, hardest).all()
+    assert hidden.float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_teacher_predicts_with_its_head(corpus: Path, tmp_path: Path):
+    words = ["mask.strategy=hard", "hard.weight=0.1", "mask.band=16"]
+    model = prepared(corpus, tmp_path, *words).model.eval()
+    example = make_example(waves(), config(*words), config(*words).mask, 0, generator())
+    grid, level = example.corrupted.grid, torch.arange(8.0)
+    with torch.no_grad():
+        model.heads["hard"].linear.weight.zero_()
+        model.heads["hard"].linear.bias.copy_(level)  # a band's number, whatever is heard
+    predicted = model.predict(example.target, grid)
+    torch.testing.assert_close(predicted, level[None, :, None].expand(2, -1, grid.groups))
+
+
+def test_labels_are_of_what_was_played(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["labels.weight=0.1", "labels.clusters=4", "labels.group=8", "labels.crops=8"]
+    task = prepared(corpus, tmp_path, *words)
+    named = []
+
+    def loss(deep: Tensor, labels: Tensor, hidden: Tensor) -> tuple[Tensor, dict]:
+        named.append(labels)
+        return deep.sum(), {}
+
+    monkeypatch.setattr(task.model.heads["labels"], "loss", loss)
+    batch = next(task.batches(0))
+    task.step(task.model, batch, 0, generator())
+    played = task.model.labeller(task.extract(stft(batch.mixture, task.config.stft)))
+    assert torch.equal(named[0], played)
+    assert len(played.unique()) > 1
+
+
+def test_the_adversary_is_shown_both_sides_and_pulls(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["adversary.weight=0.1", "adversary.start=0", "mask.share=0.5", "mask.fill=1"]
+    task = prepared(corpus, tmp_path, *words, "mask.noise=0", "balance=false")
+    seen = {}
+
+    def discriminate(real: Tensor, fake: Tensor, *rest: object) -> dict[str, Tensor]:
+        seen.update(real=real, fake=fake)
+        return {}
+
+    def fool(restored: Tensor, *rest: object) -> Tensor:
+        seen["fooling"] = restored
+        return restored.sum()
+
+    monkeypatch.setattr(task.companion, "discriminate", discriminate)
+    monkeypatch.setattr(task.companion, "fool", fool)
+    batch = next(task.batches(0))
+    scalars = task.step(task.model, batch, 0, generator())
+    example = task.example(batch, 0, generator())
+    hidden = example.corrupted.hidden.expand_as(example.target)
+    assert torch.equal(seen["real"], example.target)
+    assert seen["fake"] is seen["fooling"]
+    assert (seen["fake"][~hidden] <= example.target[~hidden]).all()
+    assert not torch.equal(seen["fake"][hidden], example.target[hidden])
+    expected = scalars["loss/masked"] + 0.1 * seen["fake"].sum()
+    torch.testing.assert_close(scalars["loss"], expected)
+
+
+@pytest.mark.parametrize("preset", ["bert15", "dwm", "hpm", "mixcorrupt"])
+def test_pictures_show_what_a_strategy_does(
+    preset: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In values instead of colours: what is shown, what came back, and where they differ."""
+    monkeypatch.setattr(
+        "separator.pretrain.validate.colour", lambda values: values[None].expand(3, -1, -1)
+    )
+    words = [f"pretrain/{preset}.yaml", "mask.weighted_steps=1", "model.recall=0"]
+    sizes = ["mask.band=16", "mask.group=4"] if preset in ("dwm", "hpm") else ["mask.span=4"]
+    task = prepared(corpus, tmp_path, *words, *sizes)
+    shown = []
+    monkeypatch.setattr(
+        "separator.pretrain.validate.make_example",
+        lambda *given: shown.append((given[2:4], make_example(*given))) or shown[-1][1],
+    )
+    with torch.no_grad():
+        images = task.validate(task.model.eval(), 9).images
+    (mask, step), example = shown[-1]
+    assert (mask.strategy, mask.noise, mask.other) == (
+        task.config.mask.strategy, task.config.mask.noise, task.config.mask.other,
+    )  # fmt: skip
+    assert step == 9
+    for index in range(2):
+        pictures = {name: images[f"crop{index}/{name}"][0] for name in
+                    ("original", "masked", "reconstructed", "mask", "error")}  # fmt: skip
+        original, masked = pictures["original"], pictures["masked"]
+        torch.testing.assert_close(original, example.target[index].mean(0))
+        torch.testing.assert_close(masked, example.corrupted.spectrogram[index].mean(0))
+        filled, kept = masked == 1, ~example.corrupted.chosen[index, 0].expand_as(masked)
+        assert filled.any()
+        assert (masked >= original).all()
+        assert torch.equal(masked[kept], original[kept])
+        assert torch.equal(pictures["reconstructed"][kept], original[kept])
+        torch.testing.assert_close(pictures["reconstructed"][filled], pictures["mask"][filled])
+        off = (pictures["reconstructed"] - original).abs()
+        assert (pictures["error"] >= off - 1e-6).all()  # of each channel, then their mean
+        assert not pictures["error"][kept].any()

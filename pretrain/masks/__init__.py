@@ -33,5 +33,7 @@ STRATEGIES = {
 }
 
 # Strategies of which a run, not a cell, is one word: a single draw decides what becomes of it.
-RUNS = {"random_time": 1, "window": 1, "hubert": 1, "mixed_spans": 2}  # longest run, in `span`s
+RUNS = {"random_time", "window", "hubert", "mixed_spans"}
+# Strategies whose runs could be as long as a crop; their longest one, in `span`s.
+LONGEST = {"random_time": 1, "window": 1, "time_frequency": 1, "hubert": 1, "mixed_spans": 2}
 BANDS = {"frequency", "time_frequency"}  # strategies that choose a run of bands

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from separator.errors import SeparatorError
 
+LEAST, MOST = 0.05, 0.95  # share of the cells, as in MaskSpec (arXiv 2204.12768)
+
 
 @dataclass(frozen=True)
 class MaskConfig:
@@ -40,7 +42,9 @@ class MaskConfig:
     weighted_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        for key in ("share", "fill", "noise", "other", "clean_share"):
+        if not LEAST <= self.share <= MOST:
+            raise SeparatorError(f"mask.share: {self.share} is not in [{LEAST}, {MOST}]")
+        for key in ("fill", "noise", "other", "clean_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SeparatorError(f"mask.{key}: {getattr(self, key)} is not in [0, 1]")
         if self.fill + self.noise + self.other > 1 + 1e-9:
