@@ -36,7 +36,11 @@ class LossConfig:
 
 
 class SeparationLoss(nn.Module):
-    """The weighted sum of the losses for one stem, from the mask that a model gave."""
+    """The weighted sum of the losses for one stem, from the mask that a model gave.
+
+    The stereo filter that separation adds (`separator.wiener`) is left out: training through it
+    gained nothing.
+    """
 
     def __init__(self, config: LossConfig, transform: STFTConfig) -> None:
         super().__init__()

@@ -91,7 +91,7 @@ def global_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
 def ideal_mask(stem: Tensor, mixture: Tensor, config: STFTConfig) -> Tensor:
     """Separate a stem with the mask that knows the answer: min(|S| / |X|, 1) on X's phase.
 
-    This is where a model of magnitudes ends that makes no error. It is not the best mask in
+    This is where a mask of magnitudes ends that makes no error. It is not the best mask in
     [0, 1] there is: one that may lower a bin because its phase is wrong scores 1.5 to 2 dB more.
 
     Args:
