@@ -293,7 +293,12 @@ def test_processes_and_ctrl_c(corpus: Path, tmp_path: Path):
     one = ["seeds=[0, 1]", 'arms={"none": {}}', "train_steps=100000", "train_minutes=10"]
     command = [sys.executable, "-m", "separator", *words(corpus, run, *one)]
     folder = run / "none" / "seed0" / "train"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as parent:
         deadline = time.monotonic() + 200
         while (
             not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size
