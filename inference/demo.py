@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     steps = [
         ["pretrain", "pretrain/bert15.yaml", *common, _key("data.roots", library),
          f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}", "mask.group=8"],
-        ["train", "train/finetune.yaml", *common, _key("data.roots", stems), f"run={run}",
+        ["train", "train/vocals.yaml", *common, _key("data.roots", stems), f"run={run}",
          f"steps={config.train_steps}", f"pretrained={run / 'pretrain' / model.name}"],
     ]  # fmt: skip
     for step in steps:

@@ -33,6 +33,7 @@ from separator.inference import report as reports
 from separator.inference.report import STEMS
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
 from separator.processes import follow_parent
+from separator.ranges import require
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,8 @@ class EvaluateConfig:
             raise SeparatorError(f"evaluate takes one model, not {len(self.model)}: {self.model}")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
-        if self.jobs < 0:
-            raise SeparatorError(f"jobs: {self.jobs} is below 0; 0 means one for each core")
-        if not 0 <= self.valid_share < 1:
-            raise SeparatorError(f"valid_share: from 0 to below 1, got {self.valid_share}")
+        require(self, "[0, inf)", "jobs")
+        require(self, "[0, 1)", "valid_share")
         if self.json and Path(self.json).is_dir():
             raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
 

@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import math
-import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +15,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from separator import audio
 from separator.api import Separator
-from separator.atomic import replacing
+from separator.atomic import remove_leftovers, replacing
 from separator.errors import one_line
-from separator.inference.plan import STEMS, Job
+from separator.inference.plan import TITLES, Job
 from separator.inference.tags import copy_tags
 
 log = logging.getLogger(__name__)
@@ -72,7 +70,8 @@ def separate_file(
     info = job.info
     if info.channels > 2:
         log.info("%s: %d channels are folded to stereo", info.path, info.channels)
-    _remove_leftovers(job.outputs)
+    for path in job.outputs:
+        remove_leftovers(path.parent, path.stem)
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
         pieces = _stems(job, separator, bar, batch)
@@ -80,7 +79,7 @@ def separate_file(
             spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
             pieces = _fitted(pieces, spool, job)
         _write(pieces, temporary, info, bitrate)
-        for path, stem in zip(temporary, STEMS, strict=False):
+        for path, stem in zip(temporary, TITLES, strict=False):
             copy_tags(info.path, path, stem)
 
 
@@ -133,26 +132,6 @@ def _write(
             ]
         for job in pending:
             job.result()
-
-
-def _remove_leftovers(outputs: Sequence[Path]) -> None:
-    """Delete the temporary files of killed processes for the same outputs."""
-    for output in outputs:
-        pattern = re.compile(rf"\.+{re.escape(output.stem)}\.(\d+)\.part\..*")
-        for path in output.parent.glob(".*.part*"):
-            match = pattern.fullmatch(path.name)
-            if match and not _alive(int(match[1])):
-                path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def _named(path: Path, error: Exception) -> str:

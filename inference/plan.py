@@ -14,7 +14,7 @@ from separator.errors import SeparatorError, one_line
 
 log = logging.getLogger(__name__)
 
-STEMS = ("Instrumental", "Vocals")
+TITLES = ("Instrumental", "Vocals")  # as files and tags call the stems
 SLACK, SLACK_SECONDS = 0.02, 0.5  # lossy formats pad, and some headers only estimate a length
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 
@@ -55,12 +55,12 @@ def plan(
                 failures.append(f"{path}: {one_line(error)}")
     if not songs and not failures:
         failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
-    written = STEMS if stems else STEMS[:1]
+    written = TITLES if stems else TITLES[:1]
     outputs = _outputs(list(songs.values()), format)
     results = {
         (output / below / f"{name} ({stem})").resolve()
         for below, name, _ in outputs
-        for stem in STEMS
+        for stem in TITLES
     }
     jobs, skipped = [], []
     for (path, (info, _)), (below, name, suffix) in zip(songs.items(), outputs, strict=True):

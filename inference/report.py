@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.errors import SeparatorError
 from separator.metrics import median_sdr
 
@@ -83,9 +83,8 @@ def write(report: dict, path: str | Path) -> None:
         SeparatorError: the file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
-            text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
+        write_text(path, text + "\n")
     except OSError as error:
         reason = error.strerror or error
         raise SeparatorError(f"{path}: {reason}; give --json a path that can be written") from error

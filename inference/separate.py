@@ -8,6 +8,7 @@ from typing import Literal
 
 from separator.config import parse
 from separator.errors import SeparatorError
+from separator.ranges import require
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ class SeparateConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise SeparatorError(f"batch: {self.batch} is not at least 1")
+        require(self, "[1, inf)", "batch")
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
 

@@ -20,6 +20,7 @@ from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
 from separator.pretrain.ramps import Ramp, at, check, highest
+from separator.ranges import require
 
 MEMORY = 0.9  # of the running accuracy, from one step to the next
 LARGEST_WEIGHT = 0.2  # beyond, textures sharpen at the cost of the error that is to be learned
@@ -59,19 +60,15 @@ class AdversaryConfig:
                 f"adversary.weight: {highest(self.weight)} is over {LARGEST_WEIGHT}, the largest "
                 "share of the masked error's gradient; 0.1 is usual"
             )
-        if self.channels < 1:
-            raise SeparatorError(f"adversary.channels: {self.channels} is not at least 1")
-        if self.lr <= 0:
-            raise SeparatorError(f"adversary.lr: {self.lr} is not above 0")
+        require(self, "[1, inf)", "adversary.channels")
+        require(self, "(0, inf)", "adversary.lr")
+        require(self, "[0, 1)", "adversary.betas")
+        require(self, "[0, inf)", "adversary.start")
         if not 0.5 < self.ceiling <= 1:
             raise SeparatorError(
                 f"adversary.ceiling: {self.ceiling} is not in (0.5, 1]; guessing is right in half "
                 "of the cases, and 1 is no ceiling"
             )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise SeparatorError(f"adversary.betas: {list(self.betas)} are not both in [0, 1)")
-        if self.start < 0:
-            raise SeparatorError(f"adversary.start: {self.start} is negative; 0 is from the start")
 
 
 def needs_whole_frames(config: AdversaryConfig) -> bool:

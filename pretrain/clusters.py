@@ -98,7 +98,7 @@ class Trunk(nn.Module):
 
 def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | Trunk:
     """Make what turns spectrograms into the features that `config.source` names."""
-    if config.source == "trunk":
+    if config.source == "deep":
         return Trunk(config.model, transform, rate, config.group)
     return Spectrum(transform, rate, config.group)
 

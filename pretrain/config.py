@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from separator.data.loader import DataConfig
+from separator.engine.optim import OptimConfig
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
 from separator.models import ModelChoice
@@ -17,6 +18,7 @@ from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.next import NextConfig
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
+from separator.ranges import require
 from separator.stft import STFTConfig
 
 
@@ -29,6 +31,7 @@ class PretrainConfig(ModelChoice, RunConfig):
 
     Attributes:
         data: songs of any kind; of songs with stems the sum is used.
+        optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
         mask: which cells are hidden, and how.
         error: mean absolute or mean squared error.
@@ -47,6 +50,7 @@ class PretrainConfig(ModelChoice, RunConfig):
 
     data: DataConfig
     run: str = "runs/pretrain"
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
     stft: STFTConfig = field(default_factory=STFTConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     error: Literal["l1", "mse"] = "l1"
@@ -72,8 +76,7 @@ class PretrainConfig(ModelChoice, RunConfig):
             )
         self._check_mask()
         self._check_objectives()
-        if self.valid_crops < 1:
-            raise SeparatorError(f"valid_crops: {self.valid_crops} is not at least 1")
+        require(self, "[1, inf)", "valid_crops")
 
     def _check_objectives(self) -> None:
         """Refuse combinations of objectives that cannot be."""
@@ -82,12 +85,12 @@ class PretrainConfig(ModelChoice, RunConfig):
                 "mask.strategy, hard.weight: hard cells are chosen by a predictor, which learns by "
                 "its weight; give mask.strategy=hard and a hard.weight above 0, or neither"
             )
-        trunk = [
+        beside = [
             key for key in ("next", "labels", "contrast", "hard") if on(getattr(self, key).weight)
         ]
-        if trunk and self.compile and self.balance:
+        if beside and self.compile and self.balance:
             raise SeparatorError(
-                f"compile: the gradients of {', '.join(trunk)} cannot be balanced in a compiled "
+                f"compile: the gradients of {', '.join(beside)} cannot be balanced in a compiled "
                 "model; give compile=false, or balance=false"
             )
         for key in ("contrast", "hard", "adversary"):

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
 from separator.pretrain.objectives import masked_mean
 from separator.pretrain.ramps import Ramp, check
+from separator.ranges import require
 
 FLOOR = 1e-3
 
@@ -40,10 +40,9 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         check("contrast.weight", self.weight)
-        if self.features < 1 or self.most < 2 or self.temperature <= 0:
-            raise SeparatorError(
-                "contrast: features of at least 1, most of at least 2, temperature above 0"
-            )
+        require(self, "[1, inf)", "contrast.features")
+        require(self, "[2, inf)", "contrast.most")
+        require(self, "(0, inf)", "contrast.temperature")
 
 
 class ContrastHead(nn.Module):

@@ -94,7 +94,7 @@ class Pretrainer(nn.Module):
             )
         objectives, scalars = {}, {}
         for name, (loss, logged) in found.items():
-            meets = outputs.fine if name == "contrast" else outputs.trunk
+            meets = outputs.fine if name == "contrast" else outputs.shared
             objectives[name] = Objective(loss, at(getattr(config, name).weight, step), meets)
             scalars |= {f"loss/{name}": loss.detach(), **logged}
         return objectives, scalars

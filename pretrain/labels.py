@@ -12,6 +12,7 @@ from separator.errors import SeparatorError
 from separator.pretrain.corrupt import KINDS, OUTSIDE, Corrupted
 from separator.pretrain.objectives import masked_mean
 from separator.pretrain.ramps import Ramp, check
+from separator.ranges import require
 
 NOWHERE = -1  # label of the groups that count nowhere
 
@@ -25,8 +26,8 @@ class LabelConfig:
         clusters: number of labels.
         group: frames that share a label; a crop's last frames that fill no group have none.
         crops: training crops that the clusters are fitted on when a run starts.
-        source: what is clustered, "spectrum" (log-mel) or "trunk" (deep features of `model`).
-        model: a pretrained model's file, for "trunk": HuBERT's second iteration.
+        source: what is clustered, "spectrum" (log-mel) or "deep" (deepest features of `model`).
+        model: a pretrained model's file, for "deep": HuBERT's second iteration.
         unmasked_weight: weight of the groups that are heard, beside 1 of the hidden ones.
     """
 
@@ -34,21 +35,21 @@ class LabelConfig:
     clusters: int = 128
     group: int = 16
     crops: int = 256
-    source: Literal["spectrum", "trunk"] = "spectrum"
+    source: Literal["spectrum", "deep"] = "spectrum"
     model: str = ""
     unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         check("labels.weight", self.weight)
-        for key, least in {"clusters": 2, "group": 1, "crops": 1, "unmasked_weight": 0}.items():
-            if not getattr(self, key) >= least:
-                raise SeparatorError(f"labels.{key}: {getattr(self, key)} is not at least {least}")
-        if self.source not in ("spectrum", "trunk"):
-            raise SeparatorError(f"labels.source: {self.source!r} is not spectrum or trunk")
-        if (self.source == "trunk") != bool(self.model):
+        require(self, "[2, inf)", "labels.clusters")
+        require(self, "[1, inf)", "labels.group", "labels.crops")
+        require(self, "[0, inf)", "labels.unmasked_weight")
+        if self.source not in ("spectrum", "deep"):
+            raise SeparatorError(f"labels.source: {self.source!r} is not spectrum or deep")
+        if (self.source == "deep") != bool(self.model):
             raise SeparatorError(
                 f"labels.model: {self.model!r} with labels.source {self.source}; "
-                "trunk needs a pretrained model's file, and spectrum takes none"
+                "deep needs a pretrained model's file, and spectrum takes none"
             )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.pretrain.ramps import Ramp, check
+from separator.ranges import require
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,8 @@ class NextConfig:
             raise SeparatorError(
                 f"next.token: {self.token} frames; give an even number of at least 2"
             )
-        for key in ("other", "lowpass"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SeparatorError(f"next.{key}: {getattr(self, key)} is not in [0, 1]")
-        for key in ("gain_db", "tilt_db"):
-            if getattr(self, key) < 0:
-                raise SeparatorError(f"next.{key}: {getattr(self, key)} is negative; 0 is none")
+        require(self, "[0, 1]", "next.other", "next.lowpass")
+        require(self, "[0, inf)", "next.gain_db", "next.tilt_db")
 
 
 WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves

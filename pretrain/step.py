@@ -33,7 +33,7 @@ class PretrainTask(Task):
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
-        self.device = distributed.resolve(config.device)
+        self.device = distributed.own_device(config.device)
         self.extract, features = None, 0
         if on(config.labels.weight):
             self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from separator import audio
+from separator.devices import find_device
 from separator.errors import SeparatorError
 from separator.overlap import overlap_add
 from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
@@ -234,26 +235,6 @@ def find_model() -> Path:
         "no model: give one with -m MODEL or $SEPARATOR_MODEL, or make one with `separator demo` "
         "or `separator train`"
     )
-
-
-def find_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "mps" into a device that this machine has.
-
-    Raises:
-        SeparatorError: an unknown or absent device.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, here in present.items() if here))
-    kind, _, index = name.partition(":")
-    if not present.get(kind, False) or not (index.isdecimal() or name == kind):
-        here = ", ".join(kind for kind, there in present.items() if there)
-        raise SeparatorError(f"device: {name!r} is not on this machine; it has {here}")
-    return torch.device(name)
 
 
 def _paired(mixtures: deque[Tensor], vocals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

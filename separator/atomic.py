@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.part(\..*)?", re.DOTALL)  # stem, process, suffix
 
 
 @contextlib.contextmanager
@@ -25,6 +28,44 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
+    """Write a text file in UTF-8; `errors` as in `str.encode`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+
+
+def remove_leftovers(folder: Path, stem: str | None = None) -> None:
+    """Delete the temporary files of killed processes in a folder.
+
+    Args:
+        folder: where; it need not exist.
+        stem: only those for files of this stem.
+    """
+    for path in folder.glob(".*.part*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and stem in (None, _stem(path.name)) and not _alive(int(match[2])):
+            path.unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """Stem of what a temporary file, or a temporary file of a temporary one, stands for."""
+    match = _TEMPORARY.fullmatch(name)
+    return _stem(match[1]) if match else name
+
+
+def _alive(process: int) -> bool:
+    """Whether another process has this number; one's own, before it writes, is a dead one's."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -13,7 +13,10 @@ COMMANDS = {
     "train": ("separator.train.command", "train or fine-tune on stems"),
     "separate": ("separator.inference.separate", "write the instrumental of songs"),
     "evaluate": ("separator.inference.evaluate", "score a model on songs with known stems"),
-    "compare": ("separator.inference.compare", "pretrainings against each other, on separation"),
+    "compare": (
+        "separator.inference.compare.command",
+        "pretrainings against each other, on separation",
+    ),
     "demo": ("separator.inference.demo", "the whole chain on a small corpus, in minutes"),
 }
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
+from separator.ranges import require
 from separator.stft import STFTConfig, compress, istft, linear_mask, stft
 
 
@@ -28,9 +29,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         weights = vars(self)
-        for name, weight in weights.items():
-            if weight < 0:
-                raise SeparatorError(f"loss.{name}: {weight} is negative; weights are 0 or more")
+        require(self, "[0, inf)", *(f"loss.{name}" for name in weights))
         if not any(weights.values()):
             raise SeparatorError("loss: all weights are 0; give loss.magnitude or another one")
 

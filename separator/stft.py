@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from separator.errors import SeparatorError
+from separator.ranges import require
 
 FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
 
@@ -30,8 +31,7 @@ class STFTConfig:
             raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two of at least 16")
         if not 0 < self.hop <= self.n_fft // 2:
             raise SeparatorError(f"stft.hop: {self.hop} is not in 1..{self.n_fft // 2} (n_fft / 2)")
-        if not 0 < self.power <= 1:
-            raise SeparatorError(f"stft.power: {self.power} is not in (0, 1]")
+        require(self, "(0, 1]", "stft.power")
 
     @property
     def bins(self) -> int:

@@ -41,7 +41,7 @@ def measure(name: str, audio_seconds: float, work: Callable[[], object], count: 
 
 def training(size: str, batch: int, seconds: float, kind: str) -> None:
     """Measure forward + backward + optimizer step in fp32, transform and loss included."""
-    words = ["train/scratch.yaml", f"{size}.yaml", "data.roots=[none]", f"optim.kind={kind}"]
+    words = ["train/vocals.yaml", f"{size}.yaml", "data.roots=[none]", f"optim.kind={kind}"]
     config = parse(TrainConfig, words, "train")
     model = FrameTransformer(config.model, config.stft.bins)
     loss = SeparationLoss(config.loss, config.stft)

@@ -2,9 +2,11 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -32,6 +34,15 @@ def example_stem() -> Path:
 
     package = Path(importlib.util.find_spec("stempeg").origin).parent
     return package / "data" / "The Easton Ellises - Falcon 69.stem.mp4"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small layers on many threads only wait for each other; and sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,8 @@ from separator.pretrain.corrupt import KINDS, Corrupted
 from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
 from separator.pretrain.masks.geometry import Grid
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHANNELS, BINS, FRAMES, GROUP = 2, 129, 32, 4
 HAND = {  # real, fake and the generator's side, one logit at a time
     "hinge": (lambda y: max(0, 1 - y), lambda y: max(0, 1 + y), lambda y: -y),
@@ -38,15 +39,6 @@ HAND = {  # real, fake and the generator's side, one logit at a time
         lambda y: -torch.log(torch.sigmoid(torch.tensor(y))).item(),
     ),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small convolutions on many threads only wait for each other; and sums depend on them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def spectrogram(batch: int, seed: int, bins: int = BINS, frames: int = FRAMES) -> Tensor:

@@ -6,15 +6,12 @@ import torch
 
 from separator.data.augment import Augmentation, AugmentConfig, apply, draw, identity
 from separator.errors import SeparatorError
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.toys import seeded
 
 
 @pytest.fixture
 def stems() -> torch.Tensor:
-    return torch.randn(3, 4, 2, 50, generator=generator())
+    return torch.randn(3, 4, 2, 50, generator=seeded())
 
 
 def test_identity_is_bit_identical_and_a_copy(stems):
@@ -25,12 +22,12 @@ def test_identity_is_bit_identical_and_a_copy(stems):
 
 def test_input_is_not_modified(stems):
     before = stems.clone()
-    apply(stems, draw(generator(), 3, 4, AugmentConfig(remix=1.0)))
+    apply(stems, draw(seeded(), 3, 4, AugmentConfig(remix=1.0)))
     assert torch.equal(stems, before)
 
 
 def test_each_stem_of_the_result_is_what_the_drawn_numbers_say(stems):
-    changes = draw(generator(1), 3, 4, AugmentConfig(remix=1.0))
+    changes = draw(seeded(1), 3, 4, AugmentConfig(remix=1.0))
     out = apply(stems, changes)
     for b in range(3):
         for s in range(4):
@@ -41,7 +38,7 @@ def test_each_stem_of_the_result_is_what_the_drawn_numbers_say(stems):
 
 def test_nothing_configured_changes_nothing(stems):
     none = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-    assert torch.equal(apply(stems, draw(generator(), 3, 4, none)), stems)
+    assert torch.equal(apply(stems, draw(seeded(), 3, 4, none)), stems)
 
 
 def test_mono_has_no_channels_to_swap():
@@ -53,15 +50,15 @@ def test_mono_has_no_channels_to_swap():
 
 def test_the_same_generator_state_gives_the_same_numbers():
     config = AugmentConfig()
-    one, two = (draw(generator(5), 8, 4, config) for _ in range(2))
+    one, two = (draw(seeded(5), 8, 4, config) for _ in range(2))
     assert torch.equal(one.song, two.song)
     assert torch.equal(one.gain, two.gain)
     assert torch.equal(one.swap, two.swap)
 
 
 def test_switching_one_change_off_leaves_the_others_as_they_were():
-    full = draw(generator(5), 8, 4, AugmentConfig(remix=1.0))
-    less = draw(generator(5), 8, 4, AugmentConfig(remix=1.0, gain_db=0.0))
+    full = draw(seeded(5), 8, 4, AugmentConfig(remix=1.0))
+    less = draw(seeded(5), 8, 4, AugmentConfig(remix=1.0, gain_db=0.0))
     assert torch.equal(full.song, less.song)
     assert torch.equal(full.swap, less.swap)
     assert torch.equal(full.gain.sign(), less.gain)
@@ -69,7 +66,7 @@ def test_switching_one_change_off_leaves_the_others_as_they_were():
 
 def test_frequencies_are_those_configured():
     config = AugmentConfig(gain_db=9.0, swap=0.3, polarity=0.2, remix=1.0)
-    changes = draw(generator(2), 5000, 4, config)
+    changes = draw(seeded(2), 5000, 4, config)
     assert changes.swap.float().mean() == pytest.approx(0.3, abs=0.013)  # 4 standard errors
     assert (changes.gain < 0).float().mean() == pytest.approx(0.2, abs=0.012)
     decibels = (20 * changes.gain.abs().log10()).flatten().double().numpy()
@@ -80,7 +77,7 @@ def test_frequencies_are_those_configured():
 
 
 def test_remix_keeps_every_stem_once_and_breaks_the_songs_apart():
-    changes = draw(generator(3), 64, 4, AugmentConfig(remix=1.0))
+    changes = draw(seeded(3), 64, 4, AugmentConfig(remix=1.0))
     for s in range(4):
         assert sorted(changes.song[:, s].tolist()) == list(range(64))
     together = (changes.song[:, 0] == changes.song[:, 3]).sum()
@@ -91,7 +88,7 @@ def test_remix_happens_with_its_probability():
     config = AugmentConfig(remix=0.25)
     plain = identity(8, 2).song
     remixed = sum(
-        not torch.equal(draw(generator(seed), 8, 2, config).song, plain) for seed in range(1000)
+        not torch.equal(draw(seeded(seed), 8, 2, config).song, plain) for seed in range(1000)
     )
     assert remixed == pytest.approx(250, abs=56)
 
@@ -107,7 +104,7 @@ def test_speed_changes_pitch_and_tempo_together():
     long = config.source_samples(samples)
     assert long == 5292
     tone = torch.sin(torch.arange(long) * (2 * torch.pi * 1000 / 44100)).expand(32, 4, 2, long)
-    changes = draw(generator(2), 32, 4, config)
+    changes = draw(seeded(2), 32, 4, config)
     out = apply(tone, changes, samples)
     assert out.shape == (32, 4, 2, samples)
     peaks = torch.fft.rfft(out, dim=-1).abs().argmax(-1)[..., 0] * 44100 / samples
@@ -116,6 +113,6 @@ def test_speed_changes_pitch_and_tempo_together():
 
 
 def test_a_song_that_is_not_remixed_stays_in_time():
-    changes = draw(generator(3), 16, 4, AugmentConfig(remix=0.0, speed=0.3))
+    changes = draw(seeded(3), 16, 4, AugmentConfig(remix=0.0, speed=0.3))
     assert (changes.speed == changes.speed[:, :1]).all()
     assert len(changes.speed.unique()) > 1

@@ -14,6 +14,7 @@ from separator.engine import checkpoint, ema, model_file, optim
 from separator.engine.checkpoint import State
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
+from separator.models.weights import load_weights
 
 ABOUT = {"config": {"seed": 0}, "description": {"model": {"width": 6}}}
 
@@ -168,9 +169,9 @@ def test_another_architecture(tmp_path: Path):
     message = error_of(path, lambda p: state(width=7).load(there, p))
     assert "another architecture ('0.weight' is [6, 4] there and [7, 4] here)" in message
     model = nn.Sequential(nn.Linear(4, 6))
-    message = error_of(path, lambda p: checkpoint.load_weights(model, there["model"], p))
+    message = error_of(path, lambda p: load_weights(model, there["model"], p))
     assert "it has '1.weight', this model does not" in message
-    message = error_of(path, lambda p: checkpoint.load_weights(state().model, {}, p))
+    message = error_of(path, lambda p: load_weights(state().model, {}, p))
     assert "it has no '0.weight'" in message
     grouped = state()
     grouped.optimizer = optim.build([{"params": [grouped.model[0].weight]}], OptimConfig())
@@ -204,11 +205,24 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, kind: str):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_git_id_is_that_of_this_clone_or_nothing():
-    root = Path(checkpoint.__file__).parents[2]
-    known = checkpoint.git_id()
-    if known is None:
-        return
-    head = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    full = subprocess.run(head, capture_output=True, text=True, check=True).stdout
-    assert full.startswith(known.removesuffix("-dirty"))
+def test_git_id_is_that_of_the_clone_or_nothing(tmp_path: Path):
+    clone, inside = tmp_path / "clone", tmp_path / "clone" / "site-packages"
+    inside.mkdir(parents=True)
+    assert checkpoint.git_id(clone) is None
+
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        done = subprocess.run(
+            ["git", "-C", str(clone), *own, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    (clone / "code.py").write_text("a = 1\n")
+    git("add", "code.py")
+    git("commit", "--quiet", "--message", "first")
+    head = git("rev-parse", "HEAD")
+    assert checkpoint.git_id(clone) == head[:12]
+    (clone / "code.py").write_text("a = 2\n")
+    assert checkpoint.git_id(clone) == f"{head[:12]}-dirty"
+    assert checkpoint.git_id(inside) is None  # installed there: that repository is not ours

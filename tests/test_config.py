@@ -9,6 +9,7 @@ import yaml
 
 from separator.cli import main
 from separator.config import from_dict, nearest, parse, to_dict
+from separator.data.loader import DataConfig
 from separator.errors import SeparatorError
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
@@ -223,11 +224,8 @@ def _leaves(cls: type, prefix: str = "") -> list[tuple[str, object, type]]:
     found = []
     for field in dataclasses.fields(cls):
         name, default = prefix + field.name, field.default
-        inner = field.default_factory
-        if name == "data":
-            from separator.data.loader import DataConfig
-
-            inner = DataConfig
+        factory = field.default_factory
+        inner = DataConfig if name == "data" else type(factory()) if callable(factory) else None
         if dataclasses.is_dataclass(inner):
             found += _leaves(inner, f"{name}.")
         else:

@@ -1,5 +1,6 @@
 """Every configuration file is read, and trains with micro sizes on top."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -13,17 +14,14 @@ from separator.data.corpus import write_corpus
 from separator.pretrain import masks
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
+from tests import toys
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {"pretrain": PretrainConfig, "train": TrainConfig}
 PRESETS = [(kind, path) for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 SIZES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
-MICRO = [
-    *("stft.n_fft=256", "stft.hop=128", "rate=8000", "model.channels=[2,4,4]", "model.convs=1"),
-    *("model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]", "model.hidden=[0,32,32]"),
-    *("data.batch=2", "data.segment_seconds=1.0", "data.workers=0", "steps=2", "device=cpu"),
-]
+MICRO = [*toys.MICRO, "steps=2"]
 
 
 # what presets made for minutes of music need in order to go into a second of it
@@ -100,6 +98,38 @@ def test_sizes_lie_over_every_preset(kind: str, size: str):
         for key, value in given.get("model", {}).items():
             there = getattr(config.model, key)
             assert (list(there) if isinstance(there, tuple) else there) == value
+
+
+BERT = {"share": 0.15, "fill": 0.8, "noise": 0.1, "other": 0.0, "strategy": "uniform"}
+FILLED = {"fill": 1.0, "noise": 0.0, "other": 0.0, "clean_share": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "others"),
+    [
+        ("bert15", BERT, {"error": "l1", "masked_weight": 1, "unmasked_weight": 0}),
+        ("next", BERT, {}),  # half of the pairs go on elsewhere: tested with the pairs
+        ("adversary", BERT, {}),
+        ("random_time", {**FILLED, "span": 40, "band": 0}, {"error": "l1"}),
+        ("window", {**FILLED, "span": 40, "band": 0}, {"error": "l1"}),
+        ("maskspec", {**FILLED, "share": 0.75, "group": 16, "band": 16}, {"error": "mse"}),
+        ("maskspec75", {**FILLED, "share": 0.75, "group": 16, "band": 16}, {"error": "mse"}),
+        ("ssast", {**FILLED, "share": 400 / 512}, {"error": "mse"}),
+        ("ibm", {**FILLED, "share": 0.7}, {}),
+        ("dwm", {**FILLED, "share": 0.7}, {}),
+        ("hpm", {**FILLED, "share": 0.75}, {}),
+        ("hubert", {**FILLED, "span": 10}, {"masked_weight": 1, "unmasked_weight": 0}),
+        ("labels", {**FILLED, "span": 10}, {}),
+    ],
+)
+def test_presets_have_their_sources_numbers(name: str, mask: dict, others: dict):
+    short = TINY.get(name, [])
+    config = parse(PretrainConfig, [f"pretrain/{name}.yaml", "data.roots=[x]", *short], "pretrain")
+    for key, value in mask.items():
+        there = getattr(config.mask, key)
+        assert there == (value if isinstance(value, str) else pytest.approx(value, abs=2e-3)), key
+    for key, value in others.items():
+        assert functools.reduce(getattr, key.split("."), config) == value, key
 
 
 def test_base_is_the_default():

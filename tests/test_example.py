@@ -25,19 +25,10 @@ from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import masked_error
 from separator.pretrain.step import PretrainTask
 from separator.stft import stft
+from tests import toys
+from tests.toys import seeded
 
-MICRO = [
-    *(
-        "rate=8000",
-        "stft.n_fft=256",
-        "stft.hop=128",
-        "device=cpu",
-        "data.workers=0",
-        "data.batch=2",
-    ),
-    *("model.channels=[2,4,4]", "model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]"),
-    *("model.hidden=[0,32,32]", "data.segment_seconds=2", "mask.group=4", "valid_crops=2"),
-]
+MICRO = [*toys.MICRO, "data.segment_seconds=2", "mask.group=4", "valid_crops=2"]
 
 
 def config(*words: str) -> PretrainConfig:
@@ -45,12 +36,7 @@ def config(*words: str) -> PretrainConfig:
 
 
 def waves(batch: int = 2, seconds: float = 2.0) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 2, round(8000 * seconds), generator=generator) * 0.1
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 2, round(8000 * seconds), generator=seeded()) * 0.1
 
 
 def test_crops_grow_by_the_global_step_and_lose_nothing_but_the_rest():
@@ -68,20 +54,20 @@ def test_crops_grow_by_the_global_step_and_lose_nothing_but_the_rest():
 
 def test_items_of_next_spectrogram_prediction_give_crops_of_the_asked_length():
     asked = config("crop_frames=24", "next.weight=0.1", "next.token=4")
-    example = make_example(waves(), asked, asked.mask, 0, generator())
+    example = make_example(waves(), asked, asked.mask, 0, seeded())
     assert example.target.shape[-1] == 24
     assert len(example.target) == 2 * (16000 // ((48 + 3 - 1) * 128))
 
 
 def test_the_separator_is_seen_and_counts_nowhere():
     asked = config("next.weight=0.1", "next.token=4", "unmasked_weight=0.5", "mask.share=0.5")
-    example = make_example(waves(), asked, asked.mask, 0, generator())
+    example = make_example(waves(), asked, asked.mask, 0, seeded())
     frames = example.target.shape[-1]
     joint = slice(frames // 2 - 2, frames // 2 + 2)
     pattern = torch.tensor([1.0, 0.0]).repeat(65)[:129, None]
     for seen in (example.target, example.corrupted.spectrogram):
         assert torch.equal(seen[..., joint], pattern.expand(2, 2, -1, 4))
-    restored = torch.rand(example.target.shape, generator=generator(1))
+    restored = torch.rand(example.target.shape, generator=seeded(1))
     changed = restored.clone()
     changed[..., joint] = 7
     first, second = (
@@ -96,7 +82,7 @@ def test_what_is_behind_a_songs_end_counts_nowhere():
     x[1, :, 6000:] = 0
     valid = torch.tensor([16000, 6000])
     padded, whole = (
-        make_example(x, asked, asked.mask, 0, generator(), music)
+        make_example(x, asked, asked.mask, 0, seeded(), music)
         for music in (valid, torch.tensor([16000, 16000]))
     )
     kinds, plain = padded.corrupted.kinds[:, 0, 0], whole.corrupted.kinds[:, 0, 0]
@@ -133,11 +119,11 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
     trunk = create(asked.sizes, asked.stft.bins)
     net = Pretrainer(trunk, asked, extract.features)
     fit_labels(net.labeller, extract, [waves(8, 1.0)], replace(asked.labels, crops=8))
-    example = make_example(waves(4), asked, asked.mask, 0, generator(), predict=net.predict)
+    example = make_example(waves(4), asked, asked.mask, 0, seeded(), predict=net.predict)
     outputs = net(example.corrupted.spectrogram, example.corrupted.hidden, features=True)
     restored = example.corrupted.spectrogram * outputs.mask
     main = masked_error(restored, example.target, example.corrupted, 1.0, 0.0)["loss"]
-    objectives, _ = net.objectives(example, outputs, restored, asked, 0, generator(), extract)
+    objectives, _ = net.objectives(example, outputs, restored, asked, 0, seeded(), extract)
     assert set(objectives) == {"next", "labels", "contrast", "hard"}
     for name, objective in objectives.items():
         loss = total(main, {name: objective})
@@ -255,11 +241,11 @@ def test_the_hidden_cells_are_those_that_the_teacher_finds_hard(corpus: Path, tm
     told = []
 
     def predict(target: Tensor, grid: Grid) -> Tensor:
-        told.append(torch.rand(len(target), grid.bands, grid.groups, generator=generator(1)))
+        told.append(torch.rand(len(target), grid.bands, grid.groups, generator=seeded(1)))
         return told[0]
 
     task.attach(SimpleNamespace(predict=predict))
-    hidden = task.example(next(task.batches(0)), 5, generator()).corrupted.hidden_cells.flatten(1)
+    hidden = task.example(next(task.batches(0)), 5, seeded()).corrupted.hidden_cells.flatten(1)
     hardest = told[0].flatten(1).topk(hidden.shape[1] // 4, dim=1).indices
     assert hidden.gather(1, hardest).all()
     assert hidden.float().mean().item() == pytest.approx(0.5, abs=0.01)
@@ -268,7 +254,7 @@ def test_the_hidden_cells_are_those_that_the_teacher_finds_hard(corpus: Path, tm
 def test_the_teacher_predicts_with_its_head(corpus: Path, tmp_path: Path):
     words = ["mask.strategy=hard", "hard.weight=0.1", "mask.band=16"]
     model = prepared(corpus, tmp_path, *words).model.eval()
-    example = make_example(waves(), config(*words), config(*words).mask, 0, generator())
+    example = make_example(waves(), config(*words), config(*words).mask, 0, seeded())
     grid, level = example.corrupted.grid, torch.arange(8.0)
     with torch.no_grad():
         model.heads["hard"].linear.weight.zero_()
@@ -290,7 +276,7 @@ def test_labels_are_of_what_was_played(
 
     monkeypatch.setattr(task.model.heads["labels"], "loss", loss)
     batch = next(task.batches(0))
-    task.step(task.model, batch, 0, generator())
+    task.step(task.model, batch, 0, seeded())
     played = task.model.labeller(task.extract(stft(batch.mixture, task.config.stft)))
     assert torch.equal(named[0], played)
     assert len(played.unique()) > 1
@@ -314,8 +300,8 @@ def test_the_adversary_is_shown_both_sides_and_pulls(
     monkeypatch.setattr(task.companion, "discriminate", discriminate)
     monkeypatch.setattr(task.companion, "fool", fool)
     batch = next(task.batches(0))
-    scalars = task.step(task.model, batch, 0, generator())
-    example = task.example(batch, 0, generator())
+    scalars = task.step(task.model, batch, 0, seeded())
+    example = task.example(batch, 0, seeded())
     hidden = example.corrupted.hidden.expand_as(example.target)
     assert torch.equal(seen["real"], example.target)
     assert seen["fake"] is seen["fooling"]

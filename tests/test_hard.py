@@ -13,16 +13,13 @@ from separator.pretrain.hard import LossPredictor, agreement, cell_error, mine, 
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, group_mean
 from separator.pretrain.masks.hard import hard, hard_share
+from tests.toys import seeded
 
 CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, fill=1.0, noise=0.0)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=generator(seed))
+    return torch.rand(*shape, generator=seeded(seed))
 
 
 def test_the_hard_share_grows_to_a_half():
@@ -36,7 +33,7 @@ def test_the_hard_share_grows_to_a_half():
 def test_the_count_is_exact_and_the_hardest_are_in(step: int):
     grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.75, weighted_steps=100)
     difficulty = random(6, 4, 10)
-    chosen = hard(difficulty, grid, config, step, generator(1))
+    chosen = hard(difficulty, grid, config, step, seeded(1))
     assert chosen.sum(dim=(1, 2)).tolist() == [30] * 6
     hardest = difficulty.flatten(1).argsort(dim=1, descending=True)[:, : int(30 * 0.005 * step)]
     assert chosen.flatten(1).gather(1, hardest).all()
@@ -45,7 +42,7 @@ def test_the_count_is_exact_and_the_hardest_are_in(step: int):
 def test_without_a_share_every_cell_is_as_likely():
     grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.5)
     difficulty = torch.arange(40.0).reshape(1, 4, 10).expand(4000, -1, -1)
-    often = hard(difficulty, grid, config, 0, generator()).float().mean(0)
+    often = hard(difficulty, grid, config, 0, seeded()).float().mean(0)
     assert (often - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
 
 
@@ -94,15 +91,15 @@ def test_the_predictor_learns_to_rank_unseen_cells():
 
     def example(seed: int) -> tuple:
         target = 0.1 + 0.8 * random(4, 2, 17, 16, seed=seed)
-        deep = torch.randn(4, 16, 12, generator=generator(seed))
+        deep = torch.randn(4, 16, 12, generator=seeded(seed))
         wrong = (deep @ truth).sigmoid().transpose(1, 2).repeat_interleave(8, 1)
         wrong = torch.cat([wrong, wrong[:, -1:]], dim=1)[:, None]
         config = MaskConfig(group=4, band=8, share=0.75, fill=1.0, noise=0.0)
-        corrupted = corrupt(target, config, 0, generator(seed))
+        corrupted = corrupt(target, config, 0, seeded(seed))
         return deep, target * (1 - wrong), target, corrupted
 
     for seed in range(60):
-        loss, _ = mine(predictor, *example(seed), generator())
+        loss, _ = mine(predictor, *example(seed), seeded())
         loss.backward()
         rate.step()
         rate.zero_grad()
@@ -110,7 +107,7 @@ def test_the_predictor_learns_to_rank_unseen_cells():
     predicted = predictor(deep, corrupted.grid).detach().flatten()
     error = cell_error(restored, target, corrupted.grid).flatten()
     assert spearmanr(predicted, error).statistic > 0.5
-    _, logged = mine(predictor, deep, restored, target, corrupted, generator())
+    _, logged = mine(predictor, deep, restored, target, corrupted, seeded())
     assert logged["hard/agreement"] > 0.7
 
 
@@ -122,6 +119,6 @@ def test_corrupt_hides_what_is_said_to_be_hard():
     grid = grid_of(target, config, 5)
     difficulty = torch.zeros(2, grid.bands, grid.groups)
     difficulty[:, 1, 2:7] = 1  # a planted place
-    hidden = corrupt(target, config, 5, generator(), difficulty=difficulty).hidden_cells
+    hidden = corrupt(target, config, 5, seeded(), difficulty=difficulty).hidden_cells
     assert hidden.sum(dim=(1, 2)).tolist() == [10, 10]
     assert hidden[:, 1, 2:7].all()

@@ -25,14 +25,11 @@ from separator.pretrain.labels import (
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.stft import STFTConfig, normalise, stft
+from tests.toys import seeded
 
 SMALL = STFTConfig(n_fft=256, hop=128)
 RATE = 8000
 MASK, NOISE, OTHER, KEPT = map(KINDS.index, ("mask", "noise", "other", "kept"))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def blobs(clusters: int, each: int, features: int = 40) -> Tensor:
@@ -205,7 +202,7 @@ def test_the_second_iteration_clusters_a_models_features(tmp_path: Path):
     model = FrameTransformer(tiny(), SMALL.bins).eval()
     path = tmp_path / "model.safetensors"
     export(path, model.state_dict(), describe(tiny(), SMALL, RATE))
-    config = LabelConfig(clusters=5, group=10, source="trunk", model=str(path))
+    config = LabelConfig(clusters=5, group=10, source="deep", model=str(path))
     extract = extractor(config, SMALL, RATE)
     spectrogram = stft(noises(3), SMALL)
     deep = model(normalise(spectrogram.abs(), SMALL)[0], None, features=True).deep
@@ -320,7 +317,7 @@ def test_nothing_hidden_is_zero_with_a_graph(labels: list):
         {"unmasked_weight": -0.1},
         {"source": "mfcc"},
         {"model": "x.safetensors"},
-        {"source": "trunk"},
+        {"source": "deep"},
         {"weight": -1.0},
         {"weight": ((5, 0.0), (2, 1.0))},
     ],

@@ -9,6 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
+LAYERS = (  # of the library, from the ground up
+    {"errors"},
+    {"allocator", "atomic", "config", "devices", "processes", "ranges"},
+    {"audio", "stft"},
+    {"data", "losses", "metrics", "models", "overlap", "wiener"},
+    {"engine"},
+    {"api"},
+    {"", "__main__", "cli"},
+)
 HEAVY = {
     *("tensorboard", "musdb", "museval", "stempeg", "matplotlib", "auraloss", "jsonargparse"),
     *("sklearn", "scipy", "wandb"),
@@ -47,6 +56,19 @@ def test_imports_go_down_only(path: Path, name: str):
         if target in STAGES:
             assert stage == target, f"{name} imports {other}"
         assert other.split(".")[0] not in STAGES, f"{name} imports {other} by its folder's name"
+
+
+def layer(name: str) -> int:
+    """Place of a module of the library in LAYERS, by the first part of its name."""
+    first = [*name.split("."), ""][1]
+    return next(place for place, parts in enumerate(LAYERS) if first in parts)
+
+
+def test_layers_of_the_library_are_kept():
+    library = {name: path for path, name in modules() if not set(name.split(".")) & set(STAGES)}
+    for name, path in library.items():
+        for other in imported(path) & set(library) - {"separator"}:
+            assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
 @pytest.mark.parametrize(("path", "name"), modules(), ids=lambda value: str(value)[-40:])

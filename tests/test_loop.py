@@ -25,6 +25,8 @@ from separator.engine.optim import OptimConfig
 from separator.engine.task import RunConfig, Task, Validation, check_config
 from separator.errors import SeparatorError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAST = OptimConfig(lr=0.01, warmup_steps=3)
 CONSTANT = OptimConfig(lr=0.01, warmup_steps=3, schedule="constant")
 
@@ -118,15 +120,6 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor], **tolerance: 
 
 def interrupt(step: int, number: int = signal.SIGINT) -> Callable[[int], None]:
     return lambda now: os.kill(os.getpid(), number) if now == step else None
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Toy layers on many threads only wait for each other; and sums depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -364,8 +357,6 @@ def test_bad_settings_name_the_key():
         RunConfig(accumulate=0)
     with pytest.raises(SeparatorError, match=r"^ema_decay: 1"):
         RunConfig(ema_decay=1.0)
-    with pytest.raises(SeparatorError, match="device=cpu"):
-        distributed.resolve("mps")
 
 
 def start_child(role: str, folder: Path, variables: dict | None = None) -> subprocess.Popen:

@@ -17,14 +17,11 @@ from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, lowest
 from separator.pretrain.masks.schedule import group_frames, hint
 from separator.stft import STFTConfig, compress, normalise, stft
+from tests.toys import seeded
 
 MASK, NOISE, OTHER, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "other", "kept"))
 RUNS = ("random_time", "window", "frequency", "time_frequency")
 COUNTED = sorted(set(STRATEGIES) - set(RUNS) - {"hubert"})
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def spectrogram(*shape: int, seed: int = 0) -> Tensor:

@@ -16,14 +16,11 @@ from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextConfig, NextHead
 from separator.stft import STFTConfig, stft
+from tests.toys import seeded
 
 LENGTH = 2048 * 202  # samples of an item of the songs: 200 frames that see no padding
 SCALE = 10_000  # items or frames per radian, see `counting`
 PLAIN = NextConfig(token=2, gain_db=0.0, tilt_db=0.0, lowpass=0.0)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def counting(batch: int, bins: int, total: int) -> Tensor:

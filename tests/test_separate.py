@@ -16,18 +16,9 @@ from torch import Tensor
 from separator import api, audio, cli
 from separator.engine.model_file import export
 from separator.inference import plan as planning
-from separator.models import FrameTransformer, ModelConfig, describe
-from separator.stft import STFTConfig
+from separator.models import FrameTransformer, describe
+from tests.toys import STFT, TINY
 
-STFT = STFTConfig(512, 256)
-TINY = ModelConfig(
-    channels=(2, 4),
-    convs=1,
-    encoder_blocks=(0, 1),
-    decoder_blocks=(0, 1),
-    hidden=(0, 32),
-    heads=2,
-)
 LOSSY = {"mp3": 1152, "ogg": 0, "opus": 0, "m4a": 2048}  # samples of padding that may stay
 
 
@@ -112,7 +103,7 @@ def test_rates_and_layouts(channels: int, rate: int, caplog: pytest.LogCaptureFi
     caplog.set_level("INFO")
     wave = song("song.flac", rate=rate, channels=channels)
     assert run("song.flac", "--stems", "--format", "wav") == 0
-    stems = [audio.read(f"stems/song ({stem}).wav") for stem in planning.STEMS]
+    stems = [audio.read(f"stems/song ({stem}).wav") for stem in planning.TITLES]
     folded = audio.to_channels(wave, min(channels, 2))
     torch.testing.assert_close(sum(stems), folded, atol=1e-6, rtol=0)
     assert ("6 channels are folded to stereo" in caplog.text) == (channels == 6)
@@ -261,7 +252,7 @@ def test_what_integers_cannot_hold_is_lowered(
 def test_quiet_songs_keep_their_level() -> None:
     wave = song("song.flac")
     assert run("song.flac", "--stems") == 0
-    stems = [audio.read(f"stems/song ({stem}).flac") for stem in planning.STEMS]
+    stems = [audio.read(f"stems/song ({stem}).flac") for stem in planning.TITLES]
     torch.testing.assert_close(sum(stems), wave, atol=1e-6, rtol=0)
 
 

@@ -22,6 +22,8 @@ from separator.data.corpus import write_corpus
 from separator.engine import checkpoint
 from separator.engine.model_file import load_model_file
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COMMANDS = ("pretrain", "train")
 WORDS = [
     *("rate=8000", "stft.n_fft=256", "stft.hop=128", "device=cpu", "seed=3", "log_every=1"),
@@ -61,15 +63,6 @@ def assert_same_run(left: Path, right: Path) -> None:
     one, two = (checkpoint.load(run / "last.pt") for run in (left, right))
     for key in ("model", "ema"):
         torch.testing.assert_close(one[key], two[key], rtol=0, atol=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Children compute with one thread; sums depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

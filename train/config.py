@@ -8,6 +8,7 @@ from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
 from separator.losses import LossConfig
 from separator.models import ModelChoice
+from separator.ranges import require
 from separator.stft import STFTConfig
 
 
@@ -41,7 +42,5 @@ class TrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 f"model.recall: {self.model.recall}, but it serves pretraining only; leave it at 0"
             )
-        if not 0 < self.layer_decay <= 1:
-            raise SeparatorError(f"layer_decay: {self.layer_decay} is not in (0, 1]")
-        if self.valid_seconds < 0:
-            raise SeparatorError(f"valid_seconds: {self.valid_seconds} is negative; 0 takes all")
+        require(self, "(0, 1]", "layer_decay")
+        require(self, "[0, inf)", "valid_seconds")

@@ -28,7 +28,7 @@ class TrainTask(Task):
 
     def __init__(self, config: TrainConfig, resumes: bool = False) -> None:
         self.config = config
-        self.device = distributed.resolve(config.device)
+        self.device = distributed.own_device(config.device)
         torch.manual_seed(config.seed)
         self.model = create(config.sizes, config.stft.bins)
         if config.pretrained and not resumes:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from separator.engine.checkpoint import load_weights
 from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
 from separator.models import check_format, describe
+from separator.models.weights import load_weights
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)

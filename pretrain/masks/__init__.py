@@ -5,7 +5,6 @@ Each maps (spectrogram (b c f n), grid, config, global step, generator) to the c
 from the generator, on the CPU; everything that changes over a run from the step.
 """
 
-from separator.pretrain.masks.bert import uniform
 from separator.pretrain.masks.blocks import clusters, inverse_blocks
 from separator.pretrain.masks.dispersion import dispersion
 from separator.pretrain.masks.hard import hard
@@ -17,6 +16,7 @@ from separator.pretrain.masks.spans import (
     time_frequency,
     window,
 )
+from separator.pretrain.masks.uniform import uniform
 
 STRATEGIES = {
     "uniform": uniform,

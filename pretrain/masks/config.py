@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from separator.errors import SeparatorError
+from separator.ranges import require
 
 LEAST, MOST = 0.05, 0.95  # share of the cells, as in MaskSpec (arXiv 2204.12768)
 
@@ -42,16 +43,10 @@ class MaskConfig:
     weighted_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        if not LEAST <= self.share <= MOST:
-            raise SeparatorError(f"mask.share: {self.share} is not in [{LEAST}, {MOST}]")
-        for key in ("fill", "noise", "other", "clean_share"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SeparatorError(f"mask.{key}: {getattr(self, key)} is not in [0, 1]")
+        require(self, f"[{LEAST}, {MOST}]", "mask.share")
+        require(self, "[0, 1]", "mask.fill", "mask.noise", "mask.other", "mask.clean_share")
         if self.fill + self.noise + self.other > 1 + 1e-9:
             raise SeparatorError("mask.fill, mask.noise, mask.other: together they are over 1")
-        for key in ("group", "span"):
-            if getattr(self, key) < 1:
-                raise SeparatorError(f"mask.{key}: {getattr(self, key)} is not at least 1")
-        for key in ("band", "band_span", "warmup_steps", "uniform_steps", "weighted_steps"):
-            if getattr(self, key) < 0:
-                raise SeparatorError(f"mask.{key}: {getattr(self, key)} is negative; 0 is none")
+        require(self, "[1, inf)", "mask.group", "mask.span")
+        require(self, "[0, inf)", "mask.band", "mask.band_span")
+        require(self, "[0, inf)", "mask.warmup_steps", "mask.uniform_steps", "mask.weighted_steps")

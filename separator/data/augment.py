@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
+from separator.ranges import require
 
 NORMAL = 10  # tenths: resampling by such ratios is cheap
 
@@ -33,12 +34,8 @@ class AugmentConfig:
     speed: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.gain_db < 0:
-            raise SeparatorError(f"data.augment.gain_db: must be 0 or more, got {self.gain_db}")
-        for key in ("swap", "polarity", "remix"):
-            if not 0 <= getattr(self, key) <= 1:
-                value = getattr(self, key)
-                raise SeparatorError(f"data.augment.{key}: a probability from 0 to 1, got {value}")
+        require(self, "[0, inf)", "data.augment.gain_db")
+        require(self, "[0, 1]", "data.augment.swap", "data.augment.polarity", "data.augment.remix")
         if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
             raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
 

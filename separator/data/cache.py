@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from separator import audio
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.errors import SeparatorError
 
 STEM_SUFFIX = ".stem.mp4"
@@ -64,8 +64,8 @@ class StemCache:
         note = self.keys / hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
         if not note.is_file():
             key = audio.content_key(song)
-            with self._storing(), replacing(note) as temporary:
-                temporary.write_text(key)
+            with self._storing():
+                write_text(note, key)
         return self.folder / note.read_text()
 
     def path(self, song: Path, stream: int) -> Path:

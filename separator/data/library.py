@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.audio import AudioInfo
 from separator.data.library_files import examined
 from separator.data.library_index import Content, Index, Stamp
@@ -182,8 +182,7 @@ def write_report(library: Library, path: str | os.PathLike) -> None:
     """
     text = _as_json(library) if Path(path).suffix.lower() == ".json" else _as_table(library)
     try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        write_text(path, text, errors="surrogateescape")
     except OSError as error:
         fix = "give another path with --report (the scan itself is kept)"
         raise SeparatorError(f"{path}: {error.strerror}; {fix}") from error

@@ -24,6 +24,7 @@ from separator.data.segments import Cut, segment, segment_table, uniforms
 from separator.data.tracks import Track, load_stems, stem_names
 from separator.errors import SeparatorError
 from separator.processes import follow_parent
+from separator.ranges import require
 
 _SILENT_ATTEMPTS = 4
 _ATTEMPTS = 16
@@ -62,13 +63,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.roots:
             raise SeparatorError("data.roots: is empty; give at least one folder with songs")
-        least = {"segment_seconds": 0.05, "batch": 1, "workers": 0, "cache_gb": 0, "memory_mb": 0}
-        for key, bound in least.items():
-            if not getattr(self, key) >= bound:
-                value = getattr(self, key)
-                raise SeparatorError(f"data.{key}: must be at least {bound}, got {value}")
-        if not 0 <= self.valid_share < 1:
-            raise SeparatorError(f"data.valid_share: from 0 to below 1, got {self.valid_share}")
+        require(self, "[0.05, inf)", "data.segment_seconds")
+        require(self, "[1, inf)", "data.batch")
+        require(self, "[0, inf)", "data.workers", "data.cache_gb", "data.memory_mb")
+        require(self, "[0, 1)", "data.valid_share")
 
 
 @dataclass(frozen=True)

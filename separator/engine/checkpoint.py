@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from separator.atomic import replacing
 from separator.engine.optim import Chain
 from separator.errors import SeparatorError, one_line
+from separator.models.weights import load_weights, other_architecture
 
 FORMAT = 1
 KEYS = {
@@ -96,12 +97,12 @@ class State:
         try:
             self.optimizer.load_state_dict(payload["optimizer"])
         except (ValueError, KeyError, TypeError) as error:
-            raise _other_architecture(path, "the optimizer's groups differ") from error
+            raise other_architecture(path, "the optimizer's groups differ") from error
         if self.companion:
             try:
                 self.companion.load_state_dict(payload["companion"])
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
-                raise _other_architecture(path, "the discriminator differs") from error
+                raise other_architecture(path, "the discriminator differs") from error
 
     def load(self, payload: Mapping[str, Any], path: Path) -> None:
         """Take everything from a payload."""
@@ -169,33 +170,8 @@ def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
             path.unlink()
 
 
-def remove_partial(folder: Path) -> None:
-    """Delete what a killed process left half written in a run folder."""
-    for path in folder.glob(".*.part.*"):
-        path.unlink(missing_ok=True)
-
-
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict that must fit exactly.
-
-    Raises:
-        SeparatorError: a weight is missing, unknown or of another shape; names the first.
-    """
-    own = module.state_dict()
-    for name in [*own, *state]:
-        if name not in state:
-            raise _other_architecture(path, f"it has no {name!r}")
-        if name not in own:
-            raise _other_architecture(path, f"it has {name!r}, this model does not")
-        if state[name].shape != own[name].shape:
-            there, here = list(state[name].shape), list(own[name].shape)
-            raise _other_architecture(path, f"{name!r} is {there} there and {here} here")
-    module.load_state_dict(dict(state))
-
-
-def git_id() -> str | None:
+def git_id(root: Path = Path(__file__).parents[2]) -> str | None:
     """Return the commit of the code, with "-dirty" if changed since, or None outside a clone."""
-    root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed: a repository further up is not ours
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -238,9 +214,3 @@ def _link(source: Path, target: Path) -> None:
 def not_there(path: Path) -> SeparatorError:
     """Make the error for a model file that is missing."""
     return SeparatorError(f"{path}: no such file; give the path of a .safetensors or .pt file")
-
-
-def _other_architecture(path: Path, reason: str) -> SeparatorError:
-    return SeparatorError(
-        f"{path}: another architecture ({reason}); use the configuration it was made with"
-    )

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from separator.errors import SeparatorError
+from separator.devices import find_device
 
 logger = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=3)  # the other ranks wait at a barrier while rank 0 validates
@@ -34,7 +34,7 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def resolve(device: str) -> torch.device:
+def own_device(name: str) -> torch.device:
     """Turn "auto", "cpu", "cuda" or "mps" into this process's device.
 
     "auto" takes CUDA where there is one and the CPU otherwise. Under torchrun each process gets
@@ -43,16 +43,10 @@ def resolve(device: str) -> torch.device:
     Raises:
         SeparatorError: the device asked for is not on this machine.
     """
-    cuda = torch.cuda.is_available()
-    if device == "auto":
-        device = "cuda" if cuda else "cpu"
-    if device == "cuda" and not cuda:
-        raise SeparatorError("device: torch sees no CUDA device here; use device=cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise SeparatorError("device: torch sees no Apple GPU here; use device=cpu")
-    if device == "cuda":
+    device = find_device(name, auto=("cuda",))
+    if device.type == "cuda" and device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(device)
+    return device
 
 
 def bf16(precision: str, device: torch.device) -> bool:

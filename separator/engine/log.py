@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.engine.task import RunConfig, Validation
 from separator.engine.wandb import WandB
 
@@ -115,8 +115,7 @@ def truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [row for row in path.read_text("utf-8").splitlines() if _step_of(row) <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{row}\n" for row in kept), "utf-8")
+    write_text(path, "".join(f"{row}\n" for row in kept))
 
 
 def _step_of(row: str) -> float:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from separator.atomic import replacing
+from separator.atomic import remove_leftovers, write_text
 from separator.config import to_dict
 from separator.engine import checkpoint, distributed, ema, model_file, optim
 from separator.engine.checkpoint import State
@@ -34,7 +34,7 @@ def fit(task: Task, config: RunConfig) -> Path:
         SeparatorError: the folder holds a run of another configuration or a damaged checkpoint,
             the disk is full, or training keeps diverging.
     """
-    device = distributed.resolve(config.device)
+    device = distributed.own_device(config.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.session(device))
         run = _Run(task, config, device)
@@ -140,9 +140,9 @@ class _Run:
         distributed.barrier()  # no rank writes before all have looked
         if not self.main:
             return
-        checkpoint.remove_partial(self.folder)
-        with replacing(self.folder / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_dict(self.config), sort_keys=False), "utf-8")
+        remove_leftovers(self.folder)
+        text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        write_text(self.folder / "config.yaml", text)
         if self.saved < 0:
             self._write()  # a full disk shows now, and there is something to roll back to
 

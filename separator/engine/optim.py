@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separator.engine.muon import Muon
-from separator.errors import SeparatorError
+from separator.ranges import require
 
 LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
 
@@ -39,16 +39,10 @@ class OptimConfig:
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise SeparatorError(f"optim.lr: {self.lr} is not above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise SeparatorError(f"optim.betas: {list(self.betas)} are not both in [0, 1)")
-        if self.weight_decay < 0 or self.warmup_steps < 0 or self.power <= 0:
-            raise SeparatorError(
-                "optim: weight_decay and warmup_steps must be at least 0, power above 0"
-            )
-        if not 0 <= self.final_lr <= 1:
-            raise SeparatorError(f"optim.final_lr: {self.final_lr} is not in [0, 1]")
+        require(self, "(0, inf)", "optim.lr", "optim.power")
+        require(self, "[0, inf)", "optim.weight_decay", "optim.warmup_steps")
+        require(self, "[0, 1)", "optim.betas")
+        require(self, "[0, 1]", "optim.final_lr")
 
 
 def schedule(config: OptimConfig, step: int, steps: int) -> float:

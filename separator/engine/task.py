@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from separator.engine.checkpoint import Companion
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
+from separator.ranges import require
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
 FREE = {
@@ -79,16 +80,12 @@ class RunConfig:
     rate: int = 44100
 
     def __post_init__(self) -> None:
-        for key in ("steps", "log_every", "accumulate", "nonfinite_limit"):
-            if getattr(self, key) < 1:
-                raise SeparatorError(f"{key}: {getattr(self, key)} is not at least 1")
-        for key in ("checkpoint_every", "validate_every", "keep_best", "clip", "max_minutes"):
-            if getattr(self, key) < 0:
-                raise SeparatorError(f"{key}: {getattr(self, key)} is not at least 0")
+        require(self, "[1, inf)", "steps", "log_every", "accumulate", "nonfinite_limit")
+        require(self, "[0, inf)", "checkpoint_every", "validate_every", "keep_best")
+        require(self, "[0, inf)", "clip", "max_minutes")
         if self.rate < 1000:
             raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
-        if not 0 <= self.ema_decay < 1:
-            raise SeparatorError(f"ema_decay: {self.ema_decay} is not in [0, 1)")
+        require(self, "[0, 1)", "ema_decay")
 
 
 @dataclass

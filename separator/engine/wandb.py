@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.config import to_dict
 from separator.engine.task import RunConfig
 from separator.errors import SeparatorError
@@ -104,6 +104,5 @@ class WandB:
 def _id(path: Path) -> str:
     """Return the id kept in a file, which is made first if need be."""
     if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(secrets.token_hex(8), "ascii")
-    return path.read_text("ascii").strip()
+        write_text(path, secrets.token_hex(8))
+    return path.read_text("utf-8").strip()

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from separator.config import from_dict, to_dict
-from separator.engine.checkpoint import load_weights
 from separator.errors import SeparatorError
 from separator.models.frame_transformer import FrameTransformer, ModelConfig
 from separator.models.patch_transformer import PatchConfig, PatchTransformer
+from separator.models.weights import load_weights
 from separator.stft import STFTConfig
 
 MODELS = {

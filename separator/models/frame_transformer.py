@@ -23,6 +23,7 @@ from separator.models.layers import (
     Recall,
     RMSNorm,
 )
+from separator.ranges import require
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
@@ -74,12 +75,9 @@ class ModelConfig:
                     f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
                     f"{len(self.channels)}; give one number for each level"
                 )
-        for name in ("encoder_blocks", "decoder_blocks"):
-            if min(getattr(self, name)) < 0:
-                raise SeparatorError(f"model.{name}: {list(getattr(self, name))}; 0 leaves out")
-        for name in ("convs", "heads", "max_distance"):
-            if getattr(self, name) < 1:
-                raise SeparatorError(f"model.{name}: {getattr(self, name)} is not at least 1")
+        require(self, "[0, inf)", "model.encoder_blocks", "model.decoder_blocks", "model.recall")
+        require(self, "[1, inf)", "model.convs", "model.heads", "model.max_distance")
+        require(self, "[0, 1)", "model.dropout")
         if self.heads & (self.heads - 1):
             raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
         choices = {"cell": CELLS, "norm": NORMS, "position": ("rotary", "relative")}
@@ -88,10 +86,6 @@ class ModelConfig:
                 raise SeparatorError(
                     f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
-        if self.recall < 0:
-            raise SeparatorError(f"model.recall: {self.recall} is negative; 0 leaves it out")
-        if not 0 <= self.dropout < 1:
-            raise SeparatorError(f"model.dropout: {self.dropout} is not in [0, 1)")
 
     def shape(self, level: int, bins: int) -> CellShape:
         """Return the sizes of the cells of one level of a model for `bins` bins."""

@@ -22,13 +22,13 @@ class Outputs(NamedTuple):
         mask: (b c f n) in [0, 1].
         deep: (b n d) the deepest features of each frame.
         fine: (b n f-1 c') features at full resolution, from which the mask is made.
-        trunk: what both `deep` and the mask are made from, where their gradients meet.
+        shared: what both `deep` and the mask are made from, where their gradients meet.
     """
 
     mask: Tensor
     deep: Tensor
     fine: Tensor
-    trunk: Tensor
+    shared: Tensor
 
 
 class _Rescale(torch.autograd.Function):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from separator.errors import SeparatorError
 from separator.models.frame_transformer import HEARD
 from separator.models.layers import PRIOR, Outputs
+from separator.ranges import require
 
 
 class Stack(NamedTuple):
@@ -67,20 +68,16 @@ class PatchConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise SeparatorError(f"patch.size: {self.size!r} is not one of {', '.join(SIZES)}")
-        for name in Stack._fields:
-            if getattr(self, name) < 0:
-                raise SeparatorError(f"patch.{name}: {getattr(self, name)}; 0 is that of the size")
-        for name in ("patch", *(f"decoder_{name}" for name in Stack._fields)):
-            if getattr(self, name) < 1:
-                raise SeparatorError(f"patch.{name}: {getattr(self, name)} is not at least 1")
+        require(self, "[0, inf)", *(f"patch.{name}" for name in Stack._fields))
+        require(self, "[1, inf)", *(f"patch.decoder_{name}" for name in Stack._fields))
+        require(self, "[1, inf)", "patch.patch")
+        require(self, "[0, 1)", "patch.dropout")
         for prefix, (width, _, heads, _) in (("", self.encoder), ("decoder_", self.decoder)):
             if width % heads or width % 4:
                 raise SeparatorError(
                     f"patch.{prefix}width: {width} is no multiple of 4 and of its {heads} heads; "
                     f"change it or patch.{prefix}heads"
                 )
-        if not 0 <= self.dropout < 1:
-            raise SeparatorError(f"patch.dropout: {self.dropout} is not in [0, 1)")
 
     @property
     def encoder(self) -> Stack:

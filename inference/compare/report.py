@@ -26,19 +26,17 @@ have the same error: what an arm gains on the accompaniment it gains on the voca
 import json
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from separator.atomic import replacing
+from separator.atomic import replacing, write_text
 from separator.config import to_dict
 from separator.errors import SeparatorError
-from separator.inference.compare_runs import Run, last_step, rows
-from separator.inference.compare_statistics import paired, summary
+from separator.inference.compare.config import CompareConfig
+from separator.inference.compare.runs import Run, last_step, rows
+from separator.inference.compare.statistics import paired, summary
 from separator.inference.report import STEMS
-
-if TYPE_CHECKING:
-    from separator.inference.compare import CompareConfig
 
 DEFINITIONS = {
     "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
@@ -50,14 +48,14 @@ DEFINITIONS = {
     "difference": "arm minus baseline, over the seeds that both have: for each song the difference "
     "of the means over seeds, and the mean of these over songs",
     "low, high": "bounds of its 95 % bootstrap interval: seeds and songs are both drawn anew, or "
-    "songs alone where there is one seed; see separator.inference.compare_statistics",
+    "songs alone where there is one seed; see separator.inference.compare.statistics",
     "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
     "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
     "seconds": "wall clock of the stage's processes, validations included",
 }
 
 
-def write(config: "CompareConfig", runs: list[Run], failures: list[dict]) -> dict[str, Any]:
+def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[str, Any]:
     """Write report.json and report.md of the runs that are done so far; `draw` adds a picture.
 
     Raises:
@@ -68,15 +66,14 @@ def write(config: "CompareConfig", runs: list[Run], failures: list[dict]) -> dic
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         for name, content in (("report.json", text), ("report.md", markdown(report))):
-            with replacing(folder / name) as temporary:
-                temporary.write_text(content, "utf-8")
+            write_text(folder / name, content)
     except OSError as error:
         reason = error.strerror or error
         raise SeparatorError(f"{folder}: {reason}; choose a run= that can be written") from error
     return report
 
 
-def build(config: "CompareConfig", runs: list[Run], failures: list[dict]) -> dict[str, Any]:
+def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[str, Any]:
     """Put together the report (see above) of the runs that are done."""
     done = {run: scores for run in runs if (scores := run.scores()) is not None}
     songs, left_out = _songs(list(done.values()))

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from separator import cli
-from separator.atomic import replacing
+from separator.atomic import write_text
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
 
@@ -159,7 +159,7 @@ class Run:
                 log.info("%s: %s", self, stage)
                 self._train(stage, children)
         folder = self.folder / "train"
-        children.run(["separator.inference.compare_scores", str(folder)], folder / OUTPUT)
+        children.run(["separator.inference.compare.scores", str(folder)], folder / OUTPUT)
         scores = self.scores()
         if scores is None:
             raise SeparatorError(f"{folder / SCORES}: was not written; see {folder / OUTPUT}")
@@ -217,8 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _reason(said: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m separator.inference.compare_scores TRAIN_FOLDER`: score a finished fine-tuning, once.
+"""`python -m separator.inference.compare.scores TRAIN_FOLDER`: score a finished fine-tuning, once.
 
 The last averaged weights (`last.pt`) are scored, not `model.safetensors`: that is the best of
 several validations on these very songs, and picking it would flatter the arm whose curve is the
@@ -25,7 +25,7 @@ from separator.data.loader import DataConfig
 from separator.data.sources import training_tracks
 from separator.errors import SeparatorError
 from separator.inference import report as reports
-from separator.inference.compare_runs import RECORD, SCORES
+from separator.inference.compare.runs import RECORD, SCORES
 from separator.inference.evaluate import evaluate
 
 

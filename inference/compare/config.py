@@ -1,0 +1,96 @@
+"""What a comparison compares: its arms, their budget, their data."""
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from separator.errors import SeparatorError
+from separator.ranges import require
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the trainings that are compared.
+
+    Attributes:
+        pretrain: preset files and key=value of `separator pretrain`; empty starts from scratch.
+        train: files and key=value for this arm's fine-tuning alone, such as `steps=900`.
+    """
+
+    pretrain: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Pretrain, fine-tune and score several recipes on the same budget with several seeds.
+
+    A budget is steps, minutes, or both, whichever ends first. The learning rate falls with the
+    steps: with minutes, set the steps to about what fits in them.
+
+    Attributes:
+        run: folder of everything that is made; the same folder again goes on.
+        library: songs to pretrain on, as `data.roots` of `separator pretrain`.
+        stems: songs with stems to fine-tune on and to score, as `data.roots` of `separator train`.
+        arms: for each name, `pretrain` and `train`: lists of files and key=value.
+        baseline: the arm that the others are compared with.
+        seeds: each arm is trained with each of them.
+        common: files and key=value laid over both stages of all arms.
+        pretrain: further ones for all pretraining; an arm's own key=value win.
+        train: the preset of all fine-tuning, and key=value.
+        pretrain_steps: steps of each pretraining.
+        train_steps: steps of each fine-tuning.
+        pretrain_minutes: most minutes of each pretraining (0: no limit).
+        train_minutes: most minutes of each fine-tuning (0: no limit).
+        jobs: runs at a time.
+    """
+
+    run: str = "runs/compare"
+    library: list[str] = field(default_factory=list)
+    stems: list[str] = field(default_factory=list)
+    arms: dict[str, Arm] = field(default_factory=dict)
+    baseline: str = "none"
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    common: list[str] = field(default_factory=list)
+    pretrain: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=lambda: ["train/vocals.yaml"])
+    pretrain_steps: int = 1000
+    train_steps: int = 300
+    pretrain_minutes: float = 0.0
+    train_minutes: float = 0.0
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.arms:
+            raise SeparatorError("arms: there are none; give a file such as compare/masks.yaml")
+        for name in self.arms:
+            if not re.fullmatch(r"\w[\w.+-]*", name):
+                raise SeparatorError(f"arms: {name!r} is no name for a folder; use letters, -, _")
+        if self.baseline not in self.arms:
+            raise SeparatorError(
+                f"baseline: {self.baseline!r} is not one of {', '.join(self.arms)}"
+            )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
+        require(self, "[1, inf)", "pretrain_steps", "train_steps", "jobs")
+        require(self, "[0, inf)", "pretrain_minutes", "train_minutes")
+        for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
+            if word.startswith("-"):
+                raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
+
+    def _own_words(self) -> list[str]:
+        return [word for arm in self.arms.values() for word in (*arm.pretrain, *arm.train)]
+
+    def words(self, name: str, stage: str) -> list[str]:
+        """Return what the trainer of an arm's stage is told, but for seed and folders.
+
+        Files come first (the stage's, the arm's, the common ones), then key=value (the common
+        ones, the stage's, the arm's); what comes later wins.
+        """
+        stage_words, own = getattr(self, stage), getattr(self.arms[name], stage)
+        files = [word for word in (*stage_words, *own, *self.common) if "=" not in word]
+        keys = [word for word in (*self.common, *stage_words, *own) if "=" in word]
+        steps, minutes = getattr(self, f"{stage}_steps"), getattr(self, f"{stage}_minutes")
+        roots = self.library if stage == "pretrain" else self.stems
+        songs = f"data.roots={json.dumps(roots)}"  # any path survives that
+        return [*files, f"steps={steps}", f"max_minutes={minutes}", *keys, songs]

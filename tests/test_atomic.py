@@ -1,0 +1,72 @@
+"""Files appear whole or not at all, and what killed processes leave is cleared away."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from separator.atomic import remove_leftovers, replacing, write_text
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path):
+    path = tmp_path / "new" / "a.json"
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".json"
+        assert temporary.name.startswith(".")
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException]):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_utf8_and_may_hold_names_that_are_none(tmp_path: Path):
+    name = os.fsdecode(b"Bj\xf6rk \xe2\x99\xaa")
+    write_text(tmp_path / "names", name, errors="surrogateescape")
+    assert (tmp_path / "names").read_bytes() == b"Bj\xf6rk \xe2\x99\xaa"
+
+
+def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from separator.atomic import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.touch(); print(os.getpid(), flush=True); os.kill(0, signal.SIGKILL)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "song a.flac")], start_new_session=True
+    )
+    process.wait()
+    dead, living = process.pid, os.getppid()
+    left = tmp_path / f".song a.{dead}.part.flac"
+    assert list(tmp_path.iterdir()) == [left]
+    kept = [
+        *(f".song a.{living}.part.flac", f".song a.b.{dead}.part.flac", "song a.flac"),
+        *(f".song a.{dead}.part", f".song a.{dead}.party.flac", f"song a.{dead}.part.flac"),
+    ]
+    # who writes a temporary file has one of its own
+    nested = f"..song a.{dead}.part.{dead}.part.flac"
+    for name in [*kept, nested]:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, "song a")
+    assert not left.exists()
+    remaining = {path.name for path in tmp_path.iterdir()}
+    assert remaining == set(kept) - {f".song a.{dead}.part"}  # of a file without a suffix
+    remove_leftovers(tmp_path)
+    remaining = {path.name for path in tmp_path.iterdir()}
+    gone = {f".song a.{dead}.part", f".song a.b.{dead}.part.flac"}
+    assert remaining == set(kept) - gone
+    remove_leftovers(tmp_path / "absent")

@@ -1,0 +1,29 @@
+"""Small things that many tests use: a model that takes no time, and randomness with a seed."""
+
+import torch
+
+from separator.models import ModelConfig
+from separator.stft import STFTConfig
+
+# a trainer's words for the smallest network that has all parts, on a second of sound
+MICRO = [
+    *("stft.n_fft=256", "stft.hop=128", "rate=8000", "model.channels=[2,4,4]", "model.convs=1"),
+    *("model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]", "model.hidden=[0,32,32]"),
+    *("data.batch=2", "data.segment_seconds=1", "data.workers=0", "device=cpu"),
+]
+
+# the same kind of network for music at its own rate
+STFT = STFTConfig(512, 256)
+TINY = ModelConfig(
+    channels=(2, 4),
+    convs=1,
+    encoder_blocks=(0, 1),
+    decoder_blocks=(0, 1),
+    hidden=(0, 32),
+    heads=2,
+)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Randomness that is the same each time."""
+    return torch.Generator().manual_seed(seed)
