@@ -264,7 +264,3 @@ def test_covering_crops_with_another_needs_two():
     message = error("data.roots=[x]", "mask.other=0.1", "data.batch=1")
     assert message.startswith("mask.other: ")
     assert "data.batch" in message
-
-
-def test_training_has_no_use_for_recall():
-    assert error("data.roots=[x]", "model.recall=4", cls=TrainConfig).startswith("model.recall: 4")

@@ -71,7 +71,7 @@ def test_levels_halve_the_bins_and_never_the_frames():
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_convolutions_do_not_leak_between_frames(convs: int):
     none = (0, 0, 0)
-    model = make(encoder_blocks=none, decoder_blocks=none, convs=convs).eval()
+    model = make(encoder_blocks=none, decoder_blocks=none, convs=convs, recall=0).eval()
     before = random(1, 2, BINS, 9)
     after = before.clone()
     after[..., 4] = random(1, 2, BINS, seed=1)
@@ -273,6 +273,7 @@ def test_layer_and_batch_norm_have_mean_0_and_variance_1():
 @pytest.mark.parametrize("cell", ["primer", "evolved"])
 def test_every_weight_learns(cell: str, norm: str):
     model = make(cell=cell, norm=norm)
+    nn.init.normal_(model.recall.q.bias)  # while all frames are alike to it, keys do not matter
     x, target = random(2, 2, BINS, 9), random(2, 2, BINS, 9, seed=1)
     ((model(x) - target) ** 2).sum().backward()
     still = {name for name, p in model.named_parameters() if not p.grad.abs().max() > 0}
@@ -409,6 +410,33 @@ def test_recall_equals_attention_written_out():
             torch.testing.assert_close(out[0, i, rows], expected, rtol=0, atol=0.1)
 
 
+def test_recall_starts_as_the_mean_of_each_bins_log_odds():
+    recall, x = Recall(bins=8, heads=2), random(2, 5, 8, 2)
+    expected = torch.logit(x, 1e-3).mean(1, keepdim=True).expand(-1, 5, -1, -1)
+    torch.testing.assert_close(recall(x), expected, rtol=1e-4, atol=1e-4)
+    nothing = torch.zeros(2, 5, 8, 1, dtype=torch.bool)
+    torch.testing.assert_close(recall(x, nothing), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_frames_are_shown_what_is_recalled_of_them():
+    """Without cells, other frames reach a frame's mask through what it recalls, and only so."""
+    model = make(encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0)).eval()
+    x = random(1, 2, BINS, 9)
+    other = x.clone()
+    other[..., 3] = random(1, 2, BINS, seed=1)
+    with torch.no_grad():
+        changed = model(other)[..., 8] - model(x)[..., 8]
+        assert changed.abs().max() > 1e-6
+        recalled = model.recall(model_input(x))
+        model.recall.forward = lambda *_: recalled
+        torch.testing.assert_close(model(other)[..., 8], model(x)[..., 8], rtol=0, atol=0)
+
+
+def model_input(x: Tensor) -> Tensor:
+    """(b c f n) as the parts of the model see it: (b n f c) without the Nyquist bin."""
+    return x[:, :, :-1].permute(0, 3, 2, 1)
+
+
 def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tenths():
     model = make(recall=4).eval()
     nn.init.zeros_(model.head.weight)
@@ -429,7 +457,7 @@ def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tent
 
 def test_the_profile_is_a_mask_of_bins_and_channels():
     """A step of it moves a mask as far as its log-odds say, in all frames alike."""
-    model = make().eval()
+    model = make(recall=0).eval()
     nn.init.zeros_(model.head.weight)
     nn.init.normal_(model.profile, std=0.03)
     with torch.no_grad():

@@ -68,6 +68,7 @@ def test_a_fresh_head_lets_nine_tenths_through(pretrained: Path, caplog):
     [
         ({"model": dataclasses.replace(MODEL, channels=(2, 4, 6))}, "model.channels"),
         ({"model": dataclasses.replace(MODEL, position="relative")}, "model.position"),
+        ({"model": dataclasses.replace(MODEL, recall=2)}, "model.recall"),
         ({"stft": STFTConfig(512, 128)}, "stft.n_fft"),
         ({"stft": STFTConfig(256, 128, 0.3)}, "stft.power"),
         ({"rate": 16000}, "rate"),
@@ -87,20 +88,6 @@ def test_dropout_may_differ(pretrained: Path):
     run = config(pretrained, head="keep", model=dataclasses.replace(MODEL, dropout=0.1))
     load_pretrained(model, run)
     torch.testing.assert_close(model.state_dict(), make(0).state_dict(), rtol=0, atol=0)
-
-
-def test_what_only_pretraining_needs_is_left_behind(tmp_path: Path):
-    path, with_recall = tmp_path / "model.safetensors", dataclasses.replace(MODEL, recall=2)
-    source = make(0, with_recall).state_dict()
-    description = {"stage": "pretrain", **describe(with_recall, STFT, 8000)}
-    model_file.export(path, source, description)
-    model = make(1)
-    load_pretrained(model, config(path, head="keep"))
-    state = model.state_dict()
-    assert any(name.startswith("recall.") for name in source)
-    assert not any(name.startswith("recall.") for name in state)
-    for name, value in state.items():
-        assert torch.equal(value, source[name]), name
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

@@ -5,7 +5,6 @@ from typing import Literal
 
 from separator.data.loader import DataConfig
 from separator.engine.task import RunConfig
-from separator.errors import SeparatorError
 from separator.losses import LossConfig
 from separator.models import ModelChoice
 from separator.ranges import require
@@ -38,9 +37,5 @@ class TrainConfig(ModelChoice, RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model.recall:
-            raise SeparatorError(
-                f"model.recall: {self.model.recall}, but it serves pretraining only; leave it at 0"
-            )
         require(self, "(0, 1]", "layer_decay")
         require(self, "[0, inf)", "valid_seconds")

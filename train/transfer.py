@@ -28,13 +28,11 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     there = _sizes(description)
     here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
-        if there.get(key) != value and key.split(".")[-1] not in ("dropout", "recall"):
+        if there.get(key) != value and not key.endswith(".dropout"):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
-    if model.recall is None:  # it serves pretraining only
-        state = {name: value for name, value in state.items() if not name.startswith("recall.")}
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         model.reset_head()

@@ -47,8 +47,9 @@ class ModelConfig:
         position: relative positions, "rotary" or "relative" (Music Transformer).
         max_distance: frames after which "relative" no longer tells distances apart.
         dropout: share of features dropped inside the transformer cells.
-        recall: frequency bands, each with an attention of its own, in which hidden cells are first
-            filled in from other frames (0: with a constant). Separation has no use for it.
+        recall: frequency bands, each with an attention of its own, in which each frame is shown
+            beside itself what other frames have in its bins; hidden cells are filled in with it
+            (0: nothing is shown, and they are filled with a constant).
     """
 
     channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
@@ -62,7 +63,7 @@ class ModelConfig:
     position: str = "rotary"
     max_distance: int = 512
     dropout: float = 0.0
-    recall: int = 0
+    recall: int = 4
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
@@ -167,7 +168,7 @@ class FrameTransformer(nn.Module):
         self.recall = Recall(inner, config.recall) if config.recall else None
         blocks = zip(config.encoder_blocks, config.decoder_blocks, strict=True)
         norms = [config.norm if any(pair) else None for pair in blocks]
-        width, skips = audio_channels, []
+        width, skips = audio_channels * (2 if config.recall else 1), []
         for level, channels in enumerate(config.channels):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
@@ -243,14 +244,22 @@ class FrameTransformer(nn.Module):
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
-        x, start = self._fill(x, hidden)
-        fine, deep = self._unet(self.level(x * self.tilt[:, None]))
+        if hidden is not None:
+            hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
+            hidden = rearrange(hidden, "b c f n -> b n f c")
+        recalled = self.recall(x, hidden) if self.recall is not None else None
+        x, start = self._fill(x, hidden, recalled)
+        shown = [x] if recalled is None else [x, recalled.sigmoid()]
+        shown = [self.level(part * self.tilt[:, None]) for part in shown]
+        fine, deep = self._unet(torch.cat(shown, dim=-1))
         mask = (self.head(fine).float() + start).sigmoid()
         # bins innermost, as the transform leaves them: what multiplies the two runs straight on
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
         return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
 
-    def _fill(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _fill(
+        self, x: Tensor, hidden: Tensor | None, recalled: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Fill hidden cells of (b n f c); returns it and the log-odds from which masks start.
 
         The profile is of the cells that are asked for: where some are hidden, of these alone.
@@ -258,9 +267,7 @@ class FrameTransformer(nn.Module):
         profile = PACE * self.profile
         if hidden is None:
             return x, HEARD + profile
-        hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
-        hidden = rearrange(hidden, "b c f n -> b n f c")
-        start = self.recall(x, hidden) if self.recall is not None else x.new_tensor(PRIOR)
+        start = x.new_tensor(PRIOR) if recalled is None else recalled
         x = torch.where(hidden, start.detach().sigmoid(), x)
         return x, torch.where(hidden, start + profile, HEARD)
 

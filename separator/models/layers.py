@@ -240,8 +240,10 @@ class Attention(nn.Module):
 class Recall(nn.Module):
     """Attention whose values are the frames' own bins: what is heard at near or similar moments.
 
-    Each hidden cell becomes the average of its bin over the frames in which it is heard. In the
-    U-Net frames see each other at a fraction of the resolution, which cannot say this much.
+    Each cell becomes the average of its bin over frames, those left out in which it is hidden. In
+    the U-Net frames see each other at a fraction of the resolution, which cannot say this much.
+    Where nothing is hidden it is the part of a song that repeats, more often accompaniment than
+    voice (REPET-SIM, Rafii and Pardo 2012, "Music/voice separation using the similarity matrix").
     """
 
     def __init__(self, bins: int, heads: int, key_features: int = 32) -> None:
@@ -255,29 +257,32 @@ class Recall(nn.Module):
         for parameter in self.q.parameters():
             nn.init.zeros_(parameter)  # all frames alike
 
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Average magnitudes, as log-odds, over frames; heads are frequency bands.
 
         Args:
             x: (b n f c) magnitudes in [0, 1].
-            hidden: (b n f 1) boolean: cells that count for nothing.
+            hidden: (b n f 1) boolean: cells that count for nothing, if there are any.
 
         Returns:
             (b n f c) log-odds; towards `PRIOR` where little else of a bin is heard.
         """
-        odds, heard = torch.logit(x, 1e-3) - PRIOR, (~hidden).to(x.dtype)
-        odds = odds * heard
+        odds, heard = torch.logit(x, 1e-3).sub_(PRIOR), []
+        if hidden is not None:
+            heard = [(~hidden).to(x.dtype)]
+            odds = odds * heard[0]
         # Of length 1: on wide inputs of size 1, each of Adam's steps would turn the weights over.
         token = F.normalize(odds.mean(-1), dim=-1)
-        v = rearrange(torch.cat([odds, heard], dim=-1), "b n (h f) c -> b h n (f c)", h=self.heads)
+        v = torch.cat([odds, *heard], dim=-1) if heard else odds
+        v = rearrange(v, "b n (h f) c -> b h n (f c)", h=self.heads)
         with torch.autocast(x.device.type, enabled=False):  # what comes out is the answer's start
             q, k = (
                 self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
                 for linear in (self.q, self.k)
             )
             y = F.scaled_dot_product_attention(q, k, v)
-        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + 1)
-        return PRIOR + y[..., :-1] / (y[..., -1:] + 1e-3)
+        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + len(heard))
+        return PRIOR + (y[..., :-1] / (y[..., -1:] + 1e-3) if heard else y)
 
 
 class FeedForward(nn.Module):

@@ -133,8 +133,6 @@ class PatchTransformer(nn.Module):
         audio_channels: channels of the audio.
     """
 
-    recall = None  # FrameTransformer's, which this model has no use for
-
     def __init__(self, config: PatchConfig, bins: int, audio_channels: int = 2) -> None:
         super().__init__()
         if (bins - 1) % config.patch:
