@@ -36,16 +36,19 @@ def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> No
         temporary.write_text(text, encoding="utf-8", errors=errors)
 
 
-def remove_leftovers(folder: Path, stem: str | None = None) -> None:
+def remove_leftovers(folder: Path, stem: str | None = None, shared: bool = True) -> None:
     """Delete the temporary files of killed processes in a folder.
 
     Args:
         folder: where; it need not exist.
         stem: only those for files of this stem.
+        shared: whether other processes may be writing there: what belongs to one that lives stays.
     """
     for path in folder.glob(".*.part*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and stem in (None, _stem(path.name)) and not _alive(int(match[2])):
+        if not match or stem not in (None, _stem(path.name)) or not path.is_file():
+            continue
+        if not shared or not _alive(int(match[2])):
             path.unlink(missing_ok=True)
 
 
@@ -63,7 +66,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except (OSError, OverflowError):  # another user's, or no process's number
         return True
     return True
 

@@ -69,4 +69,12 @@ def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
     remaining = {path.name for path in tmp_path.iterdir()}
     gone = {f".song a.{dead}.part", f".song a.b.{dead}.part.flac"}
     assert remaining == set(kept) - gone
+    (tmp_path / f".song a.{dead}.part").mkdir()  # no file of ours
+    (tmp_path / f".song a.{10**20}.part.flac").touch()  # no process has such a number
+    before = set(tmp_path.iterdir())
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == before
+    remove_leftovers(tmp_path, shared=False)  # nobody else writes here
+    assert tmp_path / f".song a.{living}.part.flac" in before - set(tmp_path.iterdir())
+    assert (tmp_path / "song a.flac").exists()
     remove_leftovers(tmp_path / "absent")

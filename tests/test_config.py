@@ -264,3 +264,8 @@ def test_covering_crops_with_another_needs_two():
     message = error("data.roots=[x]", "mask.other=0.1", "data.batch=1")
     assert message.startswith("mask.other: ")
     assert "data.batch" in message
+
+
+def test_the_rate_is_that_of_the_stage():
+    rates = [parse(cls, ["data.roots=[x]"], "x").optim.lr for cls in (PretrainConfig, TrainConfig)]
+    assert rates == [0.001, 0.002]

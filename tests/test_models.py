@@ -432,6 +432,19 @@ def test_frames_are_shown_what_is_recalled_of_them():
         torch.testing.assert_close(model(other)[..., 8], model(x)[..., 8], rtol=0, atol=0)
 
 
+def test_hidden_or_not_frames_are_shown_what_is_recalled():
+    """In pretraining too a frame that is heard sees others without any cell."""
+    model = make(encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0)).eval()
+    x = random(1, 2, BINS, 9)
+    other = x.clone()
+    other[..., 3] = random(1, 2, BINS, seed=1)
+    hidden = torch.zeros(1, 1, 1, 9, dtype=torch.bool)
+    hidden[..., 5] = True
+    with torch.no_grad():
+        masks = [model(torch.where(hidden, 1.0, song), hidden)[..., 8] for song in (x, other)]
+    assert (masks[0] - masks[1]).abs().max() > 1e-6
+
+
 def model_input(x: Tensor) -> Tensor:
     """(b c f n) as the parts of the model see it: (b n f c) without the Nyquist bin."""
     return x[:, :, :-1].permute(0, 3, 2, 1)

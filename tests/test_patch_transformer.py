@@ -306,7 +306,6 @@ def test_stages_hold_every_weight_once_and_in_order():
     parts = [model.embed, *model.encoder, model.join, *model.decoder, model.head]
     assert [depth[id(next(part.parameters()))] for part in parts] == list(range(len(stages)))
     assert depth[id(model.unseen)] == depth[id(model.join.weight)]
-    assert model.recall is None
 
 
 def by_hand(encoder: Stack, decoder: Stack, values: int) -> int:

@@ -279,7 +279,7 @@ def test_a_patch_transformer_is_fine_tuned_and_its_sizes_are_named(
     patch = ["architecture=patch_transformer", "patch.patch=8", "patch.width=16", "patch.depth=1"]
     patch += ["patch.heads=2", "patch.hidden=32", "patch.decoder_width=16"]
     patch += ["patch.decoder_depth=1", "patch.decoder_heads=2"]
-    more = [*patch, "model.recall=0", "steps=1"]
+    more = [*patch, "steps=1"]
     assert main(words("pretrain", corpus, tmp_path / "pretrain", *more)) == 0
     file = tmp_path / "pretrain" / "model.safetensors"
     fine = words(

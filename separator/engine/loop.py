@@ -140,7 +140,7 @@ class _Run:
         distributed.barrier()  # no rank writes before all have looked
         if not self.main:
             return
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, shared=False)
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         write_text(self.folder / "config.yaml", text)
         if self.saved < 0:

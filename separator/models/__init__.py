@@ -18,7 +18,7 @@ MODELS = {
     "frame_transformer": (FrameTransformer, ModelConfig),
     "patch_transformer": (PatchTransformer, PatchConfig),
 }
-FORMAT = 4  # counts changes after which the same weights would mean something else
+FORMAT = 3  # counts changes after which the same weights would mean something else
 
 Sizes = ModelConfig | PatchConfig
 

@@ -1,8 +1,9 @@
 """The frame transformer U-Net: frequency is halved at each level, time never is.
 
 A frame of the spectrogram is a token. Frame encoders (Nx1 convolutions) see one frame at a time;
-all that passes between frames passes through the transformer cells at each level, which read the
-frame's bins through a linear bottleneck to one channel and add their result as one more channel.
+between frames passes what the transformer cells at each level say, which read the frame's bins
+through a linear bottleneck to one channel and add their result as one more channel, and, at full
+resolution, what each frame recalls of its own bins in the others.
 """
 
 from dataclasses import dataclass
@@ -268,6 +269,7 @@ class FrameTransformer(nn.Module):
         if hidden is None:
             return x, HEARD + profile
         start = x.new_tensor(PRIOR) if recalled is None else recalled
+        # detached: these are the recalled channels beside them, which have the gradient already
         x = torch.where(hidden, start.detach().sigmoid(), x)
         return x, torch.where(hidden, start + profile, HEARD)
 
