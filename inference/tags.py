@@ -3,13 +3,9 @@
 import logging
 from pathlib import Path
 
+from separator import audio
+
 log = logging.getLogger(__name__)
-
-KEYS = (
-    *("title", "artist", "album", "albumartist", "composer", "genre", "date"),
-    *("tracknumber", "discnumber", "bpm", "copyright"),
-)
-
 
 PLAIN = {".wav", ".aiff"}  # their tags are an afterthought that many players do not read
 
@@ -25,7 +21,7 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
     import mutagen
 
     try:
-        tags, picture = _easy(source), _picture(source)
+        tags, picture = audio.read_tags(source), _picture(source)
         if not tags and not picture:
             return
         title = tags.get("title", [source.stem])[0]
@@ -43,17 +39,6 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
             _set_picture(target, *picture)
     except (mutagen.MutagenError, OSError, ValueError) as error:
         log.warning("%s: tags not copied to %s (%s)", source, target.name, error)
-
-
-def _easy(path: Path) -> dict[str, list[str]]:
-    """Return the tags that all formats share, as lists of strings."""
-    import mutagen
-
-    file = mutagen.File(path, easy=True)
-    if file is None or file.tags is None:
-        return {}
-    found = {key: file.tags.get(key) for key in KEYS if key in file.tags}
-    return {key: [str(value) for value in values] for key, values in found.items() if values}
 
 
 def _picture(path: Path) -> tuple[bytes, str] | None:

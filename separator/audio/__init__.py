@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from separator.audio.decoding import Checked, content_key, probe, verify
 from separator.audio.formats import SUFFIXES, AudioError, AudioInfo
+from separator.audio.tags import read_tags
 
 if TYPE_CHECKING:
     from separator.audio.channels import to_channels
@@ -34,6 +35,7 @@ __all__ = [
     "content_key",
     "probe",
     "read",
+    "read_tags",
     "resample",
     "to_channels",
     "verify",

@@ -2,7 +2,8 @@
 
 A file is opened only when its size or time of change is new. Then its content key tells whether
 the same audio was seen before, elsewhere or with other tags; only unknown audio is decoded, once,
-whole. What cannot be used is quarantined with a reason and never reaches training.
+whole. What cannot be used is quarantined with a reason and never reaches training; nor do the songs
+that MUSDB18 tests with, known by name or tags.
 
 Kept: anything with at least one sample that is neither silent nor damaged, however short or long;
 whoever draws segments decides what is too short for them.

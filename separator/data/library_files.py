@@ -23,6 +23,7 @@ from separator.data.library_index import (
     Stamp,
     local_key,
 )
+from separator.data.musdb_test import held_out
 from separator.errors import SeparatorError, one_line
 from separator.processes import follow_parent
 
@@ -70,7 +71,7 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
         be recorded.
     """
     try:
-        flaw = _not_audio(path)
+        flaw = _not_audio(path) or _held_out(path)
         if flaw:
             return Finding(path, stamp, local_key(path, stamp), flaw)
         samples = audio.probe(path).samples  # first, because it tells most truncated files
@@ -99,6 +100,16 @@ def _not_audio(path: str) -> Content | None:
     if not control & set(head):  # every kind of audio has zero or control bytes this early
         return Content(status="not audio", reason="the file is text")
     return None
+
+
+def _held_out(path: str) -> Content | None:
+    """Recognise MUSDB18's test songs, whatever file they are in."""
+    try:
+        tags = audio.read_tags(path)
+    except Exception:  # damaged tags say nothing; whether the audio is sound is found out below
+        tags = {}
+    song = held_out(Path(path), tags)
+    return song and Content(status="test song", reason=f"{song} is in MUSDB18's test set")
 
 
 def _judged(checked: audio.Checked) -> Content:

@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 from separator.errors import SeparatorError
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
-VERSION = 2
+VERSION = 3
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
 
@@ -35,12 +35,15 @@ CREATE INDEX files_by_key ON files (key);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-# Version 1 also held levels, which nothing read; to make it again would decode the whole library.
+# Version 2 did not look for test songs: its files are opened once more, but not decoded.
 UPGRADE = f"""
-ALTER TABLE contents DROP COLUMN peak;
-ALTER TABLE contents DROP COLUMN rms;
+DELETE FROM files;
 PRAGMA user_version = {VERSION};
 """
+UPGRADES = {  # version 1 also held levels, which nothing read
+    1: f"ALTER TABLE contents DROP COLUMN peak; ALTER TABLE contents DROP COLUMN rms;{UPGRADE}",
+    2: UPGRADE,
+}
 
 
 class LibraryIndexError(SeparatorError):
@@ -212,7 +215,7 @@ class Index:
         marks = self._marks()
         if marks == (0, 0, 0):
             return SCHEMA
-        return UPGRADE if marks[:2] == (APPLICATION, 1) else ""
+        return UPGRADES.get(marks[1], "") if marks[0] == APPLICATION else ""
 
     def _marks(self) -> tuple[int, int, int]:
         """Whose file it is, of which version, and how many tables it has; zeros in a new one."""

@@ -1,0 +1,65 @@
+"""Songs of MUSDB18's test set are known by name and tags, and kept out of libraries."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+
+from separator.data import library
+from separator.data.musdb_test import SONGS, held_out
+
+
+def test_there_are_fifty():
+    assert len(set(SONGS)) == 50
+    for song in SONGS:
+        assert held_out(Path(f"MUSDB18/test/{song}.stem.mp4"), {}) == song
+        assert held_out(Path(f"MUSDB18-HQ/test/{song}/mixture.wav"), {}) == song
+
+
+@pytest.mark.parametrize(
+    ("path", "tags", "song"),
+    [
+        ("zeno_-_signs.mp3", {}, "Zeno - Signs"),
+        ("03 - Zeno - Signs.mp3", {}, "Zeno - Signs"),
+        ("Zeno/Album/CD 1/07. Signs.flac", {}, "Zeno - Signs"),
+        ("Zeno - Album - 02 Signs.flac", {}, "Zeno - Signs"),
+        ("Zeno - Signs (Remastered 2012).flac", {}, "Zeno - Signs"),
+        ("stems/Zeno - Signs [Vocals].flac", {}, "Zeno - Signs"),
+        ("x.mp3", {"artist": ["ZENO"], "title": ["Signs"]}, "Zeno - Signs"),
+        ("x.mp3", {"albumartist": ["Juliets Rescue"], "title": ["Heartbeats"]}, SONGS[18]),
+        ("x.mp3", {"artist": ["Triviul"], "title": ["Widow"]}, "Triviul feat. The Fiend - Widow"),
+        ("The Easton Ellises/SDRNR.ogg", {}, "The Easton Ellises (Baumi) - SDRNR"),
+        ("Signs.mp3", {}, None),
+        ("Zeno - Signs of Life.mp3", {}, None),
+        ("Bloc Party/Signs.mp3", {"artist": ["Bloc Party"], "title": ["Signs"]}, None),
+        ("Zeno/Album/Another.mp3", {"artist": ["Zeno"], "title": ["Another"]}, None),
+        ("Skelpolu - Human Mistakes.stem.mp4", {}, None),  # the same artist, for validation
+        ("50 Ways - 1999.mp3", {}, None),
+    ],
+)
+def test_artist_and_title_must_both_agree(path: str, tags: Mapping, song: str | None):
+    assert held_out(Path(path), tags) == song
+
+
+def test_a_scan_keeps_them_out(tmp_path: Path):
+    noise = np.random.default_rng(0).standard_normal((3, 4410)) * 0.1
+    music = tmp_path / "music"
+    music.mkdir()
+    for name, wave in zip(("tagged.flac", "PR - Oh No.wav", "other.flac"), noise, strict=True):
+        soundfile.write(music / name, wave, 44100)
+    file = mutagen.File(music / "tagged.flac", easy=True)
+    file["artist"], file["title"] = ["Timboz"], ["Pony"]
+    file.save()
+    found = library.scan([music], tmp_path / "index.sqlite", 1, progress=False)
+    assert [song.path.name for song in found.songs] == ["other.flac"]
+    assert {path.name: reason for path, reason in found.quarantined} == {
+        "tagged.flac": "test song: Timboz - Pony is in MUSDB18's test set",
+        "PR - Oh No.wav": "test song: PR - Oh No is in MUSDB18's test set",
+    }
+    file["title"] = ["Another"]
+    file.save()
+    again = library.scan([music], tmp_path / "index.sqlite", 1, progress=False)
+    assert len(again.songs) == 2
