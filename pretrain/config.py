@@ -143,7 +143,7 @@ class PretrainConfig(ModelChoice, RunConfig):
         if 2 * mask.group > frames:
             raise SeparatorError(
                 f"mask.group: {mask.group} frames, but the shortest crops have {frames}, "
-                "which must be at least two groups; use smaller groups, or longer crops"
+                "which must be two groups or more; use smaller ones, or longer data.segment_seconds"
             )
         longest = LONGEST.get(mask.strategy, 0) * mask.span * mask.group
         if longest >= frames:

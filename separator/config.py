@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,8 +38,9 @@ def parse(
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
-    words = words if positional else _as_options(words)
-    keys = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    keys = [action.dest for action in parser._actions if action.dest != "config"]
+    keys = [key for key in keys if key.split(".")[-1] != "help"]
+    words = words if positional else _as_options(words, keys)
     for word in words:
         key = word[2:].split("=")[0] if word.startswith("--") else None
         if key and key not in ("help", "config") and not _known(key, keys):
@@ -90,6 +91,7 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
 
     parser = ArgumentParser(
         prog=f"separator {command}",
+        usage=None if positional else f"separator {command} [FILE.yaml ...] [key=value ...]",
         exit_on_error=False,
         description=(cls.__doc__ or "").split("\n")[0],
     )
@@ -118,8 +120,8 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     return cls(**{name: values[name] for name in names if name in values})
 
 
-def _as_options(argv: list[str]) -> list[str]:
-    """`a.yaml b.c=1` becomes `--config=a.yaml --b.c=1`."""
+def _as_options(argv: list[str], keys: list[str]) -> list[str]:
+    """`a.yaml b.c=1` becomes `--config=a.yaml --b.c=1`; files may hold the given keys."""
     words = []
     for word in argv:
         if word.startswith("-"):
@@ -134,21 +136,27 @@ def _as_options(argv: list[str]) -> list[str]:
         ):
             words.append(word)  # the value of `--key value`
         elif Path(word).suffix in (".yaml", ".yml"):
-            words.append(f"--config={_checked_yaml(word)}")
+            words.append(f"--config={_checked_yaml(word, keys)}")
         else:
             raise SeparatorError(f"{word!r} is neither a YAML file nor key=value")
     return words
 
 
-def _checked_yaml(name: str) -> str:
+def _checked_yaml(name: str, keys: list[str]) -> str:
     """Return the path of a file of keys and values; one that comes with the package needs no path.
 
     `configs/tiny.yaml` and `tiny.yaml` name the packaged file where there is no such file here.
     """
     path = Path(name)
     if not path.exists():
-        packaged = Path(str(files("separator.configs"))) / name.removeprefix("configs/")
-        path = packaged if packaged.exists() else path
+        presets = Path(str(files("separator.configs")))
+        path = presets / name.removeprefix("configs/")
+        if not path.exists():
+            known = [preset.relative_to(presets).as_posix() for preset in presets.rglob("*.yaml")]
+            alike = [preset for preset in known if Path(preset).name == path.name]
+            alike += difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            fix = f"did you mean {alike[0]}?" if alike else "give a YAML file that exists"
+            raise SeparatorError(f"{name}: no such file; {fix}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -157,7 +165,21 @@ def _checked_yaml(name: str) -> str:
         raise SeparatorError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SeparatorError(f"{name}: holds no keys; a configuration is `key: value` lines")
+    for key in _flat(values, keys):
+        if not _known(key, keys):
+            raise SeparatorError(f"{name}: unknown key {key!r}{nearest(key, keys)}")
     return str(path)
+
+
+def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:
+    """Yield the full names of a file's keys; what stands below a key that is a whole is its own."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        group = any(known.startswith(f"{key}.") for known in keys)
+        if group and isinstance(value, dict):
+            yield from _flat(value, keys, f"{key}.")
+        else:
+            yield key
 
 
 def _known(key: str, keys: list[str]) -> bool:

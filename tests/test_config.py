@@ -95,11 +95,29 @@ def test_an_unknown_key_gets_the_nearest(word: str, key: str, guess: str):
 def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
     path = written(tmp_path / "typo.yaml", {"data": {"roots": ["a"]}, "optim": {"lrr": 1}})
     message = error(path)
-    assert "unknown key 'optim.lrr'; did you mean 'optim.lr'?" in message
+    assert message == f"{path}: unknown key 'optim.lrr'; did you mean 'optim.lr'?"
     message = error(written(path, {"data": {"roots": ["a"]}, "stesp": 1}))
-    assert "unknown key 'stesp'; did you mean 'steps'?" in message
+    assert message == f"{path}: unknown key 'stesp'; did you mean 'steps'?"
+    assert error("data.roots=[a]", "train/vocals.yaml").startswith("train/vocals.yaml: unknown key")
     with pytest.raises(SeparatorError, match="stesp"):
         from_dict(PretrainConfig, {**to_dict(pretrain("data.roots=[a]")), "stesp": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("pretrain/bert1.yaml", "did you mean pretrain/bert15.yaml?"),
+        ("bert15.yaml", "did you mean pretrain/bert15.yaml?"),
+        ("mine.yaml", "give a YAML file that exists"),
+    ],
+)
+def test_a_preset_that_is_not_there_gets_the_nearest(name: str, guess: str):
+    assert error("data.roots=[a]", name) == f"{name}: no such file; {guess}"
+
+
+@pytest.mark.parametrize("run", ["", __file__])
+def test_a_run_needs_a_folder(run: str):
+    assert error("data.roots=[a]", f"run={run}").startswith(f"run: {run!r} is no folder")
 
 
 def test_nothing_near_lists_the_keys():
@@ -167,7 +185,7 @@ def test_a_key_that_must_be_given():
 
 def test_files_that_are_none(tmp_path: Path):
     absent = tmp_path / "absent.yaml"
-    assert error(absent).startswith(f"{absent}: No such file")
+    assert error(absent).startswith(f"{absent}: no such file")
     path = tmp_path / "bad.yaml"
     for text, reason in (
         ("- a\n- b\n", "holds no keys"),

@@ -439,15 +439,6 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
     assert report["duplicates"][0]["same_as"] == str(tmp_path / "m/a.wav")
 
 
-def test_songs_for_the_data_layer(tmp_path: Path) -> None:
-    path = write(tmp_path / "m/a.wav", song(0, 0.05))
-    write(tmp_path / "m/b.wav", song(1, 0.05))
-    write(tmp_path / "n/copy.wav", song(0, 0.05))
-    first, _ = songs = library.library_songs(tmp_path / "m")
-    assert songs[first] == audio.probe(path)
-    assert list(library.library_songs(tmp_path / "n")) == [first]
-
-
 def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -> None:
     write(tmp_path / "m/a.wav", song(0, 0.05))
     (tmp_path / "none").mkdir()

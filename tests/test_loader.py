@@ -214,8 +214,8 @@ def test_what_two_roots_hold_is_taken_from_the_first(tmp_path, caplog):
         tracks = config_tracks(DataConfig([*map(str, roots)], valid_share=0.3))
     assert tracks[:12] == alone
     assert [track.name for track in tracks[12:]] == ["another.flac", "artist/a", "artist/b"]
-    assert "two: 12 songs left out, which are also in a root before it" in caplog.text
-    assert "artist: 2 songs left out" in caplog.text
+    assert "two: left out: 12 that a root before it has too" in caplog.text
+    assert "artist: left out: 2 " in caplog.text
 
 
 def test_training_on_a_library_is_refused_with_the_fix(tmp_path):

@@ -1,6 +1,7 @@
 """The layouts people keep songs in: which files belong to which song, without opening them."""
 
 import importlib.util
+import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from separator import audio
 from separator.data.cache import STEM_SUFFIX
 from separator.data.walk import audio_files
 from separator.errors import SeparatorError
+
+log = logging.getLogger(__name__)
 
 FOUR = ("drums", "bass", "other", "vocals")
 TWO = ("accompaniment", "vocals")
@@ -198,9 +201,13 @@ def _pool(root: Path, skipped: list[str]) -> Iterator[Found]:
 
 def _library(root: Path, skipped: list[str]) -> Iterator[Found]:
     """Songs that the scan found sound: no broken, silent or duplicate ones."""
-    from separator.data.library import library_songs
+    from separator.data.library import scan
 
-    for content, info in library_songs(root).items():
+    found = scan([root])
+    if found.quarantined:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in found.totals()["quarantined"].items())
+        log.warning("%s: left out: %s; `separator scan --report FILE` says why", root, kinds)
+    for content, info in zip(found.keys, found.songs, strict=True):
         name = info.path.relative_to(root).as_posix()
         yield Found(name, None, {"mixture": (Part(info.path, info=info),)}, content)
 

@@ -153,16 +153,6 @@ def scan(
     return _library(folders, known, problems)
 
 
-def library_songs(root: str | os.PathLike) -> dict[str, AudioInfo]:
-    """Return the healthy songs under one folder by the key of their content, scanning what is new.
-
-    Raises:
-        SeparatorError: as `scan`.
-    """
-    library = scan([root])
-    return dict(zip(library.keys, library.songs, strict=True))
-
-
 def default_index() -> Path:
     """Return $SEPARATOR_INDEX, or library.sqlite in the user's data folder."""
     import platformdirs

@@ -43,7 +43,7 @@ def config_tracks(config: DataConfig) -> list[Track]:
         fresh = [track for track in found if track.identity not in seen]
         if len(fresh) < len(found):
             again = len(found) - len(fresh)
-            log.warning("%s: %d songs left out, which are also in a root before it", path, again)
+            log.warning("%s: left out: %d that a root before it has too", path, again)
         seen.update(track.identity for track in fresh)
         tracks += fresh
     paths = {source.path for track in tracks for _, group in track.stems for source in group}

@@ -67,7 +67,7 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     if path.suffix == ".pt":
         payload = load(path)
         return usable(payload["ema"], payload["description"])
-    if path.suffix != ".safetensors":
+    if path.is_dir() or (path.exists() and path.suffix != ".safetensors"):
         raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
     if not path.is_file():
         raise not_there(path)

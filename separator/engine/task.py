@@ -80,6 +80,10 @@ class RunConfig:
     rate: int = 44100
 
     def __post_init__(self) -> None:
+        if not self.run or Path(self.run).is_file():
+            raise SeparatorError(
+                f"run: {self.run!r} is no folder; name one that is to hold the run"
+            )
         require(self, "[1, inf)", "steps", "log_every", "accumulate", "nonfinite_limit")
         require(self, "[0, inf)", "checkpoint_every", "validate_every", "keep_best")
         require(self, "[0, inf)", "clip", "max_minutes")
