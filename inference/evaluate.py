@@ -84,6 +84,8 @@ def main(argv: list[str]) -> int:
     config = parse(EvaluateConfig, argv, "evaluate", positional="model")
     if config.full:
         _museval()  # fail before the work rather than after it
+    if config.json:
+        reports.check_path(config.json)
     path = config.model[0]
     tracks = tracks_of(config.data, config.split, config.valid_share)
     keep_memory()

@@ -26,6 +26,7 @@ summary leaves them out: BSSEval does not score them, and their other stem equal
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,21 @@ def build(description: dict, rate: int, results: list[dict]) -> dict:
     }
 
 
+def check_path(path: str | Path) -> None:
+    """Make sure that a report can be written, before the work rather than after.
+
+    Raises:
+        SeparatorError: its folder cannot be made or written to.
+    """
+    folder = Path(path).absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(None, "Permission denied")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write(report: dict, path: str | Path) -> None:
     """Write a report as JSON, whole or not at all.
 
@@ -86,8 +102,12 @@ def write(report: dict, path: str | Path) -> None:
         text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(path, text + "\n")
     except OSError as error:
-        reason = error.strerror or error
-        raise SeparatorError(f"{path}: {reason}; give --json a path that can be written") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> SeparatorError:
+    reason = error.strerror or error
+    return SeparatorError(f"{path}: {reason}; give --json a path that can be written")
 
 
 def table(report: dict) -> str:

@@ -19,6 +19,18 @@ from separator.errors import SeparatorError
 
 Config = TypeVar("Config")
 
+PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer words
+    (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
+    (
+        r"Does not validate .* Subtypes: \[(.*)\] Errors: .*Given value: ",
+        r"Expected \1. Got value: ",
+    ),
+    (r", NoneType\. Got value", ". Got value"),
+    (r"Expected an? typing\.Literal\[(.*)\]\. Got value: ", r"expected one of \1, got "),
+    (r"Expected an? list\. Got value: (.*)", r"expected a list, such as [\1]"),
+    (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
+)
+
 
 def parse(
     cls: type[Config], argv: list[str], command: str, positional: str | None = None
@@ -194,6 +206,8 @@ def _one_line(text: str, keys: list[str]) -> str:
         key = ".".join(part for part in unknown.groups() if part)
         return f"unknown key {key!r}{nearest(key, keys)}"
     text = re.sub(r"^Parser key \"?([\w.]+)\"?:", r"\1:", text)
+    for pattern, plain in PLAINER:
+        text = re.sub(pattern, plain, text)
     return text if len(text) < 400 else text[:400] + " …"
 
 

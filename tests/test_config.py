@@ -9,6 +9,7 @@ import yaml
 
 from separator.cli import main
 from separator.config import from_dict, nearest, parse, to_dict
+from separator.data.library import ScanConfig
 from separator.data.loader import DataConfig
 from separator.errors import SeparatorError
 from separator.inference.separate import SeparateConfig
@@ -101,6 +102,28 @@ def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
     assert error("data.roots=[a]", "train/vocals.yaml").startswith("train/vocals.yaml: unknown key")
     with pytest.raises(SeparatorError, match="stesp"):
         from_dict(PretrainConfig, {**to_dict(pretrain("data.roots=[a]")), "stesp": 1})
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.roots=A", "data.roots: expected a list, such as [A]"),
+        ("steps=x", "steps: expected int, got x"),
+        (
+            "labels.weight=x",
+            "labels.weight: expected float, tuple[tuple[float, float], ...], got x",
+        ),
+        ("error=l3", "error: expected one of 'l1', 'mse', got l3"),
+        ("data.batch=2.5", "data.batch: expected int, got 2.5"),
+    ],
+)
+def test_a_wrong_type_is_said_in_few_words(word: str, message: str):
+    assert error(word) == message
+
+
+def test_a_type_that_may_be_left_out_is_said_in_few_words():
+    with pytest.raises(SeparatorError, match=r"^jobs: expected int, got x$"):
+        parse(ScanConfig, ["A", "--jobs", "x"], "scan", positional="roots")
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,9 @@ def test_a_folder_whose_name_looks_like_a_weight_is_a_folder(tmp_path):
     assert parse_root(str(tmp_path / "a@2")) == (str(tmp_path / "a@2"), "auto", 1.0)
     with pytest.raises(SeparatorError, match="weight"):
         parse_root("a@0")
+    with pytest.raises(SeparatorError, match="'tracks' is none of musdb18, "):
+        parse_root("tracks:/nowhere")
+    assert parse_root("C:\\Music") == ("C:\\Music", "auto", 1.0)
 
 
 @pytest.mark.parametrize(

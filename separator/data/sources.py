@@ -16,7 +16,13 @@ log = logging.getLogger(__name__)
 def parse_root(text: str) -> tuple[str, str, float]:
     """Split "KIND:PATH@WEIGHT" into path, kind ("auto" when left out) and weight (1.0)."""
     kind, colon, path = text.partition(":")
-    if not colon or kind not in FINDERS:  # so that C:\Music is a path
+    if not colon or kind not in FINDERS:
+        if (
+            len(kind) > 1 and kind.isalpha() and colon and not Path(text).exists()
+        ):  # C:\Music is one
+            raise SeparatorError(
+                f"data.roots: {text}: no such folder, and {kind!r} is none of {', '.join(FINDERS)}"
+            )
         kind, path = "auto", text
     before, at, weight = path.rpartition("@")
     if not at or Path(path).expanduser().exists():
