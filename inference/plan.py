@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from separator import audio
+from separator import atomic, audio
 from separator.audio import AudioInfo
 from separator.data.walk import audio_files
 from separator.errors import SeparatorError, one_line
@@ -85,9 +85,7 @@ def check_folder(output: Path) -> None:
         SeparatorError: it cannot be made or written to.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK | os.X_OK):
-            raise PermissionError(None, "Permission denied")
+        atomic.check_folder(output)
     except OSError as error:
         raise SeparatorError(
             f"{output}: cannot be written to ({error.strerror}); choose another folder with -o"

@@ -26,13 +26,12 @@ summary leaves them out: BSSEval does not score them, and their other stem equal
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from separator.atomic import write_text
+from separator.atomic import check_folder, write_text
 from separator.errors import SeparatorError
 from separator.metrics import median_sdr
 
@@ -83,11 +82,8 @@ def check_path(path: str | Path) -> None:
     Raises:
         SeparatorError: its folder cannot be made or written to.
     """
-    folder = Path(path).absolute().parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(None, "Permission denied")
+        check_folder(Path(path).absolute().parent)
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -30,6 +30,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+def check_folder(folder: Path) -> None:
+    """Make sure that files can be made in a folder, which is made if need be.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(None, "Permission denied")
+
+
 def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
     """Write a text file in UTF-8; `errors` as in `str.encode`."""
     with replacing(path) as temporary:

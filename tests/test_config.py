@@ -234,6 +234,14 @@ def test_the_command_says_it_in_one_line(capsys):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("command", ["pretrain", "train", "compare"])
+def test_usage_shows_files_and_words(command: str, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage = f"usage: separator {command} [FILE.yaml ...] [key=value ...]"
+    assert capsys.readouterr().out.splitlines()[0] == usage
+
+
 def test_flags_are_shown_as_they_are_taken(capsys):
     with pytest.raises(SystemExit):
         main(["separate", "--help"])

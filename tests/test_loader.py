@@ -247,13 +247,17 @@ def test_roots_are_kind_path_weight(text, parsed):
     assert parse_root(text) == parsed
 
 
-def test_a_folder_whose_name_looks_like_a_weight_is_a_folder(tmp_path):
+def test_a_folder_whose_name_looks_like_a_weight_or_a_kind_is_a_folder(tmp_path, monkeypatch):
     (tmp_path / "a@2").mkdir()
     assert parse_root(str(tmp_path / "a@2")) == (str(tmp_path / "a@2"), "auto", 1.0)
     with pytest.raises(SeparatorError, match="weight"):
         parse_root("a@0")
     with pytest.raises(SeparatorError, match="'tracks' is none of musdb18, "):
         parse_root("tracks:/nowhere")
+    live = tmp_path / "Live: 1999"
+    live.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse_root("Live: 1999@2") == ("Live: 1999", "auto", 2.0)
     assert parse_root("C:\\Music") == ("C:\\Music", "auto", 1.0)
 
 

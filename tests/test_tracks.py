@@ -273,14 +273,17 @@ def test_pools_are_halves_for_training_and_fixed_pairs_for_validation(tmp_path):
         assert torch.equal(stems["vocals"], audio.read(voice.path))
 
 
-def test_a_library_has_mixtures_only(tmp_path):
-    pytest.importorskip("separator.data.library")
+def test_a_library_has_mixtures_only_and_says_what_it_leaves_out(tmp_path, caplog):
     wave = noise(3.0, channels=1)
     write(tmp_path / "album" / "song.flac", wave)
     write(tmp_path / "silence.wav", torch.zeros(2, 3 * RATE))
     (tmp_path / "broken.mp3").write_text("not audio")
-    track = only(find_tracks(tmp_path))
+    write(tmp_path / "PR - Oh No.wav", noise(1.0))
+    with caplog.at_level(logging.WARNING):
+        track = only(find_tracks(tmp_path))
     assert (track.kind, track.names) == ("library", ("mixture",))
+    for kind in ("silent 1", "not audio 1", "test song 1", "separator scan --report FILE"):
+        assert kind in caplog.text
     stems = load_stems(track, RATE, start=5, samples=100)
     assert torch.allclose(stems["mixture"], wave[:, 5:105].repeat(2, 1), atol=1e-6)
     assert stem_names([track]) == ("mixture",)
