@@ -9,6 +9,7 @@ from separator.losses import LossConfig
 from separator.models import ModelChoice
 from separator.ranges import require
 from separator.stft import STFTConfig
+from separator.train.specaugment import SpecAugmentConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class TrainConfig(ModelChoice, RunConfig):
         head: whether the last layer of a pretrained model is kept or starts anew.
         layer_decay: factor on the learning rate from each stage of a pretrained model to the one
             below it (1 trains all alike).
+        specaugment: blocks of the mixture that are set to 0.
         valid_seconds: most seconds of each validation song that are scored (0 takes all).
     """
 
@@ -33,6 +35,7 @@ class TrainConfig(ModelChoice, RunConfig):
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
     layer_decay: float = 1.0
+    specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     valid_seconds: float = 60.0
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.losses import SeparationLoss
 from separator.models import create, describe
-from separator.stft import normalise, stft
+from separator.stft import istft, normalise, stft
 from separator.train.config import TrainConfig
+from separator.train.specaugment import blocks_to_keep
 from separator.train.transfer import layer_rates, load_pretrained
 from separator.train.validate import validate
 
@@ -56,8 +57,32 @@ class TrainTask(Task):
         accompaniment = batch.stems[:, :-1].sum(dim=1)
         spectrogram = stft(batch.mixture, self.config.stft)
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
+        if self.config.specaugment.on:
+            keep = self._blocks_to_keep(magnitude, step, generator)
+            magnitude = magnitude * keep
+            if self.config.specaugment.target == "alike":
+                spectrogram = spectrogram * keep
+                target = stft(accompaniment, self.config.stft) * keep
+                accompaniment = istft(target, self.config.stft, accompaniment.shape[-1])
         mask = model(magnitude)
         return self.loss(mask, spectrogram, scale, accompaniment)
+
+    def _blocks_to_keep(self, magnitude: Tensor, step: int, generator: torch.Generator) -> Tensor:
+        """Draw the blocks of a batch (b 1 f n); the network looks without dropout or statistics."""
+        config = self.config
+        self.model.eval()
+        try:
+            return blocks_to_keep(
+                magnitude,
+                self.model,
+                config.specaugment,
+                config.stft,
+                config.rate,
+                step / config.steps,
+                generator,
+            )
+        finally:
+            self.model.train()
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""

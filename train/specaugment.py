@@ -1,0 +1,180 @@
+"""SpecAugment in fine-tuning: blocks of frames and of bins set to 0, at random or at hard places.
+
+SpecAugment: Park et al. 2019, arXiv:1904.08779. Hard places: Prediction-error-based Adaptive
+SpecAugment (PEAS), Zhang et al., which masks where the network is worst at predicting its own
+reconstruction error.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from separator.ranges import require
+from separator.stft import STFTConfig
+
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Set blocks of the mixture's spectrogram to 0 in training.
+
+    Attributes:
+        time_blocks: blocks of frames in each crop, all bins of them (0: none).
+        seconds: largest width of a block of frames; widths are uniform from 0 to it.
+        frequency_blocks: blocks of bins in each crop, in all frames (0: none).
+        hertz: largest width of a block of bins.
+        target: alike sets the same blocks of the target to 0; whole keeps the target, so the mask
+            of a hidden block has to be guessed from what is around it.
+        positions: random; or peas, which puts a growing number of blocks where the network's
+            prediction error is largest.
+        epochs: parts of the run that the schedule of peas counts as epochs.
+    """
+
+    time_blocks: int = 0
+    seconds: float = 0.5
+    frequency_blocks: int = 0
+    hertz: float = 1000.0
+    target: Literal["alike", "whole"] = "alike"
+    positions: Literal["random", "peas"] = "random"
+    epochs: int = 25
+
+    def __post_init__(self) -> None:
+        require(self, "[0, 100]", "specaugment.time_blocks", "specaugment.frequency_blocks")
+        require(self, "[0, 600]", "specaugment.seconds")
+        require(self, "[0, 400000]", "specaugment.hertz")
+        require(self, "[1, 10000]", "specaugment.epochs")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is masked."""
+        return self.time_blocks + self.frequency_blocks > 0
+
+
+def blocks_to_keep(
+    magnitude: Tensor,
+    network: Network,
+    config: SpecAugmentConfig,
+    transform: STFTConfig,
+    rate: int,
+    progress: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw the blocks of a batch of crops.
+
+    Args:
+        magnitude: (b c f n) what the network is shown, in [0, 1].
+        network: maps magnitudes to their mask (b c f n); used for peas alone, without gradient.
+        config: how many blocks, how wide, where.
+        transform: hop and window, to turn seconds and hertz into frames and bins.
+        rate: sample rate in hertz.
+        progress: finished share of the run, in [0, 1).
+        generator: on the CPU; all randomness comes from it.
+
+    Returns:
+        (b 1 f n): 0 in the blocks, 1 elsewhere.
+    """
+    batch, _, bins, frames = magnitude.shape
+    widest = {
+        "time": min(round(config.seconds * rate / transform.hop), frames),
+        "frequency": min(round(config.hertz * transform.n_fft / rate), bins),
+    }
+    error = None
+    if config.positions == "peas":
+        error = prediction_error(magnitude, network).mean(dim=1).cpu()  # (b f n)
+    keep = torch.ones(batch, 1, bins, frames)
+    for crop in range(batch):
+        along_time = None if error is None else error[crop].mean(dim=0)
+        along_frequency = None if error is None else error[crop].mean(dim=1)
+        for first, last in _draw(
+            frames, config.time_blocks, widest["time"], along_time, config, progress, generator
+        ):
+            keep[crop, :, :, first:last] = 0
+        for first, last in _draw(
+            bins, config.frequency_blocks, widest["frequency"], along_frequency, config, progress,
+            generator,
+        ):  # fmt: skip
+            keep[crop, :, first:last] = 0
+    return keep.to(magnitude.device)
+
+
+@torch.no_grad()
+def prediction_error(magnitude: Tensor, network: Network) -> Tensor:
+    """Squared error of the network at reproducing its own reconstruction error (PEAS, eq. 1 and 2).
+
+    The reconstruction of x is the network's mask times x: e_rec = (m(x) x - x)², and
+    e_pred = (m(e_rec) e_rec - e_rec)².
+
+    Args:
+        magnitude: (b c f n) x, in [0, 1].
+        network: maps magnitudes to their mask.
+
+    Returns:
+        e_pred (b c f n), without gradient.
+    """
+    reconstruction = (network(magnitude) * magnitude - magnitude).square()
+    return (network(reconstruction) * reconstruction - reconstruction).square()
+
+
+def adaptive_blocks(epoch: float, epochs: int, total: int) -> float:
+    """Expected number of blocks at hard places (PEAS, eq. 3): it grows by 0.1 each epoch.
+
+    In the last fifth of the run all blocks are.
+    """
+    last = epoch >= 0.8 * epochs
+    return min(total, 0.1 * epoch + 0.9 * total * last)
+
+
+def hardest_windows(error: Tensor, width: int, count: int) -> list[int]:
+    """Return where the `count` windows of largest mean error begin, none of which overlap.
+
+    Args:
+        error: (n) error of each frame or bin.
+        width: frames or bins of a window, which moves by one.
+        count: windows wanted; fewer are returned where no more fit.
+    """
+    means = F.avg_pool1d(error[None, None].double(), width, stride=1)[0, 0]
+    starts: list[int] = []
+    while len(starts) < count and bool((means > -math.inf).any()):
+        start = int(means.argmax())
+        starts.append(start)
+        means[max(0, start - width + 1) : start + width] = -math.inf
+    return starts
+
+
+def _draw(
+    length: int,
+    count: int,
+    widest: int,
+    error: Tensor | None,
+    config: SpecAugmentConfig,
+    progress: float,
+    generator: torch.Generator,
+) -> list[tuple[int, int]]:
+    """Draw (first, last + 1) of `count` blocks along one axis of `length` frames or bins."""
+    if not count or not widest:
+        return []
+    expected = max(1, round(widest / 2))
+    fixed = error is not None and progress >= 0.8
+    widths = [expected if fixed else _integer(widest, generator) for _ in range(count)]
+    starts: list[int] = []
+    if error is not None:
+        wanted = adaptive_blocks(progress * config.epochs, config.epochs, count)
+        number = int(wanted + torch.rand((), generator=generator).item())  # exact in the mean
+        windows = hardest_windows(error, expected, min(number, count))
+        starts = [
+            min(max(0, window + (expected - width) // 2), length - width)
+            for window, width in zip(windows, widths, strict=False)
+        ]
+    starts += [_integer(length - width, generator) for width in widths[len(starts) :]]
+    return [(start, start + width) for start, width in zip(starts, widths, strict=True)]
+
+
+def _integer(highest: int, generator: torch.Generator) -> int:
+    """Draw a whole number from 0 to `highest`."""
+    return int(torch.randint(highest + 1, (), generator=generator))
