@@ -112,6 +112,13 @@ def test_hardest_windows_against_a_loop() -> None:
     assert len(hardest_windows(error, 7, 100)) <= 7  # as many as fit
 
 
+def test_fixed_widths_are_for_the_last_fifth() -> None:
+    config = SpecAugmentConfig(time_blocks=1, seconds=0.16, fixed_late=True)
+    for progress, expected in ((0.79, set(range(17))), (0.8, {8})):
+        widths = {int((keep[0, 0, 0] == 0).sum()) for keep in draws(config, 400, progress)}
+        assert widths == expected
+
+
 @pytest.mark.parametrize("total", [1, 3])
 def test_schedule(total: int) -> None:
     """Equation 3 for each epoch of 25."""
@@ -130,7 +137,7 @@ def test_a_hard_place_is_found_and_widths_become_fixed() -> None:
         mask[..., 20:28] = 0
         return mask
 
-    config = SpecAugmentConfig(time_blocks=1, seconds=0.16, positions="peas")
+    config = SpecAugmentConfig(time_blocks=1, seconds=0.16, positions="peas", fixed_late=True)
     for keep in draws(config, 50, progress=0.9, network=fails_late):
         hidden = (keep[0, 0, 0] == 0).nonzero().flatten().tolist()
         assert hidden == list(range(20, 28))

@@ -33,6 +33,8 @@ class SpecAugmentConfig:
             of a hidden block has to be guessed from what is around it.
         positions: random; or peas, which puts a growing number of blocks where the network's
             prediction error is largest.
+        fixed_late: give every block the expected width, half of the largest, in the last fifth of
+            the run, as peas was published.
         epochs: parts of the run that the schedule of peas counts as epochs.
     """
 
@@ -42,6 +44,7 @@ class SpecAugmentConfig:
     hertz: float = 1000.0
     target: Literal["alike", "whole"] = "alike"
     positions: Literal["random", "peas"] = "random"
+    fixed_late: bool = False
     epochs: int = 25
 
     def __post_init__(self) -> None:
@@ -160,7 +163,7 @@ def _draw(
     if not count or not widest:
         return []
     expected = max(1, round(widest / 2))
-    fixed = error is not None and progress >= 0.8
+    fixed = config.fixed_late and progress >= 0.8
     widths = [expected if fixed else _integer(widest, generator) for _ in range(count)]
     starts: list[int] = []
     if error is not None:
