@@ -72,7 +72,8 @@ class CompareConfig:
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
-        require(self, "[1, inf)", "pretrain_steps", "train_steps", "jobs")
+        require(self, "[1, inf)", "pretrain_steps", "train_steps")
+        require(self, "[1, 1024]", "jobs")
         require(self, "[0, inf)", "pretrain_minutes", "train_minutes")
         for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
             if word.startswith("-"):
