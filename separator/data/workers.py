@@ -108,8 +108,13 @@ def received(loader: DataLoader) -> Iterator[Any]:
     Raises:
         SeparatorError: a worker has died, or failed in a way that is not a song's fault.
     """
+    expects_tensors, stack = True, loader.collate_fn.stack
     try:
-        yield from loader
+        for batch in loader:
+            if stack.shared and expects_tensors and isinstance(batch[0], np.ndarray):
+                log.warning("%s is full: batches go through pipes, which is slower", SHARED)
+                expects_tensors = False
+            yield batch
     except SeparatorError:
         raise
     except Exception as error:  # the loader's own, or any of a worker's with its stack as text

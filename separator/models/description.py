@@ -4,7 +4,6 @@ A file that was shared may say anything. What is needed to make the model is com
 this version writes, in names, types and size, before a parser or a layer is given any of it.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -12,7 +11,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from separator.config import from_dict
 from separator.errors import SeparatorError, printable
 from separator.ranges import RATES, require
 
@@ -43,8 +41,10 @@ def config_of(
 ) -> Config:
     """Make the configuration that a part of a description holds.
 
+    A parser of configurations is not asked: it also takes text for numbers, and names of files.
+
     Args:
-        cls: a dataclass of numbers, words and lists of numbers.
+        cls: a dataclass of numbers, words and lists of numbers, each with a default.
         description: of a model.
         part: key of the part in it.
         needed: keys that must be there; any other takes its default.
@@ -55,15 +55,16 @@ def config_of(
     values = description.get(part)
     if not isinstance(values, Mapping):
         raise SeparatorError(f"it has no {part!r}")
-    known = {field.name for field in dataclasses.fields(cls)}
+    known = vars(cls())
     for key in [*sorted(needed), *values]:
         if key not in values:
             raise SeparatorError(f"{part}.{key} is missing")
         if key not in known:
             raise SeparatorError(f"{part}.{str(key)[:LONGEST_TEXT]} is unknown to this version")
-        if not _is_setting(values[key]):
-            raise SeparatorError(f"{part}.{key} is neither a number, a word nor a list of sizes")
-    return from_dict(cls, dict(values))
+        if not _is_like(values[key], known[key]):
+            raise SeparatorError(f"{part}.{key} is not of the kind of {known[key]!r}")
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return cls(**values | lists)
 
 
 def check_rest(description: Mapping[str, Any]) -> None:
@@ -115,8 +116,16 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_TEXT
 
 
-def _is_setting(value: object) -> bool:
-    """Whether a value is one that a model's configuration can hold."""
-    if isinstance(value, list | tuple):
-        return len(value) <= LONGEST_LIST and all(map(_is_size, value))
-    return isinstance(value, bool) or _is_number(value) or _is_word(value)
+def _is_like(value: object, default: object) -> bool:
+    """Whether a value is of the type of a setting's default, and of a size that one can have."""
+    match default:
+        case bool():
+            return isinstance(value, bool)
+        case int():
+            return _is_size(value)
+        case float():
+            return _is_number(value)
+        case str():
+            return _is_word(value)
+    sizes = isinstance(value, list | tuple) and len(value) <= LONGEST_LIST
+    return sizes and all(map(_is_size, value))
