@@ -40,6 +40,7 @@ class NextConfig:
             raise SeparatorError(
                 f"next.token: {self.token} frames; give an even number of at least 2"
             )
+        require(self, "[2, 65536]", "next.token")
         require(self, "[0, 1]", "next.other", "next.lowpass")
         require(self, "[0, 100]", "next.gain_db", "next.tilt_db")
 

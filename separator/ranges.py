@@ -41,5 +41,5 @@ def _words(interval: str, low: float, above: bool) -> str:
     if "inf" not in interval:
         return f"in {interval}"
     if above:
-        return f"below {LARGEST:g}"
+        return f"at most {LARGEST:g}"
     return f"{'at least' if interval[0] == '[' else 'above'} {low:g}"

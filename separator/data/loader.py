@@ -250,7 +250,8 @@ def _finish(
 ) -> Iterator[Batch]:
     """Move, augment and label batches; log each unreadable file once."""
     logged: set[str] = set()
-    for step, (waves, counts, numbers, skipped) in enumerate(received(loader), start):
+    incoming = received(loader, loader.collate_fn.stack.shared)
+    for step, (waves, counts, numbers, skipped) in enumerate(incoming, start):
         for message in skipped:
             if message not in logged:
                 log.warning("drawn again: %s", message)

@@ -68,7 +68,7 @@ class Reader:
             wave = self._slice(source, start, samples)
         name = printable(str(source.path))
         if not math.isfinite(float(wave.sum())):
-            raise SeparatorError(f"{name}: has NaN or infinite samples; make it anew from its source")
+            raise SeparatorError(f"{name}: has NaN or infinite samples; repair it")
         lack = samples - wave.shape[1]
         if lack > _SLACK:
             raise SeparatorError(

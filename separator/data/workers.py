@@ -102,18 +102,21 @@ def _end(error: Exception, batch: object) -> None:
     os._exit(1)
 
 
-def received(loader: DataLoader) -> Iterator[Any]:
-    """Yield what workers read.
+def received(loader: DataLoader, shared: bool) -> Iterator[Any]:
+    """Yield what workers read, of which the stems come first.
+
+    Args:
+        loader: of batches that begin with what `Stack` made.
+        shared: whether they are to come through shared memory; says so once if one does not.
 
     Raises:
         SeparatorError: a worker has died, or failed in a way that is not a song's fault.
     """
-    expects_tensors, stack = True, loader.collate_fn.stack
     try:
         for batch in loader:
-            if stack.shared and expects_tensors and isinstance(batch[0], np.ndarray):
+            if shared and isinstance(batch[0], np.ndarray):
                 log.warning("%s is full: batches go through pipes, which is slower", SHARED)
-                expects_tensors = False
+                shared = False
             yield batch
     except SeparatorError:
         raise
