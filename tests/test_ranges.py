@@ -8,7 +8,9 @@ import pytest
 
 from separator.data.loader import DataConfig
 from separator.errors import SeparatorError
-from separator.models import ModelConfig, PatchConfig
+from separator.inference.compare.config import Arm, CompareConfig
+from separator.inference.evaluate import EvaluateConfig
+from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
 from separator.ranges import require
 from separator.train.config import TrainConfig
@@ -59,8 +61,9 @@ def configs(*instances: object) -> Iterator[object]:
 
 DATA = DataConfig(roots=["x"])
 EVERY = [
+    *(SeparateConfig(inputs=["x"]), EvaluateConfig(model=["x"], data="x")),
+    CompareConfig(arms={"none": Arm()}),
     *configs(TrainConfig(data=DATA), PretrainConfig(data=DATA)),
-    *(ModelConfig(), PatchConfig()),
 ]
 
 
