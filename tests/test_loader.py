@@ -211,6 +211,12 @@ class NoRoom(workers.Stack):
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space")
 
 
+def test_a_batch_larger_than_the_memory_is_refused(tracks, corpus, monkeypatch):
+    monkeypatch.setattr(workers, "memory", lambda: 10**6)
+    with pytest.raises(SeparatorError, match=r"^data\.batch, data\.segment_seconds: a batch takes"):
+        batches(tracks, config(corpus, batch=64), RATE, seed=0)
+
+
 def test_all_ranks_of_a_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr(workers, "shared_memory", lambda: 1000)
     assert workers.fits_shared(160, 2)  # four ahead and two in use

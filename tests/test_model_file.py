@@ -168,7 +168,7 @@ def test_a_description_that_is_not_ours_is_one_line(tmp_path, whole, monkeypatch
             '{"rate": -Infinity}',
             '{"rate": ' + "1" * 9999 + "}",
         ),
-        json.dumps(ABOUT)[:-1],
+        *(json.dumps(ABOUT)[:-1], json.dumps({**ABOUT, "more": "x" * 10**6})),
     ],
 )
 def test_text_that_is_no_description_is_one_line(tmp_path: Path, whole: Path, text: str):

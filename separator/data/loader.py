@@ -26,6 +26,7 @@ from separator.data.workers import (
     AHEAD,
     Stack,
     as_tensor,
+    check_size,
     context_of,
     fits_shared,
     received,
@@ -186,14 +187,15 @@ class _Collate:
 def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
     """torch's loader over the batches from number `start` on."""
     numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(start))
+    size = 4 * math.prod((config.batch, len(dataset.names), 2, dataset.table.samples))  # bytes
+    check_size(size)
     context = context_of(config.workers) if config.workers else None
     workers = config.workers if context else 0
-    shape = config.batch, len(dataset.names), 2, dataset.table.samples
     return DataLoader(
         dataset,
         batch_sampler=numbers,
         num_workers=workers,
-        collate_fn=_Collate(Stack(fits_shared(4 * math.prod(shape), workers))),
+        collate_fn=_Collate(Stack(fits_shared(size, workers))),
         pin_memory=pin,
         worker_init_fn=start_worker,
         multiprocessing_context=context,

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from separator.errors import SeparatorError, one_line
-from separator.machine import SHARED, shared_memory
+from separator.machine import SHARED, memory, shared_memory
 from separator.processes import follow_parent
 
 AHEAD = 2  # batches that each worker reads ahead
@@ -69,6 +69,19 @@ def context_of(workers: int) -> BaseContext | None:
         return None
     del locks
     return context
+
+
+def check_size(batch: int) -> None:
+    """Refuse batches of more bytes than this machine has.
+
+    Raises:
+        SeparatorError: names the settings to lower.
+    """
+    if batch > memory():
+        raise SeparatorError(
+            f"data.batch, data.segment_seconds: a batch takes {batch / 1e9:.0f} GB, this machine "
+            f"has {memory() / 1e9:.0f} GB; lower one of them"
+        )
 
 
 def fits_shared(batch: int, workers: int) -> bool:

@@ -25,7 +25,7 @@ from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
 from separator.stft import STFTConfig
 
-MAX_HEADER = 8_000_000  # bytes; the header of a thousand layers is a fiftieth of it
+MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
 METADATA = {"format", "separator", "digest"}
 KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
 

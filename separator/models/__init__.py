@@ -15,7 +15,7 @@ from separator.machine import memory
 from separator.models.description import check_rest, config_of, refused
 from separator.models.frame_transformer import FrameTransformer, ModelConfig
 from separator.models.patch_transformer import PatchConfig, PatchTransformer
-from separator.models.weights import Layout, Uninitialised, check_layout, fill, layout_of
+from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
 from separator.stft import STFTConfig
 
 MODELS = {
@@ -155,7 +155,8 @@ def skeleton(
         model = _without_memory(sizes, stft.bins)
     except SeparatorError as error:
         raise refused(path, error) from error
-    check_layout(model, layout, path)
+    if reason := misfit(model, layout):
+        raise refused(path, f"its weights are not those of its description: {reason}")
     return model, stft
 
 

@@ -16,6 +16,7 @@ from separator.ranges import RATES, require
 
 Config = TypeVar("Config")
 
+LONGEST = 1_000_000  # characters of a description; ours have one thousand
 LONGEST_LIST = 64
 LONGEST_TEXT = 100
 LARGEST_SIZE = 10**9
@@ -25,8 +26,11 @@ def from_json(text: str) -> dict[str, Any]:
     """Read a description.
 
     Raises:
-        ValueError: it is no JSON object, is nested too deeply, or holds NaN or infinite numbers.
+        ValueError: it is no JSON object, is too long, nested too deeply, or holds NaN or infinite
+            numbers.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"{len(text)} characters")
     try:
         values = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:

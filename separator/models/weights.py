@@ -41,25 +41,25 @@ def layout_of(state: object, path: Path) -> Layout:
     return {name: _form(value) for name, value in tensors.items()}
 
 
-def check_layout(module: nn.Module, layout: Layout, path: Path) -> None:
-    """Refuse weights that do not fit a model exactly.
+def misfit(module: nn.Module, layout: Layout) -> str | None:
+    """Say which weight does not fit a model, the first of them, and why; None if all do.
 
-    Raises:
-        SeparatorError: a weight is missing, unknown, of another shape or not of numbers that the
-            model has; names the first.
+    All of the model's must be there and no other, in its shapes, and of its type or, for floating
+    point, another one of `FLOATS`.
     """
     own = {name: _form(value) for name, value in module.state_dict().items()}
     for name in [*own, *layout]:
         if name not in layout:
-            raise other_architecture(path, f"it has no {name!r}")
+            return f"it has no {name!r}"
         if name not in own:
-            raise other_architecture(path, f"it has {name[:100]!r}, this model does not")
+            return f"it has {name[:100]!r}, this model does not"
         there, here = layout[name], own[name]
         if there.shape != here.shape:
             shapes = f"{list(there.shape)[:8]} there and {list(here.shape)} here"
-            raise other_architecture(path, f"{name!r} is {shapes}")
+            return f"{name!r} is {shapes}"
         if there.kind not in (FLOATS if here.kind in FLOATS else (here.kind,)):
-            raise other_architecture(path, f"{name!r} is {there.kind} there and {here.kind} here")
+            return f"{name!r} is {there.kind} there and {here.kind} here"
+    return None
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -68,7 +68,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         SeparatorError: a weight is missing, unknown, or of another shape or type; names the first.
     """
-    check_layout(module, layout_of(state, path), path)
+    if reason := misfit(module, layout_of(state, path)):
+        raise other_architecture(path, reason)
     module.load_state_dict(dict(state))
 
 
