@@ -73,7 +73,7 @@ class EvaluateConfig:
             raise SeparatorError(f"evaluate takes one model, not {len(self.model)}: {self.model}")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
-        require(self, "[0, inf)", "jobs")
+        require(self, "[0, 1024]", "jobs")
         require(self, "[0, 1)", "valid_share")
         if self.json and Path(self.json).is_dir():
             raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")

@@ -38,7 +38,7 @@ class SeparateConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        require(self, "[1, inf)", "batch")
+        require(self, "[1, 4096]", "batch")
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
 

@@ -60,7 +60,7 @@ class AdversaryConfig:
                 f"adversary.weight: {highest(self.weight)} is over {LARGEST_WEIGHT}, the largest "
                 "share of the masked error's gradient; 0.1 is usual"
             )
-        require(self, "[1, inf)", "adversary.channels")
+        require(self, "[1, 4096]", "adversary.channels")
         require(self, "(0, inf)", "adversary.lr")
         require(self, "[0, 1)", "adversary.betas")
         require(self, "[0, inf)", "adversary.start")

@@ -7,9 +7,8 @@ import torchaudio
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.engine.model_file import load_model_file
+from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.models import build
 from separator.pretrain.labels import NOWHERE, LabelConfig, cut, unigram_entropy
 from separator.stft import STFTConfig, normalise, stft
 
@@ -77,8 +76,7 @@ class Trunk(nn.Module):
     def __init__(self, path: str, transform: STFTConfig, rate: int, group: int) -> None:
         super().__init__()
         self.stft, self.group = transform, group
-        state, description = load_model_file(path)
-        self.model, seen = build(description, state, path)
+        self.model, seen, description = load_model(path)
         if seen != transform or description["rate"] != rate:
             raise SeparatorError(
                 f"labels.model: {path} is of {seen} at {description['rate']} Hz; set stft and rate "

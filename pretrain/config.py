@@ -76,7 +76,7 @@ class PretrainConfig(ModelChoice, RunConfig):
             )
         self._check_mask()
         self._check_objectives()
-        require(self, "[1, inf)", "valid_crops")
+        require(self, "[1, 65536]", "valid_crops")
 
     def _check_objectives(self) -> None:
         """Refuse combinations of objectives that cannot be."""

@@ -40,8 +40,8 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         check("contrast.weight", self.weight)
-        require(self, "[1, inf)", "contrast.features")
-        require(self, "[2, inf)", "contrast.most")
+        require(self, "[1, 16384]", "contrast.features")
+        require(self, "[2, 65536]", "contrast.most")
         require(self, "(0, inf)", "contrast.temperature")
 
 

@@ -41,8 +41,8 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         check("labels.weight", self.weight)
-        require(self, "[2, inf)", "labels.clusters")
-        require(self, "[1, inf)", "labels.group", "labels.crops")
+        require(self, "[2, 65536]", "labels.clusters")
+        require(self, "[1, 65536]", "labels.group", "labels.crops")
         require(self, "[0, inf)", "labels.unmasked_weight")
         if self.source not in ("spectrum", "deep"):
             raise SeparatorError(f"labels.source: {self.source!r} is not spectrum or deep")

@@ -40,8 +40,9 @@ class NextConfig:
             raise SeparatorError(
                 f"next.token: {self.token} frames; give an even number of at least 2"
             )
+        require(self, "[2, 65536]", "next.token")
         require(self, "[0, 1]", "next.other", "next.lowpass")
-        require(self, "[0, inf)", "next.gain_db", "next.tilt_db")
+        require(self, "[0, 100]", "next.gain_db", "next.tilt_db")
 
 
 WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves

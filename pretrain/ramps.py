@@ -3,6 +3,7 @@
 import bisect
 
 from separator.errors import SeparatorError
+from separator.ranges import LARGEST
 
 Ramp = float | tuple[tuple[float, float], ...]  # a number, or (step, value) pairs
 
@@ -48,7 +49,9 @@ def check(name: str, ramp: Ramp) -> None:
         SeparatorError: no pairs, steps that do not grow, or a negative value; names the key.
     """
     places = [place for place, _ in pairs(ramp)]
-    if not places or sorted(set(places)) != places or min(v for _, v in pairs(ramp)) < 0:
+    values = [value for _, value in pairs(ramp)]
+    grows = bool(places) and sorted(set(places)) == places
+    if not grows or min(values) < 0 or max(*places, *values) > LARGEST:
         raise SeparatorError(
-            f"{name}: give a number from 0 up, or [[step, value], …] with growing steps"
+            f"{name}: give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"
         )

@@ -57,16 +57,14 @@ class Separator:
         Raises:
             SeparatorError: the file is missing, damaged, not ours, or cannot separate.
         """
-        from separator.engine.model_file import load_model_file
-        from separator.models import build
+        from separator.engine.model_file import load_model
 
-        state, description = load_model_file(path)
+        model, stft, description = load_model(path)
         if description.get("stage") != "train":
             raise SeparatorError(
                 f"{path}: a pretrained model does not separate yet; fine-tune it with "
                 f"`separator train CONFIG pretrained={path}`"
             )
-        model, stft = build(description, state, path)
         return cls(model, stft, description["rate"], device, description)
 
     def accompaniment(self, mixtures: Tensor) -> Tensor:

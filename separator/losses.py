@@ -29,7 +29,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         weights = vars(self)
-        require(self, "[0, inf)", *(f"loss.{name}" for name in weights))
+        require(self, "[0, 1000000]", *(f"loss.{name}" for name in weights))
         if not any(weights.values()):
             raise SeparatorError("loss: all weights are 0; give loss.magnitude or another one")
 

@@ -27,11 +27,15 @@ class STFTConfig:
     power: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.n_fft < 16 or self.n_fft & (self.n_fft - 1):
-            raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two of at least 16")
-        if not 0 < self.hop <= self.n_fft // 2:
-            raise SeparatorError(f"stft.hop: {self.hop} is not in 1..{self.n_fft // 2} (n_fft / 2)")
-        require(self, "(0, 1]", "stft.power")
+        require(self, "[16, 65536]", "stft.n_fft")
+        if self.n_fft & (self.n_fft - 1):
+            raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two")
+        least, most = max(1, self.n_fft // 64), self.n_fft // 2
+        if not least <= self.hop <= most:
+            raise SeparatorError(
+                f"stft.hop: {self.hop} is not in [{least}, {most}] (n_fft / 64 to n_fft / 2)"
+            )
+        require(self, "[0.05, 1]", "stft.power")
 
     @property
     def bins(self) -> int:

@@ -2,16 +2,23 @@
 
 import itertools
 import logging
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from separator import audio
-from separator.data import loader
+from separator import audio, machine
+from separator.data import loader, workers
 from separator.data.augment import AugmentConfig
 from separator.data.corpus import write_corpus
 from separator.data.layouts import FOUR, TWO
@@ -135,6 +142,117 @@ def test_nothing_readable_is_one_line(tmp_path, workers):
     with pytest.raises(SeparatorError, match=r"vocals\.wav") as caught:
         take(1, tracks, config(tmp_path, workers=workers), RATE, seed=0)
     assert "\n" not in str(caught.value)
+
+
+class Trouble(Dataset):
+    """Segments that go wrong in one way, in a worker."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __getitem__(self, number: int) -> Callable:
+        if self.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "failed":
+            raise KeyError("tempo")
+        return lambda: None  # cannot be sent to another process
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("killed", r"^data\.workers: worker \d+ was killed or crashed; .*data\.memory_mb"),
+        ("unsent", r"^data\.workers: worker \d+ was killed or crashed"),
+        ("failed", r"^a worker that reads songs failed: KeyError: 'tempo'"),
+    ],
+)
+def test_a_worker_that_ends_is_one_line_and_no_wait(kind, message):
+    troubled = DataLoader(
+        Trouble(kind),
+        batch_sampler=([number] for number in itertools.count()),
+        num_workers=1,
+        collate_fn=list,
+        worker_init_fn=workers.start_worker,
+        multiprocessing_context=workers.context_of(1),
+    )
+    start = time.monotonic()
+    with pytest.raises(SeparatorError, match=message) as caught:
+        next(workers.received(troubled, True))
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("room", ["none", "taken later"])
+def test_without_shared_memory_batches_come_through_pipes(
+    corpus, tracks, monkeypatch, caplog, room
+):
+    whole = take(3, tracks, config(corpus), RATE, seed=3)
+    monkeypatch.setattr(workers, "shared_memory", lambda: 1e5 if room == "none" else 1e12)
+    if room == "taken later":
+        monkeypatch.setattr(loader, "Stack", NoRoom)
+    with caplog.at_level(logging.WARNING):
+        piped = take(3, tracks, config(corpus, workers=1), RATE, seed=3)
+    assert same(whole, piped)
+    lines = [line for line in caplog.messages if "pipes" in line]
+    assert len(lines) == 1
+    assert ("--shm-size" in lines[0]) == (room == "none")
+
+
+@dataclass(frozen=True)
+class NoRoom(workers.Stack):
+    """Finds shared memory full in the worker, whatever was seen before."""
+
+    def __call__(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
+        workers.default_collate = self.fail
+        return super().__call__(waves)
+
+    @staticmethod
+    def fail(waves: list) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space")
+
+
+def test_a_batch_larger_than_the_memory_is_refused(tracks, corpus, monkeypatch):
+    monkeypatch.setattr(workers, "memory", lambda: 10**6)
+    with pytest.raises(SeparatorError, match=r"^data\.batch, data\.segment_seconds: a batch takes"):
+        batches(tracks, config(corpus, batch=64), RATE, seed=0)
+
+
+def test_all_ranks_of_a_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(workers, "shared_memory", lambda: 1000)
+    assert workers.fits_shared(160, 2)  # four ahead and two in use
+    assert not workers.fits_shared(170, 2)
+    assert workers.fits_shared(10**9, 0)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert not workers.fits_shared(160, 2)
+
+
+def test_where_processes_get_no_locks_the_trainer_reads(corpus, tracks, monkeypatch, caplog):
+    def refuse(self: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(multiprocessing.context.ForkServerContext, "Lock", refuse)
+    whole = take(2, tracks, config(corpus), RATE, seed=3)
+    with caplog.at_level(logging.WARNING):
+        assert same(whole, take(2, tracks, config(corpus, workers=2), RATE, seed=3))
+    assert "data.workers: " in caplog.text
+    assert "Read-only file system" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_container_with_little_shared_memory(corpus):
+    """The process as it is in Docker: torch's own words and the system's own limits."""
+    mount = f"mount -t tmpfs -o size=200k tmpfs {machine.SHARED}"
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    script = TRAINER.replace("    time.sleep(600)\n", "").replace(
+        "next(stream)", "[next(stream), next(stream)]"
+    )
+    command = f"{mount} && exec {sys.executable} -c '{script}' {corpus}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "reading\n", done.stderr
+    assert "Traceback" not in done.stderr
 
 
 TRAINER = """

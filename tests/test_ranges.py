@@ -1,11 +1,19 @@
 """Settings outside their range are refused by name."""
 
+import dataclasses
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
+from separator.data.loader import DataConfig
 from separator.errors import SeparatorError
+from separator.inference.compare.config import Arm, CompareConfig
+from separator.inference.evaluate import EvaluateConfig
+from separator.inference.separate import SeparateConfig
+from separator.pretrain.config import PretrainConfig
 from separator.ranges import require
+from separator.train.config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -31,7 +39,51 @@ def test_the_message_says_what_may_be():
     for interval, words in {
         "[1, inf)": "at least 1",
         "(0, inf)": "above 0",
+        "[-9, -2]": "in [-9, -2]",
         "[0.05, 0.95]": "in [0.05, 0.95]",
     }.items():
         with pytest.raises(SeparatorError, match=f"^n: -1 is not {words}".replace("[", r"\[")):
             require(SimpleNamespace(n=-1), interval, "n")
+    with pytest.raises(SeparatorError, match=r"^n: 1000000000001 is not at most 1e\+12$"):
+        require(SimpleNamespace(n=10**12 + 1), "[1, inf)", "n")
+    with pytest.raises(SeparatorError) as caught:
+        require(SimpleNamespace(n=[10**4000] * 10**5), "[1, inf)", "n")
+    assert len(str(caught.value)) < 400
+
+
+def configs(*instances: object) -> Iterator[object]:
+    """Yield configurations and the ones inside them."""
+    for instance in instances:
+        yield instance
+        inner = (getattr(instance, field.name) for field in dataclasses.fields(instance))
+        yield from configs(*filter(dataclasses.is_dataclass, inner))
+
+
+DATA = DataConfig(roots=["x"])
+EVERY = [
+    *(SeparateConfig(inputs=["x"]), EvaluateConfig(model=["x"], data="x")),
+    CompareConfig(arms={"none": Arm()}),
+    *configs(TrainConfig(data=DATA), PretrainConfig(data=DATA)),
+]
+
+
+def numbers() -> Iterator[tuple[object, str]]:
+    for config in {type(config): config for config in EVERY}.values():
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            items = value if isinstance(value, list | tuple) else [value]
+            if items and all(type(item) in (int, float) for item in items):
+                yield config, field.name
+
+
+@pytest.mark.parametrize(
+    ("config", "key"), [*numbers()], ids=lambda x: x if isinstance(x, str) else type(x).__name__
+)
+@pytest.mark.parametrize("absurd", [10**15, -(10**15), 1e300])
+def test_no_setting_takes_an_absurd_value(config: object, key: str, absurd: float):
+    value = getattr(config, key)
+    bad = type(value)([absurd] * len(value)) if isinstance(value, list | tuple) else absurd
+    with pytest.raises(SeparatorError, match=rf"(^|[ .]){key}\b") as caught:
+        dataclasses.replace(config, **{key: bad})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

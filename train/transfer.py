@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from separator.engine.model_file import load_model_file
+from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.models import check_format, describe
+from separator.models import describe
 from separator.models.weights import load_weights
 from separator.train.config import TrainConfig
 
@@ -23,8 +23,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     Raises:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
-    state, description = load_model_file(config.pretrained)
-    check_format(description, config.pretrained)
+    pretrained, _, description = load_model(config.pretrained)
     there = _sizes(description)
     here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
@@ -33,6 +32,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
+    state = pretrained.state_dict()
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         model.reset_head()

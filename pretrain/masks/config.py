@@ -47,6 +47,6 @@ class MaskConfig:
         require(self, "[0, 1]", "mask.fill", "mask.noise", "mask.other", "mask.clean_share")
         if self.fill + self.noise + self.other > 1 + 1e-9:
             raise SeparatorError("mask.fill, mask.noise, mask.other: together they are over 1")
-        require(self, "[1, inf)", "mask.group", "mask.span")
-        require(self, "[0, inf)", "mask.band", "mask.band_span")
+        require(self, "[1, 65536]", "mask.group", "mask.span")
+        require(self, "[0, 65536]", "mask.band", "mask.band_span")
         require(self, "[0, inf)", "mask.warmup_steps", "mask.uniform_steps", "mask.weighted_steps")

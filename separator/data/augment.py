@@ -34,7 +34,7 @@ class AugmentConfig:
     speed: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, "[0, inf)", "data.augment.gain_db")
+        require(self, "[0, 100]", "data.augment.gain_db")
         require(self, "[0, 1]", "data.augment.swap", "data.augment.polarity", "data.augment.remix")
         if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
             raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")

@@ -6,11 +6,11 @@ changes the speed only.
 
 import itertools
 import logging
-import multiprocessing
-import signal
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -22,8 +22,17 @@ from separator.data.layouts import ONE
 from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
 from separator.data.tracks import Track, load_stems, stem_names
+from separator.data.workers import (
+    AHEAD,
+    Stack,
+    as_tensor,
+    check_size,
+    context_of,
+    fits_shared,
+    received,
+    start_worker,
+)
 from separator.errors import SeparatorError
-from separator.processes import follow_parent
 from separator.ranges import require
 
 _SILENT_ATTEMPTS = 4
@@ -63,9 +72,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.roots:
             raise SeparatorError("data.roots: is empty; give at least one folder with songs")
-        require(self, "[0.05, inf)", "data.segment_seconds")
-        require(self, "[1, inf)", "data.batch")
-        require(self, "[0, inf)", "data.workers", "data.cache_gb", "data.memory_mb")
+        require(self, "[0.05, 600]", "data.segment_seconds")
+        require(self, "[1, 4096]", "data.batch")
+        require(self, "[0, 256]", "data.workers")
+        require(self, "[0, 10000000]", "data.cache_gb", "data.memory_mb")
+        require(self, "[-1000, 0]", "data.silence_db")
         require(self, "[0, 1)", "data.valid_share")
 
 
@@ -156,37 +167,39 @@ def _decibels(mixture: Tensor) -> float:
     return 10 * float(mixture.square().mean().clamp_min(1e-20).log10())
 
 
-def _collate(items: list[_Item]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-    """(b s c t) stems, (b s) valid samples, (b) songs, messages; no stems when one is missing."""
-    stems, valid, songs, messages = zip(*items, strict=True)
-    skipped = [message for item in messages for message in item]
-    if any(wave is None for wave in stems):
-        return torch.empty(0), torch.empty(0), torch.empty(0), skipped
-    return torch.stack(stems), torch.tensor(valid), torch.tensor(songs), skipped
+@dataclass(frozen=True)
+class _Collate:
+    """Makes a batch of segments; small things are plain numbers, which need no shared memory."""
 
+    stack: Stack
 
-def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    follow_parent()
+    def __call__(
+        self, items: list[_Item]
+    ) -> tuple[Tensor | np.ndarray | None, list[list[int]], list[int], list[str]]:
+        """(b s c t) stems, b lists of s valid samples, b songs, messages; no stems if one lacks."""
+        stems, valid, songs, messages = zip(*items, strict=True)
+        skipped = [message for item in messages for message in item]
+        if any(wave is None for wave in stems):
+            return None, [], [], skipped
+        return self.stack(stems), list(valid), list(songs), skipped
 
 
 def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
     """torch's loader over the batches from number `start` on."""
     numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(start))
-    context = None
-    if config.workers:
-        # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["separator.data.loader"])
+    size = 4 * math.prod((config.batch, len(dataset.names), 2, dataset.table.samples))  # bytes
+    check_size(size)
+    context = context_of(config.workers) if config.workers else None
+    workers = config.workers if context else 0
     return DataLoader(
         dataset,
         batch_sampler=numbers,
-        num_workers=config.workers,
-        collate_fn=_collate,
+        num_workers=workers,
+        collate_fn=_Collate(Stack(fits_shared(size, workers))),
         pin_memory=pin,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         multiprocessing_context=context,
+        prefetch_factor=AHEAD if workers else None,
     )
 
 
@@ -239,13 +252,15 @@ def _finish(
 ) -> Iterator[Batch]:
     """Move, augment and label batches; log each unreadable file once."""
     logged: set[str] = set()
-    for step, (stems, valid, songs, skipped) in enumerate(loader, start):
+    incoming = received(loader, loader.collate_fn.stack.shared)
+    for step, (waves, counts, numbers, skipped) in enumerate(incoming, start):
         for message in skipped:
             if message not in logged:
                 log.warning("drawn again: %s", message)
                 logged.add(message)
-        if not stems.numel():
+        if waves is None:
             raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")
+        stems, valid, songs = as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
         number = int(uniforms(_AUGMENT, *key, step)[0] * 2**53)
         generator = torch.Generator().manual_seed(number)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)

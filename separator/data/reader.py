@@ -11,7 +11,7 @@ from torch import Tensor
 
 from separator import audio
 from separator.data.cache import StemCache, is_compressed
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
 
 _SHORT_SECONDS = 30.0
 _MARGIN = 4096  # samples around a slice that let the resampling filter settle
@@ -66,13 +66,13 @@ class Reader:
             wave = self._whole(source)[:, start : start + samples]
         else:
             wave = self._slice(source, start, samples)
+        name = printable(str(source.path))
         if not math.isfinite(float(wave.sum())):
-            raise SeparatorError(f"{source.path}: has NaN or infinite samples; repair or remove it")
+            raise SeparatorError(f"{name}: has NaN or infinite samples; repair it")
         lack = samples - wave.shape[1]
         if lack > _SLACK:
             raise SeparatorError(
-                f"{source.path}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it "
-                "again or remove it"
+                f"{name}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it again"
             )
         return torch.nn.functional.pad(wave, (0, lack)) if lack else wave
 

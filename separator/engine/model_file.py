@@ -1,17 +1,33 @@
-"""Model files: the averaged weights with a description that suffices to use them."""
+"""Model files: the averaged weights with a description that suffices to use them.
 
+The description and a digest are text in the header of a safetensors file. A file may come from
+anyone: nothing in it is executed, and nothing but its header, up to a limit, is read before all
+that the header says has been compared with what the described model needs.
+"""
+
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from separator.atomic import replacing
 from separator.engine.checkpoint import load, not_there
-from separator.errors import SeparatorError, one_line
+from separator.errors import SeparatorError, one_line, printable
+from separator.models import skeleton
+from separator.models.description import from_json, refused
+from separator.models.weights import Layout, TensorForm, fill, layout_of
+from separator.stft import STFTConfig
+
+MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
+METADATA = {"format", "separator", "digest"}
+KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
 
 
 def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -32,7 +48,8 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
     for name, value in state.items():
         value = value.detach().to("cpu", torch.float32 if value.is_floating_point() else None)
         tensors[name] = value.clone(memory_format=torch.contiguous_format)  # no shared storage
-    metadata = {"format": "pt", "separator": json.dumps(dict(description))}
+    text = json.dumps(dict(description))
+    metadata = {"format": "pt", "separator": text, "digest": digest(tensors, text)}
     try:
         with replacing(path) as temporary:
             temporary.touch()
@@ -45,6 +62,16 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
         ) from error
 
 
+def digest(state: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of a description and of the name, type, shape and bytes of every tensor."""
+    total = hashlib.sha256(text.encode())
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        total.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        total.update(value.flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
 def usable(
     state: Mapping[str, Tensor], description: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,47 +81,167 @@ def usable(
     return inner, {key: value for key, value in description.items() if key != "part"}
 
 
-def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a model to use: a `.safetensors` of `export`, or the averaged weights of a checkpoint.
+def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str, Any]]:
+    """Make the model that a file holds.
+
+    Args:
+        path: a `.safetensors` of `export`, or a checkpoint, of which the averaged weights count.
 
     Returns:
-        The state dict (CPU) and the description it was saved with.
+        The model on the CPU, its transform, and the description with the "digest" of the file.
 
     Raises:
         SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
     """
     path = Path(path)
     if path.suffix == ".pt":
-        payload = load(path)
-        return usable(payload["ema"], payload["description"])
-    if path.is_dir() or (path.exists() and path.suffix != ".safetensors"):
-        raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
-    if not path.is_file():
-        raise not_there(path)
-    from safetensors import SafetensorError, safe_open
+        state, description = _averaged(path)
+        model, stft = skeleton(description, layout_of(state, path), path)
+        about = {**description, "digest": digest(state, json.dumps(description))}
+    else:
+        header = _read_header(path)
+        model, stft = skeleton(header.description, header.layout, path)
+        state, about = _read_tensors(header)
+    fill(model, state)
+    return model, stft, about
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SeparatorError(
-            f"{path}: truncated or not a safetensors file; copy or download it again"
-        ) from error
-    try:
-        return state, json.loads(metadata["separator"])
-    except (KeyError, ValueError) as error:
-        raise SeparatorError(
-            f"{path}: no model of separator (its header does not describe one); choose another file"
-        ) from error
+
+def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of a model of any kind, and what its file says of it.
+
+    Returns:
+        The state dict (CPU, float32 for numbers of 16 bits) and the description, with "digest".
+
+    Raises:
+        SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
+    """
+    path = Path(path)
+    if path.suffix == ".pt":
+        state, description = _averaged(path)
+        return state, {**description, "digest": digest(state, json.dumps(description))}
+    state, description = _read_tensors(_read_header(path))
+    short = (torch.float16, torch.bfloat16)
+    wide = {name: value.float() for name, value in state.items() if value.dtype in short}
+    return state | wide, description
 
 
 def load_description(path: str | os.PathLike) -> dict[str, Any]:
     """Read what a `.safetensors` file says of itself, without its weights; {} if it is not ours."""
+    try:
+        return _read_header(Path(path)).description
+    except SeparatorError:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the beginning of a safetensors file says.
+
+    Attributes:
+        path: the file.
+        text: the description as it stands there.
+        description: the description.
+        digest: of description and tensors; None in files written before there was one.
+        layout: type and shape of each tensor.
+    """
+
+    path: Path
+    text: str
+    description: dict[str, Any]
+    digest: str | None
+    layout: Layout
+
+
+def _averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Averaged weights and description of a checkpoint, without what only training needs."""
+    payload = load(path)
+    state, description = payload["ema"], payload["description"]
+    layout_of(state, path)
+    if not isinstance(description, Mapping):
+        raise refused(path, "its description is none")
+    try:
+        json.dumps(description)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refused(path, one_line(error)) from error
+    return usable(state, description)
+
+
+def _read_header(path: Path) -> _Header:
+    """Read the header of a safetensors file.
+
+    Raises:
+        SeparatorError: no such file, no safetensors file, or no model of separator.
+    """
+    _check_size(path)
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        layout = {}
+        for name in file.keys():  # noqa: SIM118
+            entry = file.get_slice(name)
+            kind = KINDS.get(entry.get_dtype(), str(entry.get_dtype()))
+            layout[name] = TensorForm(kind, tuple(entry.get_shape()))
+    if "separator" not in metadata:
+        raise SeparatorError(
+            f"{printable(str(path))}: no model of separator (its header does not describe one); "
+            "choose another file"
+        )
+    if unknown := sorted(metadata.keys() - METADATA):
+        raise _damaged(path, f"{unknown[0][:40]!r} in its header is not ours")
+    try:
+        description = from_json(metadata["separator"])
+    except ValueError as error:
+        raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
+    text = metadata["separator"]
+    return _Header(path, text, description, metadata.get("digest"), layout)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file whose header cannot be that of a model, before anything parses it."""
+    if path.is_dir() or (path.exists() and path.suffix != ".safetensors"):
+        raise SeparatorError(
+            f"{printable(str(path))}: not a model file; choose a .safetensors or a .pt of a run"
+        )
+    if not path.is_file():
+        raise not_there(path)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+    except OSError as error:
+        raise SeparatorError(
+            f"{printable(str(path))}: cannot be read ({one_line(error)})"
+        ) from error
+    if length + 8 > size:
+        raise _damaged(path, "truncated or not a safetensors file")
+    if length > MAX_HEADER:
+        raise refused(path, f"a header of {length / 1e6:.0f} MB")
+
+
+def _read_tensors(header: _Header) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all tensors as they are stored; return them and the description with "digest".
+
+    Raises:
+        SeparatorError: the file is damaged.
+    """
+    with _opened(header.path) as file:
+        state = {name: file.get_tensor(name) for name in header.layout}
+    found = digest(state, header.text)
+    if header.digest not in (None, found):
+        raise _damaged(header.path, "its weights or description are not those it was written with")
+    return state, {**header.description, "digest": found}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; what goes wrong in it becomes one line."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("separator", "{}"))
-    except (OSError, SafetensorError, ValueError):
-        return {}
+            yield file
+    except (OSError, SafetensorError, ValueError, AttributeError) as error:
+        raise _damaged(path, "truncated or not a safetensors file") from error
+
+
+def _damaged(path: Path, reason: str) -> SeparatorError:
+    return SeparatorError(f"{printable(str(path))}: damaged ({reason}); copy or download it again")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separator.engine.muon import Muon
-from separator.ranges import require
+from separator.ranges import MOST_STEPS, require
 
 LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
 
@@ -39,8 +39,9 @@ class OptimConfig:
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, "(0, inf)", "optim.lr", "optim.power")
-        require(self, "[0, inf)", "optim.weight_decay", "optim.warmup_steps")
+        require(self, "(0, 100]", "optim.lr", "optim.power")
+        require(self, "[0, 100]", "optim.weight_decay")
+        require(self, f"[0, {MOST_STEPS}]", "optim.warmup_steps")
         require(self, "[0, 1)", "optim.betas")
         require(self, "[0, 1]", "optim.final_lr")
 

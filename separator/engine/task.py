@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from separator.engine.checkpoint import Companion
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import MOST_SEED, MOST_STEPS, RATES, require
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
 FREE = {
@@ -84,11 +84,13 @@ class RunConfig:
             raise SeparatorError(
                 f"run: {self.run!r} is no folder; name one that is to hold the run"
             )
-        require(self, "[1, inf)", "steps", "log_every", "accumulate", "nonfinite_limit")
-        require(self, "[0, inf)", "checkpoint_every", "validate_every", "keep_best")
-        require(self, "[0, inf)", "clip", "max_minutes")
-        if self.rate < 1000:
-            raise SeparatorError(f"rate: {self.rate} hertz is no rate for music; 44100 is usual")
+        require(self, f"[1, {MOST_STEPS}]", "steps", "log_every", "nonfinite_limit")
+        require(self, f"[0, {MOST_STEPS}]", "checkpoint_every", "validate_every", "keep_best")
+        require(self, "[1, 65536]", "accumulate")
+        require(self, "[0, 1000000]", "clip")
+        require(self, "[0, 10000000]", "max_minutes")
+        require(self, f"[0, {MOST_SEED}]", "seed")
+        require(self, RATES, "rate")
         require(self, "[0, 1)", "ema_decay")
 
 

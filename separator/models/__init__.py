@@ -1,17 +1,21 @@
 """The models that a configuration can name, and how one comes back from its file."""
 
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from separator.config import from_dict, to_dict
-from separator.errors import SeparatorError
+from separator.config import to_dict
+from separator.errors import SeparatorError, printable
+from separator.machine import memory
+from separator.models.description import check_rest, config_of, refused
 from separator.models.frame_transformer import FrameTransformer, ModelConfig
 from separator.models.patch_transformer import PatchConfig, PatchTransformer
-from separator.models.weights import load_weights
+from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
 from separator.stft import STFTConfig
 
 MODELS = {
@@ -19,12 +23,29 @@ MODELS = {
     "patch_transformer": (PatchTransformer, PatchConfig),
 }
 FORMAT = 3  # counts changes after which the same weights would mean something else
+# Keys that all files of this format have. One that is added to a configuration later is not here:
+# where a file lacks it, its default must mean what the model did before there was the key.
+NEEDED = {
+    "frame_transformer": frozenset(
+        (
+            *("channels", "convs", "encoder_blocks", "decoder_blocks", "hidden", "heads"),
+            *("cell", "norm", "position", "max_distance", "recall"),
+        )
+    ),
+    "patch_transformer": frozenset(
+        (
+            *("size", "patch", "width", "depth", "heads", "hidden"),
+            *("decoder_width", "decoder_depth", "decoder_heads", "decoder_hidden"),
+        )
+    ),
+    "stft": frozenset(("n_fft", "hop", "power")),
+}
 
 Sizes = ModelConfig | PatchConfig
 
 __all__ = [
     *("MODELS", "FrameTransformer", "ModelChoice", "ModelConfig", "PatchConfig"),
-    *("PatchTransformer", "build", "check_format", "create", "describe"),
+    *("PatchTransformer", "build", "check_format", "create", "describe", "skeleton"),
 ]
 
 
@@ -49,8 +70,32 @@ class ModelChoice:
 
 
 def create(sizes: Sizes, bins: int) -> nn.Module:
-    """Make the model that these sizes are of, for spectrograms of `bins` bins."""
+    """Make the model that these sizes are of, for spectrograms of `bins` bins.
+
+    Raises:
+        SeparatorError: the sizes do not fit together, or the machine's memory.
+    """
+    _without_memory(sizes, bins)
     return MODELS[_architecture(sizes)][0](sizes, bins)
+
+
+def _without_memory(sizes: Sizes, bins: int) -> nn.Module:
+    """Make a model on the meta device, with room for none of its weights.
+
+    Raises:
+        SeparatorError: the sizes do not fit together, or the machine's memory.
+    """
+    architecture = _architecture(sizes)
+    with torch.device("meta"), Uninitialised():
+        model = MODELS[architecture][0](sizes, bins)
+    needed = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if needed > memory():
+        key = "patch" if architecture == "patch_transformer" else "model"
+        raise SeparatorError(
+            f"{key}: weights of {needed / 1e9:.0f} GB do not fit this machine's "
+            f"{memory() / 1e9:.0f} GB of memory; lower the sizes in {key}, or stft.n_fft"
+        )
+    return model
 
 
 def _architecture(sizes: Sizes) -> str:
@@ -75,11 +120,44 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
         SeparatorError: an unknown architecture, or weights from before a change of the model.
     """
     architecture, version = description.get("architecture"), description.get("format", 1)
-    if architecture not in MODELS or version != FORMAT:
+    if architecture not in [*MODELS] or version != FORMAT:
+        told = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
         raise SeparatorError(
-            f"{path}: holds {architecture!r} in format {version}; this version reads "
+            f"{printable(str(path))}: holds {printable(told)}; this version reads "
             f"{', '.join(MODELS)} in format {FORMAT}: make the model anew, or use its own version"
         )
+
+
+def skeleton(
+    description: Mapping[str, Any], layout: Layout, path: str | os.PathLike
+) -> tuple[nn.Module, STFTConfig]:
+    """Make the model that a file describes, on the meta device, if its weights will fit.
+
+    Args:
+        description: what the file says of itself.
+        layout: form of each of its tensors, none of which need be in memory.
+        path: of the file, for messages.
+
+    Returns:
+        The model, with nothing allocated for its weights, and its transform.
+
+    Raises:
+        SeparatorError: the description is not one of ours, or the weights are not the model's.
+    """
+    check_format(description, path)
+    architecture = description["architecture"]
+    try:
+        stft = config_of(STFTConfig, description, "stft", NEEDED["stft"])
+        sizes = config_of(MODELS[architecture][1], description, "model", NEEDED[architecture])
+        check_rest(description)
+        if sizes.blocks > len(layout):  # before the time is spent on making them
+            raise SeparatorError(f"{sizes.blocks} blocks of {len(layout)} weights")
+        model = _without_memory(sizes, stft.bins)
+    except SeparatorError as error:
+        raise refused(path, error) from error
+    if reason := misfit(model, layout):
+        raise refused(path, f"its weights are not those of its description: {reason}")
+    return model, stft
 
 
 def build(
@@ -88,11 +166,8 @@ def build(
     """Make a model from its file's description and weights; returns it and its transform.
 
     Raises:
-        SeparatorError: the weights do not fit, or the description has keys this version lacks.
+        SeparatorError: the weights do not fit, or the description is not one of ours.
     """
-    check_format(description, path)
-    stft = from_dict(STFTConfig, description["stft"])
-    sizes = from_dict(MODELS[description["architecture"]][1], description["model"])
-    model = create(sizes, stft.bins)
-    load_weights(model, state, path)
+    model, stft = skeleton(description, layout_of(state, path), path)
+    fill(model, state)
     return model, stft

@@ -27,6 +27,7 @@ from separator.models.layers import (
 from separator.ranges import require
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
+MAX_BLOCKS = 128
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
@@ -67,18 +68,28 @@ class ModelConfig:
     recall: int = 4
 
     def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1:
+        if not 1 <= len(self.channels) <= 15:
             raise SeparatorError(
-                f"model.channels: {list(self.channels)}; give each level at least 1 channel"
+                f"model.channels: {len(self.channels)} levels; give 1 to 15 numbers, one for each"
             )
+        require(self, "[1, 4096]", "model.channels")
         for name in ("encoder_blocks", "decoder_blocks", "hidden"):
             if len(getattr(self, name)) != len(self.channels):
                 raise SeparatorError(
                     f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
                     f"{len(self.channels)}; give one number for each level"
                 )
-        require(self, "[0, inf)", "model.encoder_blocks", "model.decoder_blocks", "model.recall")
-        require(self, "[1, inf)", "model.convs", "model.heads", "model.max_distance")
+        require(self, "[0, 64]", "model.encoder_blocks", "model.decoder_blocks")
+        if self.blocks > MAX_BLOCKS:
+            raise SeparatorError(
+                f"model.encoder_blocks, model.decoder_blocks: {self.blocks} blocks in all; give at "
+                f"most {MAX_BLOCKS}"
+            )
+        require(self, "[0, 65536]", "model.hidden")
+        require(self, "[0, 1024]", "model.recall")
+        require(self, "[1, 16]", "model.convs")
+        require(self, "[1, 1024]", "model.heads")
+        require(self, "[1, 16384]", "model.max_distance")
         require(self, "[0, 1)", "model.dropout")
         if self.heads & (self.heads - 1):
             raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
@@ -88,6 +99,11 @@ class ModelConfig:
                 raise SeparatorError(
                     f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
+
+    @property
+    def blocks(self) -> int:
+        """Transformer blocks on all levels."""
+        return sum(self.encoder_blocks) + sum(self.decoder_blocks)
 
     def shape(self, level: int, bins: int) -> CellShape:
         """Return the sizes of the cells of one level of a model for `bins` bins."""
@@ -160,7 +176,7 @@ class FrameTransformer(nn.Module):
         self.config = config
         encoder_cell, decoder_cell = CELLS[config.cell]
         # Music falls by some 6 dB an octave; on compressed magnitudes half of that is evened out.
-        tilt = torch.arange(1, inner + 1).float() ** 0.25
+        tilt = torch.arange(1, inner + 1, device="cpu").float() ** 0.25
         self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
         self.level = RMSNorm(audio_channels, dims=2)  # a frame's loudness says little of its mask
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()

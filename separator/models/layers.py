@@ -153,7 +153,8 @@ class Rotary(nn.Module):
 
     def __init__(self, head_features: int) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_features, 2) / head_features
+        # on the CPU also where the weights are not yet anywhere: no file holds it
+        exponent = torch.arange(0, head_features, 2, device="cpu") / head_features
         self.register_buffer("frequency", 10000.0**-exponent, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,8 +175,8 @@ class RelativeBias(nn.Module):
     def __init__(self, heads: int, head_features: int, max_distance: int) -> None:
         super().__init__()
         self.max_distance = max_distance
-        table = torch.randn(heads, 2 * max_distance + 1, head_features)
-        self.table = nn.Parameter(table * head_features**-0.5)
+        self.table = nn.Parameter(torch.empty(heads, 2 * max_distance + 1, head_features))
+        nn.init.normal_(self.table, std=head_features**-0.5)
 
     def forward(self, q: Tensor) -> Tensor:
         """Map queries (b h n d) to logits (b h n n), not yet divided by sqrt(d)."""

@@ -35,6 +35,9 @@ SIZES = {
 }
 
 
+MOST = Stack(16384, 64, 1024, 65536)
+
+
 @dataclass(frozen=True)
 class PatchConfig:
     """Sizes of the patch transformer.
@@ -68,9 +71,10 @@ class PatchConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise SeparatorError(f"patch.size: {self.size!r} is not one of {', '.join(SIZES)}")
-        require(self, "[0, inf)", *(f"patch.{name}" for name in Stack._fields))
-        require(self, "[1, inf)", *(f"patch.decoder_{name}" for name in Stack._fields))
-        require(self, "[1, inf)", "patch.patch")
+        for name, most in zip(Stack._fields, MOST, strict=True):
+            require(self, f"[0, {most}]", f"patch.{name}")  # 0: as `size` says
+            require(self, f"[1, {most}]", f"patch.decoder_{name}")
+        require(self, "[1, 256]", "patch.patch")
         require(self, "[0, 1)", "patch.dropout")
         for prefix, (width, _, heads, _) in (("", self.encoder), ("decoder_", self.decoder)):
             if width % heads or width % 4:
@@ -78,6 +82,11 @@ class PatchConfig:
                     f"patch.{prefix}width: {width} is no multiple of 4 and of its {heads} heads; "
                     f"change it or patch.{prefix}heads"
                 )
+
+    @property
+    def blocks(self) -> int:
+        """Transformer blocks of encoder and decoder."""
+        return self.encoder.depth + self.decoder.depth
 
     @property
     def encoder(self) -> Stack:

@@ -1,33 +1,114 @@
-"""Weights that must fit a model exactly."""
+"""Weights that must fit a model exactly: compared by name, shape and type before they are taken."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # any of these is widened or narrowed
+
+Path = str | os.PathLike
+
+
+class TensorForm(NamedTuple):
+    """Type of numbers, as torch names it, and shape of a tensor that need not be in memory."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+Layout = Mapping[str, TensorForm]
+
+
+def layout_of(state: object, path: Path) -> Layout:
+    """Return the form of each tensor of a state dict.
+
+    Raises:
+        SeparatorError: it is no mapping of names to plain tensors.
+    """
+    tensors = state if isinstance(state, Mapping) else {"": state}
+    for name, value in tensors.items():
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        if not isinstance(name, str) or not plain or value.device.type == "meta":
+            raise SeparatorError(
+                f"{printable(str(path))}: holds other things than weights; choose another file"
+            )
+    return {name: _form(value) for name, value in tensors.items()}
+
+
+def misfit(module: nn.Module, layout: Layout) -> str | None:
+    """Say which weight does not fit a model, the first of them, and why; None if all do.
+
+    All of the model's must be there and no other, in its shapes, and of its type or, for floating
+    point, another one of `FLOATS`.
+    """
+    own = {name: _form(value) for name, value in module.state_dict().items()}
+    for name in [*own, *layout]:
+        if name not in layout:
+            return f"it has no {name!r}"
+        if name not in own:
+            return f"it has {name[:100]!r}, this model does not"
+        there, here = layout[name], own[name]
+        if there.shape != here.shape:
+            shapes = f"{list(there.shape)[:8]} there and {list(here.shape)} here"
+            return f"{name!r} is {shapes}"
+        if there.kind not in (FLOATS if here.kind in FLOATS else (here.kind,)):
+            return f"{name!r} is {there.kind} there and {here.kind} here"
+    return None
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict that must fit exactly.
+    """Copy a state dict that must fit exactly into a model.
 
     Raises:
-        SeparatorError: a weight is missing, unknown or of another shape; names the first.
+        SeparatorError: a weight is missing, unknown, or of another shape or type; names the first.
     """
-    own = module.state_dict()
-    for name in [*own, *state]:
-        if name not in state:
-            raise other_architecture(path, f"it has no {name!r}")
-        if name not in own:
-            raise other_architecture(path, f"it has {name!r}, this model does not")
-        if state[name].shape != own[name].shape:
-            there, here = list(state[name].shape), list(own[name].shape)
-            raise other_architecture(path, f"{name!r} is {there} there and {here} here")
+    if reason := misfit(module, layout_of(state, path)):
+        raise other_architecture(path, reason)
     module.load_state_dict(dict(state))
+
+
+class Uninitialised(TorchFunctionMode):
+    """Leaves tensors on the meta device, which have no values, as they are made.
+
+    On them torch initialises in Python, which takes as long for a model as reading its file.
+    """
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = getattr(function, "__name__", "")
+        changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")  # so named in torch.nn.init
+        if changes and isinstance(target, Tensor) and target.is_meta:
+            return target
+        return function(*args, **kwargs)
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a model on the meta device its weights, in its own types and order in memory."""
+    module.load_state_dict(
+        {
+            name: torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(state[name])
+            for name, own in module.state_dict().items()
+        },
+        assign=True,
+    )
 
 
 def other_architecture(path: Path, reason: str) -> SeparatorError:
     """Make the error for weights of another model."""
     return SeparatorError(
-        f"{path}: another architecture ({reason}); use the configuration it was made with"
+        f"{printable(str(path))}: another architecture ({printable(reason)}); use the "
+        "configuration it was made with"
     )
+
+
+def _form(value: Tensor) -> TensorForm:
+    return TensorForm(str(value.dtype).removeprefix("torch."), tuple(value.shape))

@@ -1,0 +1,155 @@
+"""Processes that read ahead, and how what they read reaches the training process.
+
+A batch passes through shared memory, which costs nothing, or where there is too little of it (a
+container has 64 MB unless told otherwise) through a pipe, which costs two copies. A batch that a
+worker cannot pass on ends that worker: one that is merely missing would be waited for for ever.
+"""
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from separator.errors import SeparatorError, one_line
+from separator.machine import SHARED, memory, shared_memory
+from separator.processes import follow_parent
+
+AHEAD = 2  # batches that each worker reads ahead
+LOCKS = 8  # that a worker and its queues need at most
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Puts segments side by side where the training process can have them.
+
+    Attributes:
+        shared: Try shared memory first.
+    """
+
+    shared: bool
+
+    def __call__(self, waves: Sequence[Tensor]) -> Tensor | np.ndarray:
+        """Stack (…) waves to (b …); an array where they are to go through a pipe."""
+        if self.shared:
+            try:
+                return default_collate(list(waves))  # in a worker: right into shared memory
+            except RuntimeError as error:
+                if "shared memory" not in str(error):
+                    raise
+        return np.stack([wave.numpy() for wave in waves])
+
+
+def context_of(workers: int) -> BaseContext | None:
+    """Return what starts so many processes; None where the system gives them no locks."""
+    # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["separator.data.loader"])
+    try:
+        locks = [context.Lock() for _ in range(LOCKS * (workers + 1))]  # a page each in /dev/shm
+    except (OSError, ImportError) as error:
+        log.warning(
+            "data.workers: processes cannot be spoken to here (%s: %s), so songs are read in the "
+            "training process, which is slower; give the container a %s it can write to",
+            SHARED, one_line(error), SHARED,
+        )  # fmt: skip
+        return None
+    del locks
+    return context
+
+
+def check_size(batch: int) -> None:
+    """Refuse batches of more bytes than this machine has.
+
+    Raises:
+        SeparatorError: names the settings to lower.
+    """
+    if batch > memory():
+        raise SeparatorError(
+            f"data.batch, data.segment_seconds: a batch takes {batch / 1e9:.0f} GB, this machine "
+            f"has {memory() / 1e9:.0f} GB; lower one of them"
+        )
+
+
+def fits_shared(batch: int, workers: int) -> bool:
+    """Whether shared memory holds all batches of so many bytes that are on their way at once.
+
+    Says so once where it does not. All processes of a run on this machine share it.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed = batch * (AHEAD * workers + 2) * ranks  # 2: of the step, and of the one after it
+    if not workers or needed <= shared_memory():
+        return True
+    log.warning(
+        "%s has %.0f MB free, but reading ahead takes %.0f MB: batches go through pipes, which is "
+        "slower; give the container more (--shm-size), or lower data.batch or data.workers",
+        SHARED, shared_memory() / 1e6, needed / 1e6,
+    )  # fmt: skip
+    return False
+
+
+def start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(_end)  # its own would drop the batch and go on
+    follow_parent()
+
+
+def _end(error: Exception, batch: object) -> None:
+    """End a worker that cannot pass a batch on, so that nobody waits for the batch."""
+    sys.stderr.write(f"separator: a worker cannot pass its batch on: {one_line(error)}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def received(loader: DataLoader, shared: bool) -> Iterator[Any]:
+    """Yield what workers read, of which the stems come first.
+
+    Args:
+        loader: of batches that begin with what `Stack` made.
+        shared: whether they are to come through shared memory; says so once if one does not.
+
+    Raises:
+        SeparatorError: a worker has died, or failed in a way that is not a song's fault.
+    """
+    try:
+        for batch in loader:
+            if shared and isinstance(batch[0], np.ndarray):
+                log.warning("%s is full: batches go through pipes, which is slower", SHARED)
+                shared = False
+            yield batch
+    except SeparatorError:
+        raise
+    except Exception as error:  # the loader's own, or any of a worker's with its stack as text
+        text = str(error).strip()
+        if re.search(r"Too many open files|ancdata", text):
+            raise SeparatorError(
+                "data.workers: too many open files; raise `ulimit -n`, or lower data.workers"
+            ) from error
+        if match := re.search(r"pids?\D*([\d, ]+).* (?:exited|killed)", text):
+            raise SeparatorError(
+                f"data.workers: worker {match[1].strip()} was killed or crashed; if memory was "
+                "full, lower data.workers, data.memory_mb or data.batch; the same command resumes"
+            ) from error
+        if "DataLoader worker" in text:
+            last = text.splitlines()[-1]
+            raise SeparatorError(f"a worker that reads songs failed: {last}") from error
+        raise
+
+
+def as_tensor(stems: Tensor | np.ndarray) -> Tensor:
+    """Take a batch as it came, without a copy."""
+    return torch.from_numpy(stems) if isinstance(stems, np.ndarray) else stems

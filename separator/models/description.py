@@ -1,0 +1,135 @@
+"""What a model's file says of itself, believed only as far as it has been checked.
+
+A file that was shared may say anything. What is needed to make the model is compared with what
+this version writes, in names, types and size, before a parser or a layer is given any of it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from separator.errors import SeparatorError, printable
+from separator.ranges import RATES, require
+
+Config = TypeVar("Config")
+
+LONGEST = 1_000_000  # characters of a description; ours have one thousand
+LONGEST_LIST = 64
+LONGEST_TEXT = 100
+LARGEST_SIZE = 10**9
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """Read a description.
+
+    Raises:
+        ValueError: it is no JSON object, is too long, nested too deeply, or holds NaN or infinite
+            numbers.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"{len(text)} characters")
+    try:
+        values = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    return values
+
+
+def config_of(
+    cls: type[Config], description: Mapping[str, Any], part: str, needed: frozenset[str]
+) -> Config:
+    """Make the configuration that a part of a description holds.
+
+    A parser of configurations is not asked: it also takes text for numbers, and names of files.
+
+    Args:
+        cls: a dataclass of numbers, words and lists of numbers, each with a default.
+        description: of a model.
+        part: key of the part in it.
+        needed: keys that must be there; any other takes its default.
+
+    Raises:
+        SeparatorError: a key is missing or unknown, or a value is of a wrong type or out of range.
+    """
+    values = description.get(part)
+    if not isinstance(values, Mapping):
+        raise SeparatorError(f"it has no {part!r}")
+    known = vars(cls())
+    for key in [*sorted(needed), *values]:
+        if key not in values:
+            raise SeparatorError(f"{part}.{key} is missing")
+        if key not in known:
+            raise SeparatorError(f"{part}.{str(key)[:LONGEST_TEXT]} is unknown to this version")
+        if not _is_like(values[key], known[key]):
+            raise SeparatorError(f"{part}.{key} is not of the kind of {known[key]!r}")
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return cls(**values | lists)
+
+
+def check_rest(description: Mapping[str, Any]) -> None:
+    """Refuse a description whose rate, stage or history is not of the kind that is written.
+
+    Raises:
+        SeparatorError: names the key.
+    """
+    rate, stage = description.get("rate"), description.get("stage", "")
+    if not _is_size(rate):
+        raise SeparatorError("rate is no whole number")
+    require(SimpleNamespace(rate=rate), RATES, "rate")
+    if not _is_word(stage):
+        raise SeparatorError("stage is no word")
+    trained = description.get("trained", {})
+    if not isinstance(trained, Mapping):
+        raise SeparatorError("trained is no object")
+    step, score, git = (trained.get(key) for key in ("step", "score", "git"))
+    if not (step is None or _is_size(step)) or not (score is None or _is_number(score)):
+        raise SeparatorError("trained.step or trained.score is no number")
+    if not (git is None or _is_word(git)):
+        raise SeparatorError("trained.git is no word")
+
+
+def refused(path: str | os.PathLike, reason: object) -> SeparatorError:
+    """Make the error for a file whose description is of no model that can be made."""
+    return SeparatorError(
+        f"{printable(str(path))}: describes no model that this version can make "
+        f"({printable(str(reason))}); choose another file"
+    )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and abs(value) <= LARGEST_SIZE
+
+
+def _is_number(value: object) -> bool:
+    return _is_size(value) or (type(value) is float and math.isfinite(value))
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether a value is of the type of a setting's default, and of a size that one can have."""
+    match default:
+        case bool():
+            return isinstance(value, bool)
+        case int():
+            return _is_size(value)
+        case float():
+            return _is_number(value)
+        case str():
+            return _is_word(value)
+    sizes = isinstance(value, list | tuple) and len(value) <= LONGEST_LIST
+    return sizes and all(map(_is_size, value))
