@@ -120,7 +120,8 @@ def test_links_in_circles_end(tmp_path: Path, scan) -> None:
     os.mkfifo(tmp_path / "m/pipe.ogg")
     found = scan(tmp_path / "m")
     assert [info.path for info in found.songs] == [kept]
-    assert sorted(reasons(found)) == ["gone.mp3", "pipe.ogg", "self.wav"]
+    assert sorted(reasons(found)) == ["gone.mp3", "self.wav"]
+    assert found.passed_over == {"pipes, sockets or devices": 1}
     assert all(reason.startswith("unreadable: ") for reason in reasons(found).values())
 
 
@@ -146,7 +147,9 @@ def test_names_that_are_no_text(tmp_path: Path, scan) -> None:
     assert os.fsencode(found.songs[0].path.name) == raw["a.m4a"]
     for name in ("r.tsv", "r.json"):
         library.write_report(found, tmp_path / name)
-    assert b"/\xff\\t.mp3\tempty: " in (tmp_path / "r.tsv").read_bytes()
+    rows = (tmp_path / "r.tsv").read_text("utf-8").splitlines()
+    assert rows[-1].split("\t")[0] == "quarantined" and rows[-1].count("\t") == 2
+    assert rows[-1].split("\t")[1].endswith(r"ff\t.mp3")
     name = json.loads((tmp_path / "r.json").read_text())["quarantined"][0]["path"]
     assert os.fsencode(name).endswith(raw["b.mp3"])
 
@@ -419,7 +422,7 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
         "rates        44100 Hz 2",
         "quarantined  1: empty 1",
         "duplicates   1",
-        "`--report FILE` lists the quarantined files and the duplicates",
+        "`--report FILE` lists the quarantined files, the duplicates and the notices",
     ]
     table, values = tmp_path / "out/r.tsv", tmp_path / "r.json"
     assert library.main([*roots, *index, "--report", str(table)]) == 0
@@ -433,6 +436,7 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
     assert report["totals"] == {
         **{"files": 4, "songs": 2, "hours": 0.0103, "formats": {"wav": 1, "ogg": 1}},
         **{"rates": {"44100": 2}, "quarantined": {"empty": 1}, "duplicates": 1},
+        **{"notices": 0, "passed_over": {}},
     }
     assert report["roots"] == roots
     assert report["quarantined"][0]["reason"] == "empty: the file has no bytes"
@@ -446,8 +450,8 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
     forbid(monkeypatch, "verify", "content_key", "probe")
     good = [str(tmp_path / "m")]
     cases = {
-        f"{tmp_path}/gone: does not exist; give folders": [*good, str(tmp_path / "gone")],
-        f"{tmp_path}/m/a.wav: is not a folder; give": [*good, str(tmp_path / "m/a.wav")],
+        f"{tmp_path}/gone: no such folder; give folders": [*good, str(tmp_path / "gone")],
+        f"{tmp_path}/m/a.wav: is a file, not a folder": [*good, str(tmp_path / "m/a.wav")],
         f"{tmp_path}/none: no audio files; give": [str(tmp_path / "none")],
         "jobs: 0 is less than 1": [*good, "--jobs", "0"],
         f"report: {tmp_path} is a folder": [*good, "--report", str(tmp_path)],
@@ -462,7 +466,7 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
     assert not (tmp_path / "index").exists()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_index_is_upgraded_and_nothing_decoded(
     tmp_path: Path, scan, monkeypatch, version: int
 ) -> None:
@@ -481,7 +485,9 @@ def test_an_older_index_is_upgraded_and_nothing_decoded(
             "0.5, 0.2, status, reason FROM contents;"
             "DROP TABLE contents; ALTER TABLE old RENAME TO contents;"
         )
-        old.executescript((older if version == 1 else "") + f"PRAGMA user_version = {version};")
+        no_notice = "ALTER TABLE contents DROP COLUMN notice;"
+        change = older if version == 1 else no_notice
+        old.executescript(f"{change} PRAGMA user_version = {version};")
     old.close()
     forbid(monkeypatch, "verify")
     after = scan(tmp_path / "m")
@@ -498,7 +504,7 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
         theirs.execute("CREATE TABLE bookmarks (url TEXT)")
     theirs.close()
     before = path.read_bytes()
-    with pytest.raises(SeparatorError, match="not a library index of version 3"):
+    with pytest.raises(SeparatorError, match="not a library index of version 4"):
         Index(path)
     assert path.read_bytes() == before
 
