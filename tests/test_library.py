@@ -1,5 +1,6 @@
 """The library scan against real files of every format, damage of every kind, and crashes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import soundfile
 import torch
 
 from separator import audio
-from separator.data import library, library_files
+from separator.data import library, library_files, library_report
 from separator.data.library_index import Content, Finding, Index, Stamp
 from separator.errors import SeparatorError
 
@@ -513,3 +514,101 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SeparatorError, match="give another path with --report"):
         library.write_report(library.Library((), [], [], [], []), tmp_path / "file/r.json")
+
+
+# what a header claims, and damage
+
+
+def test_a_length_is_what_decodes_and_what_was_claimed_is_told(
+    tmp_path: Path, scan, monkeypatch
+) -> None:
+    for name in ("longer.wav", "damaged.wav", "whole.wav"):
+        write(tmp_path / "m" / name, song(len(name)))
+    verify = audio.verify
+
+    def checked(path: str) -> audio.Checked:
+        found = verify(path)
+        if path.endswith("longer.wav"):
+            return dataclasses.replace(found, samples=2 * RATE)
+        notices = ("damaged at 0:12, 0.03 s",) if path.endswith("damaged.wav") else ()
+        return dataclasses.replace(found, notices=notices)
+
+    monkeypatch.setattr(audio, "verify", checked)
+    for found in (scan(tmp_path / "m"), scan(tmp_path / "m")):  # the second from the index
+        assert [info.samples for info in found.songs] == [RATE, 2 * RATE, RATE]
+        assert {path.name: notice for path, notice in found.notices} == {
+            "damaged.wav": "damaged at 0:12, 0.03 s",
+            "longer.wav": "2.0 s can be decoded, its header says 1.0 s",
+        }
+    assert "notices      2: damaged, or not as long as they say" in library_report.summary(found)
+    library.write_report(found, tmp_path / "r.json")
+    library.write_report(found, tmp_path / "r.tsv")
+    values = json.loads((tmp_path / "r.json").read_text())
+    assert values["totals"]["notices"] == 2
+    assert values["notices"][0] == {
+        "path": str(tmp_path / "m/damaged.wav"),
+        "notice": "damaged at 0:12, 0.03 s",
+    }
+    path = tmp_path / "m/damaged.wav"
+    assert f"notice\t{path}\tdamaged at 0:12, 0.03 s\n" in (tmp_path / "r.tsv").read_text()
+
+
+def test_a_file_without_a_sample_that_decodes_is_broken(tmp_path: Path, scan, monkeypatch) -> None:
+    write(tmp_path / "m/a.wav", song(0))
+    verify = audio.verify
+    monkeypatch.setattr(
+        audio, "verify", lambda path: dataclasses.replace(verify(path), samples=0, peak=0.0)
+    )
+    assert reasons(scan(tmp_path / "m")) == {"a.wav": "broken: no sound can be decoded from it"}
+
+
+# damage to the index
+
+
+def test_a_damaged_index_is_one_line_or_does_not_matter(tmp_path: Path, scan) -> None:
+    """Flip bits and cut: what cannot have been stored is examined again."""
+    for i in range(6):
+        write(tmp_path / f"m/{i}.wav", song(i, 0.02))
+    (tmp_path / "m/empty.wav").touch()
+    whole = scan(tmp_path / "m")
+    index = tmp_path / "index/i.sqlite"
+    sound, rng = index.read_bytes(), np.random.default_rng(0)
+    outcomes = set()
+    for trial in range(120):
+        damaged = bytearray(sound)
+        if trial % 10 == 9:
+            del damaged[int(rng.integers(len(damaged))) :]
+        else:
+            at = rng.integers(len(damaged), size=1 + trial % 3 * 100)
+            damaged[int(at[0])] ^= 1 << int(rng.integers(8))
+            for place in at[1:]:
+                damaged[int(place)] = int(rng.integers(256))
+        for rest in index.parent.glob("i.sqlite-*"):
+            rest.unlink()
+        index.write_bytes(damaged)
+        try:
+            found = scan(tmp_path / "m")
+        except SeparatorError as error:
+            assert str(error).startswith(str(index)) and "\n" not in str(error)
+            assert "delete" not in str(error) and "remove" not in str(error)
+            outcomes.add("refused")
+        else:
+            assert {info.path for info in found.songs} <= {info.path for info in whole.songs}
+            assert all(info.seconds > 0 and info.channels > 0 for info in found.songs)
+            library_report.summary(found)
+            outcomes.add("same" if found == whole else "other")
+    assert {"refused", "same"} <= outcomes
+
+
+@pytest.mark.parametrize(
+    "change", ["rate = 0", "samples = 'x'", "samples = -5", "status = x'ff'", "channels = NULL"]
+)
+def test_rows_that_cannot_be_right_are_examined_again(tmp_path: Path, scan, change: str) -> None:
+    import sqlite3
+
+    write(tmp_path / "m/a.wav", song(0, 0.02))
+    before = scan(tmp_path / "m")
+    with sqlite3.connect(tmp_path / "index/i.sqlite") as index:
+        index.execute(f"UPDATE contents SET {change}")
+    index.close()
+    assert scan(tmp_path / "m") == before

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -264,16 +265,21 @@ class Index:
         except sqlite3.OperationalError as error:
             fix = "give another path with --index or $SEPARATOR_INDEX"
             raise LibraryIndexError(
-                f"{self._name}: the index cannot be used ({printable(str(error))}); {fix}"
+                f"{self._name}: the index cannot be used ({_words(error)}); {fix}"
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter in its message
             fix = "give another path with --index or $SEPARATOR_INDEX: scan makes a new one there"
             raise LibraryIndexError(
-                f"{self._name}: the index is damaged ({printable(str(error))}); {fix}"
+                f"{self._name}: the index is damaged ({_words(error)}); {fix}"
             ) from error
         except OSError as error:
             fix = "give another path with --index or $SEPARATOR_INDEX"
             raise LibraryIndexError(f"{self._name}: {one_line(error)}; {fix}") from error
+
+
+def _words(error: Exception) -> str:
+    """What SQLite says, without the many lines of the statement that it may quote."""
+    return printable(textwrap.shorten(str(error), 120, placeholder=" …"))
 
 
 def _below(root: str) -> tuple[bytes, bytes]:
