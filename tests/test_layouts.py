@@ -320,6 +320,15 @@ def test_folders_of_stems_beside_pairs_do_not_make_them_a_library(tmp_path):
     assert recognise(tmp_path) == "pairs"
 
 
+@pytest.mark.parametrize("place", ["{stem}/{song}", "{song}/{stem}/take"])
+def test_stems_in_a_layout_that_is_not_known_are_told(tmp_path, caplog, place: str):
+    for stem in ("vocals", "drums", "bass", "other"):
+        for song in "ab":
+            write(tmp_path / f"{place.format(stem=stem, song=song)}.wav")
+    assert find_tracks(tmp_path)[0].kind == "library"
+    assert "8 of 8 files lie in folders named after stems" in caplog.text
+
+
 def test_files_outside_a_layout_are_counted(tmp_path, caplog):
     for place in ("instrumentals/a", "instrumentals/b", "vocals/c", "vocals/d", "bonus/e"):
         write(tmp_path / f"{place}.wav")

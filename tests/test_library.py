@@ -54,6 +54,12 @@ def scan(tmp_path: Path) -> Callable[..., library.Library]:
     return run
 
 
+def shape(info: audio.AudioInfo) -> tuple:
+    """What the index keeps of a song."""
+    fields = ("path", "format", "codec", "samples", "rate", "channels", "streams")
+    return tuple(getattr(info, field) for field in fields)
+
+
 def reasons(found: library.Library) -> dict[str, str]:
     return {path.name: reason for path, reason in found.quarantined}
 
@@ -79,7 +85,7 @@ def test_every_format_is_described_as_the_decoder_sees_it(tmp_path: Path, scan) 
     assert [info.path for info in found.songs] == [*paths, tmp_path / "a/b/UPPER.WAV"]
     for info in found.songs:
         assert audio.read(info.path).shape == (info.channels, info.samples)
-        assert info == audio.probe(info.path)
+        assert shape(info) == shape(audio.probe(info.path))
     assert found.totals()["formats"]["wav"] == 2
     assert found.totals()["rates"] == {"44100": 7, "48000": 1}
     assert found.totals()["hours"] == pytest.approx(8 / 3600, abs=1e-4)
@@ -98,7 +104,8 @@ def test_real_songs(tmp_path: Path, shared_data: Path, scan) -> None:
 def test_a_file_of_several_streams(tmp_path: Path, example_stem: Path, scan) -> None:
     shutil.copyfile(example_stem, tmp_path / "song.stem.mp4")
     first, second = scan(tmp_path).songs, scan(tmp_path).songs
-    assert first == second == [audio.probe(tmp_path / "song.stem.mp4")]
+    assert first == second
+    assert shape(first[0]) == shape(audio.probe(tmp_path / "song.stem.mp4"))
     assert first[0].streams == 5
 
 
@@ -540,7 +547,7 @@ def test_a_length_is_what_decodes_and_what_was_claimed_is_told(
             "damaged.wav": "damaged at 0:12, 0.03 s",
             "longer.wav": "2.0 s can be decoded, its header says 1.0 s",
         }
-    assert "notices      2: damaged, or not as long as they say" in library_report.summary(found)
+    assert "notices      2, of files that are used all the same" in library_report.summary(found)
     library.write_report(found, tmp_path / "r.json")
     library.write_report(found, tmp_path / "r.tsv")
     values = json.loads((tmp_path / "r.json").read_text())

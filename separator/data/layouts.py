@@ -243,6 +243,7 @@ def _library(root: Path, skipped: list[str]) -> list[SongFiles]:
     if library.passed_over:
         kinds = ", ".join(f"{kind} {n}" for kind, n in library.passed_over.items())
         log.warning("%s: passed over: %s", place, kinds)
+    _warn_of_stems(root, [song.path for song in library.songs])
     splits = placed(root, [_parts(root, song.path) for song in library.songs], exclusive=True)
     found = []
     for content, info in zip(library.keys, library.songs, strict=True):
@@ -250,6 +251,17 @@ def _library(root: Path, skipped: list[str]) -> list[SongFiles]:
         name = info.path.relative_to(root).as_posix()
         found.append(SongFiles(name, split, {ONE[0]: (StemFile(info.path, info=info),)}, content))
     return with_valid(found)
+
+
+def _warn_of_stems(root: Path, songs: list[Path]) -> None:
+    """Say that half of a library's songs or more look like stems in a layout that is not known."""
+    named = [path for path in songs if _by_stem(root, path)]
+    if songs and 2 * len(named) >= len(songs):
+        log.warning(
+            "%s: %d of %d files lie in folders named after stems and count as mixed songs; "
+            "to train on stems, lay them out as SONG/vocals.wav, SONG/drums.wav, …",
+            *(printable(str(root)), len(named), len(songs)),
+        )
 
 
 FINDERS: dict[str, Callable[[Path, list[str]], list[SongFiles]]] = {

@@ -97,7 +97,8 @@ def _not_audio(path: str) -> Content | None:
     if not head:
         return Content(status="empty", reason="the file has no bytes")
     control = set(range(32)) - set(b"\t\n\v\f\r\x1b")
-    if not control & set(head):  # every kind of audio has zero or control bytes this early
+    # every kind of audio has zero or control bytes this early, or begins with a frame of all ones
+    if not control & set(head) and head[0] != 0xFF:
         return Content(status="not audio", reason="the file is text")
     return None
 
@@ -129,7 +130,8 @@ def _judged(checked: audio.Checked, promised: int) -> Content:
     elif checked.peak < SILENCE:
         status, reason = "silent", f"no sample exceeds {checked.peak:.1e} of full scale"
     notices = list(dict.fromkeys((*info.notices, *checked.notices)))
-    if checked.samples != promised and not notices:
+    told = set(checked.notices) - set(info.notices)
+    if checked.samples != promised and not told:
         lasts = f"{checked.samples / info.rate:.1f} s"
         notices.append(f"{lasts} can be decoded, its header says {promised / info.rate:.1f} s")
     shape = (checked.samples, info.rate, info.channels, info.streams)

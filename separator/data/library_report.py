@@ -27,7 +27,7 @@ def summary(library: "Library") -> str:
         f"duplicates   {totals['duplicates']}",
     ]
     if library.notices:
-        lines.append(f"notices      {totals['notices']}: damaged, or not as long as they say")
+        lines.append(f"notices      {totals['notices']}, of files that are used all the same")
     if library.passed_over:
         lines.append(f"passed over  {_counts(totals['passed_over'])}")
     return "\n".join(lines)
