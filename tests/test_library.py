@@ -167,19 +167,20 @@ def test_names_that_are_no_text(tmp_path: Path, scan) -> None:
 
 def test_truncated_files_of_every_format(tmp_path: Path, scan) -> None:
     for i, suffix in enumerate(SUFFIXES):
-        whole = write(tmp_path / f"whole/{i}{suffix}", song(i)).read_bytes()
-        for share in (0.02, 0.4, 0.9):
+        whole = write(tmp_path / f"whole/{i}{suffix}", song(i, 3.0)).read_bytes()
+        for share in (0.02, 0.4, 0.95):
             (tmp_path / "cut").mkdir(exist_ok=True)
             (tmp_path / f"cut/{share}{suffix}").write_bytes(whole[: round(len(whole) * share)])
     found = scan(tmp_path)
-    assert len(found.songs) == len(SUFFIXES)
-    assert len(found.quarantined) == 3 * len(SUFFIXES)
+    told = {path.name for path, _ in (*found.quarantined, *found.notices)}
+    assert told == {f"{share}{suffix}" for share in (0.02, 0.4, 0.95) for suffix in SUFFIXES}
+    assert {path.parent.name for path, _ in found.notices} <= {"cut"}
+    missing = {path.name for path, _ in found.notices}  # the end alone is, and the rest is used
+    assert missing <= {f"0.95{suffix}" for suffix in SUFFIXES}
     assert {path.parent.name for path, _ in found.quarantined} == {"cut"}
     assert {reason.split(":")[0] for _, reason in found.quarantined} == {"truncated", "broken"}
     assert all("\n" not in reason and "/" not in reason for _, reason in found.quarantined)
-    assert reasons(found)["0.4.wav"] == (
-        "truncated: it ends before its header says; replace the file"
-    )
+    assert reasons(found)["0.4.wav"].startswith("truncated: ")
 
 
 def test_every_kind_of_unfit_file_has_its_reason(tmp_path: Path, scan) -> None:
@@ -301,9 +302,9 @@ def test_duplicates_are_named_after_the_first_path(tmp_path: Path, scan, monkeyp
 
 
 def test_changed_repaired_and_removed_files(tmp_path: Path, scan) -> None:
-    path = write(tmp_path / "m/a.flac", song(0))
+    path = write(tmp_path / "m/a.flac", song(0, 3.0))
     whole = path.read_bytes()
-    path.write_bytes(whole[:-2000])
+    path.write_bytes(whole[: len(whole) // 3])
     gone = write(tmp_path / "m/gone.wav", song(1))
     elsewhere = write(tmp_path / "n/c.wav", song(2))
     assert sorted(reasons(scan(tmp_path / "m", tmp_path / "n"))) == ["a.flac"]
