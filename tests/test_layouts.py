@@ -304,6 +304,7 @@ def test_musdb18_is_known_wherever_it_lies(tmp_path, place: str):
         ["vocals/a", "instrumentals/b", *(f"album {k}/x" for k in range(5))],
         ["mixtures/a", "instrumentals/a", *(f"album {k}/x" for k in range(5))],
         ["song.stem.mp4", *(f"album {k}/x" for k in range(5))],
+        ["song/vocals", "song/drums", *(f"song {k}" for k in range(5))],
         ["mixtures/a", "vocals/a"],
     ],
 )

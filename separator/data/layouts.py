@@ -48,7 +48,7 @@ class SongFiles:
 def recognise(root: Path) -> str:
     """The kind of layout that a folder has; "library" when it is none of the others.
 
-    At least half of its audio files, or of the folders that hold some, must be laid out so: one
+    At least half of its audio files, and of the folders that hold some, must be laid out so: one
     song with stems among a library's albums is not its layout, nor is a folder called "vocals".
     """
     files = _audio_files(root, [])
@@ -61,7 +61,8 @@ def recognise(root: Path) -> str:
             return kind
     folders = _folders(files, [])
     songs = [folder for folder, names in folders.items() if holds_stems(names)]
-    if not songs or 2 * len(songs) < len(folders):
+    inside = sum(len(folders[song]) for song in songs)
+    if not songs or 2 * len(songs) < len(folders) or 2 * inside < len(files):
         return "library"
     splits = set(placed(root, [_parts(root, song) for song in songs]).values())
     return "musdb18hq" if splits <= {"train", "test"} else "stems"
@@ -75,9 +76,10 @@ def described(root: Path) -> str:
     songs = list(FINDERS[kind](root, []))
     splits = [song.split or "not split" for song in songs]
     counts = ", ".join(f"{split} {splits.count(split)}" for split in sorted(set(splits)))
+    counts = "not split" if set(splits) <= {"not split"} else counts
     stems = f"; {table(song.stems for song in songs)}" if FINDERS[kind] is _stem_folders else ""
     number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
-    return f"{printable(str(root))}: {kind}, {number} ({counts or 'none'}){stems}"
+    return f"{printable(str(root))}: {kind}, {number} ({counts}){stems}"
 
 
 def _audio_files(folder: Path, skipped: list[str]) -> list[Path]:
