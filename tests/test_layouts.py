@@ -282,6 +282,35 @@ def test_a_library_in_splits_keeps_them_and_a_band_called_train_is_none(tmp_path
     assert {"Test/d.wav", "validation/c.wav", "Abba/e.wav"} <= set().union(*found.values())
 
 
+@pytest.mark.parametrize("kind", ["stems", "pool"])
+def test_songs_of_musdb18s_test_set_are_held_out_of_any_collection(tmp_path, kind: str):
+    names = ["Zeno - Signs", "a", "b"]
+    if kind == "stems":
+        songs(tmp_path, *names)
+    else:
+        for side in ("instrumentals", "vocals"):
+            for name in names:
+                write(tmp_path / side / f"{name}.wav")
+    found = splits(tmp_path, kind)
+    assert len(found["test"]) == 1 and "Zeno - Signs" in found["test"].pop()
+    assert not any("Zeno" in name for name in found["train"] | found["valid"])
+
+
+def test_test_songs_among_those_for_training_are_told(tmp_path, caplog):
+    songs(tmp_path, "train/Zeno - Signs", "train/a", "valid/b")
+    assert splits(tmp_path)["train"] == {"Zeno - Signs", "a"}
+    assert "of MUSDB18's test set: 1, such as Zeno - Signs; what trains on them" in caplog.text
+
+
+def test_a_root_called_test_is_told(tmp_path, caplog):
+    songs(tmp_path, "Test/a", "Test/b")
+    find_tracks(tmp_path / "Test")
+    assert "named like songs that are held out; give the folder above it" in caplog.text
+    caplog.clear()
+    assert splits(tmp_path) == {"test": {"a", "b"}}
+    assert "named like" not in caplog.text
+
+
 # Layouts
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from separator.data.cache import STEM_SUFFIX
-from separator.data.splits import Parts, musdb_setup, placed, split_of, with_valid, without_split
+from separator.data.splits import Parts, musdb_setup, placed, split_of, with_lists, without_split
 from separator.data.stem_files import (
     FOUR,
     ONE,
@@ -124,7 +124,7 @@ def _musdb18(root: Path, skipped: list[str]) -> list[SongFiles]:
         name = without_split(parts, places[parts]).removesuffix(STEM_SUFFIX)
         stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR}
         found.append(SongFiles(name, places[parts], stems))
-    return with_valid(found)
+    return with_lists(root, found)
 
 
 def _stem_folders(root: Path, skipped: list[str]) -> list[SongFiles]:
@@ -140,7 +140,9 @@ def _stem_folders(root: Path, skipped: list[str]) -> list[SongFiles]:
     for path in [path for stems in songs.values() for path in unclear(stems)][:_LOGGED]:
         log.warning("%s: counts as vocals, for its name; is it?", printable(str(path)))
     places = placed(root, [_parts(root, folder) for folder in songs])
-    return with_valid([_song(_parts(root, folder), songs[folder], places) for folder in songs])
+    return with_lists(
+        root, [_song(_parts(root, folder), songs[folder], places) for folder in songs]
+    )
 
 
 def _song(parts: Parts, stems: Stems, places: dict[Parts, str | None]) -> SongFiles:
@@ -230,7 +232,7 @@ def _placed_songs(
     where = " and ".join(sorted({f"{printable(f.name)}/" for pair in sides for f in pair}))
     _warn_of_others(root, len(files) - len(_inside(files, sides)), where)
     places = placed(root, songs)
-    return with_valid([_song(parts, stems, places) for parts, stems in songs.items()])
+    return with_lists(root, [_song(parts, stems, places) for parts, stems in songs.items()])
 
 
 def _library(root: Path, skipped: list[str]) -> list[SongFiles]:
@@ -252,7 +254,7 @@ def _library(root: Path, skipped: list[str]) -> list[SongFiles]:
         split = splits[_parts(root, info.path)]
         name = info.path.relative_to(root).as_posix()
         found.append(SongFiles(name, split, {ONE[0]: (StemFile(info.path, info=info),)}, content))
-    return with_valid(found)
+    return with_lists(root, found)
 
 
 def _warn_of_stems(root: Path, songs: list[Path]) -> None:

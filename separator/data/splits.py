@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from separator.data.musdb_test import held_out
 from separator.errors import SeparatorError, printable
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from separator.data.layouts import SongFiles
@@ -124,11 +128,14 @@ def musdb_setup() -> dict:
     return yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
 
 
-def with_valid(songs: "list[SongFiles]") -> "list[SongFiles]":
-    """Validate, where no folder is for validation, with the songs of train/ that musdb names.
+def with_lists(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
+    """Hold out, where folders do not say it, the songs that MUSDB18 tests and validates with.
 
-    Where it names none of them, they are left without a split: a share of them can then validate.
+    Songs of its test set that lie in no split's folder are for testing, in any collection. Where no
+    folder is for validation, the songs of train/ that musdb names are; where it names none, all
+    are left without a split: a share of them can then validate.
     """
+    songs = _tested(root, songs)
     splits = {song.split for song in songs}
     if "valid" in splits or "train" not in splits:
         return songs
@@ -140,6 +147,25 @@ def with_valid(songs: "list[SongFiles]") -> "list[SongFiles]":
         return "valid" if song.name in named else "train" if named else None
 
     return [replace(song, split=split(song)) for song in songs]
+
+
+def _tested(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
+    """Hold out MUSDB18's test songs that no folder places; say so where train/ has some."""
+    known = {id(song) for song in songs if held_out(Path(song.name), {})}
+    trained = [song.name for song in songs if id(song) in known and song.split == "train"]
+    if trained:
+        log.warning(
+            "%s: in the folders for training, of MUSDB18's test set: %d, such as %s; what trains "
+            "on them cannot be scored on it",
+            *(printable(str(root)), len(trained), printable(trained[0])),
+        )
+    if split_of(root.name) in ("valid", "test") and not any(song.split for song in songs):
+        log.warning(
+            "%s: named like songs that are held out; give the folder above it to keep them so",
+            printable(str(root)),
+        )
+    free = {id(song) for song in songs if not song.split}
+    return [replace(s, split="test") if id(s) in known & free else s for s in songs]
 
 
 def uniform(name: str, draw: int) -> float:
