@@ -620,3 +620,9 @@ def test_rows_that_cannot_be_right_are_examined_again(tmp_path: Path, scan, chan
         index.execute(f"UPDATE contents SET {change}")
     index.close()
     assert scan(tmp_path / "m") == before
+
+
+def test_a_rate_of_1_hz_is_no_song(tmp_path: Path, scan) -> None:
+    write(tmp_path / "m/hours.wav", song(0), rate=1)
+    found = scan(tmp_path / "m")
+    assert found.songs == [] and "1 Hz" in reasons(found)["hours.wav"]
