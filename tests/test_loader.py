@@ -332,7 +332,7 @@ def test_what_two_roots_hold_is_taken_from_the_first(tmp_path, caplog):
         tracks = config_tracks(DataConfig([*map(str, roots)], valid_share=0.3))
     assert tracks[:12] == alone
     assert [track.name for track in tracks[12:]] == ["another.flac", "artist/a", "artist/b"]
-    assert "two: left out: 12 that a root before it has too" in caplog.text
+    assert "two: left out: 12 songs that a root before it has too" in caplog.text
     assert "artist: left out: 2 " in caplog.text
 
 

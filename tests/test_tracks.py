@@ -1,5 +1,6 @@
 """Finding songs in every layout, and reading their stems exactly."""
 
+import errno
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from separator import audio
+from separator.data import cache as stem_cache
 from separator.data.cache import StemCache
 from separator.data.layouts import FOUR, recognise
 from separator.data.reader import Reader, Source
@@ -456,3 +458,57 @@ def test_a_cache_that_cannot_be_written_says_where(example_stem, tmp_path):
     (tmp_path / "keys").write_text("in the way of a folder")
     with pytest.raises(SeparatorError, match="SEPARATOR_CACHE"):
         StemCache(folder=tmp_path).path(example_stem, 1)
+
+
+@pytest.mark.parametrize(
+    "note", [b"../../precious", b"/etc", b"", b"\xff\xfe", b"0" * 63, b"0" * 64 + b"/..", b"x" * 64]
+)
+def test_a_note_of_the_cache_that_is_no_key_leads_nowhere(example_stem, tmp_path, note):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "1.flac").write_text("not ours")
+    cache = StemCache(folder=tmp_path / "cache")
+    entry = cache.entry(example_stem)
+    (path,) = cache.keys.iterdir()
+    path.write_bytes(note)
+    assert cache.entry(example_stem) == entry and entry.parent == cache.folder
+    assert len(path.read_text()) == 64
+    assert (precious / "1.flac").read_text() == "not ours"
+
+
+def test_a_file_in_the_place_of_a_cache_entry_is_replaced(example_stem, tmp_path, monkeypatch):
+    silence = np.zeros((100, 2), "float32")
+    monkeypatch.setattr(stem_cache, "_decoded", lambda song, stream: (silence, 44100))
+    cache = StemCache(folder=tmp_path)
+    entry = cache.entry(example_stem)
+    entry.parent.mkdir(parents=True)
+    entry.write_text("no folder")
+    assert audio.probe(cache.path(example_stem, 2)).samples == 100
+
+
+def test_a_full_disk_is_named_only_where_it_is_full(tmp_path):
+    for number, words in ((errno.ENOSPC, "make room there or set"), (errno.EROFS, "; set")):
+        with pytest.raises(SeparatorError) as raised, StemCache(folder=tmp_path)._storing():
+            raise OSError(number, os.strerror(number))
+        assert words in str(raised.value)
+        assert ("room" in str(raised.value)) == (number == errno.ENOSPC)
+
+
+def test_nan_in_stems_never_reaches_a_batch(tmp_path, caplog):
+    from separator.data.loader import DataConfig, batches
+
+    for song in "ab":
+        for stem in ("vocals", "drums"):
+            wave = noise(2.0, seed=ord(song))
+            if (song, stem) == ("b", "vocals"):
+                wave[:, ::50] = float("nan")
+            write(tmp_path / song / f"{stem}.wav", wave)
+    tracks = find_tracks(tmp_path)
+    config = DataConfig([str(tmp_path)], segment_seconds=0.5, batch=4, workers=0)
+    with caplog.at_level(logging.WARNING):
+        batch = next(batches(tracks, config, RATE, 0))
+    assert batch.stems.isfinite().all() and set(batch.songs.tolist()) == {0}
+    assert "b/vocals.wav: has NaN or infinite samples" in caplog.text
+    lost = [track for track in tracks if track.name == "b"]
+    with pytest.raises(SeparatorError, match="too many unreadable files in a row; the last: "):
+        next(batches(lost, config, RATE, 0))

@@ -21,6 +21,7 @@ class Checked:
     samples: int
     peak: float
     non_finite: int
+    notices: tuple[str, ...] = ()
 
 
 def probe(path: str | os.PathLike, *, stream: int = 0) -> AudioInfo:

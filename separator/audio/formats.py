@@ -32,6 +32,7 @@ class AudioInfo:
     rate: int
     channels: int
     streams: int = 1
+    notices: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:

@@ -6,21 +6,22 @@ running from another folder finds them again. The user's own folders are never w
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from separator import audio
 from separator.atomic import write_text
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line, printable
 
 STEM_SUFFIX = ".stem.mp4"
 _STREAMS = (1, 2, 3, 4)  # 0 is the mixture, coded on its own: the sum of the stems is the truth
@@ -62,11 +63,12 @@ class StemCache:
         state = song.stat()
         text = f"{song.resolve()} {state.st_size} {state.st_mtime_ns}"
         note = self.keys / hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
-        if not note.is_file():
+        key = _noted(note)
+        if not key:
             key = audio.content_key(song)
             with self._storing():
                 write_text(note, key)
-        return self.folder / note.read_text()
+        return self.folder / key
 
     def path(self, song: Path, stream: int) -> Path:
         """A file with one decoded stream of a `.stem.mp4`; decodes the song when it is not there.
@@ -80,7 +82,8 @@ class StemCache:
             self._decode(song, entry)
             found = _find(entry, stream)
         if found is None:
-            raise SeparatorError(f"{song}: has no stem number {stream}; get the file again")
+            name = printable(str(song))
+            raise SeparatorError(f"{name}: has no stem number {stream}; get the file again")
         os.utime(entry)  # when it was last of use, for the eviction
         return found
 
@@ -109,6 +112,8 @@ class StemCache:
     def _decode(self, song: Path, entry: Path) -> None:
         """Write all stems of a song, then make room."""
         with self._storing():
+            if entry.is_file():  # not one of ours: an entry is a folder
+                entry.unlink()
             entry.mkdir(parents=True, exist_ok=True)
             for stream in _STREAMS:
                 _store(entry, stream, *_decoded(song, stream))
@@ -120,9 +125,11 @@ class StemCache:
         try:
             yield
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            fix = "make room there or set" if full else "set"
             raise SeparatorError(
-                f"{self.folder}: cannot store decoded stems ({error.strerror}); make room there or "
-                "set SEPARATOR_CACHE to another folder"
+                f"{printable(str(self.folder))}: cannot store decoded stems ({one_line(error)}); "
+                f"{fix} SEPARATOR_CACHE to another folder"
             ) from error
 
     def _evict(self, keep: Path) -> None:
@@ -151,6 +158,15 @@ class StemCache:
                 )
 
 
+def _noted(note: Path) -> str:
+    """The key in a note; "" when there is none, or what is there is no key but perhaps a path."""
+    try:
+        key = note.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return key if re.fullmatch("[0-9a-f]{64}", key) else ""
+
+
 def _find(entry: Path, stream: int) -> Path | None:
     """The file of a decoded stream, if it is there."""
     candidates = (entry / f"{stream}.flac", entry / f"{stream}.wav")
@@ -161,8 +177,8 @@ def _require_ffmpeg(song: Path) -> None:
     """Raise unless the programs that stempeg runs are there."""
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
         raise SeparatorError(
-            f"{song}: MUSDB18's stems need the ffmpeg program; install it, for example with "
-            "apt install ffmpeg or brew install ffmpeg"
+            f"{printable(str(song))}: MUSDB18's stems need the ffmpeg program; install it, for "
+            "example with apt install ffmpeg or brew install ffmpeg"
         )
 
 
@@ -172,7 +188,7 @@ def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
     import ffmpeg  # stempeg's own way to the program; named here for its exception
     import stempeg
 
-    broken = f"{song}: stem {stream} cannot be decoded; get the file again"
+    broken = f"{printable(str(song))}: stem {stream} cannot be decoded; get the file again"
     try:
         info = stempeg.Info(str(song))
         number = info.audio_stream_idx()[stream]  # counts the cover picture too
@@ -188,6 +204,8 @@ def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
 
 def _store(entry: Path, stream: int, wave: np.ndarray, rate: int) -> None:
     """Write a (t c) wave as 16-bit FLAC, or as float WAV where 16 bits would clip."""
+    import torch  # here, since who looks for files needs none
+
     fits = np.abs(wave).max() <= _LARGEST_16_BIT
     format_, subtype = ("flac", "PCM_16") if fits else ("wav", "FLOAT")
     path = entry / f"{stream}.{format_}"

@@ -10,22 +10,21 @@ whoever draws segments decides what is too short for them.
 """
 
 import contextlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from separator.atomic import write_text
 from separator.audio import AudioInfo
 from separator.data.library_files import examined
 from separator.data.library_index import Content, Index, Stamp
-from separator.data.walk import audio_files
-from separator.errors import SeparatorError
+from separator.data.library_report import summary, write_report
+from separator.data.walk import checked_folders, walk
+from separator.errors import SeparatorError, printable
 
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 
@@ -36,8 +35,8 @@ class ScanConfig:
 
     Attributes:
         roots: folders of music; all their subfolders are searched.
-        report: file that gets every quarantined file with its reason and every duplicate; JSON if
-            its name ends in .json, else tab-separated text.
+        report: file that gets every quarantined file with its reason, every duplicate and every
+            notice; JSON if its name ends in .json, else tab-separated text.
         jobs: processes to decode with; as many as there are cores when not given.
         index: the index file; $SEPARATOR_INDEX or the user's data folder when not given.
     """
@@ -50,7 +49,8 @@ class ScanConfig:
     def __post_init__(self) -> None:
         _check_jobs(self.jobs)
         if self.report and Path(self.report).is_dir():
-            raise SeparatorError(f"report: {self.report} is a folder; give the name of a file")
+            name = printable(self.report)
+            raise SeparatorError(f"report: {name} is a folder; give the name of a file")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class Library:
         keys: what tells the content of each of the songs, in the same order.
         quarantined: (path, "kind: reason") of what must not be used, sorted by path.
         duplicates: (path, the song with exactly the same audio), sorted by path.
+        notices: (path, what its header says wrongly, or where and for how long it is damaged) of
+            songs all the same, sorted by path.
+        passed_over: kinds of files that are not taken, with their numbers (`walk.Walked`).
     """
 
     roots: tuple[Path, ...]
@@ -70,9 +73,11 @@ class Library:
     keys: list[str]
     quarantined: list[tuple[Path, str]]
     duplicates: list[tuple[Path, Path]]
+    notices: list[tuple[Path, str]] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     def totals(self) -> dict[str, Any]:
-        """Count files, songs, hours, formats, rates (Hz), quarantined by kind, and duplicates."""
+        """Count files, songs, hours and, by their kinds, formats, rates (Hz) and what is unfit."""
         kinds = Counter(reason.split(":")[0] for _, reason in self.quarantined)
         return {
             "files": len(self.songs) + len(self.quarantined) + len(self.duplicates),
@@ -82,24 +87,9 @@ class Library:
             "rates": {str(r): n for r, n in Counter(s.rate for s in self.songs).most_common()},
             "quarantined": dict(kinds.most_common()),
             "duplicates": len(self.duplicates),
+            "notices": len(self.notices),
+            "passed_over": self.passed_over,
         }
-
-    def summary(self) -> str:
-        """Return the totals as a few lines of text."""
-        totals = self.totals()
-        rates = {f"{rate} Hz": count for rate, count in totals["rates"].items()}
-        quarantined = _counts(totals["quarantined"])
-        return "\n".join(
-            [
-                f"files        {totals['files']}",
-                f"songs        {totals['songs']}, {totals['hours']:.2f} hours",
-                f"formats      {_counts(totals['formats'])}",
-                f"rates        {_counts(rates)}",
-                f"quarantined  {len(self.quarantined)}"
-                + (f": {quarantined}" if self.quarantined else ""),
-                f"duplicates   {totals['duplicates']}",
-            ]
-        )
 
 
 def main(argv: list[str]) -> int:
@@ -108,12 +98,25 @@ def main(argv: list[str]) -> int:
 
     config = parse(ScanConfig, argv, "scan", positional="roots")
     library = scan(config.roots, config.index, config.jobs)
-    print(library.summary())
+    print(summary(library))
+    for line in filter(None, map(_layout, library.roots)):
+        print(line)
     if config.report:
         write_report(library, config.report)
-    elif library.quarantined or library.duplicates:
-        print("`--report FILE` lists the quarantined files and the duplicates")
+    elif library.quarantined or library.duplicates or library.notices:
+        print("`--report FILE` lists the quarantined files, the duplicates and the notices")
     return 0
+
+
+def _layout(root: Path) -> str:
+    """Say how training would take a folder; "" for one of mixed songs."""
+    from separator.data.layouts import described
+
+    try:
+        text = described(root)
+    except SeparatorError as error:
+        text = str(error)
+    return f"layout       {text}" if text else ""
 
 
 def scan(
@@ -137,11 +140,13 @@ def scan(
         SeparatorError: a root is not a folder, there is no audio in any, or the index is unusable.
     """
     _check_jobs(jobs)
-    folders = _checked_roots(roots)
-    stamps, problems = audio_files(folders)
+    folders = checked_folders(roots, "give folders that hold music")
+    walked = walk(folders)
+    stamps, problems = walked.stamps, walked.problems
     if not stamps and not problems:
-        names = ", ".join(folders)
-        raise SeparatorError(f"{names}: no audio files; give folders that hold music")
+        names = printable(", ".join(folders))
+        others = f" that can be read ({walked.left_out()})" if walked.passed_over else ""
+        raise SeparatorError(f"{names}: no audio files{others}; give folders that hold music")
     with Index(index or default_index()) as store:
         known = _known(store, folders, stamps)
         pending = {path: stamp for path, stamp in stamps.items() if path not in known}
@@ -150,7 +155,7 @@ def scan(
             if any(path.startswith(os.path.join(folder, "")) for path in stamps):
                 store.forget(folder, stamps)  # an empty folder may be a drive that is not mounted
         known = _known(store, folders, stamps) if pending else known
-    return _library(folders, known, problems)
+    return _library(folders, known, problems, dict(walked.passed_over.most_common()))
 
 
 def default_index() -> Path:
@@ -161,37 +166,9 @@ def default_index() -> Path:
     return Path(os.environ.get("SEPARATOR_INDEX") or os.path.join(folder, "library.sqlite"))
 
 
-def write_report(library: Library, path: str | os.PathLike) -> None:
-    """Write totals, quarantined files and duplicates: JSON for *.json, else tab-separated text.
-
-    JSON: {"roots": [folder], "totals": `Library.totals`, "quarantined": [{"path", "reason"}],
-    "duplicates": [{"path", "same_as"}]}. Text: a `#` line for each of the totals, then
-    kind, path, and reason or the song that is kept.
-
-    Raises:
-        SeparatorError: the file cannot be written.
-    """
-    text = _as_json(library) if Path(path).suffix.lower() == ".json" else _as_table(library)
-    try:
-        write_text(path, text, errors="surrogateescape")
-    except OSError as error:
-        fix = "give another path with --report (the scan itself is kept)"
-        raise SeparatorError(f"{path}: {error.strerror}; {fix}") from error
-
-
 def _check_jobs(jobs: int | None) -> None:
     if jobs is not None and jobs < 1:
         raise SeparatorError(f"jobs: {jobs} is less than 1; leave it out to use every core")
-
-
-def _checked_roots(roots: Sequence[str | os.PathLike]) -> list[str]:
-    """Return absolute paths, each once, or refuse the first that is not a folder."""
-    folders = [os.path.abspath(os.path.expanduser(root)) for root in roots]
-    for folder in folders:
-        if not os.path.isdir(folder):
-            problem = "is not a folder" if os.path.exists(folder) else "does not exist"
-            raise SeparatorError(f"{folder}: {problem}; give folders that hold music")
-    return list(dict.fromkeys(folders))
 
 
 def _known(
@@ -223,10 +200,13 @@ def _examine(
 
 
 def _library(
-    folders: list[str], known: Mapping[str, tuple[str, Content]], problems: Mapping[str, str]
+    folders: list[str],
+    known: Mapping[str, tuple[str, Content]],
+    problems: Mapping[str, str],
+    passed_over: dict[str, int],
 ) -> Library:
     """Sort known files into songs, quarantined files and duplicates."""
-    songs, duplicates = [], []
+    songs, duplicates, notices = [], [], []
     quarantined = [(Path(path), reason) for path, reason in problems.items()]
     kept: dict[str, Path] = {}
     for name, (key, content) in sorted(known.items()):
@@ -239,33 +219,13 @@ def _library(
             kept[key] = path
             shape = (content.samples, content.rate, content.channels, content.streams)
             songs.append(AudioInfo(path, content.format, content.codec, *shape))
-    return Library(tuple(map(Path, folders)), songs, list(kept), sorted(quarantined), duplicates)
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-
-
-def _as_json(library: Library) -> str:
-    quarantined = [{"path": str(path), "reason": reason} for path, reason in library.quarantined]
-    duplicates = [{"path": str(path), "same_as": str(song)} for path, song in library.duplicates]
-    values = {
-        "roots": [str(root) for root in library.roots],
-        "totals": library.totals(),
-        "quarantined": quarantined,
-        "duplicates": duplicates,
-    }
-    return json.dumps(values, indent=1) + "\n"
-
-
-def _as_table(library: Library) -> str:
-    rows = [f"# {line}" for line in library.summary().splitlines()]
-    rows += [_row("quarantined", path, reason) for path, reason in library.quarantined]
-    rows += [_row("duplicate", path, str(song)) for path, song in library.duplicates]
-    return "\n".join(rows) + "\n"
-
-
-def _row(*cells: object) -> str:
-    """One line, also when a name holds a tab or a line break."""
-    plain: Iterable[str] = map(str, cells)
-    return "\t".join(c.translate({9: "\\t", 10: "\\n", 13: "\\r"}) for c in plain)
+            notices += [(path, content.notice)] if content.notice else []
+    return Library(
+        tuple(map(Path, folders)),
+        songs,
+        list(kept),
+        sorted(quarantined),
+        duplicates,
+        notices,
+        passed_over,
+    )

@@ -24,7 +24,7 @@ from separator.data.library_index import (
     local_key,
 )
 from separator.data.musdb_test import held_out
-from separator.errors import SeparatorError, one_line
+from separator.errors import SeparatorError, one_line, printable
 from separator.processes import follow_parent
 
 SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
@@ -74,13 +74,13 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
         flaw = _not_audio(path) or _held_out(path)
         if flaw:
             return Finding(path, stamp, local_key(path, stamp), flaw)
-        samples = audio.probe(path).samples  # first, because it tells most truncated files
+        info = audio.probe(path)  # first, because it tells most truncated files
         # The same packets may stand for another length: an MP3 without its first frame does.
-        key = f"{audio.content_key(path)}-{samples}"
+        key = f"{audio.content_key(path)}-{info.samples}"
         with Index(index) as store:
             if store.content(key):
                 return Finding(path, stamp, key, None)
-        content = _judged(audio.verify(path))
+        content = _judged(audio.verify(path), info.samples)
     except LibraryIndexError:
         raise
     except Exception as error:  # codecs raise all kinds, and one file must not end a long scan
@@ -97,7 +97,8 @@ def _not_audio(path: str) -> Content | None:
     if not head:
         return Content(status="empty", reason="the file has no bytes")
     control = set(range(32)) - set(b"\t\n\v\f\r\x1b")
-    if not control & set(head):  # every kind of audio has zero or control bytes this early
+    # every kind of audio has zero or control bytes this early, or begins with a frame of all ones
+    if not control & set(head) and head[0] != 0xFF:
         return Content(status="not audio", reason="the file is text")
     return None
 
@@ -112,22 +113,38 @@ def _held_out(path: str) -> Content | None:
     return song and Content(status="test song", reason=f"{song} is in MUSDB18's test set")
 
 
-def _judged(checked: audio.Checked) -> Content:
-    """Say whether decoded samples are fit for training."""
-    info = checked.info
+def _judged(checked: audio.Checked, promised: int) -> Content:
+    """Say whether decoded samples are fit for training, and what the header says wrongly of them.
+
+    Args:
+        checked: the decoded file; as many samples as it has are the song's length.
+        promised: samples that the header promises.
+    """
+    info, number = checked.info, checked.non_finite
     status, reason = "ok", ""
-    if checked.non_finite:
-        status, reason = "non-finite", f"{checked.non_finite} samples are NaN or infinite"
+    if not checked.samples:
+        status, reason = "broken", "no sound can be decoded from it"
+    elif number:
+        samples = "1 sample is" if number == 1 else f"{number} samples are"
+        status, reason = "non-finite", f"{samples} NaN or infinite"
     elif checked.peak < SILENCE:
         status, reason = "silent", f"no sample exceeds {checked.peak:.1e} of full scale"
-    shape = (info.samples, info.rate, info.channels, info.streams)
-    return Content(info.format, info.codec, *shape, status, reason)
+    notices = list(dict.fromkeys((*info.notices, *checked.notices)))
+    told = set(checked.notices) - set(info.notices)
+    if checked.samples != promised and not told:
+        lasts = f"{checked.samples / info.rate:.1f} s"
+        notices.append(f"{lasts} can be decoded, its header says {promised / info.rate:.1f} s")
+    shape = (checked.samples, info.rate, info.channels, info.streams)
+    notice = printable("; ".join(notices))
+    return Content(info.format, info.codec, *shape, status, reason, notice)
 
 
 def _flaw(path: str, error: Exception) -> Content:
     """Say what kept a file from being examined; "unreadable" is what may pass by itself."""
     system = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-    kind, reason = "broken", one_line(error).removeprefix(f"{path}: ")
+    kind, reason = "broken", one_line(error)
+    for name in (path, printable(path), " ".join(printable(path).split())):
+        reason = reason.removeprefix(f"{name}: ")
     if reason.startswith("truncated"):
         kind, reason = "truncated", reason.partition(", ")[2]
     return Content(status="unreadable" if system else kind, reason=reason)

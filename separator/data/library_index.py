@@ -11,22 +11,24 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line, printable
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
-VERSION = 3
+VERSION = 4
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
 
 SCHEMA = f"""
 CREATE TABLE contents (
     key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, rate INTEGER,
-    channels INTEGER, streams INTEGER, status TEXT NOT NULL, reason TEXT NOT NULL
+    channels INTEGER, streams INTEGER, status TEXT NOT NULL, reason TEXT NOT NULL,
+    notice TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE files (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, key BLOB NOT NULL
@@ -35,14 +37,17 @@ CREATE INDEX files_by_key ON files (key);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-# Version 2 did not look for test songs: its files are opened once more, but not decoded.
+# Version 2 did not look for test songs, version 3 believed the lengths of headers: their files are
+# opened once more, and decoded where they are longer or shorter than was thought.
 UPGRADE = f"""
+ALTER TABLE contents ADD COLUMN notice TEXT NOT NULL DEFAULT '';
 DELETE FROM files;
 PRAGMA user_version = {VERSION};
 """
 UPGRADES = {  # version 1 also held levels, which nothing read
     1: f"ALTER TABLE contents DROP COLUMN peak; ALTER TABLE contents DROP COLUMN rms;{UPGRADE}",
     2: UPGRADE,
+    3: UPGRADE,
 }
 
 
@@ -75,6 +80,8 @@ class Content:
         streams: number of audio streams; the others belong to the first.
         status: "ok", or what is wrong in a word or two.
         reason: what is wrong in one line; empty for "ok".
+        notice: what its header claims wrongly, or where and for how long it is damaged; it is used
+            all the same.
     """
 
     format: str = ""
@@ -85,6 +92,13 @@ class Content:
     streams: int = 0
     status: str = "ok"
     reason: str = ""
+    notice: str = ""
+
+    @property
+    def plausible(self) -> bool:
+        """Whether it can have been stored so: a damaged index may hold anything."""
+        kinds = all(isinstance(getattr(self, f.name), type(f.default)) for f in fields(self))
+        return kinds and (self.status != "ok" or min(self.samples, self.rate, self.channels) > 0)
 
 
 class Finding(NamedTuple):
@@ -129,6 +143,7 @@ class Index:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+            self._db.text_factory = lambda text: text.decode(errors="replace")  # if damaged
         try:
             with self._errors():
                 self._prepare()
@@ -156,17 +171,21 @@ class Index:
         found = {}
         with self._errors():
             for raw, size, mtime_ns, key, *content in self._db.execute(query, _below(root)):
+                if not isinstance(raw, bytes) or not isinstance(key, bytes):
+                    continue  # damaged: the file is examined again
                 path = os.fsdecode(raw)
-                if stamps.get(path) == (size, mtime_ns):
-                    found[path] = (key.decode(), Content(*content))
+                known = Content(*content)
+                if stamps.get(path) == (size, mtime_ns) and known.plausible:
+                    found[path] = (key.decode(errors="replace"), known)
         return found
 
     def content(self, key: str) -> Content | None:
-        """Return what is known of a content, or None."""
+        """Return what is known of a content, or None; None too where that cannot be right."""
         with self._errors():
             query = f"SELECT {COLUMNS} FROM contents WHERE key = ?"
             row = self._db.execute(query, (key.encode(),)).fetchone()
-        return Content(*row) if row else None
+        known = Content(*row) if row else None
+        return known if known and known.plausible else None
 
     def record(self, findings: Iterable[Finding]) -> None:
         """Store findings in one transaction; what was stored for the same path is replaced."""
@@ -196,6 +215,10 @@ class Index:
                 (LOCAL.encode(), LOCAL.replace(":", ";").encode()),
             )
 
+    @property
+    def _name(self) -> str:
+        return printable(str(self.path))
+
     def _prepare(self) -> None:
         """Make the tables in a new file, upgrade old ones; refuse a file that is something else."""
         if self._missing():
@@ -205,8 +228,8 @@ class Index:
                     self._db.execute(statement)
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
-                f"{self.path}: not a library index of version {VERSION}; give another path "
-                "with --index (an old index can be deleted: scan makes it again)"
+                f"{self._name}: not a library index of version {VERSION}; give another path with "
+                "--index"
             )
         self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
 
@@ -240,18 +263,23 @@ class Index:
         try:
             yield
         except sqlite3.OperationalError as error:
-            fix = "free it, or give another path with --index or $SEPARATOR_INDEX"
+            fix = "give another path with --index or $SEPARATOR_INDEX"
             raise LibraryIndexError(
-                f"{self.path}: the index cannot be used ({error}); {fix}"
+                f"{self._name}: the index cannot be used ({_words(error)}); {fix}"
             ) from error
-        except sqlite3.DatabaseError as error:
-            fix = "delete it: scan makes it again"
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter in its message
+            fix = "give another path with --index or $SEPARATOR_INDEX: scan makes a new one there"
             raise LibraryIndexError(
-                f"{self.path}: the index is damaged ({error}); {fix}"
+                f"{self._name}: the index is damaged ({_words(error)}); {fix}"
             ) from error
         except OSError as error:
             fix = "give another path with --index or $SEPARATOR_INDEX"
-            raise LibraryIndexError(f"{self.path}: {error.strerror}; {fix}") from error
+            raise LibraryIndexError(f"{self._name}: {one_line(error)}; {fix}") from error
+
+
+def _words(error: Exception) -> str:
+    """What SQLite says, without the many lines of the statement that it may quote."""
+    return printable(textwrap.shorten(str(error), 120, placeholder=" …"))
 
 
 def _below(root: str) -> tuple[bytes, bytes]:

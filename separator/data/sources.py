@@ -8,7 +8,7 @@ from separator.data.cache import StemCache, is_compressed
 from separator.data.layouts import FINDERS
 from separator.data.loader import DataConfig
 from separator.data.tracks import Track, find_tracks
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ def parse_root(text: str) -> tuple[str, str, float]:
     drive = len(named) == 1  # C:\Music
     if kind == "auto" and colon and named.isalpha() and not drive and not _exists(path):
         raise SeparatorError(
-            f"data.roots: {text}: no such folder, and {named!r} is none of {', '.join(FINDERS)}"
+            f"data.roots: {printable(text)}: no such folder, and {named!r} is none of "
+            f"{', '.join(FINDERS)}"
         )
     return path, kind, weight
 
@@ -40,7 +41,7 @@ def _weighted(path: str, text: str) -> tuple[str, float]:
     except ValueError:
         return path, 1.0
     if not 0 < share < float("inf"):
-        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
+        raise SeparatorError(f"data.roots: {printable(text)}: the weight after @ must be above 0")
     return before, share
 
 
@@ -61,7 +62,8 @@ def config_tracks(config: DataConfig) -> list[Track]:
         fresh = [track for track in found if track.identity not in seen]
         if len(fresh) < len(found):
             again = len(found) - len(fresh)
-            log.warning("%s: left out: %d that a root before it has too", path, again)
+            songs = f"{again} song{'s' * (again != 1)}"
+            log.warning("%s: left out: %s that a root before it has too", printable(path), songs)
         seen.update(track.identity for track in fresh)
         tracks += fresh
     paths = {source.path for track in tracks for _, group in track.stems for source in group}
@@ -80,8 +82,11 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
     splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
     for name, found in splits.items():
         if not found:
-            raise SeparatorError(
-                f"data.roots: {', '.join(config.roots)}: no songs for the split {name!r}; add "
-                "songs, or set data.valid_share between 0 and 1"
-            )
+            fix = "add songs, or set data.valid_share between 0 and 1"
+            if len(tracks) == 1:
+                fix = "there is 1 song, and one trains and another validates: add songs"
+            elif name == "train" or config.valid_share:
+                fix = "add songs"
+            roots = printable(", ".join(config.roots))
+            raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
     return splits["train"], splits["valid"]

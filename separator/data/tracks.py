@@ -5,10 +5,9 @@ stems, pairs (vocals = mixture - instrumental) and pools alike. Reading is in `l
 """
 
 import functools
-import hashlib
 import logging
 import os
-import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,12 @@ import torch
 from torch import Tensor
 
 from separator import audio
-from separator.data.layouts import FINDERS, FOUR, ONE, TWO, Part, check_kind
+from separator.data.layouts import FINDERS, SongFiles, check_kind
 from separator.data.reader import Reader, Source
-from separator.errors import SeparatorError
+from separator.data.splits import pool_shared_out, shared_out
+from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
+from separator.data.walk import checked_folders
+from separator.errors import SeparatorError, one_line, printable
 
 _APART_SECONDS = 1.0
 
@@ -96,8 +98,9 @@ def find_tracks(
             pairs: mixtures/ and instrumentals/ with files of the same names;
             pool: instrumentals/ and vocals/, to be mixed at random;
             library: anything else: mixed songs without stems.
-            Folders train/, valid/ and test/ around the songs of the first three are their split.
-            Without valid/, songs of train/ that musdb validates with are for validation.
+            Folders train/, valid/ and test/ around the songs are their split, also under the
+            other names of `splits.FOLDERS` and in any case; in a library only where nothing else
+            stands beside them. Without valid/, the songs of train/ that musdb validates with do.
         weight: Share of training segments, relative to other roots.
         valid_share: Part of the songs that is kept for validation where the collection has no
             split of its own; chosen by a hash of each song's name, so that adding songs does not
@@ -108,30 +111,54 @@ def find_tracks(
         tracks are instrumentals with a fixed voice.
 
     Raises:
-        SeparatorError: when the folder is not there, or has no usable song.
+        SeparatorError: when the folder is not there or has no usable song, or a folder beside its
+            splits is named like one and not understood.
     """
-    root = Path(os.path.abspath(os.path.expanduser(root)))  # names do not depend on its spelling
-    if not root.is_dir():
-        raise SeparatorError(f"{root}: no such folder; give the path of a folder with music")
+    (folder,) = checked_folders([root], "give the path of a folder with music")
+    root = Path(folder)
     kind = check_kind(root, kind)
     skipped: list[str] = []
-    tracks = []
-    for found in sorted(FINDERS[kind](root, skipped), key=lambda found: found.name):
-        try:
-            stems = _sources(found.parts)
-            samples, rate = _common_length(stems)
-        except (SeparatorError, OSError) as error:
-            skipped.append(str(error))
-            continue
-        place = (kind, str(root), weight, found.content)
-        tracks.append(Track(found.name, found.split or "", stems, samples, rate, *place))
+    songs = sorted(FINDERS[kind](root, skipped), key=lambda song: song.name)
+    tracks = _probed(songs, (kind, str(root), weight), skipped)
     for reason in skipped:
         log.warning("skipped: %s", reason)
     if not tracks:
         why = f" ({len(skipped)} skipped: {skipped[0]})" if skipped else ""
-        raise SeparatorError(f"{root}: no usable song of kind {kind}{why}; check its layout")
-    log.info("%s: %d songs of kind %s, %d skipped", root, len(tracks), kind, len(skipped))
-    return (_pool_splits if kind == "pool" else _splits)(tracks, valid_share)
+        name = printable(str(root))
+        raise SeparatorError(f"{name}: no usable song of kind {kind}{why}; check its layout")
+    tracks = (pool_shared_out if kind == "pool" else shared_out)(tracks, valid_share)
+    _log_found(root, kind, tracks, len(skipped))
+    if kind in ("stems", "musdb18hq"):
+        log.info("%s: %s", printable(str(root)), table(song.stems for song in songs))
+    return tracks
+
+
+def _probed(
+    songs: Sequence[SongFiles], place: tuple[str, str, float], skipped: list[str]
+) -> list[Track]:
+    """Look at the files of songs; those that cannot be used are added to `skipped`."""
+    tracks = []
+    for song in songs:
+        try:
+            stems = _sources(song.stems)
+            samples, rate = _common_length(stems)
+        except (SeparatorError, OSError) as error:
+            skipped.append(one_line(error))
+            continue
+        tracks.append(
+            Track(song.name, song.split or "", stems, samples, rate, *place, song.content)
+        )
+    return tracks
+
+
+def _log_found(root: Path, kind: str, tracks: Sequence[Track], skipped: int) -> None:
+    """Say how many songs a folder has, and of which split."""
+    splits = Counter(track.split for track in tracks)
+    counts = ", ".join(f"{split} {splits[split]}" for split in ("train", "valid", "test"))
+    number = f"{len(tracks)} song{'s' * (len(tracks) != 1)}"
+    log.info(
+        "%s: %s of kind %s (%s); skipped: %d", printable(str(root)), number, kind, counts, skipped
+    )
 
 
 def load_stems(
@@ -189,16 +216,22 @@ def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]
     return {name: stems[name] for name in names}
 
 
-def _sources(parts: dict[str, tuple[Part, ...]]) -> tuple[tuple[str, tuple[Source, ...]], ...]:
+def _sources(stems: Stems) -> tuple[tuple[str, tuple[Source, ...]], ...]:
     """Probe the files of a song; raises for one that cannot be read."""
 
-    def source(part: Part) -> Source:
-        info = part.info or audio.probe(part.path)
+    def source(file: StemFile) -> Source:
+        info = file.info or audio.probe(file.path)
+        name = printable(str(file.path))
         if info.samples <= 0:
-            raise SeparatorError(f"{part.path}: has no samples; copy it again or remove it")
-        return Source(part.path, info.samples, info.rate, part.stream, part.gain)
+            raise SeparatorError(f"{name}: has no samples; copy it again")
+        if file.stream >= info.streams:
+            raise SeparatorError(
+                f"{name}: has {info.streams} of the 5 audio streams of MUSDB18's songs; name it "
+                "other than *.stem.mp4"
+            )
+        return Source(file.path, info.samples, info.rate, file.stream, file.gain)
 
-    return tuple((name, tuple(source(part) for part in group)) for name, group in parts.items())
+    return tuple((name, tuple(source(file) for file in files)) for name, files in stems.items())
 
 
 def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[int, int]:
@@ -206,48 +239,14 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
     sources = sorted((s for _, group in stems for s in group), key=lambda s: s.samples / s.rate)
     shortest, longest = (s.samples / s.rate for s in (sources[0], sources[-1]))
     subtracts = any(s.gain < 0 for s in sources)
+    name, other = printable(str(sources[0].path)), printable(sources[-1].path.name)
     if longest - shortest > (_APART_SECONDS if subtracts else longest / 2):
         raise SeparatorError(
-            f"{sources[0].path}: lasts {shortest:.1f} s, its companion {sources[-1].path.name} "
-            f"{longest:.1f} s; copy it again or remove the song"
+            f"{name}: lasts {shortest:.1f} s, its companion {other} {longest:.1f} s; copy it again"
+        )
+    if longest - shortest > _APART_SECONDS:
+        log.warning(
+            "%s: lasts %.1f s, its companion %s %.1f s; what is longer is not used",
+            *(name, shortest, other, longest),
         )
     return sources[0].samples, sources[0].rate
-
-
-def _uniform(name: str, draw: int) -> float:
-    """Number in [0, 1) that depends on a song's name alone, on any system; one for each draw."""
-    text = f"{draw}:{unicodedata.normalize('NFC', name)}"
-    coded = text.encode(errors="surrogateescape")  # a file's name need not be text
-    return int.from_bytes(hashlib.blake2b(coded, digest_size=6).digest()) / 2**48
-
-
-def _splits(tracks: list[Track], share: float) -> list[Track]:
-    """Assign a split to the tracks that their collection gave none."""
-    free = {t.name: _uniform(t.name, 0) for t in tracks if not t.split}
-    valid = {name for name, number in free.items() if number < share}
-    if len(free) > 1 and share > 0 and not valid:
-        valid = {min(free, key=free.__getitem__)}
-    if len(free) > 1 and len(valid) == len(free):
-        valid.remove(max(free, key=free.__getitem__))
-    return [
-        t if t.split else replace(t, split="valid" if t.name in valid else "train") for t in tracks
-    ]
-
-
-def _pool_splits(tracks: list[Track], share: float) -> list[Track]:
-    """Split both halves of a pool, and give each instrumental for validation a fixed voice."""
-    halves = [[t for t in tracks if t.names == (name,)] for name in TWO]
-    for name, half in zip(("instrumentals", "vocals"), halves, strict=True):
-        if not half:
-            raise SeparatorError(f"{tracks[0].root}: {name}/ has no usable file; add some")
-    songs, voices = (_splits(half, share) for half in halves)
-    train = [t for t in songs + voices if t.split == "train"]
-    spare = [t for t in voices if t.split == "valid"]
-    met = []
-    for song in (t for t in songs if t.split == "valid" and spare):
-        voice = spare[int(_uniform(song.name, 1) * len(spare))]
-        short = min(song, voice, key=lambda t: t.seconds)
-        name = f"{song.name} with {voice.name}"
-        stems = song.stems + voice.stems
-        met.append(replace(short, name=name, split="valid", stems=stems))
-    return train + met

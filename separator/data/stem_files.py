@@ -1,0 +1,163 @@
+"""Which stem each file of a song's folder is, by the file's name."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from separator import audio
+from separator.errors import printable
+
+FOUR = ("drums", "bass", "other", "vocals")
+TWO = ("accompaniment", "vocals")
+ONE = ("mixture",)
+
+# Whole names, their words apart, in small letters and without numbers: "Backing_Track 2" is one.
+NAMES = {
+    **dict.fromkeys(("mixture", "linear mixture", "mix", "full mix", "fullmix"), "mixture"),
+    **dict.fromkeys(("mixdown", "master", "original", "original mix"), "mixture"),
+    **dict.fromkeys(("accompaniment", "instrumental", "instrumentals"), "accompaniment"),
+    **dict.fromkeys(("karaoke", "backing track", "minus one"), "accompaniment"),
+    **dict.fromkeys(("drums", "drum"), "drums"),
+    "bass": "bass",
+    **dict.fromkeys(("other", "others"), "other"),
+}
+# A name with one of these words is a voice, in any company of _BESIDE; "lead_vocals", "BackingVox".
+_VOICE = re.compile(
+    "(lead|back|backing|background|bg|b|main)?(vocals?|vox|voices?)|choirs?|bgvs?|ac+ap+el+as?"
+)
+_LEAD = frozenset({"lead", "leads", "main", "leadvocal", "leadvocals", "leadvox", "mainvocals"})
+_QUALIFIERS = (
+    "back backing background bg harmony harmonies male female double doubles dbl adlib adlibs ad "
+    "lib l r left right dry wet stem stems track audio all group bus only"
+)
+_BESIDE = _LEAD.union(_QUALIFIERS.split())
+_NONE = frozenset({"no", "non", "without", "minus", "less"})
+_WITHOUT = re.compile("(no|non|minus)(vocals?|vox|voices?)")
+
+
+@dataclass(frozen=True)
+class StemFile:
+    """A stream of a file that a stem consists of, with its factor; `info` where already known."""
+
+    path: Path
+    stream: int = 0
+    gain: float = 1.0
+    info: audio.AudioInfo | None = None
+
+
+Stems = dict[str, tuple[StemFile, ...]]
+
+
+def role(name: str) -> tuple[str, bool]:
+    """Return what a file's name (without suffix) says it is, and whether all of it is understood.
+
+    Returns:
+        "vocals", "drums", "bass", "other", "accompaniment" (all but the vocals) or "mixture"; a
+        name that is not known is "other", or "vocals" if a word of it says so.
+    """
+    words = _words(name)
+    known = NAMES.get(" ".join(words)) or NAMES.get(
+        " ".join(word for word in words if word not in ("stem", "audio"))
+    )
+    if known:
+        return known, True
+    if not any(map(_VOICE.fullmatch, words)):
+        without = any(map(_WITHOUT.fullmatch, words))
+        return ("accompaniment", len(words) == 1) if without else ("other", False)
+    rest = [word for word in words if not _VOICE.fullmatch(word)]
+    if _NONE & set(rest):
+        return "accompaniment", len(rest) == 1
+    return "vocals", _BESIDE.issuperset(rest)
+
+
+def holds_stems(names: Iterable[str]) -> bool:
+    """Whether files of these names (without suffix) in one folder are the stems of a song.
+
+    A voice alone needs the plain name: an album may have a song called "Voices".
+    """
+    names = list(names)
+    known = Counter(kind for kind, sure in map(role, names) if sure)
+    if any(name.casefold() == "vocals" for name in names):
+        return True
+    company = known.total() - known["vocals"]
+    return bool((known["vocals"] and company) or (known["mixture"] and known["accompaniment"]))
+
+
+def sorted_stems(files: Mapping[str, Path]) -> Stems | None:
+    """Sort a song's files, by name without suffix, into stems: the four, or else two.
+
+    The accompaniment is a file of that kind; else, where not all stems are there, the mixture less
+    the vocals; else the sum of all that is not vocals. A plain "vocals" beside "lead vocals" is the
+    sum of all voices, as "vocals" beside "backing vocals" is not.
+    """
+    if not holds_stems(files):
+        return None
+    by_role: dict[str, dict[str, StemFile]] = {}
+    for name, path in sorted(files.items(), key=lambda item: (len(item[0]), item[0])):
+        kind, sure = role(name)
+        kind = "more" if kind == "other" and not sure else kind
+        by_role.setdefault(kind, {})[name] = StemFile(path)
+    vocals = _voices(by_role.get("vocals", {}))
+    mixture = tuple(by_role.get("mixture", {}).values())[:1]
+    whole = tuple(by_role.get("accompaniment", {}).values())[:1]
+    single = {kind: tuple(by_role.get(kind, {}).values()) for kind in (*FOUR[:3], "more")}
+    if vocals and all(single[kind] for kind in FOUR[:3]):
+        other = single["other"] + single["more"]
+        return {"drums": single["drums"], "bass": single["bass"], "other": other, "vocals": vocals}
+    if vocals and whole:
+        return {"accompaniment": whole, "vocals": vocals}
+    if vocals and mixture:
+        return {"accompaniment": (*mixture, *map(_negative, vocals)), "vocals": vocals}
+    if vocals and any(single.values()):
+        rest = tuple(file for group in single.values() for file in group)
+        return {"accompaniment": rest, "vocals": vocals}
+    if mixture and whole:
+        return {"accompaniment": whole, "vocals": (*mixture, *map(_negative, whole))}
+    return None
+
+
+def unclear(stems: Stems) -> list[Path]:
+    """Files that count as vocals for one word of a name that is not understood as a whole."""
+    voices = {file.path for file in stems.get("vocals", ()) if file.gain > 0}
+    return sorted(path for path in voices if role(path.stem) == ("vocals", False))
+
+
+def table(songs: Iterable[Stems], most: int = 4) -> str:
+    """Say in one line of which files the stems consist, with the number of songs of each kind."""
+    formulas: dict[str, Counter[str]] = {}
+    for stems in songs:
+        for stem, files in stems.items():
+            formulas.setdefault(stem, Counter())[_formula(files)] += 1
+    columns = []
+    for stem, counts in formulas.items():
+        shown = [f"{text} ({number})" for text, number in counts.most_common(most)]
+        rest = sum(counts.values()) - sum(number for _, number in counts.most_common(most))
+        columns.append(f"{stem} = {', '.join([*shown, *([f'others ({rest})'] if rest else [])])}")
+    return "; ".join(columns)
+
+
+def _formula(files: Iterable[StemFile]) -> str:
+    """ "mixture - vocals": the files' names with their signs."""
+    signed = [("- " if file.gain < 0 else "+ ") + printable(file.path.stem) for file in files]
+    return " ".join(signed).removeprefix("+ ")
+
+
+def _voices(files: Mapping[str, StemFile]) -> tuple[StemFile, ...]:
+    """The files whose sum is the vocals: all, or the plain one where it holds the lead too."""
+    plain = [file for name, file in files.items() if _words(name) in (["vocals"], ["vocal"])]
+    lead = any(_LEAD & set(_words(name)) for name in files)
+    return tuple(plain[:1] if plain and lead else files.values())
+
+
+def _negative(file: StemFile) -> StemFile:
+    return replace(file, gain=-1.0)
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name, in small letters: "BackingVox1", "backing-vox" and "Backing Vox" are one."""
+    plain = unicodedata.normalize("NFKC", name)
+    apart = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])", " ", plain).casefold()
+    return re.findall(r"[^\W\d_]+", apart)
