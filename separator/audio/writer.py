@@ -14,9 +14,9 @@ from av import AudioFrame
 from torch import Tensor
 
 from separator.atomic import replacing
-from separator.audio.formats import FORMATS, AudioError, reporting
+from separator.audio.formats import FORMATS, WRITABLE, AudioError, format_of, reporting
 from separator.audio.rates import Resampler
-from separator.audio.sndfile import Forward, native_name, xiph_order
+from separator.audio.soundfile_backend import Forward, native_name, xiph_order
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,272 @@
+"""FFmpeg's libraries (PyAV): mp4, aac, and every file that libsndfile does not read rightly."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av import AudioFrame, AudioResampler, AudioStream, Packet
+from av.container import InputContainer
+
+from separator.audio.formats import AudioError, AudioInfo, Refused, reporting
+from separator.audio.integrity import iff_span, unexplained
+from separator.errors import printable
+
+_PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3's bit reservoir
+_SLACK = 4096  # samples that an MP4's times and declared duration may be off by
+_MAX_JUMP = 10  # seconds of timestamps that are filled with silence; more are damaged timestamps
+_EVER = 1 << 62  # samples; the end of any sound
+# Demuxers of sound files alone. Others open what the file names: other files, or addresses.
+_DEMUXERS = (
+    "mov,mp3,aac,loas,flac,ogg,wav,w64,aiff,caf,asf,ape,wv,matroska,webm,tta,tak,mpc,mpc8,dsf,"
+    "ac3,eac3,dts,dtshd,au"
+)
+_FORMATS = {  # FFmpeg's name of a container -> ours, where they differ
+    **{"mov": "m4a", "aac": "m4a", "loas": "m4a", "w64": "wav", "asf": "wma", "wv": "wavpack"},
+    **{"mpc": "musepack", "mpc8": "musepack", "dsf": "dsd", "eac3": "ac3", "dtshd": "dts"},
+}
+_SUBTYPES = {  # FFmpeg's sample format -> bits, for lossless codecs
+    **{"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"},
+}
+_LOSSLESS = ("pcm_", "flac", "alac", "wavpack", "ape", "tta", "tak", "wmalossless", "shorten")
+
+
+class PyAVSource:
+    """One audio stream of a file that FFmpeg decodes; the number of samples is exact.
+
+    Where the container's times resolve samples, a slice is decoded from a little before it, else
+    from the beginning.
+    """
+
+    exact = True
+
+    def __init__(self, path: Path, stream: int = 0) -> None:
+        """Look at the header and count the samples.
+
+        Raises:
+            AudioError: FFmpeg does not read it, or it holds no sound.
+        """
+        self._path, self._stream, self._options = path, stream, _wav_options(path)
+        with reporting(path), self._demuxer() as (container, audio):
+            context, streams = audio.codec_context, len(container.streams.audio)
+            self._rate, self._channels = context.sample_rate, context.channels
+            self.names = tuple(channel.name for channel in context.layout.channels)
+            codec = context.codec.canonical_name
+            lossless = codec.startswith(_LOSSLESS)
+            container_name = container.format.name.partition(",")[0]
+            self._indexed = container_name == "mov"
+            self.declared = self._declared(audio) if self._indexed else None
+            self._seeks, counted = self.declared is not None, None
+            if not self._seeks:
+                self._seeks, counted = self._scanned(container, audio)
+            self.subtype = _subtype(codec, context.format.name) if lossless else ""
+        if not (lossless or codec == "aac") or not counted:
+            counted = None
+        samples = counted if counted is not None else self._counted()
+        name = _FORMATS.get(container_name, container_name)
+        if name == "ogg" and codec in ("flac", "opus"):
+            name = codec
+        self.info = AudioInfo(
+            *(path, name, codec, samples, self._rate, self._channels, streams),
+            subtype=self.subtype,
+        )
+
+    @contextlib.contextmanager
+    def _demuxer(self) -> Iterator[tuple[InputContainer, AudioStream]]:
+        with demuxer(self._path, self._stream, self._options) as opened:
+            yield opened
+
+    def _declared(self, audio: AudioStream) -> int | None:
+        """Samples that an MP4's index promises."""
+        return round(audio.duration * audio.time_base * self._rate) if audio.duration else None
+
+    def _scanned(self, container: InputContainer, audio: AudioStream) -> tuple[bool, int]:
+        """Whether all times resolve samples and never go back, and the samples of all packets."""
+        exact = (1 / (audio.time_base * self._rate)).denominator == 1
+        ticks, last = 0, None
+        for packet in container.demux(audio):
+            if not packet.size:
+                continue
+            exact = exact and packet.pts is not None and (last is None or packet.pts >= last)
+            ticks, last = ticks + (packet.duration or 0), packet.pts
+        return exact, round(ticks * audio.time_base * self._rate)
+
+    def _counted(self) -> int:
+        """Decode to the end: of an MP4 only the last blocks, if they are all there."""
+        near = max((self.declared or 0) - self._rate // 2, 0)
+        for start in (near, 0) if near else (0,):
+            parts = self.decode(start, _EVER, 1 << 18, lambda *_: None)
+            with reporting(self._path):
+                samples = start + sum(part.shape[1] for part in parts)
+            if samples > start and samples + _SLACK >= (self.declared or 0):
+                break
+        return samples
+
+    def decode(
+        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+    ) -> Iterator[np.ndarray]:
+        """Yield samples [start, stop) in parts (c t); 0 is the first after the encoder's delay.
+
+        What is damaged is silence where the times tell its length, and left out elsewhere.
+        """
+        seeks = self._seeks and start > _PREROLL * self._rate
+        with reporting(self._path), self._demuxer() as (container, audio):
+            # interleaved, since PyAV looks for a ninth plane in frames of eight and crashes
+            convert, end = AudioResampler("flt"), None
+            for at, frame in self._placed(container, audio, start if seeks else 0, lost):
+                if end is None and at > start and seeks:  # the index led past the place
+                    self._seeks = False
+                    yield from self.decode(start, stop, size, lost)
+                    return
+                while end is not None and end < min(at, stop):  # times that jump
+                    silent = min(at, stop, end + size) - end
+                    if end + silent > start:
+                        skip = max(start - end, 0)
+                        lost(end + skip, silent - skip)
+                        yield np.zeros((self._channels, silent - skip), np.float32)
+                    end += silent
+                end = at + frame.samples
+                last = min(end, stop)
+                if max(at, start) < last:
+                    wave = convert.resample(frame)[0].to_ndarray().reshape(frame.samples, -1)
+                    yield np.ascontiguousarray(wave[max(start - at, 0) : last - at].T)
+                if end >= stop:
+                    return
+
+    def _placed(
+        self,
+        container: InputContainer,
+        audio: AudioStream,
+        start: int,
+        lost: Callable[[int, int], None],
+    ) -> Iterator[tuple[int, AudioFrame]]:
+        """Yield frames from a little before `start`, each with the sample that it begins at."""
+        scale, end, failed = audio.time_base * self._rate, None, 0
+        for packet in self._packets(container, audio, start):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                failed += round((packet.duration or 0) * scale)
+                continue
+            for frame in frames:
+                self._check(frame, end or 0)
+                at = end
+                if frame.pts is not None and (self._seeks or end is None and start):
+                    at = round((frame.pts - (audio.start_time or 0)) * scale)
+                end = self._joined(end, at or 0, failed, lost)
+                failed = 0
+                yield end, frame
+                end += frame.samples
+
+    def _joined(
+        self, end: int | None, at: int, failed: int, lost: Callable[[int, int], None]
+    ) -> int:
+        """Return where a frame belongs whose time says `at` while `end` samples are there."""
+        if end is None:
+            return at
+        if failed and at <= end:
+            lost(end, failed)
+        if at > end + (0 if failed else _SLACK):
+            if at - end > _MAX_JUMP * self._rate:
+                raise Refused(
+                    f"{printable(str(self._path))}: damaged, its times jump from "
+                    f"{end / self._rate:.1f} to {at / self._rate:.1f} s; encode it again"
+                )
+            return at
+        return end
+
+    def _check(self, frame: AudioFrame, end: int) -> None:
+        if (frame.sample_rate, frame.layout.nb_channels) != (self._rate, self._channels):
+            raise Refused(
+                f"{printable(str(self._path))}: its rate or channels change at "
+                f"{end / self._rate:.1f} s; encode both parts alike"
+            )
+
+    def _packets(
+        self, container: InputContainer, audio: AudioStream, start: int
+    ) -> Iterator[Packet]:
+        """Packets from a little before sample `start`; without an index, others are read over."""
+        first = round((start / self._rate - _PREROLL) / audio.time_base)
+        if first <= 0:
+            yield from container.demux(audio)
+            return
+        first += audio.start_time or 0
+        if self._indexed:
+            container.seek(first, stream=audio)
+        for packet in container.demux(audio):
+            if packet.pts is None or packet.pts >= first:
+                yield packet
+
+
+def coded(path: Path) -> Iterator[bytes]:
+    """Codec, rate and channels of every audio stream, then the packets, undecoded.
+
+    Raises:
+        AudioError: nothing can be demuxed from it, or there are no audio packets in it.
+    """
+    found = False
+    with reporting(path), _open(path, {}) as container:
+        for audio in container.streams.audio:
+            context = audio.codec_context
+            if context is not None:
+                name = context.codec.canonical_name
+                yield f"{name} {context.sample_rate} {context.channels};".encode()
+        for packet in container.demux(container.streams.audio) if container.streams.audio else ():
+            found = found or packet.size > 0
+            yield bytes(packet)
+    if not found:
+        raise Refused(f"{printable(str(path))}: holds no sound; check what it is")
+
+
+def channel_names(path: Path) -> tuple[str, ...]:
+    """Return the channels' places in order, as FFmpeg names them; none where it cannot tell."""
+    try:
+        with demuxer(path, 0, {}) as (_, audio):
+            return tuple(channel.name for channel in audio.codec_context.layout.channels)
+    except (av.FFmpegError, AudioError):
+        return ()
+
+
+@contextlib.contextmanager
+def demuxer(
+    path: Path, stream: int, options: dict[str, str]
+) -> Iterator[tuple[InputContainer, AudioStream]]:
+    """Open a file with FFmpeg and pick one of its audio streams."""
+    name = printable(str(path))
+    with _open(path, options) as container:
+        streams = container.streams.audio
+        if not streams:
+            raise Refused(f"{name}: holds no sound; check what it is")
+        if not 0 <= stream < len(streams):
+            raise Refused(
+                f"{name}: has {len(streams)} audio streams, stream {stream} was asked for; "
+                "count from 0"
+            )
+        context = streams[stream].codec_context
+        if context is None or not context.sample_rate or not context.channels:
+            raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
+        yield container, streams[stream]
+
+
+def _open(path: Path, options: dict[str, str]) -> InputContainer:
+    """Open a local file, whatever its name: "a:b" would be an address without `file:`."""
+    limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    return av.open(f"file:{path}", options=limits | options, metadata_errors="ignore")
+
+
+def _wav_options(path: Path) -> dict[str, str]:
+    """Return what makes FFmpeg read a wav whose header gives no or too short a length to its end."""
+    span = iff_span(path)
+    if span and (span.declared is None or unexplained(path, span.end)):
+        return {"ignore_length": "1"}
+    return {}
+
+
+def _subtype(codec: str, sample_format: str) -> str:
+    """Return the sample format of a lossless codec."""
+    if codec.startswith(("pcm_s24", "pcm_s20")) or (
+        sample_format in ("s32", "s32p") and not codec.startswith("pcm_")
+    ):  # flac, alac and the like hold 24 bits in 32
+        return "PCM_24"
+    return _SUBTYPES.get(sample_format.removesuffix("p"), "")
