@@ -29,7 +29,7 @@ from separator.audio import (
     read,
     resample,
     verify,
-    writing,
+    writer,
 )
 
 LOSSY = ("mp3", "ogg", "opus", "m4a")
@@ -287,9 +287,9 @@ def test_a_long_wav_is_rf64_and_a_long_aiff_is_refused(
     wave = music(0.5)
     size = wave.numel() * 4
     long, short = tmp_path / "long.wav", tmp_path / "short.wav"
-    monkeypatch.setattr(writing, "_MOST_BYTES", size)
+    monkeypatch.setattr(writer, "_MOST_BYTES", size)
     assert save(short, wave, samples=wave.shape[1]).read_bytes()[:4] == b"RIFF"
-    monkeypatch.setattr(writing, "_MOST_BYTES", size - 1)
+    monkeypatch.setattr(writer, "_MOST_BYTES", size - 1)
     assert save(long, wave, samples=wave.shape[1]).read_bytes()[:4] == b"RF64"
     assert torch.equal(read(long), wave) and torch.equal(read(short), wave)
     assert verify(long).samples == probe(long).samples == wave.shape[1]

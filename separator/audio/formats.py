@@ -21,7 +21,8 @@ class Format:
 
     Attributes:
         name: as in `AudioInfo.format`.
-        suffixes: file name endings, the first for new files.
+        suffixes: file name endings.
+        also: those that are read but not written.
         max_channels: as many can be written; 0: the format is read only.
         subtypes: sample formats of a lossless one, the default first.
         rates: in Hz, where the codec allows only some.
@@ -31,6 +32,7 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     max_channels: int = 0
+    also: tuple[str, ...] = ()
     subtypes: tuple[str, ...] = ()
     rates: tuple[int, ...] = ()
     max_rate: int = MAX_RATE
@@ -40,18 +42,37 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FORMATS = {
     row.name: row
     for row in (
-        Format("wav", (".wav", ".wave", ".w64", ".rf64"), 8, ("FLOAT", "PCM_16", "PCM_24")),
-        Format("flac", (".flac",), 8, ("PCM_24", "PCM_16"), max_rate=655_350),
-        Format("mp3", (".mp3", ".mp2", ".mpga"), 2, rates=_MP3_RATES),
-        Format("ogg", (".ogg", ".oga"), 8, max_rate=200_000),
-        Format("opus", (".opus",), 8, rates=(8000, 12000, 16000, 24000, 48000)),
+        Format(
+            "wav",
+            (".wav", ".wave"),
+            max_channels=8,
+            also=(".w64", ".rf64"),
+            subtypes=("FLOAT", "PCM_16", "PCM_24"),
+        ),
+        Format(
+            "flac",
+            (".flac",),
+            max_channels=8,
+            subtypes=("PCM_24", "PCM_16"),
+            max_rate=655_350,
+        ),
+        Format("mp3", (".mp3",), max_channels=2, also=(".mp2", ".mpga"), rates=_MP3_RATES),
+        Format("ogg", (".ogg", ".oga"), max_channels=8, max_rate=200_000),
+        Format("opus", (".opus",), max_channels=8, rates=(8000, 12000, 16000, 24000, 48000)),
         Format(
             "m4a",
-            (".m4a", ".aac", ".mp4", ".m4b", ".mov", ".alac", ".3gp"),
-            6,
+            (".m4a", ".mp4", ".m4b"),
+            max_channels=6,
+            also=(".aac", ".mov", ".alac", ".3gp"),
             rates=(*_MP3_RATES, 64000, 88200, 96000),
         ),
-        Format("aiff", (".aiff", ".aif", ".aifc"), 8, ("PCM_24", "PCM_16", "FLOAT")),
+        Format(
+            "aiff",
+            (".aiff", ".aif"),
+            max_channels=8,
+            also=(".aifc",),
+            subtypes=("PCM_24", "PCM_16", "FLOAT"),
+        ),
         Format("caf", (".caf",)),
         Format("wma", (".wma", ".asf")),
         Format("ape", (".ape",)),
@@ -66,7 +87,7 @@ FORMATS = {
         Format("au", (".au", ".snd")),
     )
 }
-_BY_SUFFIX = {suffix: row.name for row in FORMATS.values() for suffix in row.suffixes}
+_BY_SUFFIX = {suffix: row.name for row in FORMATS.values() for suffix in row.suffixes + row.also}
 SUFFIXES = frozenset(_BY_SUFFIX)
 WRITABLE = tuple(row.name for row in FORMATS.values() if row.max_channels)
 
@@ -139,11 +160,11 @@ def reporting(path: Path) -> Iterator[None]:
 
 def _advice(error: Exception) -> str:
     """Return the fix that an error's number supports, if any."""
-    number = error.errno if isinstance(error, OSError) else None
+    number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
         return "; free some disk space or write elsewhere"
     if number in (errno.ENOENT, errno.ENOTDIR):
         return "; check the name"
     if number in (errno.EACCES, errno.EPERM):
         return "; check its permissions"
-    return "; encode or copy it again" if number is None else ""
+    return ""

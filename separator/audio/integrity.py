@@ -1,6 +1,7 @@
 """What the bytes of a file say of its length, without a decoder."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import BinaryIO
 _UNKNOWN = 0x7FFFF000  # a chunk's length from here on, or 0, is that of a writer into a pipe
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-_MAX_PAGE = 65307  # bytes of an Ogg page
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def iff_span(path: Path) -> Span | None:
                 long = int.from_bytes(file.read(16)[8:], "little")
             if name in (b"data", b"SSND"):
                 unknown = not long and (length == 0 or length >= _UNKNOWN)
-                return _span(None if unknown else long or length, at, size)
+                skip = 8 if name == b"SSND" else 0  # of an offset and a block size
+                return _span(None if unknown else (long or length) - skip, at + skip, size)
             file.seek(at + length + length % 2)
     return None
 
@@ -91,7 +92,7 @@ class OggPages:
         last_page: samples in it.
         declared: where the stream's marked end is, complete or not; None without such a mark.
         cut: the file ends inside a page.
-        damaged: bytes between pages are no page.
+        damaged: bytes between pages are no page, or a page's checksum is wrong.
     """
 
     links: tuple[tuple[int, int], ...]
@@ -104,17 +105,17 @@ class OggPages:
 
 
 def ogg_pages(path: Path) -> OggPages:
-    """Read the headers of all pages."""
+    """Read all pages."""
     size, starts, positions = path.stat().st_size, [], []
     end, previous, flags, position, damaged = 0, 2, 0, -1, False
-    for at, page_end, flags, position in _pages(path, size):
-        damaged = damaged or at > end
+    for at, page_end, flags, position, sound in _pages(path, size):
+        damaged = damaged or at > end or not sound
         if not starts or flags & 2 > previous & 2:  # a first page after others: the next link
             starts.append(at)
         if page_end <= size and position not in (0, -1):
             positions.append(position)
         end, previous = page_end, flags
-    stops = [*starts[1:], size]
+    stops = [*starts[1:], size][: len(starts)]
     first, last = (positions[0], positions[-1]) if positions else (0, 0)
     return OggPages(
         links=tuple((at, stop - at) for at, stop in zip(starts, stops, strict=True)),
@@ -127,19 +128,34 @@ def ogg_pages(path: Path) -> OggPages:
     )
 
 
-def _pages(path: Path, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (start, end, flags, position) of the pages; bytes that are no page are passed over."""
-    with open(path, "rb", buffering=_MAX_PAGE) as file:
+def _pages(path: Path, size: int) -> Iterator[tuple[int, int, int, int, bool]]:
+    """Yield (start, end, flags, position, whether the checksum fits) of the pages.
+
+    Bytes that are no page are passed over. A page that the file cuts off has no checksum.
+    """
+    with open(path, "rb", buffering=1 << 18) as file:
         at = 0
         while at + 27 <= size:
             file.seek(at)
-            head = file.read(27 + 255)
+            head = file.read(27)
             if head[:4] != b"OggS":
-                at = _find(file, at, b"OggS", size)
+                at = _find(file, at + 1, b"OggS", size)
                 continue
-            end = at + 27 + head[26] + sum(head[27 : 27 + head[26]])
-            yield at, end, head[5], int.from_bytes(head[6:14], "little", signed=True)
+            lengths = file.read(head[26])
+            end = at + 27 + len(lengths) + sum(lengths)
+            page = head[:22] + bytes(4) + head[26:] + lengths + file.read(sum(lengths))
+            sound = end > size or _ogg_checksum(page) == int.from_bytes(head[22:26], "little")
+            yield at, end, head[5], int.from_bytes(head[6:14], "little", signed=True), sound
             at = end
+
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 with the bits in the other order than zlib's, which is as fast as C."""
+    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{value:032b}"[::-1], 2)
 
 
 def _find(file: BinaryIO, at: int, word: bytes, size: int) -> int:
@@ -196,7 +212,7 @@ def id3_size(head: bytes) -> int:
 
 def _flac_frame_end(head: bytes, block: int) -> int | None:
     """Return the sample at which the frame ends whose header this is; None if it is none."""
-    if len(head) < 6 or head[0] != 0xFF or head[1] not in (0xF8, 0xF9):
+    if len(head) < 6 or head[1] not in (0xF8, 0xF9) or not head[2] >> 4:
         return None
     more = next((i for i in range(8) if not head[4] >> (7 - i) & 1), 8)  # UTF-8, as it were
     more = max(more - 1, 0)

@@ -153,9 +153,7 @@ def _past_tags(reader: Reader, place: int) -> int:
             return min(place, reader.size)
 
 
-def walk(
-    reader: Reader, place: int, kind: Kind
-) -> Iterator[tuple[int, bytes] | Gap]:
+def walk(reader: Reader, place: int, kind: Kind) -> Iterator[tuple[int, bytes] | Gap]:
     """Yield (byte, frame) and gaps from a frame on; the same from any frame that it yields."""
     sizes = sizes_of(kind)
     get = sizes.get

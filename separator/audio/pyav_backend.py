@@ -16,7 +16,7 @@ from separator.errors import printable
 _PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3's bit reservoir
 _SLACK = 4096  # samples that an MP4's times and declared duration may be off by
 _MAX_JUMP = 10  # seconds of timestamps that are filled with silence; more are damaged timestamps
-_EVER = 1 << 62  # samples; the end of any sound
+EVER = 1 << 62  # samples; the end of any sound
 # Demuxers of sound files alone. Others open what the file names: other files, or addresses.
 _DEMUXERS = (
     "mov,mp3,aac,loas,flac,ogg,wav,w64,aiff,caf,asf,ape,wv,matroska,webm,tta,tak,mpc,mpc8,dsf,"
@@ -57,13 +57,13 @@ class PyAVSource:
             container_name = container.format.name.partition(",")[0]
             self._indexed = container_name == "mov"
             self.declared = self._declared(audio) if self._indexed else None
-            self._seeks, counted = self.declared is not None, None
-            if not self._seeks:
-                self._seeks, counted = self._scanned(container, audio)
+            self._codec = codec
+            self._timed, packed = self.declared is not None, self.declared
+            if not self._timed:
+                self._timed, packed = self._scanned(container, audio)
             self.subtype = _subtype(codec, context.format.name) if lossless else ""
-        if not (lossless or codec == "aac") or not counted:
-            counted = None
-        samples = counted if counted is not None else self._counted()
+        trusted = lossless or codec == "aac" or self.declared is not None
+        samples = self._counted(packed if trusted else 0)
         name = _FORMATS.get(container_name, container_name)
         if name == "ogg" and codec in ("flac", "opus"):
             name = codec
@@ -86,38 +86,44 @@ class PyAVSource:
         exact = (1 / (audio.time_base * self._rate)).denominator == 1
         ticks, last = 0, None
         for packet in container.demux(audio):
-            if not packet.size:
-                continue
-            exact = exact and packet.pts is not None and (last is None or packet.pts >= last)
-            ticks, last = ticks + (packet.duration or 0), packet.pts
+            ticks += packet.duration or 0
+            if packet.pts is not None:
+                exact = exact and (last is None or packet.pts >= last)
+                last = packet.pts
+            elif packet.size:  # damaged, or a container without times
+                exact = exact and last is not None
         return exact, round(ticks * audio.time_base * self._rate)
 
-    def _counted(self) -> int:
-        """Decode to the end: of an MP4 only the last blocks, if they are all there."""
-        near = max((self.declared or 0) - self._rate // 2, 0)
+    def _counted(self, promised: int) -> int:
+        """Decode to the end; only the last blocks, if all that is promised is there."""
+        near = max(promised - self._rate // 2, 0) if self._timed else 0
         for start in (near, 0) if near else (0,):
-            parts = self.decode(start, _EVER, 1 << 18, lambda *_: None)
-            with reporting(self._path):
-                samples = start + sum(part.shape[1] for part in parts)
-            if samples > start and samples + _SLACK >= (self.declared or 0):
+            parts = self.decode(start, EVER, 1 << 18, lambda *_: None)
+            samples = start + sum(part.shape[1] for part in parts)
+            if samples > start and samples + _SLACK >= promised:
                 break
         return samples
 
     def decode(
-        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+        self,
+        start: int,
+        stop: int,
+        size: int,
+        lost: Callable[[int, int], None],
+        seeks: bool = True,
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t); 0 is the first after the encoder's delay.
 
         What is damaged is silence where the times tell its length, and left out elsewhere.
         """
-        seeks = self._seeks and start > _PREROLL * self._rate
+        # Opus predicts from all that was before, so that no place near a slice will do
+        seeks = seeks and self._timed and self._codec != "opus"
         with reporting(self._path), self._demuxer() as (container, audio):
             # interleaved, since PyAV looks for a ninth plane in frames of eight and crashes
             convert, end = AudioResampler("flt"), None
             for at, frame in self._placed(container, audio, start if seeks else 0, lost):
                 if end is None and at > start and seeks:  # the index led past the place
-                    self._seeks = False
-                    yield from self.decode(start, stop, size, lost)
+                    yield from self.decode(start, stop, size, lost, seeks=False)
                     return
                 while end is not None and end < min(at, stop):  # times that jump
                     silent = min(at, stop, end + size) - end
@@ -152,7 +158,7 @@ class PyAVSource:
             for frame in frames:
                 self._check(frame, end or 0)
                 at = end
-                if frame.pts is not None and (self._seeks or end is None and start):
+                if frame.pts is not None and self._timed:
                     at = round((frame.pts - (audio.start_time or 0)) * scale)
                 end = self._joined(end, at or 0, failed, lost)
                 failed = 0
@@ -194,8 +200,10 @@ class PyAVSource:
         first += audio.start_time or 0
         if self._indexed:
             container.seek(first, stream=audio)
+        begun = False
         for packet in container.demux(audio):
-            if packet.pts is None or packet.pts >= first:
+            begun = begun or (packet.pts is not None and packet.pts >= first)
+            if begun:
                 yield packet
 
 
@@ -246,6 +254,8 @@ def demuxer(
         context = streams[stream].codec_context
         if context is None or not context.sample_rate or not context.channels:
             raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
+        if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
+            context.options = {"err_detect": "crccheck+explode"}
         yield container, streams[stream]
 
 
@@ -256,7 +266,7 @@ def _open(path: Path, options: dict[str, str]) -> InputContainer:
 
 
 def _wav_options(path: Path) -> dict[str, str]:
-    """Return what makes FFmpeg read a wav whose header gives no or too short a length to its end."""
+    """Return what makes FFmpeg read a wav whose header is wrong of its length to the end."""
     span = iff_span(path)
     if span and (span.declared is None or unexplained(path, span.end)):
         return {"ignore_length": "1"}

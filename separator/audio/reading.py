@@ -22,7 +22,8 @@ def read(
     """Decode (c t) float32 from sample `start`, at the file's rate; shorter only at its end.
 
     `stream` picks one of several audio streams (.stem.mp4). Nothing is clipped or normalised.
-    What is damaged is silence, or missing where its length is unknown: at most 1 s or 1 %.
+    What is damaged is silence, or missing where its length is unknown: at most 1 s or 1 %
+    of the whole.
 
     Raises:
         AudioError: as `probe`, and when more than that does not decode.
@@ -35,7 +36,7 @@ def read(
     stop = info.samples if samples is None else min(start + samples, info.samples)
     lost = Losses(info.path, info.rate)
     parts = list(source.decode(start, stop, 1 << 20, lost))
-    lost.check(max(stop - start, 0))
+    lost.check(info.samples)
     if not parts:
         return torch.zeros(info.channels, 0)
     whole = np.concatenate(parts, axis=1) if len(parts) > 1 else np.ascontiguousarray(parts[0])

@@ -25,12 +25,11 @@ from separator.audio.integrity import id3_size
 from separator.audio.layouts import fold, shares
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
-from separator.audio.pyav_backend import PyAVSource, channel_names
+from separator.audio.pyav_backend import EVER, PyAVSource, channel_names
 from separator.audio.soundfile_backend import ChainedSource, Ended, SoundfileSource, open_soundfile
 from separator.errors import printable
 
 BLOCK = 1 << 18  # samples of a part
-EVER = 1 << 62  # samples; the end of any sound
 _KEPT = 2048  # files whose examination is remembered
 _SOUNDFILE = (b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _FFMPEG = (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75", b"MAC ", b"wvpk", b"TTA", b"MP+", b"MPCK")
@@ -138,8 +137,8 @@ def _openers(path: Path, stream: int) -> list[Callable[[Path], Backend]]:
         return [open_soundfile, PyAVSource]
     known = head.startswith(_FFMPEG) or head[4:8] == b"ftyp"
     if is_frame(head) or (format_of(path) == "mp3" and not known):
-        return [MpegSource, PyAVSource, open_soundfile]
-    return [PyAVSource, MpegSource, open_soundfile]
+        return [MpegSource, PyAVSource]
+    return [PyAVSource, MpegSource]
 
 
 def _source(backend: Backend) -> Source:
