@@ -170,6 +170,22 @@ def _find(file: BinaryIO, at: int, word: bytes, size: int) -> int:
     return size
 
 
+def mp4_is_cut(path: Path) -> bool:
+    """Whether an MP4 ends inside a box before its index: "moov", which often stands at the end."""
+    size, at = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if name == b"moov" or (at == 0 and name != b"ftyp") or 0 < length < 8:
+                return False
+            at = at + length if length else size
+    return at > size
+
+
 def flac_is_whole(path: Path, samples: int) -> bool:
     """Whether the last frame of a FLAC file ends at sample `samples`, as its header counts.
 

@@ -1,12 +1,13 @@
 """FFmpeg's libraries (PyAV): mp4, aac, and every file that libsndfile does not read rightly."""
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
-from av import AudioFrame, AudioResampler, AudioStream, Packet
+from av import AudioCodecContext, AudioFrame, AudioLayout, AudioResampler, AudioStream, Packet
 from av.container import InputContainer
 
 from separator.audio.formats import AudioError, AudioInfo, Refused, reporting
@@ -50,8 +51,14 @@ class PyAVSource:
         self._path, self._stream, self._options = path, stream, _wav_options(path)
         with reporting(path), self._demuxer() as (container, audio):
             context, streams = audio.codec_context, len(container.streams.audio)
-            self._rate, self._channels = context.sample_rate, context.channels
-            self.names = tuple(channel.name for channel in context.layout.channels)
+            layout = layout_of(context)
+            if _is_listed(layout):
+                raise Refused(
+                    f"{printable(str(path))}: FFmpeg's Python library cannot decode channels in "
+                    f"this order: {layout.name}; convert it to wav or flac"
+                )
+            self._rate, self._channels = context.sample_rate, layout.nb_channels
+            self.names = tuple(channel.name for channel in layout.channels)
             codec = context.codec.canonical_name
             lossless = codec.startswith(_LOSSLESS)
             container_name = container.format.name.partition(",")[0]
@@ -219,7 +226,8 @@ def coded(path: Path) -> Iterator[bytes]:
             context = audio.codec_context
             if context is not None:
                 name = context.codec.canonical_name
-                yield f"{name} {context.sample_rate} {context.channels};".encode()
+                channels = layout_of(context).nb_channels
+                yield f"{name} {context.sample_rate} {channels};".encode()
         for packet in container.demux(container.streams.audio) if container.streams.audio else ():
             found = found or packet.size > 0
             yield bytes(packet)
@@ -231,9 +239,26 @@ def channel_names(path: Path) -> tuple[str, ...]:
     """Return the channels' places in order, as FFmpeg names them; none where it cannot tell."""
     try:
         with demuxer(path, 0, {}) as (_, audio):
-            return tuple(channel.name for channel in audio.codec_context.layout.channels)
+            return tuple(channel.name for channel in layout_of(audio.codec_context).channels)
     except (av.FFmpegError, AudioError):
         return ()
+
+
+def layout_of(context: AudioCodecContext) -> AudioLayout:
+    """Return the places of a stream's channels.
+
+    PyAV frees a layout that is a list of places, as some mov, aiff and caf of 7.1 have it, twice,
+    which ends the process; such a one is never freed here.
+    """
+    layout = context.layout
+    if _is_listed(layout):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return layout
+
+
+def _is_listed(layout: AudioLayout) -> bool:
+    """Whether it is a list, neither a set of places nor a mere number of channels."""
+    return " channels (" in layout.name
 
 
 @contextlib.contextmanager
@@ -252,7 +277,7 @@ def demuxer(
                 "count from 0"
             )
         context = streams[stream].codec_context
-        if context is None or not context.sample_rate or not context.channels:
+        if context is None or not context.sample_rate or not layout_of(context).nb_channels:
             raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
         if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
             context.options = {"err_detect": "crccheck+explode"}

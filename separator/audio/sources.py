@@ -21,7 +21,7 @@ from separator.audio.formats import (
     reporting,
     tolerance,
 )
-from separator.audio.integrity import id3_size
+from separator.audio.integrity import id3_size, mp4_is_cut
 from separator.audio.layouts import fold, shares
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
@@ -119,6 +119,11 @@ def _examined(path: Path, stream: int, _stamp: tuple[int, int, int]) -> Source:
     system = [error for error in errors if isinstance(error.__cause__, OSError)]
     if system:  # it may pass the next time: a network drive
         raise system[0]
+    if mp4_is_cut(path):
+        raise AudioError(
+            f"{printable(str(path))}: truncated, the index that stands at its end is missing; copy "
+            "it again"
+        ) from errors[0]
     raise AudioError(
         f"{printable(str(path))}: neither libsndfile nor FFmpeg finds sound in it; check what it is"
     ) from errors[0]
