@@ -146,6 +146,8 @@ class PyAVSource:
                     yield np.ascontiguousarray(wave[max(start - at, 0) : last - at].T)
                 if end >= stop:
                     return
+            if end is None and seeks:
+                yield from self.decode(start, stop, size, lost, seeks=False)
 
     def _placed(
         self,
@@ -209,7 +211,8 @@ class PyAVSource:
             container.seek(first, stream=audio)
         begun = False
         for packet in container.demux(audio):
-            begun = begun or (packet.pts is not None and packet.pts >= first)
+            if not begun and packet.pts is not None:
+                begun = packet.pts + (packet.duration or 0) >= first
             if begun:
                 yield packet
 
