@@ -223,3 +223,12 @@ def test_messages_give_no_advice_that_they_cannot_know(tmp_path: Path) -> None:
         with pytest.raises(AudioError) as caught:
             probe(tmp_path / name)
         assert "remove" not in str(caught.value) and "disk space" not in str(caught.value)
+
+
+def test_a_truncated_w64_is_told(tmp_path: Path) -> None:
+    source, path = save(tmp_path / "s.wav", music(4.0)), tmp_path / "a.w64"
+    ffmpeg("-i", source, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match=r"truncated, 2\.0 s of 4\.0 s are there"):
+        probe(path)

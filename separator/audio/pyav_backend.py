@@ -71,6 +71,9 @@ class PyAVSource:
             self.subtype = _subtype(codec, context.format.name) if lossless else ""
         trusted = lossless or codec == "aac" or self.declared is not None
         samples = self._counted(packed if trusted else 0)
+        if container_name == "w64" and lossless and samples and (span := iff_span(path)):
+            frame = max(round(span.there / samples), 1)
+            self.declared = span.declared and span.declared // frame
         name = _FORMATS.get(container_name, container_name)
         if name == "ogg" and codec in ("flac", "opus"):
             name = codec

@@ -31,7 +31,7 @@ from separator.errors import printable
 
 BLOCK = 1 << 18  # samples of a part
 _KEPT = 2048  # files whose examination is remembered
-_SOUNDFILE = (b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
+_SOUNDFILE = (b"RIFF", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _FFMPEG = (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75", b"MAC ", b"wvpk", b"TTA", b"MP+", b"MPCK")
 _OGG = ("ogg", "opus", "flac")  # all of them are called .ogg
 
@@ -140,6 +140,8 @@ def _openers(path: Path, stream: int) -> list[Callable[[Path], Backend]]:
             file.seek(at)
     if head.startswith(_SOUNDFILE):
         return [open_soundfile, PyAVSource]
+    if head.startswith(b"riff"):  # libsndfile takes the floats of some W64 for integers
+        return [PyAVSource, open_soundfile]
     known = head.startswith(_FFMPEG) or head[4:8] == b"ftyp"
     if is_frame(head) or (format_of(path) == "mp3" and not known):
         return [MpegSource, PyAVSource]
