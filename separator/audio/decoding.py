@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from separator.audio import pyav_backend
+from separator.audio.demuxer import coded
 from separator.audio.formats import AudioError, AudioInfo
 from separator.audio.losses import Losses
 from separator.audio.mpeg_backend import MpegSource
@@ -85,7 +85,7 @@ def _coded(source: Source) -> Iterator[bytes]:
     if isinstance(source.backend, MpegSource):
         yield from source.backend.coded()
         return
-    pieces = pyav_backend.coded(source.info.path)
+    pieces = coded(source.info.path)
     try:
         yield next(pieces)
     except AudioError:

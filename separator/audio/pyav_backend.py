@@ -1,16 +1,16 @@
 """FFmpeg's libraries (PyAV): mp4, aac, and every file that libsndfile does not read rightly."""
 
 import contextlib
-import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
-from av import AudioCodecContext, AudioFrame, AudioLayout, AudioResampler, AudioStream, Packet
+from av import AudioFrame, AudioResampler, AudioStream, Packet
 from av.container import InputContainer
 
-from separator.audio.formats import AudioError, AudioInfo, Refused, reporting
+from separator.audio.demuxer import demuxer, is_listed, layout_of
+from separator.audio.formats import AudioInfo, Refused, reporting
 from separator.audio.integrity import iff_span, unexplained
 from separator.errors import printable
 
@@ -18,11 +18,6 @@ _PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3'
 _SLACK = 4096  # samples that an MP4's times and declared duration may be off by
 _MAX_JUMP = 10  # seconds of timestamps that are filled with silence; more are damaged timestamps
 EVER = 1 << 62  # samples; the end of any sound
-# Demuxers of sound files alone. Others open what the file names: other files, or addresses.
-_DEMUXERS = (
-    "mov,mp3,aac,loas,flac,ogg,wav,w64,aiff,caf,asf,ape,wv,matroska,webm,tta,tak,mpc,mpc8,dsf,"
-    "ac3,eac3,dts,dtshd,au"
-)
 _FORMATS = {  # FFmpeg's name of a container -> ours, where they differ
     **{"mov": "m4a", "aac": "m4a", "loas": "m4a", "w64": "wav", "asf": "wma", "wv": "wavpack"},
     **{"mpc": "musepack", "mpc8": "musepack", "dsf": "dsd", "eac3": "ac3", "dtshd": "dts"},
@@ -52,7 +47,7 @@ class PyAVSource:
         with reporting(path), self._demuxer() as (container, audio):
             context, streams = audio.codec_context, len(container.streams.audio)
             layout = layout_of(context)
-            if _is_listed(layout):
+            if is_listed(layout):
                 raise Refused(
                     f"{printable(str(path))}: FFmpeg's Python library cannot decode channels in "
                     f"this order: {layout.name}; convert it to wav or flac"
@@ -218,82 +213,6 @@ class PyAVSource:
                 begun = packet.pts + (packet.duration or 0) >= first
             if begun:
                 yield packet
-
-
-def coded(path: Path) -> Iterator[bytes]:
-    """Codec, rate and channels of every audio stream, then the packets, undecoded.
-
-    Raises:
-        AudioError: nothing can be demuxed from it, or there are no audio packets in it.
-    """
-    found = False
-    with reporting(path), _open(path, {}) as container:
-        for audio in container.streams.audio:
-            context = audio.codec_context
-            if context is not None:
-                name = context.codec.canonical_name
-                channels = layout_of(context).nb_channels
-                yield f"{name} {context.sample_rate} {channels};".encode()
-        for packet in container.demux(container.streams.audio) if container.streams.audio else ():
-            found = found or packet.size > 0
-            yield bytes(packet)
-    if not found:
-        raise Refused(f"{printable(str(path))}: holds no sound; check what it is")
-
-
-def channel_names(path: Path) -> tuple[str, ...]:
-    """Return the channels' places in order, as FFmpeg names them; none where it cannot tell."""
-    try:
-        with demuxer(path, 0, {}) as (_, audio):
-            return tuple(channel.name for channel in layout_of(audio.codec_context).channels)
-    except (av.FFmpegError, AudioError):
-        return ()
-
-
-def layout_of(context: AudioCodecContext) -> AudioLayout:
-    """Return the places of a stream's channels.
-
-    PyAV frees a layout that is a list of places, as some mov, aiff and caf of 7.1 have it, twice,
-    which ends the process; such a one is never freed here.
-    """
-    layout = context.layout
-    if _is_listed(layout):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
-    return layout
-
-
-def _is_listed(layout: AudioLayout) -> bool:
-    """Whether it is a list, neither a set of places nor a mere number of channels."""
-    return " channels (" in layout.name
-
-
-@contextlib.contextmanager
-def demuxer(
-    path: Path, stream: int, options: dict[str, str]
-) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """Open a file with FFmpeg and pick one of its audio streams."""
-    name = printable(str(path))
-    with _open(path, options) as container:
-        streams = container.streams.audio
-        if not streams:
-            raise Refused(f"{name}: holds no sound; check what it is")
-        if not 0 <= stream < len(streams):
-            raise Refused(
-                f"{name}: has {len(streams)} audio streams, stream {stream} was asked for; "
-                "count from 0"
-            )
-        context = streams[stream].codec_context
-        if context is None or not context.sample_rate or not layout_of(context).nb_channels:
-            raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
-        if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
-            context.options = {"err_detect": "crccheck+explode"}
-        yield container, streams[stream]
-
-
-def _open(path: Path, options: dict[str, str]) -> InputContainer:
-    """Open a local file, whatever its name: "a:b" would be an address without `file:`."""
-    limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-    return av.open(f"file:{path}", options=limits | options, metadata_errors="ignore")
 
 
 def _wav_options(path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from separator.audio.demuxer import channel_names
 from separator.audio.formats import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -25,7 +26,7 @@ from separator.audio.integrity import id3_size, mp4_is_cut
 from separator.audio.layouts import fold, shares
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
-from separator.audio.pyav_backend import EVER, PyAVSource, channel_names
+from separator.audio.pyav_backend import EVER, PyAVSource
 from separator.audio.soundfile_backend import ChainedSource, Ended, SoundfileSource, open_soundfile
 from separator.errors import printable
 
