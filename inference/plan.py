@@ -131,7 +131,7 @@ def _outputs(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple
         return tuple(str(part).casefold() for part in parts)
 
     targets = [
-        (below, info.path.stem, info.format if format == "input" else format)
+        (below, info.path.stem, audio.written_as(info.format) if format == "input" else format)
         for info, below in songs
     ]
     sharing = Counter(key(*target) for target in targets)

@@ -1,8 +1,11 @@
 """Read, check, write, resample and fold audio files: the only package that knows a codec.
 
-libsndfile (soundfile) decodes wav, aiff, flac, mp3, ogg and opus. FFmpeg's libraries (PyAV) decode
-m4a, aac, mp4 and the MP3s whose header holds no frame count, for which libsndfile guesses a length.
-A slice equals the same slice of the whole: bit for bit (MP3 and Opus to 2e-7, rounding), with one
+What a file begins with says which library is asked first, never its suffix: libsndfile (soundfile)
+for wav, aiff, caf, flac, ogg and opus; FFmpeg's libraries (PyAV) for all others and for what
+libsndfile does not read rightly; MP3's frames are found here and decoded by FFmpeg. A header's
+length is a claim that is compared with the file (`sources`).
+
+A slice equals the same slice of the whole: bit for bit (Opus to 2e-7, rounding), with one
 exception: AAC with noise substitution, which FFmpeg's own encoder uses at moderate bit rates, draws
 its noise from the decoder's history, so that there the substituted bands differ. In a 192 kb/s
 file half of the slices did, the worst second by -29 dB of the song's power. MUSDB18 has none.
@@ -15,16 +18,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 from separator.audio.decoding import Checked, content_key, probe, verify
-from separator.audio.formats import SUFFIXES, AudioError, AudioInfo
+from separator.audio.formats import FORMATS, SUFFIXES, AudioError, AudioInfo, written_as
 from separator.audio.tags import read_tags
 
 if TYPE_CHECKING:
-    from separator.audio.channels import to_channels
+    from separator.audio.downmix import to_channels
     from separator.audio.rates import Resampler, resample
     from separator.audio.reading import blocks, read
-    from separator.audio.writing import Writer
+    from separator.audio.writer import Writer
 
 __all__ = [
+    "FORMATS",
     "SUFFIXES",
     "AudioError",
     "AudioInfo",
@@ -39,11 +43,12 @@ __all__ = [
     "resample",
     "to_channels",
     "verify",
+    "written_as",
 ]
 
 _TENSORS = {
-    **{"read": "reading", "blocks": "reading", "Writer": "writing"},
-    **{"resample": "rates", "Resampler": "rates", "to_channels": "channels"},
+    **{"read": "reading", "blocks": "reading", "Writer": "writer"},
+    **{"resample": "rates", "Resampler": "rates", "to_channels": "downmix"},
 }
 
 

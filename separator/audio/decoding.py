@@ -1,21 +1,25 @@
-"""Look at files, decode and check them: which library does it, and everything without torch."""
+"""Probe, check and tell files apart: everything that needs no torch."""
 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from separator.audio import ffmpeg, sndfile
-from separator.audio.formats import FORMATS, SUFFIXES, AudioError, AudioInfo, reporting
-from separator.audio.wholeness import counts_frames
+from separator.audio.demuxer import coded
+from separator.audio.formats import AudioError, AudioInfo
+from separator.audio.losses import Losses
+from separator.audio.mpeg_backend import MpegSource
+from separator.audio.sources import BLOCK, Source, source_of
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A decoded file: peak of its finite samples, number of NaN or Inf samples."""
+    """A decoded file: peak of its finite samples, number of NaN or Inf samples.
+
+    `notices` are those of `info`, and what was found damaged.
+    """
 
     info: AudioInfo
     samples: int
@@ -25,63 +29,70 @@ class Checked:
 
 
 def probe(path: str | os.PathLike, *, stream: int = 0) -> AudioInfo:
-    """Look at a file's header; `samples` is the exact decoded length of audio stream `stream`.
+    """Look at a file; `samples` is the exact decoded length of audio stream `stream`.
+
+    A header's length is a claim: it is compared with the file's bytes, and where they disagree the
+    sound is decoded and what decodes counts. What was found is remembered while the file stays.
 
     AAC counts the padding that completes its last block, as FFmpeg's decoder does (at most 2047
-    samples more than the container declares). An m4a with other channels than `to_channels` takes
-    their number for, such as L R C and a centre surround, is decoded to stereo and counted so.
+    samples more than the container declares). A layout that `to_channels` takes for another, such
+    as L R C and a centre surround, is folded to stereo and counted so.
 
     Raises:
-        AudioError: missing, empty, unsupported, not audio, or a truncated container.
+        AudioError: missing, empty, not audio, an absurd rate, or truncated: more than 1 s and 1 %
+            of what the header declares is not there.
     """
-    path = Path(path)
-    return (ffmpeg if by_ffmpeg(path) else sndfile).probe(path, stream)
+    return source_of(path, stream).info
 
 
 def verify(path: str | os.PathLike) -> Checked:
     """Decode a whole file once and measure it; what it holds is judged by the caller.
 
     Raises:
-        AudioError: the file is broken or truncated (where its format lets that be seen).
+        AudioError: as `probe`, or more than 1 s and 1 % of it is damaged.
     """
-    path = Path(path)
-    info = probe(path)
+    source = source_of(path)
+    lost = Losses(source.info.path, source.info.rate)
     samples, peak, non_finite = 0, 0.0, 0
-    for block in regrouped(decoded(path, 0, None, 1 << 18, 0), 1 << 18):
-        lost = block.size - np.count_nonzero(np.isfinite(block))
-        if lost:
-            non_finite += lost
+    for block in regrouped(source.decode(0, None, BLOCK, lost), BLOCK):
+        bad = block.size - np.count_nonzero(np.isfinite(block))
+        if bad:
+            non_finite += bad
             block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
         samples += block.shape[1]
         peak = max(peak, float(np.abs(block).max()))
-    return Checked(info, samples, peak, non_finite)
+    lost.check(source.info.samples)
+    info = replace(source.info, samples=samples)
+    return Checked(info, samples, peak, non_finite, info.notices + lost.notices())
 
 
 def content_key(path: str | os.PathLike) -> str:
     """Return a hash (blake2b, hex) of the coded audio, the same after moving and re-tagging.
 
-    It covers codec, rate, channels and the packets of every audio stream; nothing is decoded.
+    It covers codec, rate, channels and the packets of every audio stream; only what FFmpeg cannot
+    take apart is decoded.
 
     Raises:
-        AudioError: missing, empty, unsupported, or no audio packets in it.
+        AudioError: as `probe`.
     """
-    path = Path(path)
-    by_ffmpeg(path)
     digest = hashlib.blake2b(digest_size=32)
-    for piece in ffmpeg.coded(path):
+    for piece in _coded(source_of(path)):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def decoded(
-    path: Path, start: int, stop: int | None, size: int, stream: int
-) -> Iterator[np.ndarray]:
-    """Samples [start, stop) in order, in parts (c t) float32 of at most about `size`."""
-    if by_ffmpeg(path):
-        with reporting(path):
-            yield from ffmpeg.decode(path, start, stop, stream)
-    else:
-        yield from sndfile.decode(path, start, stop, size, stream)
+def _coded(source: Source) -> Iterator[bytes]:
+    if isinstance(source.backend, MpegSource):
+        yield from source.backend.coded()
+        return
+    pieces = coded(source.info.path)
+    try:
+        yield next(pieces)
+    except AudioError:
+        parts = source.decode(0, None, BLOCK, lambda *_: None)
+        yield f"{source.info.codec} {source.info.rate} {source.info.channels};".encode()
+        pieces = (part.T.tobytes() for part in parts)
+    yield from pieces
 
 
 def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -99,17 +110,3 @@ def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
             held, count = [wave[:, cut:]], count - cut
     if count:
         yield np.concatenate(held, axis=1)
-
-
-def by_ffmpeg(path: Path) -> bool:
-    """Whether FFmpeg rather than libsndfile decodes this file, having refused what neither can."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise AudioError(f"{path}: unsupported suffix; use one of {' '.join(sorted(SUFFIXES))}")
-    with reporting(path, "check the name and its permissions"):
-        if path.is_dir():
-            raise AudioError(f"{path}: is a folder; give an audio file")
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise AudioError(f"{path}: empty, zero bytes long; remove it")
-            return FORMATS[suffix] == "m4a" or (suffix == ".mp3" and not counts_frames(file))

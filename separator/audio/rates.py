@@ -7,6 +7,8 @@ import soxr
 import torch
 from torch import Tensor
 
+_PIECE = 1 << 18  # samples in and out of one call
+
 
 def resample(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Change the rate of (… t) float32 to (… ceil(t * to_rate / from_rate)); soxr, quality HQ.
@@ -50,6 +52,16 @@ class Resampler:
         return self._run(silence, last=True)[:, : total - self._given]
 
     def _run(self, wave: Tensor, last: bool) -> Tensor:
-        out = self._soxr.resample_chunk(np.ascontiguousarray(wave.numpy().T), last=last)
-        self._given += len(out)
-        return torch.from_numpy(np.ascontiguousarray(out.T))
+        """Resample in pieces, each of them soon done: an interrupt waits for no more than one."""
+        size = max(min(_PIECE, _PIECE * self.from_rate // self.to_rate), 1)
+        frames = wave.numpy().T
+        starts = range(0, max(len(frames), 1), size)
+        pieces = [
+            self._soxr.resample_chunk(
+                np.ascontiguousarray(frames[at : at + size]), last=last and at == starts[-1]
+            )
+            for at in starts
+        ]
+        out = np.concatenate(pieces).T
+        self._given += out.shape[1]
+        return torch.from_numpy(np.ascontiguousarray(out))

@@ -1,14 +1,19 @@
 """Read files as tensors: a slice, or the whole in blocks."""
 
+import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separator.audio.decoding import decoded, probe, regrouped
+from separator.audio.decoding import regrouped
+from separator.audio.losses import Losses
+from separator.audio.sources import source_of
+from separator.errors import printable
+
+log = logging.getLogger(__name__)
 
 
 def read(
@@ -17,29 +22,48 @@ def read(
     """Decode (c t) float32 from sample `start`, at the file's rate; shorter only at its end.
 
     `stream` picks one of several audio streams (.stem.mp4). Nothing is clipped or normalised.
+    What is damaged is silence, or missing where its length is unknown: at most 1 s or 1 %
+    of the whole.
 
     Raises:
-        AudioError: as `probe`, and when decoding fails or ends before the header says.
+        AudioError: as `probe`, and when more than that does not decode.
         ValueError: `start` or `samples` is negative.
     """
-    path = Path(path)
     if start < 0 or (samples is not None and samples < 0):
         raise ValueError(f"read: start and samples must not be negative ({start}, {samples})")
-    stop = None if samples is None else start + samples
-    parts = list(decoded(path, start, stop, 1 << 20, stream))
+    source = source_of(path, stream)
+    info = source.info
+    stop = info.samples if samples is None else min(start + samples, info.samples)
+    lost = Losses(info.path, info.rate)
+    parts = list(source.decode(start, stop, 1 << 20, lost))
+    lost.check(info.samples)
     if not parts:
-        return torch.zeros(probe(path, stream=stream).channels, 0)
+        return torch.zeros(info.channels, 0)
     whole = np.concatenate(parts, axis=1) if len(parts) > 1 else np.ascontiguousarray(parts[0])
     return torch.from_numpy(whole)
 
 
-def blocks(path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0) -> Iterator[Tensor]:
+def blocks(
+    path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0, strict: bool = False
+) -> Iterator[Tensor]:
     """Decode a whole file in order as (c t) with t = size, the last one shorter.
 
+    What is damaged is silence, or left out where its length is unknown, and a warning is logged.
+
+    Args:
+        path: the file.
+        size: samples of a block.
+        stream: one of several audio streams.
+        strict: raise where the damage is, instead.
+
     Raises:
-        AudioError: as `read`; a truncated file raises at the latest where it breaks off.
+        AudioError: as `probe`; more than half of it does not decode.
     """
-    path = Path(path)
-    probe(path, stream=stream)  # sees a truncated container before anything is handed out
-    for block in regrouped(decoded(path, 0, None, size, stream), size):
+    source = source_of(path, stream)
+    info = source.info
+    lost = Losses(info.path, info.rate, strict)
+    for block in regrouped(source.decode(0, None, size, lost), size):
         yield torch.from_numpy(block)
+    for notice in lost.notices():
+        log.warning("%s: %s", printable(str(info.path)), notice)
+    lost.check(info.samples, info.samples // 2)

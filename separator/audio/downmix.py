@@ -1,0 +1,42 @@
+"""Fold any number of channels to stereo or mono."""
+
+import torch
+from torch import Tensor
+
+from separator.audio.formats import MAX_CHANNELS, AudioError
+from separator.audio.layouts import shares_by_count
+
+
+def to_channels(wave: Tensor, channels: int) -> Tensor:
+    """Turn (c t) into one or two channels: (channels t).
+
+    Mono is doubled; stereo becomes mono as the mean of the two; 3 to 8 channels (L R C LFE Ls Rs
+    and its subsets, four being L R Ls Rs, 6.1 with the centre surround before the sides, 7.1) are
+    folded to stereo with the weights of ITU-R BS.775-3, not normalised, the LFE left out. Each
+    sample is computed alone: a slice equals that of the whole.
+
+    Raises:
+        AudioError: more than 8 channels, whose layout is not known.
+    """
+    if channels not in (1, 2):
+        raise ValueError(f"to_channels: channels is 1 or 2, not {channels}")
+    have = wave.shape[0]
+    if have == channels:
+        return wave
+    if have == 1:
+        return wave.repeat(2, 1)
+    if have > MAX_CHANNELS:
+        raise AudioError(f"{have} channels: only 1 to 8 are known; mix down to stereo first")
+    if have > 2:
+        wave = _folded(wave)
+    return wave if channels == 2 else wave.mean(dim=0, keepdim=True)
+
+
+def _folded(wave: Tensor) -> Tensor:
+    """Fold (c t) to (2 t) by the number of channels."""
+    folded = torch.zeros(2, wave.shape[1], dtype=wave.dtype, device=wave.device)
+    for side, row in zip(folded, shares_by_count(wave.shape[0]).tolist(), strict=True):
+        for weight, channel in zip(row, wave, strict=True):
+            if weight:
+                side.add_(channel, alpha=weight)
+    return folded

@@ -1,0 +1,269 @@
+"""MP3, MP2 and MP1: frames found by `mpeg_frames`, decoded by FFmpeg's codec.
+
+A slice is decoded from some frames before it, so that it equals the same slice of the whole.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+import av
+import numpy as np
+from av import CodecContext, Packet
+
+from separator.audio.formats import AudioError, AudioInfo, Refused, tolerance
+from separator.audio.mpeg_frames import (
+    Gap,
+    Header,
+    Kind,
+    Reader,
+    first_frame,
+    header_of,
+    other_kind,
+    walk,
+)
+from separator.errors import printable
+
+_GROUP = 64  # frames from one remembered place to the next
+_RESERVOIR = 2048  # bytes decoded before a slice: MP3 reaches 511 back, without headers
+_PREROLL = 4  # frames that are decoded before a slice at least
+
+
+@dataclass
+class Segment:
+    """One of the files that were joined: its header and its frames."""
+
+    header: Header
+    first: int
+    frames: int = 0
+
+    def kept(self, kind: Kind) -> tuple[int, int]:
+        """Return the samples between the encoder's delay and its padding, as start and stop."""
+        stop, claim = self.frames * kind.samples, self.header.frames
+        if claim is not None and claim >= self.frames:  # frames are missing: with the padding
+            stop = min(stop, claim * kind.samples - self.header.padding)
+        return min(self.header.delay, stop), stop
+
+
+@dataclass
+class Index:
+    """What the first pass over a file found.
+
+    Attributes:
+        kind: of the frames.
+        anchors: byte of every `_GROUP`-th frame.
+        segments: the joined files; one in most.
+        damage: (frame before which it is, bytes).
+        frames, bytes: of all of them.
+        channels: the numbers of channels that occur.
+        cut: the file ends inside a frame.
+    """
+
+    kind: Kind
+    anchors: list[int] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    damage: list[tuple[int, int]] = field(default_factory=list)
+    frames: int = 0
+    bytes: int = 0
+    channels: set[int] = field(default_factory=set)
+    cut: bool = False
+
+    def add(self, place: int, frame: bytes, joined: bool) -> None:
+        """Take in a frame; `joined` where a tag stands before it."""
+        header = header_of(frame, self.kind)
+        if header or joined or not self.segments:
+            self.segments.append(Segment(header or Header(), self.frames))
+        if header:
+            return
+        if self.frames % _GROUP == 0:
+            self.anchors.append(place)
+        self.frames += 1
+        self.bytes += len(frame)
+        self.segments[-1].frames += 1
+        self.channels.add(1 if frame[3] >> 6 == 3 else 2)
+
+
+def index(path: Path) -> Index:
+    """Find all frames of a file.
+
+    Raises:
+        AudioError: it holds no MPEG audio, or its sampling rate changes.
+    """
+    with open(path, "rb") as file:
+        reader = Reader(file, path.stat().st_size)
+        start = first_frame(reader)
+        if start is None:
+            raise AudioError(f"{printable(str(path))}: holds no MPEG audio; check what it is")
+        found, joined = Index(start[1]), False
+        for item in walk(reader, *start):
+            if not isinstance(item, Gap):
+                found.add(*item, joined)
+                joined = False
+            elif item.is_tag:
+                joined = True
+            elif item.end == reader.size:
+                found.cut = True
+            else:
+                found.damage.append((found.frames, item.end - item.start))
+            if isinstance(item, Gap) and (kind := other_kind(reader, item, found.kind)):
+                seconds = found.frames * found.kind.samples / found.kind.rate
+                raise Refused(
+                    f"{printable(str(path))}: its rate changes from {found.kind.rate} to "
+                    f"{kind.rate} Hz at {seconds:.1f} s; encode both parts at one rate"
+                )
+    if not found.frames:
+        raise AudioError(f"{printable(str(path))}: holds no samples")
+    return found
+
+
+class MpegSource:
+    """A file of MPEG audio whose frames have all been found; all numbers of samples are exact."""
+
+    exact = True
+    declared = None
+    names: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._index = path, index(path)
+        kept = [segment.kept(self._index.kind) for segment in self._index.segments]
+        self._kept = kept
+        self._starts = list(accumulate((stop - start for start, stop in kept), initial=0))
+        self.info = AudioInfo(
+            path,
+            "mp3",
+            f"mp{self._index.kind.layer}",
+            self._starts[-1],
+            self._index.kind.rate,
+            max(self._index.channels),
+            notices=tuple(self._notices()),
+        )
+        self._refuse_cut()
+
+    def _refuse_cut(self) -> None:
+        """Refuse a file that ends inside a frame, long before its header says."""
+        kind, segment = self._index.kind, self._index.segments[-1]
+        missing = ((segment.header.frames or 0) - segment.frames) * kind.samples
+        total = missing + self.info.samples
+        if self._index.cut and missing > tolerance(total, kind.rate):
+            raise Refused(
+                f"{printable(str(self._path))}: truncated, {self.info.seconds:.1f} s of "
+                f"{total / kind.rate:.1f} s are there; copy it again"
+            )
+
+    def _notices(self) -> Iterator[str]:
+        found = self._index
+        claims = [segment.header.frames for segment in found.segments]
+        if len(found.segments) > 1 and sum(segment.frames > 0 for segment in found.segments) > 1:
+            yield f"{len(found.segments)} files joined into one, all of them are read"
+        declared = None if None in claims else sum(claims)
+        if declared is not None and declared != found.frames:
+            yield f"its header counts {declared} frames, {found.frames} are there"
+        if found.cut:
+            yield "it ends inside a frame"
+        if len(found.channels) > 1:
+            yield "mono and stereo frames follow each other, all are read as stereo"
+
+    def coded(self) -> Iterator[bytes]:
+        """Yield what the sound is coded in: kind, then the frames without headers and tags."""
+        kind = self._index.kind
+        yield f"{self.info.codec} {kind.rate} {self.info.channels};".encode()
+        for _, frame in self._frames(0, self._index.frames):
+            yield frame
+
+    def decode(
+        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+    ) -> Iterator[np.ndarray]:
+        """Yield samples [start, stop) in parts (c t) of about `size`; what is damaged is zero.
+
+        Between frames nothing is put in where some are missing: how many is only estimated.
+        """
+        at = bisect_right(self._starts, start) - 1
+        for segment, (first, _), place, after in zip(
+            self._index.segments[at:],
+            self._kept[at:],
+            self._starts[at:],
+            self._starts[at + 1 :],
+            strict=False,
+        ):
+            if place >= stop:
+                return
+            span = max(start, place) - place + first, min(stop, after) - place + first
+            if span[0] < span[1]:
+                yield from self._decode_segment(segment, *span, place - first, size, lost)
+
+    def _decode_segment(
+        self,
+        segment: Segment,
+        start: int,
+        stop: int,
+        offset: int,
+        size: int,
+        lost: Callable[[int, int], None],
+    ) -> Iterator[np.ndarray]:
+        """Yield samples [start, stop) of a segment, counted from its first frame's beginning."""
+        length, channels = self._index.kind.samples, self.info.channels
+        before = max(_RESERVOIR * self._index.frames // self._index.bytes + 1, _PREROLL)
+        first = max(start // length - before, 0)
+        last = -(-stop // length)
+        self._tell_gaps(segment, start // length, last, offset, lost)
+        room = np.zeros((channels, size + length), np.float32)
+        filled = 0
+        codec = CodecContext.create(f"mp{self._index.kind.layer}float", "r")
+        for number, frame in self._frames(segment.first + first, segment.first + last):
+            at = (number - segment.first) * length
+            wave = _decoded(codec, frame)
+            skip, end = max(start - at, 0), min(stop - at, length)
+            if skip >= length:
+                continue
+            part = room[:, filled : filled + end - skip]
+            if wave is None:
+                lost(at + skip + offset, end - skip)
+                part[:] = 0
+            else:
+                part[:] = wave[:, skip:end]
+            filled += end - skip
+            if filled >= size:
+                yield room[:, :filled].copy()
+                filled = 0
+        if filled:
+            yield room[:, :filled].copy()
+
+    def _tell_gaps(
+        self,
+        segment: Segment,
+        first: int,
+        last: int,
+        offset: int,
+        lost: Callable[[int, int], None],
+    ) -> None:
+        """Report what is missing before the frames [first, last) of a segment."""
+        found, length = self._index, self._index.kind.samples
+        for frame, size in found.damage:
+            if first <= frame - segment.first < last:
+                missing = max(round(size * found.frames / found.bytes), 1)
+                lost((frame - segment.first) * length + offset, missing * length)
+
+    def _frames(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the frames [first, last), each with its number."""
+        with open(self._path, "rb") as file:
+            reader = Reader(file, self._path.stat().st_size)
+            number = first // _GROUP * _GROUP
+            for item in walk(reader, self._index.anchors[number // _GROUP], self._index.kind):
+                if number >= last:
+                    return
+                if isinstance(item, Gap) or header_of(item[1], self._index.kind):
+                    continue
+                if number >= first:
+                    yield number, item[1]
+                number += 1
+
+
+def _decoded(codec: CodecContext, frame: bytes) -> np.ndarray | None:
+    """Decode a frame to (c t); None where it is damaged."""
+    try:
+        frames = codec.decode(Packet(frame))
+    except av.FFmpegError:
+        return None
+    return frames[0].to_ndarray() if frames else None

@@ -1,0 +1,182 @@
+"""Write files of every format, a stream at a time."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import av
+import soundfile
+from torch import Tensor
+
+from separator.atomic import replacing
+from separator.audio.encoders import AAC_LAYOUTS, AacEncoder, SoundfileEncoder
+from separator.audio.formats import FORMATS, WRITABLE, AudioError, format_of, reporting
+from separator.audio.rates import Resampler
+from separator.audio.soundfile_backend import native_name
+from separator.errors import printable
+
+log = logging.getLogger(__name__)
+
+_BYTES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}  # of a sample
+_MOST_BYTES = (1 << 32) - (1 << 16)  # of sound: wav and aiff count in 32 bits, with their headers
+
+
+class Writer:
+    """Write a stream of (c t) float32 to a file that appears, whole, when the block ends well.
+
+    `format` is one of wav, flac, mp3, ogg, opus, m4a, aiff (default: by the suffix). `subtype`:
+    FLOAT (wav's default), PCM_24 (flac's and aiff's), PCM_16. `bitrate` in kb/s: mp3 is VBR V0
+    unless given, ogg about 256, opus 192, m4a 256; the others do not use it, with a logged notice.
+    Rates that the codec cannot hold are resampled to the next one that it can, with another;
+    `rate` stays what `write` takes. `samples`, how many will come, is needed for a wav of more
+    than 4 GiB, which becomes an RF64, and lets an aiff be refused before the work is done.
+
+    PCM is rounded (a read and a write give the same integers), PCM_16 with triangular dither where
+    `dither` is set; samples beyond ±1 are set to ±1 there and counted in `clipped`. FLOAT and the
+    lossy formats keep them.
+
+    Raises:
+        AudioError: an unknown format, channels, length or bit rate that it cannot hold, NaN or Inf
+            in `write` (FLOAT keeps them), nothing written, or the system does not write it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        rate: int,
+        channels: int,
+        *,
+        format: str | None = None,
+        subtype: str | None = None,
+        bitrate: int | None = None,
+        samples: int | None = None,
+        dither: bool = False,
+    ) -> None:
+        self.path, self.rate, self.channels, self.bitrate = Path(path), rate, channels, bitrate
+        self.format = format or self._format_by_suffix()
+        self._name = printable(str(self.path))
+        if self.format not in WRITABLE:
+            raise AudioError(f"{self._name}: unknown format; use one of {' '.join(WRITABLE)}")
+        self._row = FORMATS[self.format]
+        self.subtype = subtype or (self._row.subtypes or ("",))[0]
+        self.dither = dither
+        self.clipped = self.samples = 0
+        self._check()
+        self._container = self._container_of(samples or 0)
+        if bitrate and self._row.subtypes:
+            log.warning("%s is lossless: a bit rate of %d is not used", self.format, bitrate)
+        self.file_rate = self._legal_rate()
+        if self.file_rate != rate:
+            log.warning(
+                "%s cannot hold %d Hz, resampled to %d Hz", self.format, rate, self.file_rate
+            )
+
+    def _format_by_suffix(self) -> str:
+        name = format_of(self.path)
+        return name if name and self.path.suffix.lower() in FORMATS[name].suffixes else ""
+
+    def _check(self) -> None:
+        if self._row.subtypes and self.subtype not in self._row.subtypes:
+            allowed = " ".join(self._row.subtypes)
+            raise AudioError(f"{self._name}: {self.format} has no {self.subtype}; use {allowed}")
+        if self.format == "m4a" and self.path.suffix.lower() == ".aac":
+            raise AudioError(f"{self._name}: raw AAC cannot record its delay; use .m4a")
+        aac = self.format == "m4a" and self.channels not in AAC_LAYOUTS
+        if self.channels > self._row.max_channels or aac:
+            raise AudioError(
+                f"{self._name}: {self.format} cannot hold {self.channels} channels; "
+                "fold to stereo or write wav"
+            )
+        if self.bitrate is not None and not 32 <= self.bitrate <= 512:
+            raise AudioError(f"{self._name}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
+
+    def _legal_rate(self) -> int:
+        """Return the lowest rate of the format that loses no band, or its highest."""
+        legal = self._row.rates or (min(self.rate, self._row.max_rate),)
+        return min((one for one in legal if one >= self.rate), default=legal[-1])
+
+    def _container_of(self, samples: int) -> str:
+        """Return `format`, or "rf64" for more samples than the 32 bits of a wav can count."""
+        if self.format not in ("wav", "aiff"):
+            return self.format
+        if samples * self.channels * _BYTES[self.subtype] <= _MOST_BYTES:
+            return self.format
+        if self.format == "aiff":
+            raise AudioError(f"{self._name}: aiff cannot hold 4 GiB; write flac or wav")
+        return "rf64"
+
+    def __enter__(self) -> Self:
+        """Open a temporary file beside the final one."""
+        self._resampler = Resampler(self.rate, self.file_rate, self.channels)
+        with contextlib.ExitStack() as stack, reporting(self.path):
+            self._temporary = stack.enter_context(replacing(self.path))
+            encoder = AacEncoder if self.format == "m4a" else SoundfileEncoder
+            with self._written():
+                self._encoder = encoder(
+                    *(self._temporary, self.file_rate, self.channels),
+                    *(self._container, self.subtype, self.bitrate, self.dither),
+                )
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, wave: Tensor) -> None:
+        """Append (c t) float32 at `rate`."""
+        if wave.ndim != 2 or wave.shape[0] != self.channels:
+            raise ValueError(
+                f"{self._name}: expected ({self.channels}, t), got {tuple(wave.shape)}"
+            )
+        with reporting(self.path):
+            self._put(self._resampler.push(wave.detach().float().cpu()))
+
+    def _put(self, wave: Tensor) -> None:
+        if self.subtype != "FLOAT" and not bool(wave.isfinite().all()):
+            raise AudioError(f"{self._name}: the sound to write has NaN or Inf; nothing is written")
+        if self.subtype.startswith("PCM"):
+            self.clipped += int((wave.abs() > 1).sum())
+        self.samples += wave.shape[1]
+        if self._container_of(self.samples) not in (self.format, self._container):
+            raise AudioError(f"{self._name}: wav cannot hold 4 GiB; give `samples`, or write flac")
+        if wave.shape[1]:
+            with self._written():
+                self._encoder.write(wave.numpy())
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Find out the system's reason where a codec only says that it could not write."""
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError, av.FFmpegError) as error:
+            # soundfile asserts that libsndfile took every sample
+            self._try_disk()
+            raise AudioError(f"{self._name}: could not be written whole ({error})") from error
+
+    def _try_disk(self) -> None:
+        """Write some bytes more, so that the system gives its reason, as an OSError."""
+        with open(self._temporary, "ab", buffering=0) as file:
+            file.write(bytes(1 << 16))
+            os.fsync(file.fileno())
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is pending, close, and make sure that all of it is there."""
+        try:
+            if kind is None:
+                self._put(self._resampler.flush())
+        finally:
+            with self._written() if kind is None else contextlib.suppress(Exception):
+                self._encoder.close()
+        if kind is not None:
+            return
+        if not self.samples:
+            raise AudioError(f"{self._name}: nothing to write, 0 samples; nothing is written")
+        if self.subtype and soundfile.info(native_name(self._temporary)).frames != self.samples:
+            self._try_disk()
+            raise AudioError(f"{self._name}: could not be written whole")
+
+    def __exit__(self, *exception: object) -> bool | None:
+        """Complete the file and give it its name; on an exception leave nothing."""
+        with reporting(self.path):
+            return self._stack.__exit__(*exception)
