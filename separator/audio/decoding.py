@@ -108,6 +108,8 @@ def by_ffmpeg(path: Path) -> bool:
     with reporting(path, "check the name and its permissions"):
         if path.is_dir():
             raise AudioError(f"{path}: is a folder; give an audio file")
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{path}: not a regular file; give an audio file")
         with open(path, "rb") as file:
             if not file.read(1):
                 raise AudioError(f"{path}: empty, zero bytes long; remove it")

@@ -23,7 +23,11 @@ class AudioError(SeparatorError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds: samples per channel, rate in Hz, number of audio streams."""
+    """What a file holds: samples per channel, rate in Hz, number of audio streams.
+
+    `subtype` is the sample format ("PCM_16", "PCM_24", "FLOAT", ...), "" for lossy codecs;
+    `notices` say what the header got wrong and what is missing or damaged.
+    """
 
     path: Path
     format: str
@@ -32,6 +36,8 @@ class AudioInfo:
     rate: int
     channels: int
     streams: int = 1
+    notices: tuple[str, ...] = ()
+    subtype: str = ""
 
     @property
     def seconds(self) -> float:

@@ -33,8 +33,12 @@ def read(
     return torch.from_numpy(whole)
 
 
-def blocks(path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0) -> Iterator[Tensor]:
+def blocks(
+    path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0, strict: bool = False
+) -> Iterator[Tensor]:
     """Decode a whole file in order as (c t) with t = size, the last one shorter.
+
+    `strict` refuses what is damaged.
 
     Raises:
         AudioError: as `read`; a truncated file raises at the latest where it breaks off.

@@ -35,7 +35,10 @@ def probe(path: Path, stream: int) -> AudioInfo:
     if not header.frames:
         raise AudioError(f"{path}: holds no samples; remove it")
     codec = header.subtype.lower()
-    return AudioInfo(path, name, codec, header.frames, header.samplerate, header.channels)
+    linear = header.subtype.startswith(("PCM", "FLOAT", "DOUBLE"))
+    subtype = header.subtype if linear else ""
+    shape = (header.frames, header.samplerate, header.channels)
+    return AudioInfo(path, name, codec, *shape, subtype=subtype)
 
 
 def decode(

@@ -10,6 +10,7 @@ from typing import Self
 import av
 import numpy as np
 import soundfile
+import torch
 from av import AudioFrame
 from torch import Tensor
 
@@ -47,8 +48,9 @@ class Writer:
     `rate` stays what `write` takes. `samples`, how many will come, is needed for a wav of more
     than 4 GiB, which becomes an RF64, and lets an aiff be refused before the work is done.
 
-    PCM is rounded without dither (a read and a write give the same integers); samples beyond ±1
-    are set to ±1 there and counted in `clipped`. FLOAT and the lossy formats keep them.
+    PCM is rounded, with `dither` after TPDF noise, else without (a read and a write give the same
+    integers); samples beyond ±1 are set to ±1 there and counted in `clipped`. FLOAT and the lossy
+    formats keep them.
 
     Raises:
         AudioError: an unknown format, channels, length or bit rate that it cannot hold, NaN or Inf
@@ -65,11 +67,13 @@ class Writer:
         subtype: str | None = None,
         bitrate: int | None = None,
         samples: int | None = None,
+        dither: bool = False,
     ) -> None:
         self.path, self.rate, self.channels, self.bitrate = Path(path), rate, channels, bitrate
         self.format = format or FORMATS.get(self.path.suffix.lower(), "")
         self.subtype = subtype or _SUBTYPES.get(self.format, ("",))[0]
         self.clipped = self.samples = 0
+        self._dither = torch.Generator().manual_seed(0) if dither else None
         self._check()
         self._container = self._container_of(samples or 0)
         if bitrate and self.format in _SUBTYPES:
@@ -136,6 +140,10 @@ class Writer:
     def _put(self, wave: Tensor) -> None:
         if self.subtype != "FLOAT" and not bool(wave.isfinite().all()):
             raise AudioError(f"{self.path}: the sound to write has NaN or Inf; nothing is written")
+        if self._dither is not None and self.subtype.startswith("PCM"):
+            bits, shape = int(self.subtype[4:]), (2, *wave.shape)
+            noise = torch.rand(shape, generator=self._dither)
+            wave = wave + (noise[0] - noise[1]) / (1 << (bits - 1))
         if self.subtype.startswith("PCM"):
             self.clipped += int((wave.abs() > 1).sum())
         self.samples += wave.shape[1]

@@ -1,63 +1,144 @@
-"""The audio files under folders, as every command finds them."""
+"""The audio files under folders, as every command finds them, and what is passed over."""
 
 import os
 import stat
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from separator import audio
 from separator.data.library_index import Stamp
-from separator.errors import one_line
+from separator.errors import SeparatorError, one_line, printable
+
+SPECIAL = "pipes, sockets or devices"
+UNFINISHED = ".part"
+# Suffixes of files that hold sound. Those that `audio` does not take are counted, never silently
+# missing; those that it does take are no loss here.
+_SOUND = (
+    ".3g2 .3ga .3gp .8svx .aac .aax .ac3 .adts .aif .aifc .aiff .alac .amr .ape .asf .au .avi .caf "
+    ".dff .dsf .dts .dtshd .eac3 .ec3 .flac .flv .gsm .kar .m2ts .m4a .m4b .m4p .m4r .m4v .mid "
+    ".midi .mka .mkv .mlp .mogg .mov .mp1 .mp2 .mp3 .mp4 .mpa .mpc .mpeg .mpg .mpga .mxf .oga .ogg "
+    ".ogm .ogv .ogx .opus .ra .ram .rf64 .rm .rmvb .s3m .sd2 .snd .spx .tak .thd .truehd .tta .vob "
+    ".voc .vqf .w64 .wav .wave .weba .webm .wma .wmv .wv .xm"
+)
+SOUND = frozenset(_SOUND.split())
 
 
-def audio_files(folders: Sequence[str]) -> tuple[dict[str, Stamp], dict[str, str]]:
-    """Find the audio files under folders, by suffix; hidden and `.part` files are left out.
+@dataclass
+class Walked:
+    """What a walk met.
+
+    Attributes:
+        stamps: path -> stamp of the regular files that `audio` takes, by their suffix.
+        problems: path -> reason of what cannot be reached.
+        passed_over: kind -> number of files: a suffix of sound that is not taken, `UNFINISHED`
+            (downloads and writes that have not ended) or `SPECIAL`.
+    """
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    def left_out(self) -> str:
+        """Name the kinds passed over with their numbers, the commonest first; "" for none."""
+        return ", ".join(f"{kind} {number}" for kind, number in self.passed_over.most_common())
+
+
+def walk(folders: Sequence[str]) -> Walked:
+    """Find the audio files under folders, by suffix; hidden files are left out.
 
     A folder that links lead to several times is entered once, by its own path where it lies under
     one of the folders.
-
-    Returns:
-        path -> stamp of the regular files, and path -> reason of what cannot be reached.
     """
-    stamps: dict[str, Stamp] = {}
-    problems: dict[str, str] = {}
+    walked = Walked()
     visited: set[tuple[int, int]] = set()
     waiting = deque(folders)
     while waiting:
         folder = waiting.popleft()
-        try:
-            here = os.stat(folder)
-            if (here.st_dev, here.st_ino) in visited:
-                continue
-            visited.add((here.st_dev, here.st_ino))
-            with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            problems[folder] = f"unreadable: the folder cannot be opened ({error.strerror})"
-            continue
-        for entry in sorted(visible, key=lambda entry: entry.name):
+        for entry in _listed(folder, visited, walked.problems):
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 # linked folders wait until all others are done
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(entry.path)
-            elif _is_audio(entry.name):
-                _register(entry, stamps, problems)
-    return stamps, problems
+            else:
+                _register(entry, walked)
+    return walked
 
 
-def _register(entry: os.DirEntry, stamps: dict[str, Stamp], problems: dict[str, str]) -> None:
+def audio_files(folders: Sequence[str]) -> tuple[dict[str, Stamp], dict[str, str]]:
+    """Return the stamps and the problems of a walk."""
+    walked = walk(folders)
+    return walked.stamps, walked.problems
+
+
+def checked_folders(roots: Iterable[str | os.PathLike], fix: str) -> list[str]:
+    """Return absolute paths, each once, which do not depend on how a root is written.
+
+    Raises:
+        SeparatorError: one is not a folder; says `fix`, or how to write a name that YAML cut.
+    """
+    folders = [os.path.abspath(os.path.expanduser(root)) for root in roots]
+    for folder in folders:
+        if os.path.isdir(folder):
+            continue
+        name = printable(folder)
+        if os.path.exists(folder):
+            raise SeparatorError(f"{name}: is a file, not a folder; give the folder that it is in")
+        raise SeparatorError(f"{name}: no such folder; {_cut_name(folder) or fix}")
+    return list(dict.fromkeys(folders))
+
+
+def _cut_name(folder: str) -> str:
+    """Say how to write the name of a folder that a YAML comment, which begins at " #", cut."""
+    parent, name = os.path.split(folder)
+    try:
+        names = sorted(other for other in os.listdir(parent) if other.startswith(f"{name} #"))
+    except OSError:
+        return ""
+    if not names:
+        return ""
+    whole = printable(names[0])
+    return f'{whole!r} is there, and YAML ends a value at " #"; quote it: data.roots=["{whole}"]'
+
+
+def _listed(
+    folder: str, visited: set[tuple[int, int]], problems: dict[str, str]
+) -> Iterator[os.DirEntry]:
+    """Yield the visible entries of a folder in order, unless it was visited; note problems."""
+    try:
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in visited:
+            return
+        visited.add((here.st_dev, here.st_ino))
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        problems[folder] = f"unreadable: the folder cannot be opened ({one_line(error)})"
+        return
+    yield from sorted(visible, key=lambda entry: entry.name)
+
+
+def _register(entry: os.DirEntry, walked: Walked) -> None:
     """Note a file's stamp, or why it has none."""
+    suffixes = [suffix.lower() for suffix in Path(entry.name).suffixes[-2:]]
+    suffix = suffixes[-1] if suffixes else ""
+    known = audio.SUFFIXES | SOUND
+    if UNFINISHED in suffixes and any(part in known for part in suffixes):
+        walked.passed_over[UNFINISHED] += 1
+    elif suffix in audio.SUFFIXES:
+        _stamp(entry, walked)
+    elif suffix in SOUND:
+        walked.passed_over[suffix] += 1
+
+
+def _stamp(entry: os.DirEntry, walked: Walked) -> None:
+    """Note size and time of a regular file; a pipe would be waited for, without end."""
     try:
         status = entry.stat()
     except OSError as error:
-        problems[entry.path] = f"unreadable: {one_line(error)}"
+        walked.problems[entry.path] = f"unreadable: {one_line(error)}"
         return
     if stat.S_ISREG(status.st_mode):
-        stamps[entry.path] = Stamp(status.st_size, status.st_mtime_ns)
+        walked.stamps[entry.path] = Stamp(status.st_size, status.st_mtime_ns)
     else:
-        problems[entry.path] = "unreadable: not a regular file"
-
-
-def _is_audio(name: str) -> bool:
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    return bool(suffixes) and suffixes[-1] in audio.SUFFIXES and ".part" not in suffixes
+        walked.passed_over[SPECIAL] += 1

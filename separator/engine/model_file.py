@@ -1,5 +1,6 @@
 """Model files: the averaged weights with a description that suffices to use them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -66,7 +67,8 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     path = Path(path)
     if path.suffix == ".pt":
         payload = load(path)
-        return usable(payload["ema"], payload["description"])
+        state, description = usable(payload["ema"], payload["description"])
+        return state, {**description, "digest": digest(state)}
     if path.is_dir() or (path.exists() and path.suffix != ".safetensors"):
         raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
     if not path.is_file():
@@ -82,11 +84,21 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
             f"{path}: truncated or not a safetensors file; copy or download it again"
         ) from error
     try:
-        return state, json.loads(metadata["separator"])
+        return state, {**json.loads(metadata["separator"]), "digest": digest(state)}
     except (KeyError, ValueError) as error:
         raise SeparatorError(
             f"{path}: no model of separator (its header does not describe one); choose another file"
         ) from error
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the name, type, shape and bytes of every tensor."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].contiguous()
+        total.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        total.update(value.flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def load_description(path: str | os.PathLike) -> dict[str, Any]:
