@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ class Record:
 
     def to_json(self) -> str:
         """Write one line; names that are no text survive in it."""
-        values = {key: value for key, value in dataclasses.asdict(self).items() if value}
+        fields = dataclasses.asdict(self).items()
+        values = {key: value for key, value in fields if value not in ("", None)}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -105,7 +107,7 @@ class Results:
 
     def find(self, path: Path) -> Record | None:
         """Return the record of an existing file, or None when it is no result as it is."""
-        records = self._of_folder(path.parent).get(path.name, [])
+        records = self._of_folder(path.parent).get(_folded(path.name), [])
         stamp = stamp_of(path)
         for record in reversed(records):
             if stamp is not None and record.stamp == stamp:
@@ -123,7 +125,7 @@ class Results:
 
     def knows(self, path: Path) -> bool:
         """Whether the folder's index has a record of this name."""
-        return path.name in self._of_folder(path.parent)
+        return _folded(path.name) in self._of_folder(path.parent)
 
     def _of_folder(self, folder: Path) -> dict[str, list[Record]]:
         if folder not in self._folders:
@@ -237,19 +239,23 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def _read_index(folder: Path) -> dict[str, list[Record]]:
-    """Read a folder's records by file name, the oldest first; none where there is no index."""
+    """Read a folder's records by folded file name, the oldest first; none without an index."""
     try:
-        lines = (folder / INDEX).read_bytes().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+        path = folder / INDEX
+        lines = path.read_bytes().splitlines() if path.is_file() else []
     except OSError as error:
         name = printable(str(folder / INDEX))
         log.warning("%s: cannot be read (%s); results there are not known", name, one_line(error))
         return {}
     found: dict[str, list[Record]] = {}
     for record in filter(None, map(Record.from_json, filter(None, lines))):
-        found.setdefault(record.output, []).append(record)
+        found.setdefault(_folded(record.output), []).append(record)
     return found
+
+
+def _folded(name: str) -> str:
+    """Return a name as file systems see it that do not tell a from A, or how an accent is coded."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _content_key(path: Path) -> str:
