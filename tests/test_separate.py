@@ -162,10 +162,10 @@ def test_no_decoders_surprise_costs_the_other_songs(
     song("music/b.wav", 0.1)
     usual = getattr(audio, where)
 
-    def surprising(path: Path, *rest: object) -> object:
+    def surprising(path: Path, **options: object) -> object:
         if Path(path).name == "a.wav":
             raise TypeError("unsupported\noperand")
-        return usual(path, *rest)
+        return usual(path, **options)
 
     monkeypatch.setattr(audio, where, surprising)
     assert run("music", "-o", "out") == 1
