@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from separator import audio
 from separator.arguments import path_of, rate_of, samples_of
 from separator.devices import find_device
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 from separator.overlap import overlap_add
 from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
 from separator.wiener import wiener
@@ -47,7 +47,10 @@ class Separator:
         description: dict | None = None,
     ) -> None:
         self.device = find_device(str(device))
-        self.model = model.to(self.device).eval()
+        try:
+            self.model = model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:  # no such card, a driver too old, no room
+            raise SeparatorError(f"device: {device!s} cannot be used: {one_line(error)}") from error
         self.stft = stft
         self.rate = rate
         self.description = description or {}
