@@ -1,4 +1,4 @@
-"""`separator evaluate MODEL --data ROOT`: score a model on songs with known stems.
+"""`separator evaluate MODEL… --data ROOT`: score models on songs with known stems.
 
 Three estimates of each track are scored: `ours` (the model's), `mixture` (the mixture itself:
 doing nothing) and `ideal_mask` (the ratio mask that knows the answer), for two stems,
@@ -30,7 +30,9 @@ from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
+from separator.inference.progress import bar as progress_bar
 from separator.inference.report import STEMS
+from separator.inference.separate import described
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
 from separator.processes import follow_parent
 from separator.ranges import require
@@ -42,10 +44,10 @@ MOST_JOBS = 8  # each process holds a model and a song
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score a model on songs with known stems.
+    """Score models on songs with known stems; several are compared in one table.
 
     Attributes:
-        model: the model file.
+        model: the model files.
         data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
         split: which tracks of it: train, valid or test.
@@ -69,8 +71,9 @@ class EvaluateConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if len(self.model) != 1:
-            raise SeparatorError(f"evaluate takes one model, not {len(self.model)}: {self.model}")
+        twice = [path for path, number in Counter(self.model).items() if number > 1]
+        if twice:
+            raise SeparatorError(f"model: {printable(twice[0])} is given twice; give each once")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
         require(self, "[0, 1024]", "jobs")
@@ -86,10 +89,24 @@ def main(argv: list[str]) -> int:
         _museval()  # fail before the work rather than after it
     if config.json:
         reports.check_path(config.json)
-    path = config.model[0]
     tracks = tracks_of(config.data, config.split, config.valid_share)
     keep_memory()
+    for path in config.model[1:]:  # as the first one is, before the work
+        Separator.load(path, device=config.device)
+    done: list[dict] = []
+    for path in config.model:
+        done.append(_report(path, tracks, config))
+        if config.json:  # before it is shown: the reader of a pipe may have gone
+            several = len(config.model) > 1
+            reports.write(reports.together(done) if several else done[0], config.json)
+    sys.stdout.write(reports.tables(done))
+    return 1 if any(report["failures"] for report in done) else 0
+
+
+def _report(path: str, tracks: Sequence[Track], config: EvaluateConfig) -> dict:
+    """Score one model on all tracks."""
     separator = Separator.load(path, device=config.device)
+    log.info("model: %s", described(path, separator.description))
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
     if jobs == 1:
         report = evaluate(separator, tracks, full=config.full)
@@ -98,14 +115,8 @@ def main(argv: list[str]) -> int:
         report = reports.build(
             separator.description, separator.rate, _in_processes(score, tracks, jobs)
         )
-    model, data = printable(path), printable(config.data)
-    report["model"]["path"] = model
-    report |= {"data": data, "split": config.split}
-    sys.stdout.write(f"{model} on {data} ({config.split}) at {separator.rate} Hz\n")
-    sys.stdout.write(reports.table(report))
-    if config.json:
-        reports.write(report, config.json)
-    return 1 if report["failures"] else 0
+    report["model"]["path"] = printable(path)
+    return report | {"data": printable(config.data), "split": config.split}
 
 
 def evaluate(separator: Separator, tracks: Sequence[Track], full: bool = False) -> dict:
@@ -114,7 +125,7 @@ def evaluate(separator: Separator, tracks: Sequence[Track], full: bool = False) 
     Numbers are plain floats: NaN where the file has null, and inf. A track that cannot be scored
     becomes one of the report's failures.
     """
-    bar = tqdm(tracks, desc="evaluate", unit="track", disable=None)
+    bar = progress_bar(tracks, desc="evaluate", unit="track")
     return reports.build(
         separator.description, separator.rate, [_attempt(separator, track, full) for track in bar]
     )
@@ -235,7 +246,7 @@ def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs:
     When a process dies, the tracks that died with it are tried again one at a time, so that only
     the one which kills its process is lost.
     """
-    with tqdm(total=len(tracks), desc="evaluate", unit="track", disable=None) as bar:
+    with progress_bar(total=len(tracks), desc="evaluate", unit="track") as bar:
         results = _pool(score, tracks, jobs, bar)
         for i, track in enumerate(tracks):
             if results[i] is None:
@@ -273,7 +284,7 @@ def _start_process(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _loaded(path: str, device: str) -> Separator:
     """Return the model, loaded once in each process."""
     return Separator.load(path, device=device)

@@ -1,40 +1,55 @@
 """Songs to stems on disk: a song as a stream, many in turn; outputs appear whole or not at all."""
 
 import contextlib
+import errno
 import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from separator import audio
 from separator.api import Separator
-from separator.atomic import remove_leftovers, replacing
-from separator.errors import one_line
-from separator.inference.plan import TITLES, Job
-from separator.inference.tags import copy_tags
+from separator.atomic import replacing
+from separator.errors import printable
+from separator.inference.choices import TITLES
+from separator.inference.plan import Job, named
+from separator.inference.progress import bar as progress_bar
+from separator.inference.progress import log_above_bar, say
+from separator.inference.results import Publication, Record, stamp_of
+from separator.inference.tags import copy_tags, mark
 
 log = logging.getLogger(__name__)
 
-INTEGER = {".flac", ".aiff"}  # wav holds floats by default, and lossy codecs keep overs
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def separate_files(
-    jobs: Sequence[Job], separator: Separator, bitrate: int | None = None, batch: int = 1
-) -> list[str]:
-    """Separate songs in turn, with a progress bar in seconds of sound.
+@dataclass(frozen=True)
+class Work:
+    """How songs are separated, apart from where their stems go.
 
-    Args:
-        jobs: what to do.
+    Attributes:
         separator: the model.
         bitrate: kb/s of lossy formats; None takes each format's default.
         batch: chunks processed at once.
+        strict: whether a song that is damaged anywhere is refused.
+    """
+
+    separator: Separator
+    bitrate: int | None = None
+    batch: int = 1
+    strict: bool = False
+
+
+def separate_files(jobs: Sequence[Job], work: Work) -> list[str]:
+    """Separate songs in turn, with a progress bar in seconds of sound.
 
     Returns:
         A line for each song that failed.
@@ -42,25 +57,21 @@ def separate_files(
     failures, done = [], 0.0
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_fmt}]"
     total = sum(job.info.seconds for job in jobs)
-    with (
-        logging_redirect_tqdm(),
-        tqdm(total=total, unit=" s", bar_format=form, disable=None) as bar,
-    ):
+    with log_above_bar(), progress_bar(total=total, unit=" s", bar_format=form) as bar:
         for job in jobs:
-            bar.set_description(job.info.path.name[:40])
+            bar.set_description(printable(job.info.path.name)[:40])
             try:
-                separate_file(job, separator, bar, bitrate, batch)
-                bar.write("\n".join(str(path) for path in job.outputs))
+                separate_file(job, work, bar)
+                say("\n".join(printable(str(path)) for path in job.outputs))
             except Exception as error:  # whatever a decoder raises, the other songs are wanted
-                failures.append(_named(job.info.path, error))
+                log.debug("%s", job.info.path, exc_info=True)
+                failures.append(_explained(job, error))
             done += job.info.seconds
             bar.update(done - bar.n)
     return failures
 
 
-def separate_file(
-    job: Job, separator: Separator, bar: tqdm, bitrate: int | None = None, batch: int = 1
-) -> None:
+def separate_file(job: Job, work: Work, bar: tqdm) -> None:
     """Separate one song as a stream; its files appear together when all is done.
 
     Raises:
@@ -68,25 +79,29 @@ def separate_file(
         OSError: the outputs cannot be written.
     """
     info = job.info
+    name = printable(str(info.path))
+    for notice in info.notices:
+        log.warning("%s: %s", name, notice)
     if info.channels > 2:
-        log.info("%s: %d channels are folded to stereo", info.path, info.channels)
-    for path in job.outputs:
-        remove_leftovers(path.parent, path.stem)
+        log.info("%s: %d channels are folded to stereo", name, info.channels)
     with contextlib.ExitStack() as stack:
+        publication = stack.enter_context(Publication(job.outputs[0].parent))
         temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
-        pieces = _stems(job, separator, bar, batch)
-        if any(path.suffix in INTEGER for path in job.outputs):
+        pieces = _stems(job, work, bar)
+        if job.subtype.startswith("PCM"):
             spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
             pieces = _fitted(pieces, spool, job)
-        _write(pieces, temporary, info, bitrate)
+        _write(pieces, temporary, job, work.bitrate)
         for path, stem in zip(temporary, TITLES, strict=False):
             copy_tags(info.path, path, stem)
+        publication.commit(_records(job, temporary), job.planned)
 
 
-def _stems(job: Job, separator: Separator, bar: tqdm, batch: int) -> Iterator[Tensor]:
+def _stems(job: Job, work: Work, bar: tqdm) -> Iterator[Tensor]:
     """Yield pieces (s c t) of the stems that the job writes."""
     info = job.info
-    for mixture, vocals in separator.stream(audio.blocks(info.path), info.rate, batch):
+    blocks = audio.blocks(info.path, strict=work.strict)
+    for mixture, vocals in work.separator.stream(blocks, info.rate, work.batch):
         yield torch.stack([mixture - vocals, vocals][: len(job.outputs)])
         bar.update(min(mixture.shape[-1] / info.rate, max(bar.total - bar.n, 0)))
 
@@ -102,41 +117,56 @@ def _fitted(pieces: Iterator[Tensor], spool: tempfile.TemporaryFile, job: Job) -
         spool.write(piece.contiguous().numpy().data)
         shapes.append(piece.shape)
     if peak > 1:
-        name, decibels = job.outputs[0].suffix[1:], 20 * math.log10(peak)
-        log.info(
-            "%s: all stems are lowered by %.2f dB to fit into %s", job.info.path, decibels, name
-        )
+        name, decibels = printable(str(job.info.path)), 20 * math.log10(peak)
+        text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
+        log.info(text, name, decibels, job.outputs[0].suffix[1:])
     spool.seek(0)
     for shape in shapes:
         piece = torch.frombuffer(bytearray(spool.read(4 * shape.numel())), dtype=torch.float32)
         yield piece.view(shape) / peak
 
 
-def _write(
-    pieces: Iterator[Tensor], paths: Sequence[Path], info: audio.AudioInfo, bitrate: int | None
-) -> None:
+def _write(pieces: Iterator[Tensor], paths: Sequence[Path], job: Job, bitrate: int | None) -> None:
     """Encode pieces (s c t), each stem in a thread of its own while the next piece is computed."""
+    info = job.info
+    options = {"bitrate": bitrate, "samples": info.samples}
+    if job.subtype:
+        options |= {"subtype": job.subtype, "dither": job.subtype == "PCM_16"}
     with contextlib.ExitStack() as stack:
-        shape = (info.rate, min(info.channels, 2))
         writers = [
-            stack.enter_context(audio.Writer(path, *shape, bitrate=bitrate, samples=info.samples))
+            stack.enter_context(audio.Writer(path, info.rate, min(info.channels, 2), **options))
             for path in paths
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do
         pending = []
         for piece in pieces:
-            for job in pending:
-                job.result()
+            for write in pending:
+                write.result()
             pending = [
                 pool.submit(writer.write, stem) for writer, stem in zip(writers, piece, strict=True)
             ]
-        for job in pending:
-            job.result()
+        for write in pending:
+            write.result()
 
 
-def _named(path: Path, error: Exception) -> str:
-    """Return one line that begins with the song."""
-    text = one_line(error)
-    if isinstance(error, OSError):
-        text += "; free some disk space or choose another folder with -o"
-    return text if text.startswith(str(path)) else f"{path}: {text}"
+def _records(job: Job, temporary: Sequence[Path]) -> list[Record]:
+    """Put the record of each finished file into its tags, and return them all for the index."""
+    records = []
+    for path, output in zip(temporary, job.outputs, strict=True):
+        record = Record(audio.content_key(path), job.song.key, job.made_by)
+        mark(path, record)
+        place = {"output": output.name, "stamp": stamp_of(path)}
+        source = {"source": job.song.source, "source_stamp": job.song.stamp}
+        records.append(Record(record.content, record.song, record.made_by, **place, **source))
+    return records
+
+
+def _explained(job: Job, error: Exception) -> str:
+    """Return one line that begins with the song, and the fix where the cause is known."""
+    text = named(job.info.path, error)
+    number, folder = getattr(error, "errno", None), printable(str(job.outputs[0].parent))
+    if number in FULL:
+        return f"{text}; free some space on the disk of {folder}, or choose another with -o"
+    if number in REFUSED:
+        return f"{text}; {folder} does not let files be written, choose another with -o"
+    return text

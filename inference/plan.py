@@ -1,81 +1,231 @@
-"""Which song becomes which files: folders are walked, results that exist are skipped."""
+"""Which song becomes which files: folders are walked, results that exist are known again."""
 
+import contextlib
+import enum
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from separator import atomic, audio
 from separator.audio import AudioInfo
-from separator.data.walk import audio_files
-from separator.errors import SeparatorError, one_line
+from separator.data.walk import walk
+from separator.errors import SeparatorError, one_line, printable
+from separator.inference.choices import TITLES, Choices, folded, sample_format, targets_of
+from separator.inference.results import Results, Song, Stamp, stamp_of
 
 log = logging.getLogger(__name__)
-
-TITLES = ("Instrumental", "Vocals")  # as files and tags call the stems
-SLACK, SLACK_SECONDS = 0.02, 0.5  # lossy formats pad, and some headers only estimate a length
-LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 
 
 @dataclass(frozen=True)
 class Job:
-    """One song and the files it becomes, the instrumental first."""
+    """One song and the files it becomes, the instrumental first.
+
+    Attributes:
+        info: the song.
+        outputs: the files.
+        subtype: their sample format; "" for lossy codecs.
+        song: the song as records of results know it.
+        made_by: what those records are to say of the model and the settings.
+        planned: stamps of what has the files' names so far.
+    """
 
     info: AudioInfo
     outputs: tuple[Path, ...]
+    subtype: str
+    song: Song
+    made_by: dict[str, Any]
+    planned: dict[str, Stamp | None]
 
 
-def plan(
-    inputs: Sequence[str], output: Path, format: str, stems: bool, overwrite: bool
-) -> tuple[list[Job], list[str]]:
+@dataclass
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: the songs to separate.
+        failures: a line for each input that is no song, or whose results' names are taken.
+        folders: where results are or are going to be.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    folders: set[Path] = field(default_factory=set)
+
+
+class State(enum.Enum):
+    """What is at the names of a song's results."""
+
+    FREE = enum.auto()
+    DONE = enum.auto()
+    OUTDATED = enum.auto()  # of this song, from another model, version, settings, or not all there
+    TAKEN = enum.auto()  # by another song's results
+    UNKNOWN = enum.auto()  # files without a record
+
+
+def plan(inputs: Sequence[str], output: Path, choices: Choices) -> Plan:
     """Decide which songs are to be separated into which files.
 
     Args:
         inputs: songs and folders of songs.
         output: folder of the results; a folder's tree is kept below it.
-        format: suffix of the results without its dot, or "input".
-        stems: whether vocals are written too.
-        overwrite: whether songs whose results exist are done again.
+        choices: of the user.
 
     Returns:
-        The jobs, without those whose results exist, and a line for each input that is no song or
-        whose results' names are taken by another one's.
+        The jobs, without those that are done, and a line for each input that cannot become one.
     """
-    failures: list[str] = []
-    songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
-    for text in inputs:
-        for path, below in _songs(Path(text), failures):
-            try:
-                songs.setdefault(path.resolve(), (audio.probe(path), below))
-            except SeparatorError as error:
-                failures.append(str(error))
-            except Exception as error:  # whatever a decoder raises, the other songs are wanted
-                failures.append(f"{path}: {one_line(error)}")
-    if not songs and not failures:
-        failures.append(f"{', '.join(inputs)}: no songs found; give audio files or folders")
-    written = TITLES if stems else TITLES[:1]
-    outputs = _outputs(list(songs.values()), format)
-    results = {
-        (output / below / f"{name} ({stem})").resolve()
-        for below, name, _ in outputs
-        for stem in TITLES
-    }
-    jobs, skipped = [], []
-    for (path, (info, _)), (below, name, suffix) in zip(songs.items(), outputs, strict=True):
-        paths = tuple(output / below / f"{name} ({stem}).{suffix}" for stem in written)
-        if path.with_suffix("") in results:  # of an earlier run, its output in the input folder
-            continue
-        if overwrite or not all(path.exists() for path in paths):
-            jobs.append(Job(info, paths))
-        elif other := _of_another_song(paths, info):
-            failures.append(other)
+    return _Planner(output, choices).plan(inputs)
+
+
+class _Planner:
+    """What is known while a plan is made."""
+
+    def __init__(self, output: Path, choices: Choices) -> None:
+        self.output, self.choices = output, choices
+        self.made = Plan()
+        self.results = Results()
+        self.taken: set[tuple[str, ...]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def plan(self, inputs: Sequence[str]) -> Plan:
+        """As the function `plan`."""
+        songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
+        for text in inputs:
+            for path, below in self._songs(Path(text), alone=len(inputs) == 1):
+                with _reporting(path, self.made.failures):
+                    songs.setdefault(path.resolve(), (audio.probe(path), below))
+        if not songs and not self.made.failures:
+            self.made.failures.append(self._nothing(inputs))
+        targets = targets_of(list(songs.values()), self.choices.format)
+        own = {
+            (self.output / below / f"{name} ({stem})").resolve()
+            for below, name, _ in targets
+            for stem in TITLES
+        }
+        for (path, (info, _)), target in zip(songs.items(), targets, strict=True):
+            if path.with_suffix("") in own:  # its output in the input folder
+                self.counts["results"] += 1
+            else:
+                with _reporting(info.path, self.made.failures):
+                    self._decide(info, *target)
+        self._tell()
+        return self.made
+
+    def _songs(self, root: Path, alone: bool) -> Iterator[tuple[Path, Path]]:
+        """Yield songs with the folder, relative to the output, that their results go to.
+
+        Results of earlier runs are no songs, unless one is all that is asked for.
+        """
+        paths = [root]
+        if root.is_dir():
+            walked = walk([str(root)])
+            self.made.failures += [
+                f"{printable(path)}: {reason}" for path, reason in walked.problems.items()
+            ]
+            if number := sum(walked.passed_over.values()):
+                kinds = "file of another kind" if number == 1 else "files of other kinds"
+                where, which = printable(str(root)), walked.left_out()
+                log.warning("%s: %d %s left out: %s", where, number, kinds, which)
+            paths = sorted(map(Path, walked.stamps))
+        for path in paths:
+            below = path.relative_to(root).parent if path != root else Path()
+            if not (alone and path == root) and self._is_result(path):
+                self.counts["results"] += 1
+            else:
+                yield path, below
+
+    def _is_result(self, path: Path) -> bool:
+        """Whether a file is a result of an earlier run, wherever its output folder was."""
+        titled = path.stem.endswith(tuple(f"({stem})" for stem in TITLES))
+        return (titled or self.results.knows(path)) and self.results.find(path) is not None
+
+    def _decide(self, info: AudioInfo, below: Path, name: str, suffix: str) -> None:
+        """Find the place of a song's results, and add a job if they are not there yet."""
+        song, choices = Song(info.path), self.choices
+        subtype = sample_format(info, suffix, choices.bits)
+        made_by = choices.made_by(subtype)
+        folder = self.output / below
+        self.made.folders.add(folder)
+        for candidate in self._names(folder, song, name, suffix):
+            key = folded(below, candidate, suffix)
+            paths = tuple(folder / f"{candidate} ({stem}).{suffix}" for stem in choices.written)
+            state = State.TAKEN if key in self.taken else self._state(paths, song, made_by)
+            if state is not State.TAKEN:
+                break
+        self.taken.add(key)
+        if choices.keep and state in (State.OUTDATED, State.UNKNOWN) and all(map(_is_audio, paths)):
+            state = State.DONE
+        if state is State.DONE and not choices.overwrite:
+            self.counts["done"] += 1
+        elif state is State.UNKNOWN and not choices.overwrite:
+            self.made.failures.append(_unknown(info.path, paths))
         else:
-            skipped.append(info.path)
-    if skipped:
-        log.info("skipped, separated already (--overwrite does them again): %d", len(skipped))
-    return jobs, failures
+            self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite
+            planned = {path.name: stamp_of(path) for path in paths}
+            self.made.jobs.append(Job(info, paths, subtype, song, made_by, planned))
+
+    def _names(self, folder: Path, song: Song, name: str, suffix: str) -> Iterator[str]:
+        """Yield names for a song's results: those they have, the song's, that with a number."""
+        for output in self.results.names(folder, song):
+            for stem in TITLES:
+                end = f" ({stem}).{suffix}"
+                if output.endswith(end) and (folder / output).exists():
+                    yield output.removesuffix(end)
+        yield name
+        yield from (f"{name} {number}" for number in count(2))
+
+    def _state(self, paths: Sequence[Path], song: Song, made_by: dict[str, Any]) -> State:
+        """Tell what is at the names of a song's results."""
+        existing = [path for path in paths if path.exists()]
+        if not existing:
+            return State.FREE
+        records = [self.results.find(path) for path in existing]
+        if any(record and not song.made(record) for record in records):
+            return State.TAKEN
+        if not all(records):
+            return State.UNKNOWN
+        same = all(song.unchanged(record) and record.made_by == made_by for record in records)
+        return State.DONE if same and len(existing) == len(paths) else State.OUTDATED
+
+    def _nothing(self, inputs: Sequence[str]) -> str:
+        """Say that there is nothing to do, and why as far as it is known."""
+        names = printable(", ".join(inputs))
+        if self.counts["results"]:
+            return f"{names}: only results of earlier runs found; give the songs themselves"
+        return f"{names}: no songs found; give audio files or folders"
+
+    def _tell(self) -> None:
+        """Say what is not done, and what is done again."""
+        counts = self.counts
+        if counts["done"]:
+            text = "skipped, separated already (--overwrite does them again): %d"
+            log.info(text, counts["done"])
+        if counts["outdated"]:
+            text = (
+                "done again, since their results are incomplete or another model, version or "
+                "setting made them (--keep keeps those that are whole): %d"
+            )
+            log.info(text, counts["outdated"])
+        if counts["results"]:
+            log.info("left alone, results of earlier runs: %d", counts["results"])
+
+
+@contextlib.contextmanager
+def _reporting(path: Path, failures: list[str]) -> Iterator[None]:
+    """Turn any exception about one song into a failure: the other songs are wanted."""
+    try:
+        yield
+    except Exception as error:  # decoders raise all kinds
+        failures.append(named(path, error))
+
+
+def named(path: Path, error: Exception) -> str:
+    """Return one line that begins with a file's name."""
+    name, text = printable(str(path)), one_line(error)
+    return text if text.startswith((name, str(path))) else f"{name}: {text}"
 
 
 def check_folder(output: Path) -> None:
@@ -87,62 +237,32 @@ def check_folder(output: Path) -> None:
     try:
         atomic.check_folder(output)
     except OSError as error:
+        name = printable(str(output))
         raise SeparatorError(
-            f"{output}: cannot be written to ({error.strerror}); choose another folder with -o"
+            f"{name}: cannot be written to ({one_line(error)}); choose another folder with -o"
         ) from error
 
 
-def _of_another_song(paths: Sequence[Path], info: AudioInfo) -> str:
-    """Return a line if a result that exists is not of a song's length, else nothing.
-
-    Albums separated one by one into one folder share names like "01 Intro".
-    """
-    for path in paths:
-        try:
-            seconds = audio.probe(path).seconds
-        except SeparatorError:
-            continue
-        if abs(seconds - info.seconds) > max(SLACK_SECONDS, SLACK * info.seconds):
-            return (
-                f"{info.path}: {path} exists and is {seconds:.1f} s long, the song "
-                f"{info.seconds:.1f} s; choose another folder with -o, or --overwrite it"
-            )
-    return ""
+def _is_audio(path: Path) -> bool:
+    try:
+        audio.probe(path)
+    except SeparatorError:
+        return False
+    return True
 
 
-def _songs(root: Path, failures: list[str]) -> Iterator[tuple[Path, Path]]:
-    """Yield songs with the folder, relative to the output, that their results go to."""
-    if not root.is_dir():
-        yield root, Path()
-        return
-    found, problems = audio_files([str(root)])
-    failures += [f"{path}: {reason}" for path, reason in problems.items()]
-    for path in sorted(map(Path, found)):
-        yield path, path.relative_to(root).parent
-
-
-def _outputs(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple[Path, str, str]]:
-    """Name the results: folder below the output, name and suffix.
-
-    Songs that differ in their suffix only keep it in the name; others of one name are numbered.
-    """
-
-    def key(*parts: object) -> tuple[str, ...]:  # some file systems do not tell a from A
-        return tuple(str(part).casefold() for part in parts)
-
-    targets = [
-        (below, info.path.stem, audio.written_as(info.format) if format == "input" else format)
-        for info, below in songs
-    ]
-    sharing = Counter(key(*target) for target in targets)
-    named, taken = [], set()
-    for (info, _), (below, name, suffix) in zip(songs, targets, strict=True):
-        name = info.path.name if sharing[key(below, name, suffix)] > 1 else name
-        name = os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore")
-        candidate, number = name, 1
-        while key(below, candidate, suffix) in taken:
-            number += 1
-            candidate = f"{name} {number}"
-        taken.add(key(below, candidate, suffix))
-        named.append((below, candidate, suffix))
-    return named
+def _unknown(song: Path, paths: Sequence[Path]) -> str:
+    """Say that a file is in the way that nothing is known of."""
+    path = next(path for path in paths if path.exists())
+    name, there = printable(str(song)), printable(str(path))
+    try:
+        audio.probe(path)
+    except SeparatorError:
+        return (
+            f"{name}: {there} exists and is no readable result; --overwrite replaces it, or "
+            "choose another folder with -o"
+        )
+    return (
+        f"{name}: {there} exists and it is not known which song it came from; --keep takes it for "
+        "this song's result, --overwrite replaces it"
+    )

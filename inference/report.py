@@ -19,6 +19,8 @@ An estimate is `ours`, `mixture` or `ideal_mask`, a stem `accompaniment` or `voc
 counts the 1 s frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also
 hold "isr", "sir" and "sar", and its summary "isr_median", "sir_median" and "sar_median".
 
+With several models the file holds {"schema", "data", "split", "reports": [a report for each]}.
+
 All scores are dB. In the file a score that does not exist (its reference is silent) is null, and
 that of an exact estimate is the string "inf". Tracks with a silent reference are listed, but the
 summary leaves them out: BSSEval does not score them, and their other stem equals the mixture.
@@ -26,13 +28,14 @@ summary leaves them out: BSSEval does not score them, and their other stem equal
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from separator.atomic import check_folder, write_text
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line, printable
 from separator.metrics import median_sdr
 
 SCHEMA = 1
@@ -102,8 +105,8 @@ def write(report: dict, path: str | Path) -> None:
 
 
 def _unwritable(path: str | Path, error: OSError) -> SeparatorError:
-    reason = error.strerror or error
-    return SeparatorError(f"{path}: {reason}; give --json a path that can be written")
+    name = printable(str(path))
+    return SeparatorError(f"{name}: {one_line(error)}; give --json a path that can be written")
 
 
 def table(report: dict) -> str:
@@ -123,29 +126,82 @@ def table(report: dict) -> str:
     return "".join([*lines, *failed, "\n", summary_table(report)])
 
 
-def summary_table(report: dict) -> str:
-    """Format the summary: three estimates, and for each stem three figures over tracks."""
+def together(reports: Sequence[dict]) -> dict:
+    """Put the reports of several models on the same songs into one."""
+    shared = {name: reports[0][name] for name in ("schema", "data", "split")}
+    return {**shared, "reports": list(reports)}
+
+
+def tables(reports: Sequence[dict]) -> str:
+    """Format the table of one model, or the failures and one summary of several."""
+    models = ", ".join(str(report["model"]["path"]) for report in reports)
+    rates = " and ".join(dict.fromkeys(f"{report['rate']} Hz" for report in reports))
+    head = f"{models} on {reports[0]['data']} ({reports[0]['split']}) at {rates}\n"
+    if len(reports) == 1:
+        return head + table(reports[0])
+    failed = [
+        f"failed: {label}: {entry['name']}: {entry['error']}\n"
+        for label, report in zip(_labels(reports), reports, strict=True)
+        for entry in report["failures"]
+    ]
+    return "".join([head, LEGEND, *failed, "\n", summary_table(*reports)])
+
+
+def summary_table(*reports: dict) -> str:
+    """Format the summary: an estimate of each model and the two to compare them with.
+
+    For each stem three figures over tracks stand side by side. What does not depend on the model,
+    and is equal for all, stands there once.
+    """
+    counts = [_counted(report) for report in reports]
+    rows = [*zip(_labels(reports), [report["summary"]["ours"] for report in reports], strict=True)]
+    for name in ESTIMATES[1:]:
+        others = [report["summary"][name] for report in reports]
+        rows += [(_words(name), row) for i, row in enumerate(others) if row not in others[:i]]
+    width = max(10, *(len(label) for label, _ in rows))
+    lines = [
+        f"over {counts[0]}; frames: median over tracks of the median over 1 s frames\n",
+        f"{'':{width}}" + "".join(f"  {stem + ' SDR, dB':>29}" for stem in STEMS) + "\n",
+        f"{'':{width}}" + f"  {'frames':>9} {'global':>9} {'global':>9}" * 2 + "\n",
+        f"{'estimate':{width}}" + f"  {'median':>9} {'median':>9} {'mean':>9}" * 2 + "\n",
+        *(_summary_row(label, row, width) for label, row in rows),
+    ]
+    for label, report, count in zip(_labels(reports), reports, counts, strict=True):
+        lines += _museval_rows(label, report["summary"]["ours"])
+        if count != counts[0]:
+            lines.append(f"{label}: over {count}, so its figures do not compare with the others\n")
+    return "".join(lines)
+
+
+def _counted(report: dict) -> str:
+    """Say over how many tracks a summary is."""
     used = report["summary"][ESTIMATES[0]][STEMS[0]]["n_tracks"]
     left_out = report["n_tracks"] - used
     note = f" ({left_out} with a silent stem left out)" if left_out else ""
+    return f"{used} track{'' if used == 1 else 's'}{note}"
+
+
+def _labels(reports: Sequence[dict]) -> list[str]:
+    """Name the models: the ends of their paths, as far as there is room."""
+    if len(reports) == 1:
+        return ["ours"]
+    paths = [str(report["model"]["path"]) for report in reports]
+    return [path if len(path) <= NAME else f"…{path[1 - NAME :]}" for path in paths]
+
+
+def _summary_row(label: str, row: dict, width: int) -> str:
     kinds = ("sdr_frames_median", "sdr_global_median", "sdr_global_mean")
-    lines = [
-        f"over {used} tracks{note}; frames: median over tracks of the median over 1 s frames\n",
-        f"{'':10}" + "".join(f"  {stem + ' SDR, dB':>29}" for stem in STEMS) + "\n",
-        f"{'':10}" + f"  {'frames':>9} {'global':>9} {'global':>9}" * 2 + "\n",
-        f"{'estimate':10}" + f"  {'median':>9} {'median':>9} {'mean':>9}" * 2 + "\n",
-    ]
-    for name in ESTIMATES:
-        row = [report["summary"][name][stem] for stem in STEMS]
-        cells = ("  " + " ".join(f"{_number(s[kind], '-'):>9}" for kind in kinds) for s in row)
-        lines.append(f"{_words(name):10}{''.join(cells)}\n")
-    for stem, scores in report["summary"]["ours"].items():
+    cells = (" ".join(f"{_number(row[stem][kind], '-'):>9}" for kind in kinds) for stem in STEMS)
+    return f"{label:{width}}" + "".join(f"  {cell}" for cell in cells) + "\n"
+
+
+def _museval_rows(label: str, summary: dict) -> Iterator[str]:
+    for stem, scores in summary.items():
         if "sir_median" in scores:
             ratios = (
                 f"{n.upper()} {_number(scores[f'{n}_median'])}" for n in ("isr", "sir", "sar")
             )
-            lines.append(f"ours, {stem}, museval, median of medians: {', '.join(ratios)} dB\n")
-    return "".join(lines)
+            yield f"{label}, {stem}, museval, median of medians: {', '.join(ratios)} dB\n"
 
 
 def _summary(scores: list[dict]) -> dict:

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 
 from separator import audio
+from separator.errors import one_line, printable
+from separator.inference.results import Record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,25 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
             try:
                 file[key] = values
             except (KeyError, ValueError, TypeError):  # this format has no such tag
-                log.debug("%s: has no place for the tag %s", target, key)
+                log.debug("%s has no place for the tag %s", target.suffix, key)
         file.save()
         if picture:
             _set_picture(target, *picture)
     except (mutagen.MutagenError, OSError, ValueError) as error:
-        log.warning("%s: tags not copied to %s (%s)", source, target.name, error)
+        name = printable(str(source))
+        log.warning("%s: its tags are not copied (%s)", name, one_line(error))
+
+
+def mark(target: Path, record: Record) -> None:
+    """Put the record of where a stem came from into its tags, in formats that have tags."""
+    if target.suffix in PLAIN:
+        return
+    import mutagen
+
+    try:
+        write_record(target, record)
+    except (mutagen.MutagenError, OSError, ValueError) as error:
+        log.warning("no record in the tags (%s)", one_line(error))
 
 
 def _picture(path: Path) -> tuple[bytes, str] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from separator.api import Separator, separate
 
+__version__ = "0.1.0"
 __all__ = ["Separator", "separate"]
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from separator import audio
+from separator.arguments import path_of, rate_of, samples_of
 from separator.devices import find_device
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 from separator.overlap import overlap_add
 from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
 from separator.wiener import wiener
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
+
+Source = str | os.PathLike | Tensor | np.ndarray
 
 
 class Separator:
@@ -43,8 +46,11 @@ class Separator:
         device: str = "auto",
         description: dict | None = None,
     ) -> None:
-        self.device = find_device(device)
-        self.model = model.to(self.device).eval()
+        self.device = find_device(str(device))
+        try:
+            self.model = model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:  # no such card, a driver too old, no room
+            raise SeparatorError(f"device: {device!s} cannot be used: {one_line(error)}") from error
         self.stft = stft
         self.rate = rate
         self.description = description or {}
@@ -59,6 +65,7 @@ class Separator:
         """
         from separator.engine.model_file import load_model
 
+        path = path_of(path, "model", "a path or a Separator")
         model, stft, description = load_model(path)
         if description.get("stage") != "train":
             raise SeparatorError(
@@ -129,8 +136,9 @@ class Separator:
             (mixture, vocals), each (c t) with c at most 2, as many samples in all as came in.
 
         Raises:
-            SeparatorError: samples that are not finite, or more than 8 channels.
+            SeparatorError: samples that are not finite, more than 8 channels, or no rate of sound.
         """
+        rate = rate_of(rate)
         mixtures: deque[Tensor] = deque()
         down = up = None
 
@@ -158,11 +166,11 @@ class Separator:
         if up is not None:
             yield from _paired(mixtures, up.flush())
 
-    def separate_wave(self, mixture: Tensor, rate: int) -> dict[str, Tensor]:
+    def separate_wave(self, mixture: Tensor | np.ndarray, rate: int) -> dict[str, Tensor]:
         """Separate a recording held in memory.
 
         Args:
-            mixture: (c t) samples.
+            mixture: (c t) samples, floats of which ±1 is full scale.
             rate: their sample rate in hertz.
 
         Returns:
@@ -171,9 +179,11 @@ class Separator:
             rounding of one float32 addition.
 
         Raises:
-            SeparatorError: the samples are not finite.
+            SeparatorError: the samples are not finite, not floats or not (c t), or the rate is not
+                one of sound.
         """
-        whole = audio.to_channels(mixture.float().cpu(), min(mixture.shape[0], 2))
+        mixture, rate = samples_of(mixture), rate_of(rate)
+        whole = audio.to_channels(mixture, min(mixture.shape[0], 2))
         vocals = torch.empty_like(whole)
         at = 0
         for _, piece in self.stream([whole], rate):
@@ -181,38 +191,58 @@ class Separator:
             at += piece.shape[-1]
         return {"instrumental": whole - vocals, "vocals": vocals}
 
+    def separate(self, source: Source, rate: int | None = None) -> dict[str, Tensor]:
+        """Separate a file, or samples as `separate_wave` does; see `separator.separate`."""
+        if isinstance(source, Tensor | np.ndarray):
+            if rate is None:
+                raise SeparatorError("separate: give rate= (hertz) with samples")
+            return self.separate_wave(source, rate)
+        path = path_of(source, "source", "a path or samples (c t)")
+        if rate is not None:
+            raise SeparatorError("separate: rate= is for samples; a file has its own, leave it out")
+        info = audio.probe(path)  # refuses what cannot be read before all of it is
+        return self.separate_wave(audio.read(path), info.rate)
+
 
 def separate(
-    source: str | os.PathLike | Tensor | np.ndarray,
+    source: Source | list[Source] | tuple[Source, ...],
     rate: int | None = None,
     model: str | os.PathLike | Separator | None = None,
     device: str = "auto",
-) -> dict[str, Tensor]:
-    """Split a song into "instrumental" and "vocals", (c t) each, at the song's own rate.
+) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+    """Split songs into "instrumental" and "vocals", (c t) each, at each song's own rate.
 
     Args:
-        source: an audio file, or samples (c t).
-        rate: the sample rate of `source` when it is not a file.
+        source: an audio file, or samples (c t), floats of which ±1 is full scale; or a list of
+            such songs.
+        rate: the sample rate of samples; a file has its own.
         model: a model file or a loaded `Separator`; by default as the command finds it.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda" or "mps"; a loaded `Separator` stays where it is.
+
+    Returns:
+        The two stems, or for a list of songs a list of them.
 
     Raises:
-        SeparatorError: no model, an unreadable file, or samples that are not finite or not (c t).
+        SeparatorError: any argument that cannot be used: no model, an unreadable file, samples
+            that are not finite, not floats or not (c t). Where it is one of a list, names which.
     """
-    if isinstance(source, np.ndarray):
-        source = torch.from_numpy(np.ascontiguousarray(source))
-    samples = source if isinstance(source, Tensor) else None
-    if samples is not None and rate is None:
-        raise SeparatorError("separate: give rate= (hertz) with samples")
-    if samples is not None and samples.ndim != 2:
-        raise SeparatorError(
-            f"separate: samples of shape {tuple(samples.shape)}; give (channels, samples)"
-        )
+    many = isinstance(source, list | tuple)
+    songs = list(source) if many else [source]
+    for song in songs:  # before a model is loaded
+        if not isinstance(song, Tensor | np.ndarray):
+            path_of(song, "source", "a path or samples (c t)")
     if not isinstance(model, Separator):
-        model = Separator.load(model or find_model(), device)
-    if samples is not None:
-        return model.separate_wave(samples, rate)
-    return model.separate_wave(audio.read(source), audio.probe(source).rate)
+        model = Separator.load(find_model() if model is None else model, device)
+    if not many:
+        return model.separate(source, rate)
+    results = []
+    for number, song in enumerate(songs):
+        samples = isinstance(song, Tensor | np.ndarray)
+        try:
+            results.append(model.separate(song, rate if samples else None))
+        except SeparatorError as error:
+            raise SeparatorError(f"separate: source[{number}]: {error}") from error
+    return results
 
 
 def find_model() -> Path:

@@ -1,12 +1,23 @@
 """Files that appear whole under their final name, or not at all."""
 
 import contextlib
+import errno
+import hashlib
 import os
+import platform
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.part(\..*)?", re.DOTALL)  # stem, process, suffix
+# .STEM.PROCESS-MACHINE.part.SUFFIX; older versions left the machine out
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)(?:-([0-9a-f]{6}))?\.part(\..*)?", re.DOTALL)
+# A folder on a disk that several machines or containers share holds temporary files of processes
+# that cannot be looked for here. One that nobody has written to for so long is taken for dead.
+_ABANDONED = 7 * 24 * 3600.0  # seconds
+# Some file systems (SMB, VirtualBox, WSL, FUSE) cannot flush a folder, some not a file either.
+_NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_ENTRY = {errno.EACCES, errno.EPERM, errno.EISDIR}  # folders that cannot be opened for reading
 
 
 @contextlib.contextmanager
@@ -19,12 +30,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    owner = f"{os.getpid()}-{_machine()}"
+    temporary = path.with_name(f".{path.stem}.{owner}.part{path.suffix}")
     try:
         yield temporary
-        _flush(temporary)
+        _flush(temporary, _NO_FLUSH)
         os.replace(temporary, path)
-        _flush(path.parent)  # the rename itself lives in the folder
+        _flush(path.parent, _NO_FLUSH | _NO_ENTRY)  # the rename itself lives in the folder
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -38,7 +50,7 @@ def check_folder(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(None, "Permission denied")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
@@ -53,13 +65,14 @@ def remove_leftovers(folder: Path, stem: str | None = None, shared: bool = True)
     Args:
         folder: where; it need not exist.
         stem: only those for files of this stem.
-        shared: whether other processes may be writing there: what belongs to one that lives stays.
+        shared: whether other processes may be writing there: what belongs to one that lives stays,
+            and of other machines what was written to within a week.
     """
     for path in folder.glob(".*.part*"):
         match = _TEMPORARY.fullmatch(path.name)
         if not match or stem not in (None, _stem(path.name)) or not path.is_file():
             continue
-        if not shared or not _alive(int(match[2])):
+        if not shared or not _in_use(path, int(match[2]), match[3]):
             path.unlink(missing_ok=True)
 
 
@@ -67,6 +80,21 @@ def _stem(name: str) -> str:
     """Stem of what a temporary file, or a temporary file of a temporary one, stands for."""
     match = _TEMPORARY.fullmatch(name)
     return _stem(match[1]) if match else name
+
+
+def _machine() -> str:
+    """Six hexadecimal digits that tell this machine or container from others."""
+    return hashlib.blake2b(platform.node().encode(errors="replace"), digest_size=3).hexdigest()
+
+
+def _in_use(path: Path, process: int, machine: str | None) -> bool:
+    """Whether a temporary file may belong to a process that lives, here or elsewhere."""
+    if machine in (None, _machine()):
+        return _alive(process)
+    try:
+        return time.time() - path.stat().st_mtime < _ABANDONED
+    except OSError:  # finished in this moment
+        return True
 
 
 def _alive(process: int) -> bool:
@@ -82,10 +110,19 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
-    """Force one file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _flush(path: Path, tolerated: set[int]) -> None:
+    """Force one file or folder to the disk, where the file system can.
+
+    Args:
+        path: the file or folder.
+        tolerated: error numbers that say it cannot, rather than that something was lost.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in tolerated:
+            raise

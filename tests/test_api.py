@@ -1,5 +1,8 @@
 """Separator: rates, layouts, lengths, exact sums, streaming, and a GPU that is too small."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -165,8 +168,11 @@ def test_from_python(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     backwards = separator.separate(mixture.flip(1).numpy()[:, ::-1], rate=48000, model=path)
     assert all(torch.equal(backwards[stem], given[stem]) for stem in given)
     for wrong in (mixture[0], mixture.T):
-        with pytest.raises(SeparatorError, match=r"give \(channels, samples\)|only 1 to 8"):
+        with pytest.raises(SeparatorError, match=r"give \(channels, samples\)|transpose them"):
             separator.separate(wrong, rate=48000, model=path)
+    listed = separator.separate([song, str(song), mixture], rate=48000, model=path)
+    assert all(torch.equal(one[stem], given[stem]) for one in listed for stem in given)
+    assert separator.separate([], model=path) == []
     assert torch.equal(found["vocals"], given["vocals"])
     assert torch.equal(found["instrumental"], mixture - found["vocals"])
     with pytest.raises(SeparatorError, match="rate="):
@@ -185,3 +191,61 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         Separator.load(path)
     with pytest.raises(SeparatorError, match="no such file"):
         Separator.load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": None}, "source: NoneType is no path; give a path or samples"),
+        ({"source": 3}, "source: int is no path"),
+        ({"source": {"a": 1}}, "source: dict is no path"),
+        ({"source": ""}, "source: '' is no name of a file"),
+        ({"source": "a\0b"}, "is no name of a file"),
+        ({"source": "absent.wav"}, "absent.wav"),
+        ({"source": "."}, "^.: "),
+        ({"source": ["absent.wav", 3]}, "source: int is no path"),
+        ({"source": ["absent.wav"]}, r"source\[0\]: absent.wav"),
+        ({"source": "absent.wav", "rate": 44100}, "rate= is for samples"),
+        ({"source": torch.zeros(2, 100)}, "give rate= "),
+        *[
+            ({"source": torch.zeros(2, 100), "rate": rate}, "rate: .* whole number in 1000..768000")
+            for rate in (0, -1, 1, 44100.5, float("nan"), float("inf"), "44100", True, 10**9)
+        ],
+        ({"source": torch.zeros(100), "rate": 8000}, r"shape \(100,\); give \(channels, samples\)"),
+        ({"source": torch.zeros(0, 9), "rate": 8000}, r"shape \(0, 9\); give"),
+        ({"source": torch.zeros(100, 2), "rate": 8000}, r"\(100, 2\) are \(t, c\); .*transpose"),
+        ({"source": torch.zeros(9, 99), "rate": 8000}, "9 channels"),
+        (
+            {"source": np.zeros((2, 9), np.int16), "rate": 8000},
+            "samples of int16; .* largest int16",
+        ),
+        ({"source": np.zeros((2, 9), complex), "rate": 8000}, "samples of complex128; give floats"),
+        ({"source": np.array([["a"]]), "rate": 8000}, "samples of <U1; give floats"),
+        ({"source": torch.zeros(2, 9).bool(), "rate": 8000}, "samples of bool; give floats"),
+        ({"source": np.full((2, 9), 1e300), "rate": 8000}, "NaN or infinite"),
+        ({"source": torch.zeros(2, 9), "rate": 8000, "model": 3}, "model: int is no path"),
+        ({"source": torch.zeros(2, 9), "rate": 8000, "model": "absent.pt"}, "absent.pt"),
+        ({"source": torch.zeros(2, 9), "rate": 8000, "device": None}, "device: 'None'"),
+        ({"source": torch.zeros(2, 9), "rate": 8000, "device": "tpu"}, "device: 'tpu'"),
+    ],
+)
+def test_any_wrong_argument_is_one_error(tmp_path: Path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = FrameTransformer(TINY, STFT.bins)
+    export(
+        Path("m.safetensors"), model.state_dict(), {"stage": "train", **describe(TINY, STFT, 44100)}
+    )
+    with pytest.raises(SeparatorError, match=message) as told:
+        separator.separate(**{"model": "m.safetensors", **arguments})
+    assert "\n" not in str(told.value)
+
+
+def test_arrays_of_any_precision_order_and_rights(random_model: Separator) -> None:
+    mixture = music(2, 0.1, 44100).double().numpy()
+    expected = random_model.separate_wave(mixture, 44100)
+    for kind in ("<f8", ">f8", np.longdouble):
+        array = mixture.astype(kind)
+        array.flags.writeable = False
+        stems = random_model.separate_wave(array, np.int64(44100))
+        assert all(torch.equal(stems[name], expected[name]) for name in expected)
+    assert random_model.separate_wave(torch.from_numpy(mixture), 44100.0).keys() == expected.keys()

@@ -1,12 +1,15 @@
 """Files appear whole or not at all, and what killed processes leave is cleared away."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from separator import atomic
 from separator.atomic import remove_leftovers, replacing, write_text
 
 
@@ -51,14 +54,14 @@ def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
     )
     process.wait()
     dead, living = process.pid, os.getppid()
-    left = tmp_path / f".song a.{dead}.part.flac"
+    left = tmp_path / f".song a.{dead}-{atomic._machine()}.part.flac"
     assert list(tmp_path.iterdir()) == [left]
     kept = [
         *(f".song a.{living}.part.flac", f".song a.b.{dead}.part.flac", "song a.flac"),
         *(f".song a.{dead}.part", f".song a.{dead}.party.flac", f"song a.{dead}.part.flac"),
     ]
     # who writes a temporary file has one of its own
-    nested = f"..song a.{dead}.part.{dead}.part.flac"
+    nested = f"..song a.{dead}-{atomic._machine()}.part.{dead}-{atomic._machine()}.part.flac"
     for name in [*kept, nested]:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, "song a")
@@ -78,3 +81,43 @@ def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
     assert tmp_path / f".song a.{living}.part.flac" in before - set(tmp_path.iterdir())
     assert (tmp_path / "song a.flac").exists()
     remove_leftovers(tmp_path / "absent")
+
+
+def test_other_machines_files_stay_until_they_are_old(tmp_path: Path):
+    """A disk that machines or containers share: their processes cannot be looked for here."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    elsewhere = f"{process.pid}-{'000000' if atomic._machine() != '000000' else '111111'}"
+    fresh, old = (tmp_path / f".{name}.{elsewhere}.part.flac" for name in ("fresh", "old"))
+    for path in (fresh, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [fresh]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES])
+def test_folders_that_cannot_be_flushed(tmp_path: Path, number: int, monkeypatch):
+    """As on SMB, VirtualBox, WSL and FUSE; and folders that cannot be opened for reading."""
+    usual = os.fsync
+
+    def refusing(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    write_text(tmp_path / "a.txt", "text")
+    assert (tmp_path / "a.txt").read_text() == "text"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_flush_that_fails_is_told(tmp_path: Path, number: int, monkeypatch):
+    def failing(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_text(tmp_path / "a.txt", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]

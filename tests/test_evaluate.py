@@ -124,7 +124,7 @@ def test_a_silent_reference_is_reported_and_left_out_of_the_summary(tmp_path: Pa
     assert scores["ours"]["vocals"]["sdr_frames"] is None
     assert scores["mixture"]["accompaniment"]["sdr_global"] == "inf"
     table = reports.table(report)
-    assert "silent" in table and "over 1 tracks (1 with a silent stem left out)" in table
+    assert "silent" in table and "over 1 track (1 with a silent stem left out)" in table
 
 
 def test_only_silent_references_still_make_a_report() -> None:
@@ -149,6 +149,46 @@ def test_command_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFix
     row = report["tracks"][1]["scores"]["ours"]["vocals"]
     line = next(line for line in out.splitlines() if line.startswith("second"))
     assert line.split()[-2:] == [f"{row['sdr_frames']:.2f}", f"{row['sdr_global']:.2f}"]
+
+
+def test_several_models_share_a_table(
+    songs: list[Song], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
+    shares = {"a.safetensors": 0.75, "b.safetensors": 0.5}
+    monkeypatch.setattr(command.Separator, "load", lambda path, device: Halver(shares[path]))
+    file = tmp_path / "report.json"
+    assert command.main([*shares, "--data=songs", "--jobs=1", f"--json={file}"]) == 0
+    together = json.loads(file.read_text())
+    assert list(together) == ["schema", "data", "split", "reports"]
+    lines = capsys.readouterr().out.splitlines()
+    for path, report in zip(shares, together["reports"], strict=True):
+        alone = command.evaluate(Halver(shares[path]), songs[:2])
+        assert report["model"]["path"] == path
+        assert report["summary"]["ours"] == alone["summary"]["ours"]
+        (row,) = [
+            line.split() for line in lines if line.startswith(f"{path} ") and "on" not in line
+        ]
+        assert row[2] == f"{report['summary']['ours']['accompaniment']['sdr_global_median']:.2f}"
+    for name in ("mixture", "ideal mask"):  # the same for both
+        assert sum(line.startswith(name) for line in lines) == 1
+
+
+def test_the_report_is_written_before_the_table(songs: list[Song], tmp_path: Path) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    file = tmp_path / "report.json"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(BrokenPipeError):
+        patch.setattr(sys, "stdout", Gone())
+        command.main(["model.safetensors", "--data=songs", "--jobs=1", f"--json={file}"])
+    assert json.loads(file.read_text())["n_tracks"] == 2
+
+
+def test_without_standard_error_it_scores_in_silence(songs: list[Song], monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert command.evaluate(Halver(), songs[:1])["n_tracks"] == 1
 
 
 def test_bad_tracks_are_failures_after_the_rest_is_done(
@@ -232,7 +272,7 @@ def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "b", "--data", "x"], "one model, not 2"),
+        (["a", "b", "a", "--data", "x"], "model: a is given twice"),
         (["a", "--data", "x", "--split", "dev"], "'dev' is not train, valid or test"),
         (["a", "--data", "x", "--jobs", "-1"], "jobs: -1"),
         (["a", "--data", "x", "--spilt", "test"], "did you mean 'split'"),

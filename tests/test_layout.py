@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {"allocator", "atomic", "config", "devices", "processes", "ranges"},
+    {"allocator", "arguments", "atomic", "config", "devices", "processes", "ranges"},
     {"audio", "stft"},
     {"data", "losses", "metrics", "models", "overlap", "wiener"},
     {"engine"},

@@ -1,68 +1,31 @@
 """`separator separate` end to end with a small random model."""
 
+import dataclasses
+import errno
 import hashlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from separator import api, audio, cli
-from separator.engine.model_file import export
-from separator.inference import plan as planning
-from separator.models import FrameTransformer, describe
-from tests.toys import STFT, TINY
+from separator import api, atomic, audio, cli
+from separator.inference import files as files_of
+from separator.inference import separate, stopping
+from separator.inference.choices import TITLES
+from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
 LOSSY = {"mp3": 1152, "ogg": 0, "opus": 0, "m4a": 2048}  # samples of padding that may stay
 
 
-def export_model(path: Path, mask: float | None = None) -> Path:
-    """Write a random model, or one whose mask is the same everywhere."""
-    torch.manual_seed(0)
-    model = FrameTransformer(TINY, STFT.bins)
-    if mask is not None:
-        model.head.weight.data.zero_()
-        model.head.bias.data.fill_(torch.tensor(mask).logit())
-    export(path, model.state_dict(), {"stage": "train", **describe(TINY, STFT, 44100)})
-    return path
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_model(tmp_path_factory.mktemp("model") / "model.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEPARATOR_MODEL", str(model))
-
-
-def song(path: str | Path, seconds: float = 0.7, rate: int = 44100, channels: int = 2) -> Tensor:
-    """Write a song of tones and noise; its samples."""
-    generator = torch.Generator().manual_seed(2)
-    path, times = Path(path), torch.arange(round(seconds * rate)) / rate
-    wave = torch.randn(channels, len(times), generator=generator) * 0.05
-    wave += torch.sin(2765 * times) * 0.3
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with audio.Writer(path, rate, channels) as writer:
-        writer.write(wave)
-    return wave
-
-
-def run(*argv: str) -> int:
-    kept = [] if "--format" in argv else ["--format", "input"]
-    return cli.main(["separate", *argv, *kept])
-
-
-def files(folder: str = ".") -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def test_flac_is_the_default() -> None:
@@ -103,7 +66,7 @@ def test_rates_and_layouts(channels: int, rate: int, caplog: pytest.LogCaptureFi
     caplog.set_level("INFO")
     wave = song("song.flac", rate=rate, channels=channels)
     assert run("song.flac", "--stems", "--format", "wav") == 0
-    stems = [audio.read(f"stems/song ({stem}).wav") for stem in planning.TITLES]
+    stems = [audio.read(f"stems/song ({stem}).wav") for stem in TITLES]
     folded = audio.to_channels(wave, min(channels, 2))
     torch.testing.assert_close(sum(stems), folded, atol=1e-6, rtol=0)
     assert ("6 channels are folded to stereo" in caplog.text) == (channels == 6)
@@ -173,17 +136,6 @@ def test_names_that_collide() -> None:
         ]
 
 
-def test_a_name_taken_by_another_song_is_told(capsys: pytest.CaptureFixture) -> None:
-    song("a/01 Intro.wav", 1)
-    song("b/01 Intro.wav", 3)
-    assert run("a", "-o", "out") == 0
-    assert run("b", "-o", "out") == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "b/01 Intro.wav: out/01 Intro (Instrumental).wav exists and is 1.0 s long" in line
-    assert run("b", "-o", "out", "--overwrite") == 0
-    assert audio.probe("out/01 Intro (Instrumental).wav").seconds == 3
-
-
 def test_results_of_another_format_are_not_songs() -> None:
     song("music/one.wav", 0.1)
     assert run("music", "-o", "music") == 0
@@ -198,8 +150,8 @@ def test_linked_folders_and_names_that_are_no_text() -> None:
     Path("music/artist").symlink_to(Path("elsewhere").absolute())
     shutil.copy("music/plain.wav", os.fsdecode(b"music/caf\xe9.wav"))
     assert run("music", "-o", "out") == 0
-    expected = ["artist/linked (Instrumental).wav", "caf (Instrumental).wav"]
-    assert files("out") == [*expected, "plain (Instrumental).wav"]
+    expected = ["artist/linked", os.fsdecode(b"caf\xe9"), "plain"]
+    assert sorted(files("out")) == sorted(f"{name} (Instrumental).wav" for name in expected)
 
 
 @pytest.mark.parametrize("where", ["probe", "blocks"])
@@ -210,10 +162,10 @@ def test_no_decoders_surprise_costs_the_other_songs(
     song("music/b.wav", 0.1)
     usual = getattr(audio, where)
 
-    def surprising(path: Path, *rest: object) -> object:
+    def surprising(path: Path, **options: object) -> object:
         if Path(path).name == "a.wav":
             raise TypeError("unsupported\noperand")
-        return usual(path, *rest)
+        return usual(path, **options)
 
     monkeypatch.setattr(audio, where, surprising)
     assert run("music", "-o", "out") == 1
@@ -235,14 +187,14 @@ def test_what_integers_cannot_hold_is_lowered(
 ) -> None:
     """A mask of 1 gives an instrumental that equals the song, whose peak is 2."""
     caplog.set_level("INFO")
-    model = export_model(tmp_path / "one.safetensors", mask=0.9)
+    loud = export_model(tmp_path / "one.safetensors", mask=0.9)
     wave = song("song.wav")
     wave *= 2 / wave.abs().max()
     with audio.Writer("song.wav", 44100, 2) as writer:
         writer.write(wave)
-    stems = api.separate("song.wav", model=model)
+    stems = api.separate("song.wav", model=loud)
     peak = max(stem.abs().max() for stem in stems.values())
-    assert run("song.wav", "--stems", "--format", suffix, "-m", str(model)) == 0
+    assert run("song.wav", "--stems", "--format", suffix, "-m", str(loud)) == 0
     assert caplog.text.count("all stems are lowered by") == 1
     for name, stem in stems.items():
         written = audio.read(f"stems/song ({name.title()}).{suffix}")
@@ -252,7 +204,7 @@ def test_what_integers_cannot_hold_is_lowered(
 def test_quiet_songs_keep_their_level() -> None:
     wave = song("song.flac")
     assert run("song.flac", "--stems") == 0
-    stems = [audio.read(f"stems/song ({stem}).flac") for stem in planning.TITLES]
+    stems = [audio.read(f"stems/song ({stem}).flac") for stem in TITLES]
     torch.testing.assert_close(sum(stems), wave, atol=1e-6, rtol=0)
 
 
@@ -300,6 +252,162 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 
 def _some_bytes(folder: Path) -> bool:
     return folder.is_dir() and any(p.stat().st_size > 100_000 for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_what_is_finished_and_nothing_else(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    song("music/a.wav", 0.1)
+    song("music/b.wav", 0.1)
+    usual = audio.blocks
+
+    def interrupted(path: Path, **options: object) -> Iterator[torch.Tensor]:
+        for block in usual(path, **options):
+            if Path(path).name == "b.wav":
+                assert any(".part" in name for name in files("out"))
+                os.kill(os.getpid(), number)
+            yield block
+
+    before = [signal.getsignal(one) for one in stopping.SIGNALS]
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "blocks", interrupted)
+        assert run("music", "-o", "out") == 128 + number
+    assert [signal.getsignal(one) for one in stopping.SIGNALS] == before
+    assert files("out") == ["a (Instrumental).wav"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("separator: stopped by ") and line.endswith(
+        "goes on with the songs left"
+    )
+    assert run("music", "-o", "out") == 0
+    assert files("out") == ["a (Instrumental).wav", "b (Instrumental).wav"]
+
+
+TWICE = """
+import os, signal, sys
+from separator.inference.stopping import stoppable
+with stoppable() as stop:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGHUP)  # a terminal that closes sends several
+        print("cleaning up", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("not reached", flush=True)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaning up\n", "")
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == 0 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_temporary_files_of_dead_processes_go_whatever_their_song(tmp_path: Path) -> None:
+    song("song.wav", 0.1)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = Path(f"stems/.other (Vocals).{process.pid}-{atomic._machine()}.part.flac")
+    dead.parent.mkdir()
+    living = dead.with_name(f".other (Vocals).{os.getppid()}.part.flac")
+    for path in (dead, living):
+        path.touch()
+    assert run("song.wav") == 0
+    assert not dead.exists() and living.exists()
+
+
+class Gone(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [None, Gone()])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_without_a_reader_it_works_in_silence(
+    name: str, stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song("song.wav", 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, name, stream)
+        assert separate.main(["song.wav"]) == 0
+        assert separate.main(["absent.wav"]) == 1
+    assert files("stems") == ["song (Instrumental).flac"]
+
+
+def test_sound_files_of_other_kinds_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    song("music/song.wav", 0.1)
+    for name in ("a.mid", "b.mid", "c.xm", "cover.jpg"):
+        Path("music", name).write_bytes(b"some")
+    assert run("music") == 0
+    assert "music: 3 files of other kinds left out: .mid 2, .xm 1" in caplog.text
+
+
+def test_a_pipe_is_refused_at_once(capsys: pytest.CaptureFixture) -> None:
+    os.mkfifo("x.wav")
+    assert run("x.wav") == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("separator: ")]
+    assert "x.wav" in line
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict_reaches_the_decoder(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    song("song.wav", 0.1)
+    asked, usual = [], audio.blocks
+
+    def blocks(path: Path, **options: object) -> Iterator[torch.Tensor]:
+        asked.append(options)
+        return usual(path, **options)
+
+    monkeypatch.setattr(audio, "blocks", blocks)
+    assert run("song.wav", *["--strict"][:strict]) == 0
+    assert asked == [{"strict": strict}]
+
+
+def test_what_a_header_said_wrongly_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    song("song.wav", 0.1)
+    info = dataclasses.replace(audio.probe("song.wav"), notices=("its header counts wrongly",))
+    monkeypatch.setattr(audio, "probe", lambda path: info)
+    assert run("song.wav") == 0
+    assert "song.wav: its header counts wrongly" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "; free some space on the disk of stems, or choose another with -o"),
+        (errno.EACCES, "; stems does not let files be written, choose another with -o"),
+        (errno.EINVAL, ""),
+        (errno.EIO, ""),
+    ],
+)
+def test_only_true_reasons_are_given(
+    number: int, fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    song("song.wav", 0.1)
+
+    def failing(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files_of.Publication, "commit", lambda *_: failing(0))
+    assert run("song.wav") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"separator: song.wav: {os.strerror(number)}{fix}"
+    assert files("stems") == []
 
 
 MEASURE = """

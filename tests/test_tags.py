@@ -123,7 +123,7 @@ def test_broken_tags_cost_the_tags_only(tmp_path: Path, caplog: pytest.LogCaptur
     song.write_bytes(b"fLaC" + bytes(100))
     before = stem.read_bytes()
     copy_tags(song, stem, "Instrumental")
-    assert "tags not copied" in caplog.text
+    assert "tags are not copied" in caplog.text
     assert stem.read_bytes() == before
 
 

@@ -65,12 +65,6 @@ def walk(folders: Sequence[str]) -> Walked:
     return walked
 
 
-def audio_files(folders: Sequence[str]) -> tuple[dict[str, Stamp], dict[str, str]]:
-    """Return the stamps and the problems of a walk."""
-    walked = walk(folders)
-    return walked.stamps, walked.problems
-
-
 def checked_folders(roots: Iterable[str | os.PathLike], fix: str) -> list[str]:
     """Return absolute paths, each once, which do not depend on how a root is written.
 

@@ -1,0 +1,104 @@
+"""What is chosen for all results: which stems, their names, formats and settings."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from separator import audio
+from separator.audio import AudioInfo
+
+TITLES = ("Instrumental", "Vocals")  # as files and tags call the stems
+LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
+SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
+# Formats that hold samples as they are: what each writes of a song whose format it cannot hold or
+# that has none, and then what else it can hold. A float aiff is for those who ask for it.
+PCM = {
+    "wav": ("FLOAT", "PCM_16", "PCM_24"),
+    "flac": ("PCM_24", "PCM_16"),
+    "aiff": ("PCM_24", "PCM_16"),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user and the model decide about all results.
+
+    Attributes:
+        model: digest of the model.
+        version: version of the program.
+        format: suffix of the results without its dot, or "input".
+        stems: whether vocals are written too.
+        bits: 16, 24 or 32 (float) bits a sample; 0 keeps the song's own.
+        bitrate: kb/s of lossy formats; 0 takes the format's default.
+        overwrite: whether songs whose results exist are done again.
+        keep: whether results that exist count, whatever made them.
+    """
+
+    model: str = ""
+    version: str = ""
+    format: str = "flac"
+    stems: bool = False
+    bits: int = 0
+    bitrate: int = 0
+    overwrite: bool = False
+    keep: bool = False
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The stems that are written."""
+        return TITLES if self.stems else TITLES[:1]
+
+    def made_by(self, subtype: str) -> dict[str, Any]:
+        """What a result's record says of the way it was made."""
+        # versions that differ in their last number only separate alike
+        version = ".".join(self.version.split(".")[:2])
+        settings = {"model": self.model, "version": version}
+        return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
+
+
+def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
+    """Choose how a format holds the samples of a song's stems; "" for lossy codecs.
+
+    Args:
+        info: the song.
+        suffix: of the results, without its dot.
+        bits: as the user chose; 0 keeps what the song has, 8 bits as 16, 32-bit integers as 24.
+    """
+    if suffix not in PCM:
+        return ""
+    if bits == 32 and suffix == "aiff":
+        return "FLOAT"
+    own = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16", "PCM_32": "PCM_24"}
+    wanted = SUBTYPES[bits] if bits else own.get(info.subtype, info.subtype)
+    return wanted if wanted in PCM[suffix] else PCM[suffix][0]
+
+
+def folded(*parts: object) -> tuple[str, ...]:
+    """Return names as file systems see them that do not tell a from A."""
+    return tuple(str(part).casefold() for part in parts)
+
+
+def targets_of(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple[Path, str, str]]:
+    """Name the results: folder below the output, name and suffix.
+
+    Songs that differ in their suffix only keep it in the name.
+    """
+    targets = [
+        (below, info.path.stem, audio.written_as(info.format) if format == "input" else format)
+        for info, below in songs
+    ]
+    sharing = Counter(folded(*target) for target in targets)
+    return [
+        (below, _short(info.path.name if sharing[folded(*target)] > 1 else target[1]), target[2])
+        for (info, below), target in zip(songs, targets, strict=True)
+    ]
+
+
+def _short(name: str) -> str:
+    """Cut a name to what file systems take, keeping bytes that are no text as they are."""
+    while len(os.fsencode(name)) > LONGEST_NAME:
+        name = name[:-1]
+    return name
