@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from separator.config import parse
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
 from separator.ranges import require
 
 
@@ -65,5 +65,5 @@ def main(argv: list[str]) -> int:
         separator = Separator.load(config.model or find_model(), config.device)
         failures += separate_files(jobs, separator, config.bitrate or None, config.batch)
     for failure in failures:
-        sys.stderr.write(f"separator: {failure}\n")
+        sys.stderr.write(f"separator: {printable(failure)}\n")
     return 1 if failures else 0

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {"allocator", "atomic", "config", "devices", "processes", "ranges"},
+    {"allocator", "atomic", "commands", "config", "devices", "help_format", "processes"}
+    | {"ranges", "streams", "torchaudio_import"},
     {"audio", "stft"},
     {"data", "losses", "metrics", "models", "overlap", "wiener"},
     {"engine"},
