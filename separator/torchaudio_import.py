@@ -29,12 +29,12 @@ def functional() -> ModuleType:
 def fix(torch: str) -> str:
     """Return the command that installs the torchaudio for a release of torch.
 
-    PyPI's are built for CUDA: 2.11.0 loads beside torch 2.11 to 2.14, 2.11.1 from 2.14 on. Other
+    PyPI's are built for CUDA: 2.11.0 loads beside torch 2.11 to 2.14, 2.11.1 from 2.13 on. Other
     builds, such as "2.13.0+cpu", have theirs at the index that they came from.
     """
     release, _, build = torch.partition("+")
-    older = tuple(map(int, release.split(".")[:2])) < (2, 14)
+    older = tuple(map(int, release.split(".")[:2])) < (2, 13)
     command = f"pip install torchaudio=={'2.11.0' if older else '2.11.1'}"
-    if build and not build.startswith("cu13"):
+    if build:
         command += f" --index-url https://download.pytorch.org/whl/{build}"
     return command
