@@ -399,7 +399,7 @@ def test_mistakes_are_told_in_a_line_before_anything_starts(
     more: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     run = tmp_path / "run"
-    assert cli.main(words(tmp_path, run, *more)) == 1
+    assert cli.main(words(tmp_path, run, *more)) == 2
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == 1
