@@ -1,10 +1,12 @@
 # make demo   the whole chain on a small corpus, in minutes          make test   all tests, as CI runs them
 # make bench  speed of training and separation on this machine       make lint   ruff
 #
-# Each sets up what it needs first: in the active virtual environment, in PYTHON=… if given,
-# else in .venv here. A second run reuses what is there.
+# Each sets up what it needs first: in the active environment (venv, or conda but for its base), in
+# PYTHON=… if given, else in .venv here. A second run reuses what is there.
 
-PYTHON ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin/python,.venv/bin/python)
+CONDA := $(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX))
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA))
+PYTHON ?= $(if $(ACTIVE),$(ACTIVE)/bin/python,.venv/bin/python)
 export PYTHON
 
 demo: setup
@@ -12,16 +14,19 @@ demo: setup
 
 # one thread in each of several processes: faster than the reverse for many small tests; files in
 # their order, since by number of tests the longest one would come last and alone
-test: setup
+test: setup-dev
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(PYTHON) -m tests.bench
 
-lint: setup
+lint: setup-dev
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
 setup:
 	@sh .ci/setup
 
-.PHONY: demo test bench lint setup
+setup-dev:
+	@sh .ci/setup dev
+
+.PHONY: demo test bench lint setup setup-dev

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-import torchaudio
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
 from separator.pretrain.labels import NOWHERE, LabelConfig, cut, unigram_entropy
 from separator.stft import STFTConfig, normalise, stft
+from separator.torchaudio_import import functional
 
 BANDS = 64  # of mel, for each channel
 TOP = 16_000.0  # hertz; what lossy files lack above it tells collections apart, not sounds
@@ -39,9 +39,7 @@ class Spectrum(nn.Module):
         self.stft, self.group = transform, group
         bands = max(1, min(BANDS, transform.bins // 16))  # with small transforms some were empty
         self.features = 2 * channels * bands
-        mel = torchaudio.functional.melscale_fbanks(
-            transform.bins, 0.0, min(rate / 2, TOP), bands, rate
-        )
+        mel = functional().melscale_fbanks(transform.bins, 0.0, min(rate / 2, TOP), bands, rate)
         self.register_buffer("mel", mel, persistent=False)
 
     @torch.no_grad()

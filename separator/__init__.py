@@ -1,22 +1,30 @@
 """Music source separation: pretrain on a music library, fine-tune on stems, write instrumentals.
 
 Axes, everywhere: `b` batch, `s` stem, `c` channel, `t` sample, `f` bin, `n` frame, `d` feature,
-`h` head. `import separator` is light: torch is imported when a name below is first used.
+`h` head. `import separator` is light: torch is imported when `Separator` or `separate` is first
+used.
 """
 
 from typing import TYPE_CHECKING
+
+from separator.errors import SeparatorError
 
 if TYPE_CHECKING:
     from separator.api import Separator, separate
 
 __version__ = "0.1.0"
-__all__ = ["Separator", "separate"]
+__all__ = ["Separator", "SeparatorError", "__version__", "separate"]
 
 
 def __getattr__(name: str) -> object:
     """Import the public names on first use."""
-    if name in __all__:
+    if name in ("Separator", "separate"):
         from separator import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'separator' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what a user may use, whether it was imported yet or not."""
+    return sorted({*__all__, "__doc__", "__name__"})

@@ -1,24 +1,28 @@
 """`separator COMMAND …`: find the command, hand over its arguments, turn errors into one line."""
 
 import importlib
-import io
 import logging
+import os
+import signal
 import sys
+import traceback
+from collections.abc import Callable
+from typing import TextIO
 
-from separator.errors import SeparatorError
+from separator import __version__
+from separator.commands import COMMANDS
+from separator.errors import UsageError, explain, printable
+from separator.streams import ReaderGoneError, safe_streams
 
-COMMANDS = {
-    "scan": ("separator.data.library", "index a music library; quarantine broken files"),
-    "pretrain": ("separator.pretrain.command", "self-supervised pretraining on mixed songs"),
-    "train": ("separator.train.command", "train or fine-tune on stems"),
-    "separate": ("separator.inference.separate", "write the instrumental of songs"),
-    "evaluate": ("separator.inference.evaluate", "score a model on songs with known stems"),
-    "compare": (
-        "separator.inference.compare.command",
-        "pretrainings against each other, on separation",
-    ),
-    "demo": ("separator.inference.demo", "the whole chain on a small corpus, in minutes"),
-}
+DONE, FAILED, WRONG_USAGE, READER_GONE = 0, 1, 2, 141
+STATUSES = """\
+exit status:
+  0    all of the work was done
+  1    some of it failed
+  2    wrong usage: an unknown command, key or value; nothing was started
+  3    stopped by its time limit (max_minutes), everything saved
+  130, 143, 129    stopped by SIGINT (Ctrl-C), SIGTERM, SIGHUP, everything saved
+  141  the reader of its output, such as `head`, went away"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,31 +31,98 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after `separator`; the process's own when not given.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(usage())
-        return 0 if argv else 2
-    name, rest = argv[0], argv[1:]
-    try:
-        if name not in COMMANDS:
-            from separator.config import nearest
+    return guarded(_run, sys.argv[1:] if argv is None else argv)
 
-            raise SeparatorError(f"unknown command {name!r}{nearest(name, COMMANDS)}")
-        return importlib.import_module(COMMANDS[name][0]).main(rest)
-    except SeparatorError as error:
-        sys.stderr.write(f"separator: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("separator: interrupted\n")
-        return 130
+
+def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run a command as a process of its own is run: log on stderr, any error is one line there.
+
+    SEPARATOR_DEBUG=1 shows an error's traceback too. Standard output and error may be closed.
+
+    Returns:
+        The command's status, or that of the error which ended it.
+    """
+    with safe_streams():
+        _start_log()
+        try:
+            try:
+                return command(argv)
+            finally:
+                sys.stdout.flush()  # what cannot be written shows here, not at the very end
+        except ReaderGoneError:
+            return READER_GONE
+        except KeyboardInterrupt as stop:  # a handler of another signal raises it with its number
+            number = signal.Signals(*stop.args[:1] or [signal.SIGINT])
+            how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+            sys.stderr.write(f"separator: {how}\n")
+            return 128 + number
+        except Exception as error:
+            if os.environ.get("SEPARATOR_DEBUG", "0") not in ("", "0"):
+                traceback.print_exc()
+            sys.stderr.write(f"separator: {explain(error)}\n")
+            return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
 def usage() -> str:
     """Return the text of `separator --help`."""
-    rows = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    rows = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
-        ["usage: separator COMMAND …", "", *rows, "", "`separator COMMAND --help` tells more.", ""]
+        [
+            "usage: separator COMMAND ...",
+            "",
+            *rows,
+            "",
+            "`separator help COMMAND` tells more, `separator --version` the version.",
+            "",
+            STATUSES,
+            "",
+        ]
     )
+
+
+def _run(argv: list[str]) -> int:
+    """Run the command that the first word names."""
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+        sys.stdout.write(usage())
+        return DONE if argv else WRONG_USAGE
+    name, rest = argv[0], argv[1:]
+    if name in ("-V", "--version"):
+        sys.stdout.write(f"separator {__version__}\n")
+        return DONE
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    if name not in COMMANDS:
+        from separator.config import nearest
+
+        kind = "option" if name.startswith("-") else "command"
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS, 'commands')}")
+    return importlib.import_module(COMMANDS[name].module).main(rest)
+
+
+class _LineFormatter(logging.Formatter):
+    """A message is one line, whatever the names in it hold."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message without what could forge another line."""
+        return printable(super().formatMessage(record))
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to the standard error of the moment: each command brings its own."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(_LineFormatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream, under the name by which tqdm recognises a terminal's handler."""
+        return sys.stderr
+
+
+def _start_log() -> None:
+    """Send the log to stderr, unless the program around us has set up its own."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_StderrHandler())
+        root.setLevel(logging.INFO)

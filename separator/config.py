@@ -6,6 +6,7 @@ jsonargparse does the parsing, the types and the help; here are only the words i
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from separator.errors import SeparatorError
+from separator.commands import examples
+from separator.errors import SeparatorError, UsageError, printable
 
 Config = TypeVar("Config")
 
@@ -27,9 +29,11 @@ PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer wor
     ),
     (r", NoneType\. Got value", ". Got value"),
     (r"Expected an? typing\.Literal\[(.*)\]\. Got value: ", r"expected one of \1, got "),
-    (r"Expected an? list\. Got value: (.*)", r"expected a list, such as [\1]"),
+    (r"Expected an? list\. Got value: (.*)", lambda match: _list_wanted(match[1])),
     (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
 )
+
+KINDS = {dict: "a mapping", int: "a number", float: "a number", bool: "yes or no"}
 
 
 def parse(
@@ -45,18 +49,29 @@ def parse(
             YAML files.
 
     Raises:
-        SeparatorError: an unknown key, a wrong type, or a value out of range; names the key.
+        UsageError: an unknown key, a wrong type, or a value out of range; names the key.
     """
+    try:
+        return _parsed(cls, argv, command, positional)
+    except SeparatorError as error:
+        raise UsageError(str(error)) from error.__cause__
+
+
+def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | None) -> Config:
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
     keys = [action.dest for action in parser._actions if action.dest != "config"]
     keys = [key for key in keys if key.split(".")[-1] != "help"]
     words = words if positional else _as_options(words, keys)
+    lists = {a.dest for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
     for word in words:
-        key = word[2:].split("=")[0] if word.startswith("--") else None
+        key, _, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
+        key = key.removesuffix("+")  # appends to a list
         if key and key not in ("help", "config") and not _known(key, keys):
             raise SeparatorError(f"unknown key {key!r}{nearest(key, keys)}")
+        if key in lists:
+            _check_names(key, value)
     try:
         namespace = parser.parse_args(words)
         if positional:
@@ -65,7 +80,7 @@ def parse(
     except SeparatorError:
         raise
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
-        raise SeparatorError(_one_line(str(error), keys)) from error
+        raise SeparatorError(_shortened(str(error), keys)) from error
 
 
 def to_dict(config: Any) -> dict:
@@ -86,31 +101,37 @@ def from_dict(cls: type[Config], values: dict) -> Config:
     except SeparatorError:
         raise
     except Exception as error:
-        raise SeparatorError(_one_line(str(error), keys)) from error
+        raise SeparatorError(_shortened(str(error), keys)) from error
 
 
-def nearest(key: str, keys: Iterable[str]) -> str:
-    """Return "; did you mean 'KEY'?" for the most similar key, or nothing."""
+def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
+    """Return "; did you mean 'KEY'?" for the most similar key, else what keys there are."""
     keys = list(keys)
     leaf = key.split(".")[-1]
     close = [known for known in keys if known.split(".")[-1] == leaf]  # under a wrong parent
     close = close or difflib.get_close_matches(key, keys, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; the keys are {', '.join(keys[:20])}"
+    return f"; did you mean {close[0]!r}?" if close else f"; the {kind} are {', '.join(keys[:20])}"
 
 
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
+
+    from separator.help_format import formatter, sentence
 
     parser = ArgumentParser(
         prog=f"separator {command}",
         usage=None if positional else f"separator {command} [FILE.yaml ...] [key=value ...]",
         exit_on_error=False,
         description=(cls.__doc__ or "").split("\n")[0],
+        epilog=examples(command),
+        formatter_class=formatter(),
     )
     if positional:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         metavar = positional.upper()
-        parser.add_argument(positional, nargs="+", type=str, metavar=metavar, help=metavar.lower())
+        parser.add_argument(
+            positional, nargs="+", type=str, metavar=metavar, help=sentence(cls, positional)
+        )
         parser.add_class_arguments(cls, skip={positional}, fail_untyped=True)
         assert positional in fields
         for action in parser._actions:
@@ -194,11 +215,49 @@ def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:
             yield key
 
 
+def _check_names(key: str, value: str) -> None:
+    """Refuse a list of names that YAML reads as something else: a comment, a mapping, a number."""
+    if not value.startswith("["):
+        return
+    try:
+        names = yaml.safe_load(value)
+    except yaml.YAMLError:
+        names = None
+    if re.search(r"\s#", re.sub(r'"[^"]*"|\'[^\']*\'', "", value)):
+        reason = "' #' begins a comment in YAML"
+    elif not isinstance(names, list):
+        reason = f"{value} is no list in YAML"
+    elif not (others := [name for name in names if not isinstance(name, str)]):
+        return
+    else:
+        reason = (
+            f"YAML takes {printable(_flow(others[0]))} for {KINDS.get(type(others[0]), 'no name')}"
+        )
+    raise SeparatorError(f"{key}: {reason}; put the name in quotes: '{key}={_quoted(value)}'")
+
+
+def _quoted(value: str) -> str:
+    """Write a bracketed list of names as a JSON list, which YAML reads as it stands."""
+    inner = value.strip().removeprefix("[").removesuffix("]")
+    names = [name.strip().strip("\"'") for name in inner.split(",")]
+    return json.dumps([name for name in names if name], ensure_ascii=False)
+
+
+def _list_wanted(value: str) -> str:
+    """Say how a single value is given to a key that takes a list."""
+    plain = re.fullmatch(r"[\w~/.@%+=-]+( [\w~/.@%+=-]+)*", value)
+    return f"expected a list, such as {f'[{value}]' if plain else _quoted(value)}"
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0].strip("{}")
+
+
 def _known(key: str, keys: list[str]) -> bool:
     return key in keys or any(known.startswith(f"{key}.") for known in keys)
 
 
-def _one_line(text: str, keys: list[str]) -> str:
+def _shortened(text: str, keys: list[str]) -> str:
     """Shorten a parser's message to the key and the reason."""
     text = " ".join(text.split())
     unknown = re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([\w.]+)'", text)

@@ -1,16 +1,25 @@
-"""The one exception that the commands turn into a message, and any other one in a line."""
+"""The exceptions that commands turn into a message, and any other one in a printable line."""
 
+import errno
 import textwrap
+import unicodedata
 
-LONGEST = 300  # characters of what is not ours
+MAX_FOREIGN_TEXT = 300  # characters of a message that is not ours
+ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats, surrogates, separators
+JOINERS = "\u200c\u200d"  # of letters in Persian and of pictures in emoji: part of the spelling
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class SeparatorError(Exception):
     """A one-line message that names the file or key, what is wrong, and the fix."""
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, in one printable line.
+class UsageError(SeparatorError):
+    """A command was given words or settings that it does not take."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one printable line.
 
     One of ours is its message, the system's its own words, and any other its class and the
     beginning of its text, which may end in a stack trace from below Python.
@@ -21,10 +30,41 @@ def one_line(error: Exception) -> str:
         text = error.strerror
     else:
         text = f"{type(error).__name__}: {error}".rstrip(": ")
-        text = textwrap.shorten(text, LONGEST, placeholder=" …")
-    return printable(" ".join(text.split()))
+        text = textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" …")  # joins lines too
+    return printable(text)
+
+
+def explain(error: BaseException) -> str:
+    """Return the line for an error that no command expected: its file, its cause, what helps."""
+    if isinstance(error, SeparatorError):
+        return one_line(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        detail = one_line(error).partition(": ")[2]
+        place = "" if isinstance(error, MemoryError) else " on the GPU"
+        return f"not enough memory{place}{f' ({detail})' if detail else ''}"
+    if isinstance(error, OSError) and error.strerror:
+        names = [name for name in (error.filename, error.filename2) if name is not None]
+        text = ": ".join([*(printable(_text(name)) for name in names), one_line(error)])
+        return f"{text}; free some space on that disk" if error.errno in DISK_FULL else text
+    return f"unexpected {one_line(error)}; SEPARATOR_DEBUG=1 shows where it happened"
 
 
 def printable(text: str) -> str:
-    """Text that a terminal and JSON take, also where a file's name in it is no text."""
-    return text.encode(errors="backslashreplace").decode()
+    r"""Escape whatever could move a cursor, forge a line, hide or fail to encode.
+
+    Control characters, line feeds, marks that turn the direction of writing, and the surrogates
+    that stand for bytes of a name that is no text become \n, \x1b, \u202e or \udcff.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in ESCAPED or character in JOINERS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)

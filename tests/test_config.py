@@ -1,6 +1,7 @@
 """Words and YAML files to checked settings, and one line for each mistake."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -121,6 +122,43 @@ def test_a_wrong_type_is_said_in_few_words(word: str, message: str):
     assert error(word) == message
 
 
+@pytest.mark.parametrize(
+    ("word", "reason", "fix"),
+    [
+        ("data.roots=[h #1]", "' #' begins a comment in YAML", '["h #1"]'),
+        ("data.roots=[a, b #2]", "' #' begins a comment in YAML", '["a", "b #2"]'),
+        ("data.roots=[~/x\t#1, ~/y]", "' #' begins a comment in YAML", '["~/x\\t#1", "~/y"]'),
+        ("data.roots=[Bach: Masses]", "YAML takes Bach: Masses for a mapping", '["Bach: Masses"]'),
+        ("data.roots=[1999, a]", "YAML takes 1999 for a number", '["1999", "a"]'),
+        ("data.roots=[yes]", "YAML takes true for yes or no", '["yes"]'),
+        ("data.roots=[@home]", "[@home] is no list in YAML", '["@home"]'),
+        ("data.roots=[AC/DC [live]", "[AC/DC [live] is no list in YAML", '["AC/DC [live"]'),
+        ("--data.roots+=[Bach: Masses]", "YAML takes Bach: Masses", '["Bach: Masses"]'),
+    ],
+)
+def test_names_that_yaml_reads_otherwise_are_to_be_quoted(word: str, reason: str, fix: str):
+    message = error(word)
+    key = word.partition("=")[0].removeprefix("--").removesuffix("+")
+    assert message.startswith(f"{key}: {reason}")
+    assert f"put the name in quotes: '{key}={fix}'" in message
+    assert pretrain(f"{key}={fix}").data.roots == yaml.safe_load(fix)  # the advice helps
+
+
+@pytest.mark.parametrize(
+    "name", ["h #1", "Bach: Masses", "1999", "it's", "a, b", "#1", "h#1", "{x}", "null", "- a"]
+)
+def test_any_name_in_quotes_is_taken(name: str):
+    assert pretrain(f"data.roots={json.dumps([name])}").data.roots == [name]
+
+
+def test_a_plus_appends_to_a_list():
+    assert pretrain("data.roots=[a]", "data.roots+=[b]", "--data.roots+=c").data.roots == [*"abc"]
+
+
+def test_a_single_name_is_shown_in_a_list():
+    assert error("data.roots=h #1") == 'data.roots: expected a list, such as ["h #1"]'
+
+
 def test_a_type_that_may_be_left_out_is_said_in_few_words():
     with pytest.raises(SeparatorError, match=r"^jobs: expected int, got x$"):
         parse(ScanConfig, ["A", "--jobs", "x"], "scan", positional="roots")
@@ -227,7 +265,7 @@ def test_files_that_are_none(tmp_path: Path):
 
 
 def test_the_command_says_it_in_one_line(capsys):
-    assert main(["pretrain", "data.roots=[a]", "stesp=1"]) == 1
+    assert main(["pretrain", "data.roots=[a]", "stesp=1"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("separator: unknown key 'stesp'")
     assert captured.err.count("\n") == 1

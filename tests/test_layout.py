@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {"allocator", "arguments", "atomic", "config", "devices", "processes", "ranges"},
+    {"allocator", "arguments", "atomic", "commands", "config", "devices", "help_format"}
+    | {"machine", "processes", "ranges", "streams", "torchaudio_import"},
     {"audio", "stft"},
     {"data", "losses", "metrics", "models", "overlap", "wiener"},
     {"engine"},

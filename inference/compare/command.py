@@ -21,7 +21,7 @@ from types import FrameType
 
 from separator.config import parse
 from separator.data.sources import parse_root
-from separator.errors import SeparatorError, one_line
+from separator.errors import SeparatorError, UsageError, one_line
 from separator.inference.compare import report as reports
 from separator.inference.compare.config import CompareConfig
 from separator.inference.compare.runs import Children, Run, settings
@@ -47,7 +47,7 @@ def plan(config: CompareConfig) -> list[Run]:
     """List the runs of a comparison, all arms with the first seed, then with the next.
 
     Raises:
-        SeparatorError: an arm's preset is not there, or its trainer does not know one of its keys.
+        UsageError: an arm's preset is not there, or its trainer does not know one of its keys.
     """
     stages = {}
     for name, arm in config.arms.items():
@@ -56,7 +56,7 @@ def plan(config: CompareConfig) -> list[Run]:
         try:
             stages[name] = {s: (words[s], settings(s, words[s])) for s in needed}
         except SeparatorError as error:
-            raise SeparatorError(f"arms.{name}: {error}") from error
+            raise UsageError(f"arms.{name}: {error}") from error
     folder = Path(config.run)
     return [
         Run(name, seed, folder / name / f"seed{seed}", stages[name])
@@ -69,21 +69,26 @@ def _check_roots(config: CompareConfig) -> None:
     """Refuse to begin without music."""
     pretrained = [name for name, arm in config.arms.items() if arm.pretrain]
     if pretrained and not config.library:
-        raise SeparatorError(
+        raise UsageError(
             f"library: is empty, but {', '.join(pretrained)} pretrain; give library=[FOLDER]"
         )
     if not config.stems:
-        raise SeparatorError("stems: is empty; give stems=[FOLDER] with songs that have stems")
+        raise UsageError("stems: is empty; give stems=[FOLDER] with songs that have stems")
     for key in ("library", "stems"):
         for root in getattr(config, key):
             if not Path(parse_root(root)[0]).expanduser().is_dir():
-                raise SeparatorError(f"{key}: {root}: no such folder; give a folder with music")
+                raise UsageError(f"{key}: {root}: no such folder; give a folder with music")
 
 
 def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     """Do the runs that are missing; return those that failed, and why."""
     todo = [run for run in runs if run.scores() is None]
-    log.info("%s: %d runs, %d of them to do", config.run, len(runs), len(todo))
+    log.info(
+        "%s: %s, %d to do",
+        config.run,
+        "1 run" if len(runs) == 1 else f"{len(runs)} runs",
+        len(todo),
+    )
     children, failures = Children(config.jobs), []
     with _signals(), ThreadPoolExecutor(config.jobs) as pool:
         futures = {pool.submit(run.finish, children): run for run in todo}
@@ -121,7 +126,7 @@ def _signals() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP as Ctrl-C, so that no run is left behind without its parent."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)  # the command's exit status is that of the signal
 
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
     try:

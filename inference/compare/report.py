@@ -32,7 +32,7 @@ import numpy as np
 
 from separator.atomic import replacing, write_text
 from separator.config import to_dict
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
 from separator.inference.compare.config import CompareConfig
 from separator.inference.compare.runs import Run, last_step, rows
 from separator.inference.compare.statistics import paired, summary
@@ -66,7 +66,7 @@ def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         for name, content in (("report.json", text), ("report.md", markdown(report))):
-            write_text(folder / name, content)
+            write_text(folder / name, content, errors="backslashreplace")  # names need not be text
     except OSError as error:
         reason = error.strerror or error
         raise SeparatorError(f"{folder}: {reason}; choose a run= that can be written") from error
@@ -114,8 +114,9 @@ def markdown(report: dict[str, Any]) -> str:
             *(_spread(voice), _budget(arm["pretrain"]), improvement, _budget(arm["train"])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    songs = "1 song" if len(report["songs"]) == 1 else f"{len(report['songs'])} songs"
     notes = [
-        f"SDR in dB over {len(report['songs'])} validation songs, {done} of {total} runs done: "
+        f"SDR in dB over {songs} of validation, {done} of {total} runs done: "
         "mean ± standard deviation over seeds of the mean over songs. Differences are paired by "
         "song and seed; brackets: 95 % of a bootstrap over seeds and songs."
     ]
@@ -126,7 +127,8 @@ def markdown(report: dict[str, Any]) -> str:
     if len(config["seeds"]) == 1:
         notes.append("With one seed the interval is over songs alone: another seed may turn it.")
     if report["left_out"]:
-        notes.append(f"Left out, silent or not scored by all: {', '.join(report['left_out'])}.")
+        names = ", ".join(map(printable, report["left_out"]))
+        notes.append(f"Left out, silent or not scored by all: {names}.")
     failed = [f"- failed: {f['arm']}, seed {f['seed']}: {f['error']}" for f in report["failures"]]
     return "\n".join([*lines, "", *notes, *([""] if failed else []), *failed]) + "\n"
 

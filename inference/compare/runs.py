@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SCORES, RECORD, OUTPUT = "scores.json", "stage.json", "output.log"
 ANYWHERE = {"run", "device", "keep_best", "log_every", "checkpoint_every", "pretrained", "seed"}
 LEAST_MINUTES = 1e-3  # 0 would be without limit
+TIME_LIMIT = 3  # exit status of a trainer whose minutes are over
 
 
 class Stopped(Exception):
@@ -65,7 +66,7 @@ class Children:
         self._stopped = False
 
     def run(self, words: list[str], output: Path) -> None:
-        """Run `python -m words` to its end; what it says is added to a file.
+        """Run `python -m words` to the end of its work or minutes; its output goes into a file.
 
         Raises:
             SeparatorError: it failed; tells the last thing that it said.
@@ -87,7 +88,7 @@ class Children:
             code = process.wait()
             with self._lock:
                 self._running.discard(process)
-        if code:
+        if code not in (0, TIME_LIMIT):
             self.check()
             with output.open("rb") as file:
                 file.seek(start)

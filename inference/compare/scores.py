@@ -11,7 +11,6 @@ noisiest. The songs are the validation songs of the fine-tuning, whole.
 """
 
 import json
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 
 from separator.allocator import keep_memory
 from separator.api import Separator
+from separator.cli import guarded
 from separator.config import from_dict
 from separator.data.loader import DataConfig
 from separator.data.sources import training_tracks
@@ -53,14 +53,13 @@ def score(folder: Path) -> dict:
 
 
 def main(argv: list[str]) -> int:
-    """Score one run folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    """Score one run folder; returns the exit status."""
+    return guarded(_main, argv)
+
+
+def _main(argv: list[str]) -> int:
     keep_memory()
-    try:
-        score(Path(argv[0]))
-    except SeparatorError as error:
-        sys.stderr.write(f"separator: {error}\n")
-        return 1
+    score(Path(argv[0]))
     return 0
 
 

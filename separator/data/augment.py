@@ -121,8 +121,9 @@ def _respeed(stems: Tensor, speed: Tensor, samples: int) -> Tensor:
     """Play (b s c t) at speeds of (b s) tenths: pitch and tempo change together."""
     if samples == stems.shape[-1] and bool((speed == NORMAL).all()):
         return stems
-    from torchaudio.functional import resample
+    from separator.torchaudio_import import functional
 
+    resample = functional().resample
     out = stems.new_zeros(*stems.shape[:-1], samples)
     for tenths in speed.unique().tolist():
         where = (speed == tenths).to(stems.device)

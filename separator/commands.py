@@ -1,0 +1,106 @@
+"""The commands of `separator`: where each is, what it does, and how it is used."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        module: has `main(argv)`, which returns the exit status.
+        summary: one line for `separator --help`.
+        examples: command lines and what they do, for the end of the command's own help.
+    """
+
+    module: str
+    summary: str
+    examples: tuple[tuple[str, str], ...]
+
+
+COMMANDS = {
+    "scan": Command(
+        "separator.data.library",
+        "index a music library; quarantine broken files",
+        (
+            ("separator scan ~/Music /mnt/more", "index two folders"),
+            ("separator scan ~/Music --report scan.json", "and list what cannot be used"),
+        ),
+    ),
+    "pretrain": Command(
+        "separator.pretrain.command",
+        "self-supervised pretraining on mixed songs",
+        (
+            (
+                "separator pretrain pretrain/bert15.yaml tiny.yaml 'data.roots=[~/Music]'",
+                "pretrain a small model on a library",
+            ),
+            (
+                "separator pretrain pretrain/bert15.yaml base.yaml "
+                "'data.roots=[~/Music,\"/mnt/disk #2\"]' run=runs/base steps=200000",
+                "a larger one; names with ' #' or ': ' stand in double quotes",
+            ),
+        ),
+    ),
+    "train": Command(
+        "separator.train.command",
+        "train or fine-tune on stems",
+        (
+            (
+                "separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]'",
+                "train from scratch",
+            ),
+            (
+                "separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]' "
+                "pretrained=runs/pretrain/model.safetensors run=runs/vocals",
+                "fine-tune a pretrained model",
+            ),
+        ),
+    ),
+    "separate": Command(
+        "separator.inference.separate",
+        "write the instrumental of songs",
+        (
+            ("separator separate song.mp3", "write the instrumental into stems/"),
+            (
+                "separator separate ~/Music/album -o ~/Instrumentals --stems --format mp3",
+                "a folder, with the vocals",
+            ),
+        ),
+    ),
+    "evaluate": Command(
+        "separator.inference.evaluate",
+        "score a model on songs with known stems",
+        (
+            (
+                "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18",
+                "print the scores of every song",
+            ),
+        ),
+    ),
+    "compare": Command(
+        "separator.inference.compare.command",
+        "pretrainings against each other, on separation",
+        (
+            (
+                "separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'",
+                "compare masking strategies; the same command goes on where it was stopped",
+            ),
+        ),
+    ),
+    "demo": Command(
+        "separator.inference.demo",
+        "the whole chain on a small corpus, in minutes",
+        (
+            ("separator demo", "on songs that it composes itself"),
+            ("separator demo --data ~/Music", "pretrain on your own music"),
+        ),
+    ),
+}
+
+
+def examples(name: str) -> str:
+    """Return the examples of a command as the end of its help; nothing for other names."""
+    if name not in COMMANDS:
+        return ""
+    rows = [f"  {command}\n      {purpose}" for command, purpose in COMMANDS[name].examples]
+    return "\n".join(["examples:", *rows])

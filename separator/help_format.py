@@ -1,0 +1,60 @@
+"""How `--help` looks: types in plain words, examples as they are written."""
+
+import functools
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+@functools.cache
+def formatter() -> type:
+    """Return the formatter class of jsonargparse's help with what is ours in it."""
+    from jsonargparse import DefaultHelpFormatter
+
+    class PlainHelp(DefaultHelpFormatter):
+        def _get_type_str(self, action: Any) -> str | None:
+            hint = getattr(action, "_typehint", None)
+            return super()._get_type_str(action) if hint is None else plain_type(hint)
+
+        def _get_help_string(self, action: Any) -> str:
+            text = super()._get_help_string(action)
+            if action.default == "":
+                return text.replace("%(default)s", '""')
+            return text.replace(", default: %(default)s", "") if action.default is None else text
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            if "\n" in text:  # examples, which must be copied in one piece
+                return text
+            return super()._fill_text(text, width, indent)
+
+    return PlainHelp
+
+
+def plain_type(hint: Any) -> str:
+    """Describe a type to somebody who does not know Python's names for it."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(plain_type(part) for part in parts if part is not type(None))
+    if origin is dict:
+        return f"mapping of names to {plain_type(parts[1])}"
+    if origin is list or (origin is tuple and parts[-1] is Ellipsis):
+        return f"list of {plain_type(parts[0])}"
+    if origin is tuple:
+        return f"[{', '.join(map(plain_type, parts))}]"
+    return getattr(hint, "__name__", str(hint))
+
+
+def sentence(cls: type, name: str) -> str:
+    """Return what the "Attributes:" of a class's docstring say of one of them."""
+    found: list[str] = []
+    indent = 0
+    for line in (cls.__doc__ or "").splitlines():
+        text = line.strip()
+        if text.startswith(f"{name}: ") and not found:
+            found, indent = [text.removeprefix(f"{name}: ")], len(line) - len(text)
+        elif found and text and len(line) - len(line.lstrip()) > indent:
+            found.append(text)
+        elif found:
+            break
+    return " ".join(found)

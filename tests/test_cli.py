@@ -1,0 +1,309 @@
+"""The program as a whole: its words, its exit statuses, its streams, and one line for any error."""
+
+import errno
+import importlib
+import io
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import separator
+from separator import cli
+from separator.commands import COMMANDS
+from separator.config import parse
+from separator.errors import SeparatorError, UsageError
+from separator.inference.compare.config import CompareConfig
+from separator.inference.demo import DemoConfig
+from separator.pretrain.config import PretrainConfig
+from separator.train.config import TrainConfig
+
+HOSTILE = "a\x1b[2J\nseparator: all is well\r\x07\u202e.mp3"  # clears, forges, turns around
+CONFIGS = {
+    "pretrain": PretrainConfig,
+    "train": TrainConfig,
+    "compare": CompareConfig,
+    "demo": DemoConfig,
+}
+
+
+def test_the_version_is_told_everywhere(capsys: pytest.CaptureFixture):
+    from importlib.metadata import version
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"separator {separator.__version__}\n"
+    assert version("separator") == separator.__version__
+
+
+def test_the_package_lists_what_is_public():
+    assert {"Separator", "separate", "SeparatorError", "__version__"} <= set(dir(separator))
+    assert separator.SeparatorError is SeparatorError
+    assert callable(separator.separate)
+    with pytest.raises(AttributeError, match="no attribute 'seperate'"):
+        _ = separator.seperate
+
+
+def test_help_lists_commands_and_exit_statuses(capsys: pytest.CaptureFixture):
+    assert cli.main(["--help"]) == cli.main(["help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in COMMANDS)
+    for status in ("0 ", "1 ", "2 ", "3 ", "130, 143, 129 ", "141 "):
+        assert f"\n  {status}" in text
+    assert cli.main([]) == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_ends_in_examples(name: str, capsys: pytest.CaptureFixture):
+    texts = []
+    for words in (["help", name], [name, "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code in (0, None)
+        texts.append(capsys.readouterr().out)
+    text = texts[0]
+    assert text == texts[1]
+    _, _, end = text.partition("\nexamples:\n")
+    lines = end.splitlines()
+    assert lines[0::2] == [f"  {command}" for command, _ in COMMANDS[name].examples]
+    for word in ("Literal[", "Optional[", "Union[", "tuple[", "list[", "null"):
+        assert word not in text
+    if name in ("scan", "separate"):
+        assert "songs and folders" in text or "folders of music" in text  # of the bare words
+
+
+@pytest.mark.parametrize(
+    "line", [line for command in COMMANDS.values() for line, _ in command.examples]
+)
+def test_examples_are_understood(line: str):
+    program, name, *words = shlex.split(line)
+    assert program == "separator"
+    if name in CONFIGS:
+        parse(CONFIGS[name], words, name)
+    else:
+        assert hasattr(importlib.import_module(COMMANDS[name].module), "main")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["zzz"], f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}"),
+        (["--verbose"], f"unknown option '--verbose'; the commands are {', '.join(COMMANDS)}"),
+        (["train", "stesp=1"], "unknown key 'stesp'; did you mean 'steps'?"),
+        (["train", "data.roots=[a]", "steps=0"], "steps: 0 is not "),
+        (["train", "nowhere.yaml"], "nowhere.yaml: no such file; give a YAML file that exists"),
+    ],
+)
+def test_wrong_usage_is_a_line_and_status_2(words: list[str], line: str, capsys):
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"separator: {line}")
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def raising(error: BaseException):
+    def command(argv: list[str]) -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (SeparatorError("song.wav: broken"), 1, "song.wav: broken"),
+        (UsageError("steps: 0 is too few"), 2, "steps: 0 is too few"),
+        (OSError(errno.EACCES, "Permission denied", "a.wav"), 1, "a.wav: Permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", b"caf\xe9.wav"),
+            1,
+            "caf\\udce9.wav: No space left on device; free some space on that disk",
+        ),
+        (OSError(errno.EXDEV, "Not same", "a", None, "b"), 1, "a: b: Not same"),
+        (MemoryError(), 1, "not enough memory"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            1,
+            "not enough memory (Unable to allocate 9 TiB)",
+        ),
+        (
+            ValueError("two\nlines"),
+            1,
+            "unexpected ValueError: two lines; SEPARATOR_DEBUG=1 shows where it happened",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (KeyboardInterrupt(signal.SIGHUP), 129, "stopped by SIGHUP"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_any_error_is_one_line(error: BaseException, status: int, line: str, monkeypatch, capsys):
+    monkeypatch.delenv("SEPARATOR_DEBUG", raising=False)
+    assert cli.guarded(raising(error), []) == status
+    assert capsys.readouterr().err == f"separator: {line}\n"
+
+
+def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("SEPARATOR_DEBUG", "1")
+    assert cli.guarded(raising(ValueError("odd")), []) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert any("in command" in line for line in lines)
+    assert lines[-1].startswith("separator: unexpected ValueError: odd")
+
+
+def test_an_out_of_memory_error_of_the_gpu_is_told(capsys: pytest.CaptureFixture):
+    import torch
+
+    assert cli.guarded(raising(torch.OutOfMemoryError("CUDA: tried to allocate 2 GiB")), []) == 1
+    expected = "separator: not enough memory on the GPU (CUDA: tried to allocate 2 GiB)\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_hostile_name_forges_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    (folder / HOSTILE).write_bytes(b"no music")
+    quoted = json.dumps([str(folder)])
+    words = {
+        "scan": [str(folder), "--report", "report.txt", "--jobs", "1"],
+        "pretrain": [f"data.roots={quoted}"],
+        "train": [f"data.roots={quoted}"],
+        "separate": [str(folder), HOSTILE, "-m", HOSTILE],
+        "evaluate": [HOSTILE, "--data", str(folder)],
+        "compare": ['arms={"none": {}}', f"stems={json.dumps(['no' + HOSTILE])}"],
+        "demo": ["--data", f"no{HOSTILE}"],
+    }
+    status = cli.main([name, *words[name]])
+    assert status in ((0,) if name == "scan" else (1, 2))
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert said
+    assert not set(said) & set("\x1b\x07\u202e"), said
+    assert "\nseparator: all is well" not in said
+    assert name == "scan" or said.count("\\n") >= 1
+
+
+def test_a_log_line_stays_one(capsys: pytest.CaptureFixture):
+    handler = cli._StderrHandler()
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        caught = sys.exc_info()
+    record = logging.LogRecord("x", 20, "x", 1, "%s: read", (HOSTILE,), None)
+    handler.emit(record)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "a\\x1b[2J\\nseparator: all is well\\r\\x07\\u202e.mp3: read"
+    handler.emit(logging.LogRecord("x", 20, "x", 1, "why", (), caught))
+    assert len(capsys.readouterr().err.splitlines()) > 2  # a traceback keeps its lines
+
+
+class _Broken(io.StringIO):
+    """A stream that fails like a pipe without a reader, a full disk, or a closed file."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.EIO, "I/O"), ValueError("closed")],
+    ids=lambda error: type(error).__name__,
+)
+def test_without_standard_error_commands_work_in_silence(error, monkeypatch, capsys):
+    for stream in (None, _Broken(error)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            assert cli.main(["trian"]) == 2
+            assert cli.main(["--version"]) == 0
+            assert sys.stderr is stream
+    assert capsys.readouterr().out.count("separator") == 2
+
+
+def test_without_standard_output_commands_work_in_silence(monkeypatch, capsys):
+    for stream in (None, _Broken(ValueError("closed"))):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_went_away_ends_a_command_quietly(monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", _Broken(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+        assert cli.main(["--help"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_another_pipe_that_broke_is_an_error(capsys: pytest.CaptureFixture):
+    assert cli.guarded(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")), []) == 1
+    assert capsys.readouterr().err == "separator: Broken pipe\n"
+
+
+def test_results_that_cannot_be_written_are_an_error(monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", _Broken(OSError(errno.ENOSPC, "No space left on device")))
+        assert cli.main(["--help"]) == 1
+    assert capsys.readouterr().err == "separator: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status"),
+    [(">&-", 0), ("2>&-", 0), (">&- 2>&- <&-", 0), (">/dev/full", 1), ("2>/dev/full", 0)],
+)
+def test_closed_and_full_streams_of_a_process(redirection: str, status: int):
+    command = f"{shlex.quote(sys.executable)} -m separator --help {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_process_whose_reader_went_away():
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "separator", "--help"], stdout=writer, stderr=subprocess.PIPE
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_locale_that_is_not_utf_8_is_no_traceback(locale: str, tmp_path: Path):
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (["Dvořák".encode()], ["--help"]):
+        done = subprocess.run(
+            [sys.executable.encode(), b"-m", b"separator", *words],
+            capture_output=True,
+            env=environment,
+        )
+        assert b"Traceback" not in done.stderr
+        assert done.returncode in (0, 2)
+        assert (done.stdout + done.stderr).isascii()
+
+
+def test_names_that_the_locale_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        assert cli.main(["Dvořák"]) == 2
+    assert raw.getvalue().startswith(b"separator: unknown command 'Dvo\\u0159\\xe1k'")
