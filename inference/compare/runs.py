@@ -19,6 +19,7 @@ import yaml
 
 from separator import cli
 from separator.atomic import write_text
+from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
 
@@ -64,8 +65,13 @@ class Children:
         self._running: set[subprocess.Popen] = set()
         self._stopped = False
 
-    def run(self, words: list[str], output: Path) -> None:
+    def run(self, words: list[str], output: Path, ends: tuple[int, ...] = (0,)) -> None:
         """Run `python -m words` to its end; what it says is added to a file.
+
+        Args:
+            words: module and arguments.
+            output: the file.
+            ends: exit statuses that are no failure.
 
         Raises:
             SeparatorError: it failed; tells the last thing that it said.
@@ -87,7 +93,7 @@ class Children:
             code = process.wait()
             with self._lock:
                 self._running.discard(process)
-        if code:
+        if code not in ends:
             self.check()
             with output.open("rb") as file:
                 file.seek(start)
@@ -185,7 +191,8 @@ class Run:
         left = max(LEAST_MINUTES, minutes - before / 60) if minutes else 0
         start = time.monotonic()
         try:
-            children.run(["separator", stage, *words, f"max_minutes={left}"], folder / OUTPUT)
+            words += [f"max_minutes={left}"]
+            children.run(["separator", stage, *words], folder / OUTPUT, ends=(0, OUT_OF_TIME))
         finally:
             seconds = time.monotonic() - start
             _write(folder / RECORD, note | {"seconds": before + seconds})

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from separator.atomic import replacing
-from separator.engine.checkpoint import load, not_there
+from separator.engine.archive import not_there
+from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, one_line
 
 
