@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separator.engine import distributed
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -55,7 +53,10 @@ def total(main: Tensor, objectives: dict[str, Objective], balance: bool = True) 
 
 
 def _norm(loss: Tensor, at: Tensor) -> Tensor:
-    """Norm of a loss's gradient at a tensor, averaged over the ranks."""
+    """Norm of a loss's gradient at a tensor.
+
+    Of this micro-batch alone: so ranks and accumulated micro-batches give the same step.
+    """
     with torch.autocast(at.device.type, enabled=False):  # a backward pass belongs outside of it
         gradient = torch.autograd.grad(loss, at, retain_graph=True)[0]
-    return distributed.mean(torch.linalg.vector_norm(gradient.float()))
+    return torch.linalg.vector_norm(gradient.float())

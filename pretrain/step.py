@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separator.data.identity import song_digests
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
@@ -45,27 +46,31 @@ class PretrainTask(Task):
         if on(config.adversary.weight):
             sizes = 2, config.stft.bins, config.mask.group
             self.companion = Adversary(config.adversary, *sizes).to(self.device)
-        self.train, valid = training_tracks(config.data)
-        if distributed.rank() == 0:  # it validates, and its clusters are sent out with its weights
-            self.crops = ValidationCrops(valid, config)
-            if self.extract and not (Path(config.run) / "last.pt").exists():
-                waves = (batch.mixture for batch in self.batches(0))
-                fit_labels(self.model.labeller, self.extract, waves, config.labels)
+        self.train, self.valid = training_tracks(config.data)
+        self.crops = ValidationCrops(self.valid, config)
+        begins = self.extract and not (Path(config.run) / "last.pt").exists()
+        if begins and distributed.rank() == 0:  # the clusters are sent out with its weights
+            waves = (batch.mixture for batch in self.batches(0))
+            fit_labels(self.model.labeller, self.extract, waves, config.labels)
 
     def attach(self, averaged: Pretrainer) -> None:
         """Take the averaged model as the teacher that says which cells are hard."""
         self.teacher = averaged
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yield micro-batches of mixtures from number `start`."""
-        config, rank = self.config, distributed.rank()
+    def songs(self) -> Tensor:
+        """Return what tells the songs trained on and validated with."""
+        return song_digests([*self.train, *self.valid])
+
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
+        config = self.config
         return batches(
             self.train,
             config.data,
             config.rate,
             config.seed,
-            rank,
             start,
+            stride,
             mixtures=True,
             device=self.device,
         )
@@ -94,7 +99,7 @@ class PretrainTask(Task):
         )
         if self.companion:
             # every micro-batch is a step of it, together as long as one
-            pace = schedule(config.optim, step, config.steps) / config.accumulate
+            pace = schedule(config.optim, step, config.steps) / self.accumulate
             more, numbers = deceive(self.companion, example, restored, step, pace)
             objectives, logged = objectives | more, logged | numbers
         scalars["loss"] = total(scalars["loss"], objectives, config.balance)

@@ -9,6 +9,7 @@ from torch import Tensor
 from separator.data.augment import AugmentConfig
 from separator.data.loader import batches
 from separator.data.tracks import Track
+from separator.engine import distributed
 from separator.engine.pictures import colour
 from separator.engine.task import Validation
 from separator.pretrain.clusters import Spectrum, Trunk, health
@@ -56,6 +57,8 @@ class ValidationCrops:
     ) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.
 
+        Ranks share the crops out; rank 0 returns the scores of all, the others an empty result.
+
         Args:
             model: the averaged one.
             device: where to compute.
@@ -65,25 +68,33 @@ class ValidationCrops:
         """
         generator, config = torch.Generator().manual_seed(SEED), self.config
         # apart, so that the cells do not depend on which heads there are
-        draws = torch.Generator().manual_seed(SEED)
-        errors: dict[str, float] = {}
-        heads: dict[str, float] = {}
-        labels: list[Tensor] = []
+        draws = torch.Generator()
+        own: list[tuple[int, tuple[dict[str, float], dict[str, float], Tensor | None]]] = []
         result = Validation({}, 0.0)
-        for waves, music in zip(self.waves, self.music, strict=True):
+        for place, (waves, music) in enumerate(zip(self.waves, self.music, strict=True)):
+            # on every rank: what is hidden comes from one sequence of numbers
             example = make_example(waves.to(device), config, self.mask, 0, generator, music)
+            if place % distributed.world() != distributed.rank():
+                continue
+            draws.manual_seed(SEED + place)
             shown = example.corrupted
             outputs = model(shown.spectrogram, shown.hidden, features=True)
             restored = shown.spectrogram * outputs.mask
-            _add_errors(errors, example, restored)
             _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
-            for name, value in scalars.items():
-                heads[name] = heads.get(name, 0.0) + value.item() * len(waves) / len(self.songs)
+            share = len(waves) / len(self.songs)
+            heads = {name: value.item() * share for name, value in scalars.items()}
+            labels = None
             if extract:
                 found = model.labeller(extract(example.spectrogram))
-                labels.append(without_outside(found, shown, config.labels.group).cpu())
-            if not result.images:
+                labels = without_outside(found, shown, config.labels.group).cpu()
+            own.append((place, (_errors(example, restored), heads, labels)))
+            if place == 0:
                 self._show(result, model, waves.to(device), music, step)
+        rows = distributed.gather(own)
+        if distributed.rank():
+            return result
+        errors, heads = (_summed([row[part] for row in rows]) for part in (0, 1))
+        labels = [row[2] for row in rows if row[2] is not None]
         cells = max(1, errors.pop("cells"))
         means = {name: value / cells for name, value in errors.items()}
         best = min(value for name, value in means.items() if name != "model")
@@ -128,12 +139,22 @@ class ValidationCrops:
                 result.audio[f"crop{index}/{name}"] = ((wave / peak).cpu(), config.rate)
 
 
-def _add_errors(errors: dict[str, float], example: Example, restored: Tensor) -> None:
-    """Add the sums of the model's and of the trivial answers' errors on the chosen cells."""
+def _errors(example: Example, restored: Tensor) -> dict[str, float]:
+    """Sum the model's and the trivial answers' errors on the chosen cells, and count these."""
     target, corrupted = example.target, example.corrupted
     answers = {"model": restored, **baselines(target, ~corrupted.untouched)}
     chosen = corrupted.chosen.expand_as(target[:, :1])
-    for name, answer in answers.items():
-        error = (channel_mean((answer - target).abs()) * chosen).sum()
-        errors[name] = errors.get(name, 0.0) + error.item()
-    errors["cells"] = errors.get("cells", 0.0) + chosen.sum().item()
+    errors = {
+        name: (channel_mean((answer - target).abs()) * chosen).sum().item()
+        for name, answer in answers.items()
+    }
+    return errors | {"cells": chosen.sum().item()}
+
+
+def _summed(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Add dicts of the same keys up, in order."""
+    total: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            total[name] = total.get(name, 0.0) + value
+    return total

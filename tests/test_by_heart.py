@@ -51,7 +51,7 @@ PRESETS = {
 class OneCrop(PretrainTask):
     """The same crop with the same cells hidden, again and again."""
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
         batch = dataclasses.replace(next(super().batches(0)))
         while True:
             yield batch

@@ -1,5 +1,7 @@
 """The whole chain in one command, with few steps."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,9 @@ import soundfile
 import torch
 
 from separator import cli
+from separator.engine import checkpoint
+from separator.inference import demo
+from separator.pretrain.step import PretrainTask
 
 
 @pytest.mark.slow
@@ -27,6 +32,35 @@ def test_the_demo_leaves_a_table_stems_a_picture_and_a_model(
     assert (run / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
     for path in (*stems, run / "spectrograms.png", run / "model.safetensors"):
         assert path.exists() and str(path) in printed
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Songs that take no time."""
+    monkeypatch.setattr(demo, "SONGS", 3)
+    monkeypatch.setattr(demo, "SECONDS", 3.0)
+    monkeypatch.setattr(demo, "_real_example", lambda run: None)
+
+
+@pytest.mark.slow
+def test_interrupted_in_pretraining_it_stops_and_finishes_that_first(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(task: PretrainTask, *arguments: object) -> dict:
+        if arguments[2] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole_step(task, *arguments)
+
+    whole_step, run = PretrainTask.step, tmp_path / "demo"
+    words = ["demo", "--run", str(run), "--pretrain_steps", "3", "--train_steps", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(PretrainTask, "step", interrupt)
+        assert cli.main(words) == 130
+    assert checkpoint.load(run / "pretrain" / "last.pt")["step"] == 2
+    assert not (run / "last.pt").exists()
+    assert cli.main(words) == 0
+    assert checkpoint.load(run / "pretrain" / "last.pt")["step"] == 3
+    assert checkpoint.load(run / "last.pt")["step"] == 1
 
 
 def test_a_missing_folder_is_said_before_anything_starts(

@@ -1,10 +1,14 @@
 """The loop on a toy task; a child process runs this file too, to be killed or to be a rank."""
 
 import dataclasses
+import errno
+import itertools
 import json
 import logging
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +22,7 @@ import yaml
 from torch import Tensor, nn
 
 from separator.config import parse, to_dict
-from separator.engine import checkpoint, distributed
+from separator.engine import checkpoint, command, distributed, resume
 from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
 from separator.engine.optim import OptimConfig
@@ -58,13 +62,10 @@ class Toy(Task):
             nn.Linear(8, 32), nn.LayerNorm(32), nn.Dropout(config.dropout), nn.Linear(32, 1)
         )
 
-    def batches(self, start: int) -> Iterator[Tensor]:
-        number = start
-        while True:
-            place = number * distributed.world() + distributed.rank()
-            generator = torch.Generator().manual_seed(1000 * self.config.seed + place)
+    def batches(self, start: int, stride: int = 1) -> Iterator[Tensor]:
+        for number in itertools.count(start, stride):
+            generator = torch.Generator().manual_seed(1000 * self.config.seed + number)
             yield torch.randn(4, 8, generator=generator)
-            number += 1
 
     def step(
         self, model: nn.Module, batch: Tensor, step: int, generator: torch.Generator
@@ -98,7 +99,8 @@ def toy_config(folder: Path, **changes: object) -> ToyConfig:
 
 def run(folder: Path, **changes: object) -> Path:
     config = toy_config(folder, **changes)
-    return fit(Toy(config), config)
+    fit(Toy(config), config)
+    return folder
 
 
 def history(folder: Path) -> list[dict]:
@@ -140,7 +142,8 @@ def test_a_task_says_how_fast_its_weights_learn(tmp_path: Path) -> None:
     config = toy_config(tmp_path / "run")
     task = Frozen(config)
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    after = weights(fit(task, config))
+    assert fit(task, config) == 0
+    after = weights(tmp_path / "run")
     assert {name for name in before if torch.equal(before[name], after[name])} == {
         "0.weight",
         "0.bias",
@@ -183,13 +186,14 @@ def test_an_undefined_score_never_wins(tmp_path: Path):
     assert history(tmp_path)[-1]["score"] is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 6])
 def test_a_stopped_run_resumes_exactly(whole: Path, tmp_path: Path, number: int, step: int, caplog):
     before = signal.getsignal(number)
     config = toy_config(tmp_path)
     with caplog.at_level(logging.INFO):
-        fit(Toy(config, before_step=interrupt_once(step, number)), config)
+        status = fit(Toy(config, before_step=interrupt_once(step, number)), config)
+    assert status == 128 + number
     assert f"stopped at step {step + 1}; the same command resumes" in caplog.text
     assert signal.getsignal(number) is before
     assert checkpoint.load(tmp_path / "last.pt")["step"] == step + 1
@@ -224,13 +228,141 @@ def interrupt_once(step: int, number: int) -> Callable[[int], None]:
     return send
 
 
-def test_the_second_signal_stops_at_once(tmp_path: Path, whole: Path):
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_the_second_signal_stops_at_once(
+    tmp_path: Path, whole: Path, number: int, raised: type[BaseException]
+):
     config = toy_config(tmp_path)  # two micro-batches a step: two signals in one step
-    with pytest.raises(KeyboardInterrupt):
-        fit(Toy(config, before_step=interrupt(6)), config)
+    with pytest.raises(raised) as caught:
+        fit(Toy(config, before_step=interrupt(6, number)), config)
+    assert raised is KeyboardInterrupt or caught.value.code == 143
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 4
     run(tmp_path)
     assert history(tmp_path) == history(whole)
+
+
+def test_a_hangup_that_is_ignored_stops_nothing(tmp_path: Path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        config = toy_config(tmp_path, steps=3)
+        assert fit(Toy(config, before_step=interrupt(1, signal.SIGHUP)), config) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_after_the_last_step_is_heard_too(tmp_path: Path):
+    def signal_once(step: int) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    config = toy_config(tmp_path, steps=2)
+    assert fit(Toy(config, score=signal_once), config) == 143
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 2
+    assert fit(Toy(config), config) == 0
+
+
+def test_a_second_trainer_in_the_folder_is_refused(tmp_path: Path, whole: Path):
+    config = toy_config(tmp_path)
+    another, refused = Toy(config), []
+
+    def begin_another(step: int) -> None:
+        if step == 5 and not refused:
+            with pytest.raises(SeparatorError) as caught:
+                fit(another, config)
+            refused.append(str(caught.value))
+
+    fit(Toy(config, before_step=begin_another), config)
+    owner = rf"process {os.getpid()} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}: in use by {owner}; wait .*run=", refused[0])
+    assert history(tmp_path) == history(whole)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path):
+    (tmp_path / ".lock").write_text("process 1 on elsewhere since yesterday\n")
+    run(tmp_path, steps=1)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch, caplog):
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, steps=1)
+    assert f"{tmp_path}: its file system has no locks" in caplog.text
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_run_folder_that_goes_away_is_one_line(tmp_path: Path, moved: bool):
+    def take_away(step: int) -> None:
+        if step == 5 and (tmp_path / "run").exists():
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+            if not moved:
+                shutil.rmtree(tmp_path / "elsewhere")
+
+    config = toy_config(tmp_path / "run", log_every=100)
+    with pytest.raises(SeparatorError, match=r"run: was removed or moved while the run used it"):
+        fit(Toy(config, before_step=take_away), config)
+    assert not (tmp_path / "run").exists()
+    if moved:
+        (tmp_path / "elsewhere").rename(tmp_path / "run")
+        assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 4
+        run(tmp_path / "run", log_every=100)
+
+
+class Fails:
+    """Raises in a step, once, after its first micro-batch."""
+
+    def __init__(self, step: int, error: Exception) -> None:
+        self.step, self.error, self.calls = step, error, 0
+
+    def __call__(self, step: int) -> None:
+        if step == self.step:
+            self.calls += 1
+            if self.calls == 2:
+                raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SeparatorError("x.flac: cannot be read"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 9 bytes. Error code 12"),
+    ],
+)  # fmt: skip
+def test_no_finished_step_is_lost_by_an_error(tmp_path: Path, whole: Path, error: Exception):
+    config = toy_config(tmp_path)
+    with pytest.raises(SeparatorError) as caught:
+        fit(Toy(config, before_step=Fails(6, error)), config)
+    if not isinstance(error, SeparatorError):
+        assert "out of memory" in str(caught.value)
+        assert str(caught.value).endswith("the run is saved after step 6")
+    assert "\n" not in str(caught.value)
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 6
+    run(tmp_path)
+    assert history(tmp_path) == history(whole)
+    assert_same(weights(tmp_path), weights(whole))
+
+
+def test_an_error_in_the_first_step_leaves_no_checkpoint(tmp_path: Path):
+    config = toy_config(tmp_path)
+    with pytest.raises(SeparatorError, match=r"out of memory .*; the run is not begun$"):
+        fit(Toy(config, before_step=Fails(0, MemoryError())), config)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path):
+    config = toy_config(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        fit(Toy(config, before_step=Fails(6, ZeroDivisionError())), config)
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 6
 
 
 def test_killed_in_the_middle_of_a_save(tmp_path: Path, whole: Path):
@@ -246,18 +378,124 @@ def test_killed_in_the_middle_of_a_save(tmp_path: Path, whole: Path):
 
 
 def test_two_ranks_equal_two_micro_batches(tmp_path: Path, two_ranks: list[dict[str, str]]):
+    """With dropout, and going on as one rank: each step has what one alone would give it."""
     folder = tmp_path / "ranks"
     with (
         start_child("rank", folder, two_ranks[0]) as first,
         start_child("rank", folder, two_ranks[1]) as second,
     ):
-        assert [first.wait(timeout=60), second.wait(timeout=60)] == [0, 0]
-    assert checkpoint.load(folder / "last.pt")["step"] == 5  # only rank 1 got the signal
-    run(tmp_path / "one", dropout=0.0, steps=5, optim=CONSTANT)
-    assert_same(weights(folder), weights(tmp_path / "one"), rtol=1e-6, atol=1e-6)
+        said = [child.communicate(timeout=200) for child in (first, second)]
+    assert [first.returncode, second.returncode] == [143, 143]
+    assert "stopped at step 5" in said[0][1]
+    assert said[1] == ("", "")  # other ranks are silent
+    saved = checkpoint.load(folder / "last.pt")
+    assert (saved["step"], saved["micro_batches"]) == (5, 2)  # only rank 1 got the signal
+    run(folder, accumulate=1, steps=9, optim=CONSTANT)
+    run(tmp_path / "one", steps=9, optim=CONSTANT)
+    assert_same(weights(folder), weights(tmp_path / "one"), rtol=1e-5, atol=1e-6)
     two, one = history(folder), history(tmp_path / "one")
     losses = [[row["loss"] for row in rows if row["kind"] == "train"] for rows in (two, one)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_dead_rank_ends_all_with_one_line(tmp_path: Path, two_ranks: list[dict[str, str]]):
+    with (
+        start_child("dies", tmp_path, two_ranks[0]) as first,
+        start_child("dies", tmp_path, two_ranks[1]) as second,
+    ):
+        said = [child.communicate(timeout=200) for child in (first, second)]
+    assert [first.returncode, second.returncode] == [1, -signal.SIGKILL]
+    line = said[0][1].splitlines()[-1]
+    assert "another rank of the run ended" in line
+    assert "saved after step 6: the same command on all ranks resumes" in line
+    assert "Traceback" not in said[0][1]
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 6
+
+
+def test_what_one_rank_refuses_all_refuse(tmp_path: Path, two_ranks: list[dict[str, str]]):
+    with (
+        start_child("refuses", tmp_path, two_ranks[0]) as first,
+        start_child("refuses", tmp_path, two_ranks[1]) as second,
+    ):
+        said = [child.communicate(timeout=200) for child in (first, second)]
+    assert [first.returncode, second.returncode] == [1, 1]
+    assert said[0][1].splitlines()[-1] == "rank 1: data.roots: not mounted here"
+    assert said[1] == ("", "")
+
+
+RESUMED = {"accumulate": 2, "data": {"batch": 4, "roots": ["a"]}, "optim": {"lr": 0.01}}
+
+
+def resumed(monkeypatch, ranks: int = 1, songs=(1, 2), old: dict | None = None, **new: object):
+    """Micro-batches of each rank, for a run of 2 ranks x 2 micro-batches of 4 samples."""
+    changed = {**RESUMED["data"], **{k: v for k, v in new.items() if k in ("batch", "roots")}}
+    config = {**RESUMED, "data": changed, "accumulate": new.get("accumulate", 2)}
+    monkeypatch.setattr(resume, "to_dict", lambda _: config)
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    payload = {"config": RESUMED, "step": 5, "micro_batches": 4, "songs": torch.tensor([1, 2])}
+    asked = RunConfig(accumulate=config["accumulate"])
+    payload = {key: value for key, value in (payload | (old or {})).items() if value is not None}
+    return resume.check_resumable(payload, asked, torch.tensor(songs), Path("run/last.pt"))
+
+
+def test_a_step_keeps_its_samples_on_other_ranks_and_with_other_batches(monkeypatch, caplog):
+    assert resumed(monkeypatch, ranks=2) == 2
+    assert resumed(monkeypatch, ranks=2, accumulate=2) == 2
+    with caplog.at_level(logging.INFO):
+        assert resumed(monkeypatch, ranks=1) == 4
+    assert "1 rank(s): accumulate=4 keeps the samples of a step" in caplog.text
+    assert resumed(monkeypatch, ranks=4) == 1
+    assert resumed(monkeypatch, ranks=4, accumulate=1) == 1
+    assert resumed(monkeypatch, ranks=2, batch=2, accumulate=4) == 4
+    assert resumed(monkeypatch, ranks=1, batch=16, accumulate=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ranks": 2, "accumulate": 3}, "give accumulate=2 for data.batch=4 on 2 rank"),
+        ({"ranks": 2, "batch": 2}, "give accumulate=4 for data.batch=2 on 2 rank"),
+        ({"ranks": 3}, "which 3 ranks cannot share equally; start a number that divides 16"),
+        ({"ranks": 2, "batch": 3}, "give data.batch=2 accumulate=4"),
+        ({"ranks": 8}, "give data.batch=2 accumulate=1"),
+    ],
+)
+def test_other_numbers_of_samples_are_refused_with_the_right_ones(monkeypatch, changes, said):
+    with pytest.raises(SeparatorError, match=r"^accumulate: a step of run/last\.pt") as caught:
+        resumed(monkeypatch, **changes)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_roots_may_change_where_the_songs_stay(monkeypatch, caplog):
+    assert resumed(monkeypatch, ranks=2, roots=["/mnt/a"]) == 2
+    with pytest.raises(SeparatorError, match=r"^data\.roots: .*of which 1 are in this command's 2"):
+        resumed(monkeypatch, ranks=2, roots=["b"], songs=(1, 3))
+    with pytest.raises(SeparatorError, match="same songs in another order"):
+        resumed(monkeypatch, ranks=2, roots=["b"], songs=(2, 1))
+    with caplog.at_level(logging.WARNING):
+        resumed(monkeypatch, ranks=2, songs=(1, 2, 3))
+    assert "2 were, 3 are" in caplog.text
+
+
+def test_checkpoints_of_before_resume_where_they_lie(monkeypatch, caplog):
+    earlier = {"songs": None, "micro_batches": None}
+    assert resumed(monkeypatch, old=earlier) == 2
+    with pytest.raises(SeparatorError, match=r"^data\.roots: .*an earlier version"):
+        resumed(monkeypatch, old=earlier, roots=["b"])
+    with caplog.at_level(logging.WARNING):
+        assert resumed(monkeypatch, ranks=2, old=earlier) == 2
+    assert "did not note the number of ranks; the run goes on as one of 2" in caplog.text
+
+
+def test_another_number_of_steps_says_what_it_does(tmp_path: Path, caplog):
+    run(tmp_path, steps=4)
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, steps=8)
+    assert "steps: 8 instead of 4: from step 4 on the cosine schedule is that of 8 steps" in (
+        caplog.text
+    )
+    assert "the next step's learning rate is 0.00855, not 0.0001" in caplog.text
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path):
@@ -334,7 +572,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
 
 
 def test_out_of_time(tmp_path: Path, whole: Path):
-    run(tmp_path, max_minutes=1e-9)
+    config = toy_config(tmp_path, max_minutes=1e-9)
+    assert fit(Toy(config), config) == 3
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 1
     assert [row["kind"] for row in history(tmp_path)] == ["train", "validation"]
     run(tmp_path)
@@ -362,10 +601,11 @@ def test_bad_settings_name_the_key():
 def start_child(role: str, folder: Path, variables: dict | None = None) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
     command = [sys.executable, __file__, role, str(folder)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def child_killed(folder: Path) -> None:
+def child_killed(folder: Path) -> int:
     """Train until the save after step 8, then wait inside it to be killed."""
     whole_save = torch.save
 
@@ -378,14 +618,40 @@ def child_killed(folder: Path) -> None:
 
     torch.save = slow_save
     run(folder)
+    return 0
 
 
-def child_rank(folder: Path) -> None:
+def child_rank(folder: Path) -> int:
     """Be one of two ranks; the second is asked to stop in its fifth step."""
-    config = toy_config(folder, accumulate=1, dropout=0.0, steps=9, optim=CONSTANT)
+    config = toy_config(folder, accumulate=1, steps=9, optim=CONSTANT)
     action = interrupt(4, signal.SIGTERM) if distributed.rank() == 1 else lambda step: None
-    fit(Toy(config, before_step=action), config)
+    return command.run(lambda: Toy(config, before_step=action), config)
+
+
+def child_dies(folder: Path) -> int:
+    """Be one of two ranks; the second is killed in its seventh step."""
+    config = toy_config(folder, accumulate=1)
+    action = interrupt(6, signal.SIGKILL) if distributed.rank() == 1 else lambda step: None
+    return command.run(lambda: Toy(config, before_step=action), config)
+
+
+def child_refuses(folder: Path) -> int:
+    """Be one of two ranks, the second of which lacks the data."""
+
+    def make() -> Toy:
+        if distributed.rank() == 1:
+            raise SeparatorError("data.roots: not mounted here")
+        return Toy(config)
+
+    config = toy_config(folder, accumulate=1)
+    return command.run(make, config)
 
 
 if __name__ == "__main__":
-    {"killed": child_killed, "rank": child_rank}[sys.argv[1]](Path(sys.argv[2]))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)
+    roles = {"killed": child_killed, "rank": child_rank, "dies": child_dies}
+    try:
+        sys.exit((roles | {"refuses": child_refuses})[sys.argv[1]](Path(sys.argv[2])))
+    except SeparatorError as error:
+        sys.exit(str(error))

@@ -10,6 +10,9 @@ from torch import nn
 from separator.engine import ema, muon, optim
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError
+from separator.models import FrameTransformer
+from separator.train.transfer import layer_rates
+from tests.toys import STFT, TINY
 
 
 class Mixed(nn.Module):
@@ -33,6 +36,48 @@ def test_only_matrices_decay():
     decayed = {name for name, weight in model.named_parameters() if decay[id(weight)] > 0}
     assert decayed == {"convolution.weight", "head.weight"}
     assert len(decay) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("by_stage", [False, True])
+def test_a_bias_of_each_bin_does_not_decay(kind: str, by_stage: bool):
+    model = FrameTransformer(TINY, STFT.bins)
+    groups = layer_rates(model, 0.5) if by_stage else [{"params": model.parameters()}]
+    built = optim.build(groups, OptimConfig(kind=kind, weight_decay=0.1)).param_groups
+    decay = {id(weight): group["weight_decay"] for group in built for weight in group["params"]}
+    assert decay[id(model.profile)] == 0
+    assert decay[id(model.head.weight)] == 0.1
+    assert len(decay) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("by_stage", [False, True])
+def test_a_state_from_before_biases_of_two_axes_did_not_decay_fits(by_stage: bool):
+    model = FrameTransformer(TINY, STFT.bins)
+    groups = layer_rates(model, 0.5) if by_stage else [{"params": list(model.parameters())}]
+    earlier = []
+    for group in groups:
+        for vectors in (False, True):
+            weights = [weight for weight in group["params"] if (weight.ndim < 2) is vectors]
+            earlier += [{"params": weights, "lr_scale": 1.0}] if weights else []
+    old = torch.optim.AdamW(earlier, lr=0.1)
+    for weight in model.parameters():
+        weight.grad = torch.rand_like(weight)
+    old.step()
+    new = optim.build(groups, OptimConfig())
+    optim.load(new, old.state_dict())
+    for weight in model.parameters():
+        torch.testing.assert_close(new.state[weight], old.state[weight], rtol=0, atol=0)
+    decay = {id(w): group["weight_decay"] for group in new.param_groups for w in group["params"]}
+    assert decay[id(model.profile)] == 0
+
+
+def test_a_state_of_other_shapes_is_refused():
+    narrow, wide = ([{"params": [nn.Parameter(torch.ones(2, n))]}] for n in (3, 4))
+    old = optim.build(narrow, OptimConfig())
+    narrow[0]["params"][0].grad = torch.ones(2, 3)
+    old.step()
+    with pytest.raises(ValueError, match="other shapes"):
+        optim.load(optim.build(wide, OptimConfig()), old.state_dict())
 
 
 def test_frozen_weights_are_left_out():
@@ -141,11 +186,11 @@ def test_the_rates_of_a_chain_are_set_and_its_state_fits_no_other():
     optim.set_rate(chain, config, 0, 10)
     rates = {group["params"][0].shape: group["lr"] for group in chain.param_groups}
     assert rates == {(16, 16): 0.05, (16,): 0.1}
-    chain.load_state_dict(chain.state_dict())
-    with pytest.raises(ValueError, match="zip"):
-        chain.load_state_dict(plain.state_dict())
+    optim.load(chain, chain.state_dict())
     with pytest.raises(KeyError):
-        plain.load_state_dict(chain.state_dict())
+        optim.load(chain, plain.state_dict())
+    with pytest.raises(KeyError):
+        optim.load(plain, chain.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["cosine", "polynomial", "constant"])

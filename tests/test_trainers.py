@@ -6,6 +6,7 @@ A child process runs this file too, to be stopped or killed.
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from separator import Separator
 from separator.cli import main
 from separator.data.corpus import write_corpus
 from separator.engine import checkpoint
 from separator.engine.model_file import load_model_file
+from separator.train.step import TrainTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -216,7 +220,7 @@ def test_a_stopped_command_exits_cleanly_and_resumes(corpus: Path, whole: Path, 
         child.send_signal(signal.SIGTERM)
         child.stdin.write("go on\n")
         child.stdin.flush()
-        assert child.wait(timeout=60) == 0
+        assert child.wait(timeout=60) == 143
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert main(command_words) == 0
@@ -234,6 +238,120 @@ def test_killed_in_the_middle_of_a_save(corpus: Path, whole: Path, tmp_path: Pat
     assert main(command_words) == 0
     assert not list((tmp_path / "run").glob(".*.part.*"))
     assert_same_run(tmp_path / "run", whole / command)
+
+
+def test_memory_that_runs_out_names_what_the_run_goes_on_with(
+    corpus: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(task: TrainTask, model: object, batch: object, step: int, generator: object) -> dict:
+        if step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return whole_step(task, model, batch, step, generator)
+
+    whole_step = TrainTask.step
+    command_words = words("train", corpus, tmp_path / "run", "validate_every=0", "steps=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainTask, "step", fail)
+        assert main(command_words) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "give data.batch=1 accumulate=2, which keeps the samples of a step" in message
+    assert message.endswith("; the run is saved after step 2")
+    assert main([*command_words, "data.batch=1", "accumulate=2"]) == 0
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["micro_batches"] == 2
+    assert main([*command_words, "data.batch=1", "accumulate=1", "steps=5"]) == 1
+    assert "has 2 samples; give accumulate=2" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_data_may_move(
+    corpus: Path, whole: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "mnt").mkdir()
+    shutil.copytree(corpus, tmp_path / "here")
+    assert main(words("train", tmp_path / "here", tmp_path / "run", "steps=3")) == 0
+    (tmp_path / "here").rename(tmp_path / "mnt" / "there")
+    moved = words("train", Path("mnt/there"), tmp_path / "run", "optim.warmup_steps=2")
+    monkeypatch.chdir(tmp_path)
+    assert main([*moved, "steps=4"]) == 0
+    monkeypatch.chdir(tmp_path / "mnt")
+    assert main(words("train", Path("../mnt/there"), tmp_path / "run", "steps=5")) == 0
+    capsys.readouterr()
+    song = next((tmp_path / "mnt" / "there").iterdir())
+    write_corpus(tmp_path / "other", songs=2, seconds=6.0, seed=9)
+    shutil.rmtree(song)
+    next((tmp_path / "other").iterdir()).rename(song)
+    elsewhere = tmp_path / "mnt" / "there"
+    assert main(words("train", elsewhere, tmp_path / "run", "steps=6")) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("separator: data.roots: ")
+    assert "of which 2 are in this command's 3" in message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_step_needs_double_precision_which_a_macs_gpu_lacks(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    from separator.engine import loop
+
+    found: set[str] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            out = function(*arguments, **(options or {}))
+            kinds = {leaf.dtype for leaf in tree_leaves(out) if isinstance(leaf, Tensor)}
+            if kinds & {torch.float64, torch.complex128}:
+                found.add(str(function))
+            return out
+
+    def step(run: loop._Run, batches: Iterator[object]) -> dict[str, Tensor]:
+        with Watch():
+            return whole_step(run, batches)
+
+    whole_step = loop._Run.step
+    monkeypatch.setattr(loop._Run, "step", step)
+    assert main(words(command, corpus, tmp_path / "run", "steps=1")) == 0
+    assert not found
+
+
+@pytest.mark.slow
+def test_two_ranks_train_and_validate_as_one_does(
+    corpus: Path, tmp_path: Path, two_ranks: list[dict[str, str]]
+):
+    """Also with pictures, and with one rank going on where two stopped."""
+    more = ["optim.schedule=constant", "data.valid_share=0.6", "validate_every=2", "steps=4"]
+    assert main(words("train", corpus, tmp_path / "one", *more, "accumulate=2")) == 0
+    parts = words("train", corpus, tmp_path / "two", *more)
+    ranks = [start_child("plain", [*parts, "steps=2"], rank) for rank in two_ranks]
+    for rank in ranks:
+        rank.communicate(timeout=300)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert main(parts) == 0
+    for kind in ("train", "validation"):
+        one, two = (rows(tmp_path / run, kind) for run in ("one", "two"))
+        assert len(one) == len(two) > 1
+        for left, right in zip(one, two, strict=True):
+            del left["kind"], right["kind"]
+            assert left == pytest.approx(right, rel=1e-3, abs=1e-4)
+    one, two = (checkpoint.load(tmp_path / run / "last.pt")["model"] for run in ("one", "two"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_pretrain_and_validate_as_one_does(
+    corpus: Path, tmp_path: Path, two_ranks: list[dict[str, str]]
+):
+    more = ["valid_crops=9", "contrast.weight=0.1", "contrast.features=8", "steps=2"]
+    assert main(words("pretrain", corpus, tmp_path / "one", *more, "accumulate=2")) == 0
+    parts = words("pretrain", corpus, tmp_path / "two", *more)
+    ranks = [start_child("plain", parts, rank) for rank in two_ranks]
+    for rank in ranks:
+        rank.communicate(timeout=300)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    for kind in ("train", "validation"):
+        one, two = (rows(tmp_path / run, kind) for run in ("one", "two"))
+        for left, right in zip(one, two, strict=True):
+            del left["kind"], right["kind"]
+            assert left == pytest.approx(right, rel=1e-3, abs=1e-4)
 
 
 def test_fine_tuning_starts_from_the_pretrained_file(corpus: Path, whole: Path, tmp_path: Path):
@@ -371,4 +489,5 @@ def child_ranked(command_words: list[str]) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     roles = {"stopped": child_stopped, "killed": child_killed, "ranked": child_ranked}
+    roles["plain"] = main
     sys.exit(roles[sys.argv[1]](sys.argv[2:]))

@@ -12,5 +12,5 @@ def main(argv: list[str]) -> int:
     from separator.train.step import TrainTask
 
     config = parse(TrainConfig, argv, "train")
-    resumes = (Path(config.run) / "last.pt").exists()
-    return run(lambda: TrainTask(config, resumes), config)
+    last = Path(config.run) / "last.pt"
+    return run(lambda: TrainTask(config, resumes=last.exists()), config)

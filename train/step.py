@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separator.data.identity import song_digests
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.engine import distributed
@@ -43,11 +44,15 @@ class TrainTask(Task):
             return layer_rates(self.model, self.config.layer_decay)
         return super().parameter_groups()
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yield micro-batches from number `start`."""
-        config, rank = self.config, distributed.rank()
+    def songs(self) -> Tensor:
+        """Return what tells the songs trained on and validated with."""
+        return song_digests([*self.train, *self.valid])
+
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Yield micro-batches number `start`, `start + stride`, …"""
+        config = self.config
         return batches(
-            self.train, config.data, config.rate, config.seed, rank, start, device=self.device
+            self.train, config.data, config.rate, config.seed, start, stride, device=self.device
         )
 
     def step(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from separator.api import Separator
 from separator.data.tracks import Track, load_stems
+from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
@@ -25,12 +26,14 @@ def validate(
 ) -> Validation:
     """Score a model on songs with stems; the score is the mean global SDR of the accompaniment.
 
+    Ranks share the songs out; rank 0 returns the scores of all, the others an empty result.
+
     Raises:
         SeparatorError: none of the songs can be read or scored.
     """
     separator = Separator(model, config.stft, config.rate, str(device))
-    result, rows = Validation({}, 0.0), []
-    for track in tracks:
+    own: list[tuple[int, tuple[Tensor, Validation]]] = []
+    for place, track in distributed.share(tracks):
         samples = round(config.valid_seconds * config.rate) or None
         try:
             stems = load_stems(track, config.rate, 0, samples)
@@ -46,10 +49,19 @@ def validate(
             (vocals, estimates["vocals"]),
             (accompaniment, mixture),
         ]
-        rows.append(torch.stack([global_sdr(true, guess) for true, guess in scores]).cpu())
-        if len(rows) <= SHOWN:
-            _show(result, track.name, config, mixture, estimate, accompaniment)
-    table = torch.stack(rows) if rows else torch.empty(0, 3)
+        row = torch.stack([global_sdr(true, guess) for true, guess in scores]).cpu()
+        shown = Validation({}, 0.0)
+        if len(own) < SHOWN:  # the first songs of all are among the first of each rank
+            _show(shown, track.name, config, mixture, estimate, accompaniment)
+        own.append((place, (row, shown)))
+    rows = distributed.gather(own)
+    result = Validation({}, 0.0)
+    if distributed.rank():
+        return result
+    for _, shown in rows[:SHOWN]:
+        result.images |= shown.images
+        result.audio |= shown.audio
+    table = torch.stack([row for row, _ in rows]) if rows else torch.empty(0, 3)
     if not table[:, 0].isfinite().any():
         raise SeparatorError(
             "data.roots: no validation song could be scored (all unreadable or silent); "

@@ -19,6 +19,7 @@ import yaml
 
 from separator import cli
 from separator.atomic import write_text
+from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
 
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 SCORES, RECORD, OUTPUT = "scores.json", "stage.json", "output.log"
 ANYWHERE = {"run", "device", "keep_best", "log_every", "checkpoint_every", "pretrained", "seed"}
 LEAST_MINUTES = 1e-3  # 0 would be without limit
-TIME_LIMIT = 3  # exit status of a trainer whose minutes are over
 
 
 class Stopped(Exception):
@@ -65,8 +65,13 @@ class Children:
         self._running: set[subprocess.Popen] = set()
         self._stopped = False
 
-    def run(self, words: list[str], output: Path) -> None:
-        """Run `python -m words` to the end of its work or minutes; its output goes into a file.
+    def run(self, words: list[str], output: Path, ends: tuple[int, ...] = (0,)) -> None:
+        """Run `python -m words` to its end; what it says is added to a file.
+
+        Args:
+            words: module and arguments.
+            output: the file.
+            ends: exit statuses that are no failure.
 
         Raises:
             SeparatorError: it failed; tells the last thing that it said.
@@ -88,7 +93,7 @@ class Children:
             code = process.wait()
             with self._lock:
                 self._running.discard(process)
-        if code not in (0, TIME_LIMIT):
+        if code not in ends:
             self.check()
             with output.open("rb") as file:
                 file.seek(start)
@@ -186,7 +191,8 @@ class Run:
         left = max(LEAST_MINUTES, minutes - before / 60) if minutes else 0
         start = time.monotonic()
         try:
-            children.run(["separator", stage, *words, f"max_minutes={left}"], folder / OUTPUT)
+            words += [f"max_minutes={left}"]
+            children.run(["separator", stage, *words], folder / OUTPUT, ends=(0, OUT_OF_TIME))
         finally:
             seconds = time.monotonic() - start
             _write(folder / RECORD, note | {"seconds": before + seconds})

@@ -1,7 +1,7 @@
-"""Endless training batches, in which item i depends on (seed, rank, i) and nothing else.
+"""Endless training batches, in which item i depends on (seed, i) and nothing else.
 
-So a run resumed at batch k sees what the uninterrupted run saw, and the number of worker processes
-changes the speed only.
+So a run resumed at batch k sees what the uninterrupted run saw, and the number of worker processes,
+and of ranks that share the batches out, changes the speed only.
 """
 
 import itertools
@@ -118,11 +118,11 @@ class _Segments(Dataset):
         tracks: Sequence[Track],
         config: DataConfig,
         rate: int,
-        key: tuple[int, int],
+        seed: int,
         names: tuple[str, ...],
     ) -> None:
         self.tracks, self.config, self.names = tracks, config, names
-        self.seed, self.rank = key
+        self.seed = seed
         samples = config.augment.source_samples(round(config.segment_seconds * rate))
         self.table = segment_table(tracks, samples, rate)
         memory = config.memory_mb / max(1, config.workers)
@@ -130,11 +130,11 @@ class _Segments(Dataset):
 
     def __getitem__(self, number: int) -> _Item:
         """Draw, read, and draw again what is unreadable or silent."""
-        step, index = divmod(number, self.config.batch)
+        batch, index = divmod(number, self.config.batch)
         skipped: list[str] = []
         silent = 0
         for attempt in range(_ATTEMPTS):
-            cuts = segment(self.table, self.seed, step, self.rank, index, attempt)
+            cuts = segment(self.table, self.seed, batch, index, attempt)
             try:
                 stems, valid = self._read(cuts)
             except (SeparatorError, OSError) as error:
@@ -184,9 +184,11 @@ class _Collate:
         return self.stack(stems), list(valid), list(songs), skipped
 
 
-def _loader(dataset: _Segments, config: DataConfig, start: int, pin: bool) -> DataLoader:
-    """torch's loader over the batches from number `start` on."""
-    numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(start))
+def _loader(
+    dataset: _Segments, config: DataConfig, places: tuple[int, int], pin: bool
+) -> DataLoader:
+    """torch's loader over the batches of numbers that start and go on as `places` says."""
+    numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(*places))
     size = 4 * math.prod((config.batch, len(dataset.names), 2, dataset.table.samples))  # bytes
     check_size(size)
     context = context_of(config.workers) if config.workers else None
@@ -208,20 +210,20 @@ def batches(
     config: DataConfig,
     rate: int,
     seed: int,
-    rank: int = 0,
     start: int = 0,
+    stride: int = 1,
     mixtures: bool = False,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Yield batches without end, from number `start`.
+    """Yield batches number `start`, `start + stride`, … without end.
 
     Args:
         tracks: The songs to draw from, normally those of the split "train".
         config: Sources, sizes, augmentation.
         rate: Sampling rate of the batches in Hz.
         seed: Number of the run.
-        rank: Number of the process within the run: ranks draw different segments.
         start: Number of the first batch.
+        stride: From one batch to the next: ranks that share a run take every so many-th.
         mixtures: Give mixtures only, (b 1 c t): what songs of any kind can serve for.
         device: Where the batch is augmented and left.
 
@@ -235,10 +237,11 @@ def batches(
             f"{lacking.root}: has mixed songs without stems; training needs stems: remove it from "
             "data.roots, or pretrain on it"
         )
-    dataset = _Segments(tracks, config, rate, (seed, rank), names)
-    loader = _loader(dataset, config, start, torch.device(device).type == "cuda")
+    dataset = _Segments(tracks, config, rate, seed, names)
+    places = start, stride
+    loader = _loader(dataset, config, places, torch.device(device).type == "cuda")
     samples = round(config.segment_seconds * rate)
-    return _finish(loader, config, names, samples, (seed, rank), start, device)
+    return _finish(loader, config, names, samples, seed, places, device)
 
 
 def _finish(
@@ -246,14 +249,16 @@ def _finish(
     config: DataConfig,
     names: tuple[str, ...],
     samples: int,
-    key: tuple[int, int],
-    start: int,
+    seed: int,
+    places: tuple[int, int],
     device: torch.device | str,
 ) -> Iterator[Batch]:
     """Move, augment and label batches; log each unreadable file once."""
     logged: set[str] = set()
     incoming = received(loader, loader.collate_fn.stack.shared)
-    for step, (waves, counts, numbers, skipped) in enumerate(incoming, start):
+    for number, (waves, counts, numbers, skipped) in zip(
+        itertools.count(*places), incoming, strict=False
+    ):
         for message in skipped:
             if message not in logged:
                 log.warning("drawn again: %s", message)
@@ -261,8 +266,8 @@ def _finish(
         if waves is None:
             raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")
         stems, valid, songs = as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
-        number = int(uniforms(_AUGMENT, *key, step)[0] * 2**53)
-        generator = torch.Generator().manual_seed(number)
+        drawn = int(uniforms(_AUGMENT, seed, 0, number)[0] * 2**53)
+        generator = torch.Generator().manual_seed(drawn)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
         valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed

@@ -1,6 +1,6 @@
-"""Which seconds of which song a training item is: a pure function of (seed, step, rank, index).
+"""Which seconds of which song a training item is: a pure function of (seed, batch, index).
 
-The numbers are hashed, not added, so that no two seeds, ranks or steps walk through the same
+The numbers are hashed, not added, so that no two seeds or batches walk through the same
 sequence one place apart, and no random state has to be stored to resume a run.
 """
 
@@ -103,7 +103,7 @@ def _halves(
 
 
 def segment(
-    table: SegmentTable, seed: int, step: int, rank: int, index: int, attempt: int = 0
+    table: SegmentTable, seed: int, batch: int, index: int, attempt: int = 0
 ) -> tuple[Cut, ...]:
     """Draw one segment: the song and a start uniform over every place where it fits.
 
@@ -113,7 +113,7 @@ def segment(
     Returns:
         One cut; for a pool two, of an instrumental and of the voice to be mixed with it.
     """
-    drawn = uniforms(seed, step, rank, index, attempt)
+    drawn = uniforms(seed, batch, 0, index, attempt)  # 0: the draws of earlier versions' rank 0
     source = _place(table.shares, drawn[0])
     return tuple(
         _cut(table, group, drawn[1 + 2 * half], drawn[2 + 2 * half])

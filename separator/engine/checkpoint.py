@@ -4,31 +4,42 @@ A run folder holds `last.pt` (what the run resumes from), `best-STEP.pt` for the
 and `model.safetensors` (the averaged weights of the best one, to use and to share).
 """
 
+import errno
 import math
 import os
-import pickle
 import shutil
 import subprocess
-import warnings
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from separator.atomic import replacing
+from separator.engine import optim
+from separator.engine.archive import damaged, read_archive
 from separator.engine.optim import Chain
-from separator.errors import SeparatorError, one_line
+from separator.errors import SeparatorError, one_line, printable
 from separator.models.weights import load_weights, other_architecture
 
 FORMAT = 1
-KEYS = {
-    *("format", "model", "ema", "averaged", "optimizer", "step"),
-    *("scores", "skipped", "rollbacks", "config", "description"),
+FIXES = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space in that quota",
+    errno.EFBIG: "allow larger files (ulimit -f)",
 }
+KINDS = {
+    **{"format": int, "model": dict, "ema": dict, "averaged": int, "optimizer": dict, "step": int},
+    **{"scores": list, "skipped": int, "rollbacks": int, "config": dict, "description": dict},
+}
+
+
+# what a state that fits nothing raises, from wherever it is read
+WRONG_STATE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
 
 
 class Companion(Protocol):
@@ -95,13 +106,13 @@ class State:
         load_weights(self.ema.module, payload["ema"], path)
         self.ema.n_averaged.fill_(payload["averaged"])
         try:
-            self.optimizer.load_state_dict(payload["optimizer"])
-        except (ValueError, KeyError, TypeError) as error:
+            optim.load(self.optimizer, payload["optimizer"])
+        except WRONG_STATE as error:
             raise other_architecture(path, "the optimizer's groups differ") from error
         if self.companion:
             try:
                 self.companion.load_state_dict(payload["companion"])
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            except WRONG_STATE as error:
                 raise other_architecture(path, "the discriminator differs") from error
 
     def load(self, payload: Mapping[str, Any], path: Path) -> None:
@@ -121,32 +132,72 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
     try:
         with replacing(path) as temporary:
             torch.save(dict(payload), temporary)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as the latter
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else _refusal(path.parent, _size(payload))
+        fix = FIXES.get(cause.errno if cause else None, "let its folder be written")
         raise SeparatorError(
-            f"{path}: cannot be written ({one_line(error)}); free space on that disk "
-            "and give the same command again (the previous checkpoint is intact)"
+            f"{printable(str(path))}: cannot be written ({one_line(cause or error)}); {fix} and "
+            "give the same command again (the previous checkpoint is intact)"
         ) from error
+
+
+def _refusal(folder: Path, size: int) -> OSError | None:
+    """Ask the system why so many bytes could not be written: torch's zip writer does not say."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
+    except OSError as error:
+        return error
+    return None
+
+
+def _size(payload: object) -> int:
+    """Bytes of all tensors in nested dicts, at least."""
+    if isinstance(payload, Mapping):
+        return sum(map(_size, payload.values()))
+    return payload.nbytes if isinstance(payload, Tensor) else 0
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint into CPU memory without executing anything in it.
 
     Raises:
-        SeparatorError: no such file, truncated, not plain tensors, or not ours.
+        SeparatorError: no such file, damaged, not plain tensors, or not ours.
     """
-    payload = _read(Path(path))
-    missing = sorted(KEYS - payload.keys())
-    if missing:
-        raise SeparatorError(
-            f"{path}: not a checkpoint of separator (it has no {missing[0]!r}); choose a .pt file "
-            "from a run folder"
-        )
+    path = Path(path)
+    payload = read_archive(path)
+    for key, kind in KINDS.items():
+        if key not in payload:
+            raise SeparatorError(
+                f"{printable(str(path))}: not a checkpoint of separator (it has no {key!r}); "
+                "choose a .pt file from a run folder"
+            )
+        if not isinstance(payload[key], kind):
+            wrong = f"{key!r} is of type {type(payload[key]).__name__}, not {kind.__name__}"
+            raise damaged(path, f"not a checkpoint of separator ({wrong})")
     if payload["format"] != FORMAT:
         raise SeparatorError(
-            f"{path}: checkpoint format {payload['format']}, this version reads {FORMAT}; "
-            "use the version of separator that wrote it"
+            f"{printable(str(path))}: checkpoint format {payload['format']}, this version reads "
+            f"{FORMAT}; use the version of separator that wrote it"
         )
+    _check_values(payload, path)
     return payload
+
+
+def _check_values(payload: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that are no tensors, counts below 0, and scores that are no pairs."""
+    for key in ("model", "ema"):
+        for name, value in payload[key].items():
+            if not isinstance(value, Tensor):
+                raise damaged(path, f"not a checkpoint of separator ({key}: {name!r} is no tensor)")
+    for key in ("averaged", "step", "skipped", "rollbacks"):
+        if payload[key] < 0:
+            raise damaged(path, f"not a checkpoint of separator ({key!r} is {payload[key]})")
+    for pair in payload["scores"]:
+        numbers = isinstance(pair, list | tuple) and [isinstance(x, int | float) for x in pair]
+        if numbers != [True, True]:
+            raise damaged(path, "not a checkpoint of separator ('scores' holds no pairs)")
 
 
 def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
@@ -182,35 +233,8 @@ def git_id(root: Path = Path(__file__).parents[2]) -> str | None:
     return done.stdout.strip() or None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Unpickle plain tensors only, and turn the many ways that can fail into one line."""
-    if not path.is_file():
-        raise not_there(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which end in an error anyway
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SeparatorError(
-            f"{path}: holds something else than plain tensors, so it was not opened (nothing in "
-            "it was executed); choose a .pt file that separator wrote"
-        ) from error
-    except Exception as error:  # damaged bytes raise nearly anything
-        raise SeparatorError(
-            f"{path}: truncated or damaged; use another .pt file of the run, or delete it"
-        ) from error
-    if not isinstance(payload, dict):
-        raise SeparatorError(f"{path}: not a checkpoint of separator; choose a .pt of a run folder")
-    return payload
-
-
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def not_there(path: Path) -> SeparatorError:
-    """Make the error for a model file that is missing."""
-    return SeparatorError(f"{path}: no such file; give the path of a .safetensors or .pt file")

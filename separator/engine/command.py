@@ -4,13 +4,36 @@ import logging
 from collections.abc import Callable
 
 from separator.allocator import keep_memory
+from separator.engine import distributed
+from separator.engine.distributed import LostRankError
 from separator.engine.loop import fit
 from separator.engine.task import RunConfig, Task
+from separator.errors import SeparatorError
+
+log = logging.getLogger(__name__)
 
 
 def run(make_task: Callable[[], Task], config: RunConfig) -> int:
-    """Set the process up, train, and say on stderr where the result is."""
+    """Set the process up, train, and say on stderr where the result is.
+
+    Returns:
+        The exit status of `fit`.
+
+    Raises:
+        SeparatorError: on rank 0, or without ranks.
+        SystemExit: on another rank, which has logged what happened to it alone.
+    """
     keep_memory()
-    folder = fit(make_task(), config)
-    logging.getLogger(__name__).info("%s: model.safetensors, last.pt, metrics.jsonl", folder)
-    return 0
+    try:
+        with distributed.session(distributed.own_device(config.device)):
+            # in turn: the first rank scans the library and decodes stems, and the others find them
+            task = distributed.together(make_task, in_turn=True)
+            status = fit(task, config)
+    except SeparatorError as error:
+        if not distributed.rank():
+            raise
+        if not isinstance(error, LostRankError):
+            log.error("separator: rank %d: %s", distributed.rank(), error)
+        raise SystemExit(1) from error
+    log.info("%s: model.safetensors, last.pt, metrics.jsonl", config.run)
+    return status

@@ -1,27 +1,31 @@
-"""The process and its ranks: device, process group, few collectives, and requests to stop.
+"""The ranks of a run: their device, the process group, and the few collectives.
 
 Without torchrun everything here is the single-process case and costs nothing.
 """
 
 import contextlib
+import gc
 import logging
 import os
-import signal
-import threading
-import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from types import FrameType, TracebackType
-from typing import Self
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from separator.devices import find_device
+from separator.errors import SeparatorError, one_line
 
-logger = logging.getLogger(__name__)
-PATIENCE = timedelta(hours=3)  # the other ranks wait at a barrier while rank 0 validates
+PATIENCE = timedelta(hours=3)  # the other ranks wait while rank 0 writes and its disk is slow
+
+T = TypeVar("T")
+
+
+class LostRankError(SeparatorError):
+    """Another rank of the run ended; only rank 0 says so."""
 
 
 def rank() -> int:
@@ -34,19 +38,29 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """Number of this process among those of its machine (torchrun's LOCAL_RANK)."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def own_device(name: str) -> torch.device:
     """Turn "auto", "cpu", "cuda" or "mps" into this process's device.
 
-    "auto" takes CUDA where there is one and the CPU otherwise. Under torchrun each process gets
-    the CUDA device of its LOCAL_RANK.
+    Under torchrun each process gets the CUDA device of its LOCAL_RANK.
 
     Raises:
-        SeparatorError: the device asked for is not on this machine.
+        SeparatorError: the device asked for is not on this machine, or it has fewer than ranks.
     """
-    device = find_device(name, auto=("cuda",))
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
+    device = find_device(name)
+    if device.type != "cuda" or device.index is not None:
+        return device
+    if local_rank() >= torch.cuda.device_count():
+        raise SeparatorError(
+            f"device: LOCAL_RANK is {local_rank()}, but this machine has "
+            f"{torch.cuda.device_count()} GPU(s); start as many processes as there are, or give "
+            "device=cpu"
+        )
+    return torch.device("cuda", local_rank())
 
 
 def bf16(precision: str, device: torch.device) -> bool:
@@ -58,20 +72,45 @@ def bf16(precision: str, device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Hold the process group (nccl on CUDA, gloo elsewhere) for as long as the block lasts."""
+    """Hold the process group (nccl on CUDA, gloo elsewhere) for as long as the block lasts.
+
+    All ranks leave a block that ends without an error together. Within a session another one does
+    nothing.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world() == 1:
+    if world() == 1 or dist.is_initialized():
         yield
         return
     cuda = device.type == "cuda"
-    dist.init_process_group(
-        "nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None
-    )
+    if rank():
+        _be_silent()
+    try:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None
+        )
+    except (ValueError, RuntimeError) as error:
+        raise SeparatorError(
+            f"the {world()} ranks did not find each other ({one_line(error)}); start all of them "
+            "with torchrun, or with the same MASTER_ADDR and MASTER_PORT"
+        ) from error
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if not cuda:  # closed connections tell the others at once; nccl would wait for them
+            dist.destroy_process_group()
+        raise
+    # A rank that closes its connections while another still uses them can abort that one, and
+    # torchrun ends all as soon as one has ended: none leaves before rank 0 has written everything.
+    barrier()
+    gc.collect()  # replicas hold the group
+    dist.destroy_process_group()
+
+
+def _be_silent() -> None:
+    """Leave what all ranks would say alike to rank 0."""
+    logging.getLogger("separator").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
@@ -98,9 +137,13 @@ def mean(value: Tensor) -> Tensor:
     return total / world()
 
 
-def anyone(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on any rank; the same answer on each."""
-    return flag if world() == 1 else bool(mean(torch.tensor(float(flag), device=device)) > 0)
+def largest(value: int, device: torch.device) -> int:
+    """Return the largest of the ranks' numbers, the same on each."""
+    if world() == 1:
+        return value
+    found = torch.tensor(value, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def barrier() -> None:
@@ -109,55 +152,52 @@ def barrier() -> None:
         dist.barrier()
 
 
-class Stop:
-    """Listens for Ctrl-C, SIGTERM and the end of the time given, while its block lasts.
+def share(items: Sequence[T]) -> list[tuple[int, T]]:
+    """Return this rank's part of a list, dealt out in turn, each item with its place in it."""
+    return list(enumerate(items))[rank() :: world()]
 
-    The first signal is only noted, for the loop to end after its step; the second interrupts at
-    once. Signal handlers can only be set in the main thread: elsewhere only the time counts.
+
+def gather(rows: list[tuple[int, T]]) -> list[T]:
+    """Return the rows of all ranks in the order of their places, on rank 0; elsewhere the own."""
+    if world() > 1:
+        parts: list = [None] * world()
+        dist.gather_object(rows, parts if rank() == 0 else None)
+        rows = [row for part in parts for row in part] if rank() == 0 else rows
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+
+
+def together(make: Callable[[], T], in_turn: bool = False) -> T:
+    """Return what `make` makes on this rank; where it fails on one rank, it fails on all.
 
     Args:
-        minutes: time given, from the start of the block; 0 is without limit.
-        device: of the collectives by which the ranks agree.
+        make: called once on every rank.
+        in_turn: each machine's first rank goes first, so that the others find on the disk what it
+            prepared.
 
-    Attributes:
-        signalled: whether a signal came (to any rank, once `asked` has returned true).
+    Raises:
+        SeparatorError: on rank 0, which says what happened on any rank.
+        SystemExit: on the other ranks.
     """
+    if world() == 1:
+        return make()
+    made, problem = None, None
+    for turn in (0, 1) if in_turn else (None,):
+        if turn is None or min(local_rank(), 1) == turn:
+            try:
+                made = make()
+            except Exception as error:
+                problem = error
+        texts: list = [None] * world()
+        dist.all_gather_object(texts, problem and one_line(problem))
+        if any(texts):
+            raise _problem_of_all(texts, problem)
+    return made
 
-    def __init__(self, minutes: float, device: torch.device) -> None:
-        self.signalled = False
-        self._limit = 60 * minutes or float("inf")
-        self._device = device
-        self._previous: dict[int, object] = {}
 
-    def __enter__(self) -> Self:
-        self._process, self._start = os.getpid(), time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def asked(self) -> bool:
-        """Return whether any rank was asked to stop; the same answer on each."""
-        late = time.monotonic() - self._start > self._limit
-        stop = anyone(self.signalled or late, self._device)
-        if stop:
-            self.signalled = anyone(self.signalled, self._device)
-        return stop
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            return  # a forked data worker: Ctrl-C reaches it too, and the parent will end it
-        if self.signalled:
-            raise KeyboardInterrupt
-        self.signalled = True
-        name = signal.Signals(number).name
-        logger.info("%s: stopping after this step (again: at once)", name)
+def _problem_of_all(texts: list[str | None], own: Exception | None) -> BaseException:
+    if rank():
+        return SystemExit(1)
+    if own is not None:
+        return own
+    number, text = next((number, text) for number, text in enumerate(texts) if text)
+    return SeparatorError(f"rank {number}: {text}")

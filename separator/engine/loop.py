@@ -1,6 +1,7 @@
 """The one training loop: step, log, validate, save. Both trainers hand their task to `fit`."""
 
 import contextlib
+import functools
 import hashlib
 import logging
 import math
@@ -14,50 +15,66 @@ from torch import Tensor, nn
 
 from separator.atomic import remove_leftovers, write_text
 from separator.config import to_dict
-from separator.engine import checkpoint, distributed, ema, model_file, optim
+from separator.engine import checkpoint, distributed, ema, faults, model_file, optim
 from separator.engine.checkpoint import State
+from separator.engine.lock import RunLock
 from separator.engine.log import Log
-from separator.engine.task import RunConfig, Task, check_config
+from separator.engine.resume import check_resumable
+from separator.engine.stop import Stop
+from separator.engine.task import RunConfig, Task
 from separator.errors import SeparatorError
 
 logger = logging.getLogger(__name__)
+BATCH_NORMS = nn.modules.batchnorm._NormBase
 
 
-def fit(task: Task, config: RunConfig) -> Path:
+def fit(task: Task, config: RunConfig) -> int:
     """Train until `config.steps`, or until asked to stop; resume when the run folder has a run.
 
+    The run folder gets `last.pt`, `best-STEP.pt`, `model.safetensors`, `metrics.jsonl`,
+    `config.yaml` and the TensorBoard files.
+
     Returns:
-        The run folder, with `last.pt`, `best-STEP.pt`, `model.safetensors`, `metrics.jsonl`,
-        `config.yaml` and the TensorBoard files.
+        The exit status: 0 when the run is complete, 3 when its time was over, 128 and the signal's
+        number when one stopped it; everything is saved.
 
     Raises:
-        SeparatorError: the folder holds a run of another configuration or a damaged checkpoint,
-            the disk is full, or training keeps diverging.
+        SeparatorError: the folder is in use, holds a run of another configuration or a damaged
+            checkpoint, the disk or the memory is full, another rank ended, or training keeps
+            diverging.
     """
     device = distributed.own_device(config.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.session(device))
-        run = _Run(task, config, device)
-        run.resume()
+        lock = RunLock(Path(config.run))
+        distributed.together(lambda: distributed.rank() or stack.enter_context(lock))
+        run = _Run(task, config, device, lock)
+        distributed.together(run.look)
+        run.begin()
         if run.state.step >= config.steps:
             logger.info("%s is complete; a larger steps= continues it", run.folder)
-            return run.folder
+            return 0
         if run.main:
             run.log = stack.enter_context(Log(run.folder, run.state.step, config))
+        stop = stack.enter_context(Stop(config.max_minutes, device))
         try:
-            run.train(stack.enter_context(distributed.Stop(config.max_minutes, device)))
-        except SeparatorError:
-            if run.main and not run.state.step:  # nothing is lost, and no corrected command refused
-                run.last.unlink(missing_ok=True)
-            raise
-    return run.folder
+            run.train(stop)
+        except Exception as error:
+            run.rescue()
+            saved = run.saved if run.saved > 0 else 0
+            problem = faults.explained(error, config, device, run.accumulate, saved)
+            if problem is None:
+                raise
+            raise problem from error
+        done = run.state.step >= config.steps
+        return stop.status if stop.asked() and not (done and not stop.signalled) else 0
 
 
 class _Run:
     """A task on its way through the loop."""
 
-    def __init__(self, task: Task, config: RunConfig, device: torch.device) -> None:
-        self.task, self.config, self.device = task, config, device
+    def __init__(self, task: Task, config: RunConfig, device: torch.device, lock: RunLock) -> None:
+        self.task, self.config, self.device, self.lock = task, config, device, lock
         self.folder, self.main = Path(config.run), distributed.rank() == 0
         self.last = self.folder / "last.pt"
         model = task.model.to(device).train()
@@ -74,28 +91,38 @@ class _Run:
         self.weights = [weight for group in groups for weight in group["params"]]
         self.generator = torch.Generator()
         self.bf16 = distributed.bf16(config.precision, device)
+        self.accumulate = config.accumulate
         self.streak = 0  # steps skipped in a row
         self.saved = self.validated = -1  # the steps of the latest of each
+        self.computing = False  # within a step, before it changes weights
         self.log: Log | None = None
         self.git = checkpoint.git_id()
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches in a step, of all ranks together."""
+        return self.accumulate * distributed.world()
 
     def step(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         """Make one optimizer step; one without finite loss and gradient changes no weight."""
         config, state, sums, seconds = self.config, self.state, {}, 0.0
         optim.set_rate(state.optimizer, config.optim, state.step, config.steps)
-        for micro in range(config.accumulate):
+        self.computing = True
+        for micro in range(self.accumulate):
             batch = next(batches)
             seconds += self.task.seconds(batch)
             self._seed(micro)
-            with distributed.synchronised(self.replica, micro == config.accumulate - 1):
+            with distributed.synchronised(self.replica, micro == self.accumulate - 1):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     scalars = self.task.step(self.caller, batch, state.step, self.generator)
-                (scalars["loss"] / config.accumulate).backward()
+                (scalars["loss"] / self.accumulate).backward()
             for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value.detach() / config.accumulate
+                sums[name] = sums.get(name, 0) + value.detach() / self.accumulate
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip or math.inf)
         # the one wait for the device in a step; NaN and Inf survive the sum and the mean over ranks
-        if distributed.mean(sums["loss"] + norm).isfinite():
+        finite = distributed.mean(sums["loss"] + norm).isfinite()
+        self.computing = False
+        if finite:
             state.optimizer.step()
             state.ema.update_parameters(state.model)
             self.streak = 0
@@ -108,10 +135,11 @@ class _Run:
             self.log.advance(seconds * distributed.world())
         return {**sums, "optim/norm": norm}
 
-    def train(self, stop: distributed.Stop) -> None:
+    def train(self, stop: Stop) -> None:
         """Step until the end of the run or a request to stop, then leave everything saved."""
         config, state = self.config, self.state
-        batches = self.task.batches(state.step * config.accumulate)
+        start = state.step * self.micro_batches + distributed.rank()
+        batches = self.task.batches(start, distributed.world())
         stopping = False
         while state.step < config.steps and not stopping:
             scalars = self.step(batches)
@@ -128,16 +156,19 @@ class _Run:
                 self._save()
         self._finish(interrupted=stop.signalled)
 
-    def resume(self) -> None:
-        """Continue from `last.pt`, or start a run folder."""
+    def look(self) -> None:
+        """Take the state of `last.pt`, if there is one."""
         if self.last.exists():
             payload = checkpoint.load(self.last)
-            check_config(payload["config"], to_dict(self.config), self.last)
+            self.accumulate = check_resumable(payload, self.config, self.songs, self.last)
             self.state.load(payload, self.last)
             self.saved = self.state.step
             self.validated = self.state.scores[-1][0] if self.state.scores else -1
             logger.info("%s: resuming after step %d", self.folder, self.state.step)
-        distributed.barrier()  # no rank writes before all have looked
+        self.task.accumulate = self.accumulate
+
+    def begin(self) -> None:
+        """Write a new run's first files, or those that may change when it goes on."""
         if not self.main:
             return
         remove_leftovers(self.folder, shared=False)
@@ -146,11 +177,31 @@ class _Run:
         if self.saved < 0:
             self._write()  # a full disk shows now, and there is something to roll back to
 
+    def rescue(self) -> None:
+        """Save the steps done after the last checkpoint, where an error came within a step.
+
+        Not where half of a step would be saved with them: statistics of batch norms, an adversary.
+        A run without any step leaves no checkpoint: it would refuse a corrected command.
+        """
+        if not self.main or not self.lock.held():
+            return
+        if not self.state.step:
+            self.last.unlink(missing_ok=True)
+            return
+        parts = self.state.model.modules()
+        half = self.task.companion or any(isinstance(part, BATCH_NORMS) for part in parts)
+        if self.computing and not self.streak and not half and self.saved != self.state.step:
+            with contextlib.suppress(Exception):  # there is an error already, which says more
+                self.log.sync()
+                self._write()
+                self.saved = self.state.step
+
     def _seed(self, micro: int) -> None:
-        """Make all randomness of a micro-batch a function of (seed, step, micro-batch, rank)."""
-        place = (self.config.seed, self.state.step, micro, distributed.rank())
-        torch.manual_seed(_hash("global", *place))  # dropout
-        self.generator.manual_seed(_hash("task", *place))
+        """Make a micro-batch's randomness a function of (seed, step, its place in the step)."""
+        place = micro * distributed.world() + distributed.rank()
+        key = (self.config.seed, self.state.step, place, 0)
+        torch.manual_seed(_hash("global", *key))  # dropout
+        self.generator.manual_seed(_hash("task", *key))
 
     def _report(self, scalars: dict[str, Tensor]) -> None:
         """Log a step's scalars, averaged over micro-batches and ranks."""
@@ -165,9 +216,10 @@ class _Run:
     def _validate(self) -> None:
         """Validate the averaged model, export it if it is the best so far, and save."""
         state = self.state
+        with torch.no_grad():
+            result = self.task.validate(state.ema.module, state.step)
         if self.main:
-            with torch.no_grad():
-                result = self.task.validate(state.ema.module, state.step)
+            self.lock.check()
             score = float(result.score) if math.isfinite(result.score) else -math.inf
             self.log.validation(state.step, result)
             if score > state.best:
@@ -178,14 +230,25 @@ class _Run:
 
     def _save(self) -> None:
         if self.main:
+            self.lock.check()
             self.log.sync()
             self._write()
         self.saved = self.state.step
         distributed.barrier()
 
     def _write(self) -> None:
-        about = {"config": to_dict(self.config), "description": self._describe()}
+        about = {
+            "config": to_dict(self.config),
+            "description": self._describe(),
+            "micro_batches": self.micro_batches,
+            "songs": self.songs,
+        }
         checkpoint.save_run(self.folder, self.state.payload() | about, self.config.keep_best)
+
+    @functools.cached_property
+    def songs(self) -> Tensor:
+        """Numbers that tell the songs, see `Task.songs`."""
+        return self.task.songs()
 
     def _export(self, score: float | None) -> None:
         path = self.folder / "model.safetensors"

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from separator.atomic import replacing
-from separator.engine.checkpoint import load, not_there
+from separator.engine.archive import not_there
+from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, one_line, printable
 from separator.models import skeleton
 from separator.models.description import from_json, refused

@@ -1,5 +1,6 @@
 """AdamW and Muon, and learning rates that are pure functions of the step."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,15 +97,6 @@ class Chain:
         """Return the parts' states as plain values and tensors."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the parts' states.
-
-        Raises:
-            ValueError: they are of other optimizers, or of other groups.
-        """
-        for part, own in zip(self.parts, state.get("parts", []), strict=True):
-            part.load_state_dict(own)
-
 
 def set_rate(
     optimizer: torch.optim.Optimizer | Chain, config: OptimConfig, step: int, steps: int
@@ -118,8 +110,8 @@ def set_rate(
 def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer | Chain:
     """AdamW over groups of parameters, or Muon and AdamW.
 
-    AdamW is that of Loshchilov & Hutter 2019 (arXiv:1711.05101); only weights of two or more
-    dimensions decay. Muon is for matrices of at least 16 rows and columns; convolutions, biases and
+    AdamW is that of Loshchilov & Hutter 2019 (arXiv:1711.05101); biases and norms do not decay,
+    see `decays`. Muon is for matrices of at least 16 rows and columns; convolutions, biases and
     norms stay with AdamW.
 
     Args:
@@ -138,14 +130,13 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
         rest = [weight for weight in trained if id(weight) not in taken]
         wide = [weight for weight in rest if weight.ndim >= 2]
         vectors = [weight for weight in rest if weight.ndim < 2]
-        decay = config.weight_decay
-        for part, weights, own in (
-            (matrices, large, decay),
-            (others, wide, decay),
-            (others, vectors, 0.0),
-        ):
-            if weights:
-                part.append({"params": weights, "weight_decay": own, "lr_scale": scale})
+        parts = [(matrices, large)] if large else []
+        # runs of one kind, not two lists: the order of the weights is that of earlier checkpoints
+        parts += [(others, list(run)) for _, run in itertools.groupby(wide, decays)]
+        parts += [(others, vectors)] if vectors else []
+        for part, weights in parts:
+            decay = config.weight_decay if decays(weights[0]) else 0.0
+            part.append({"params": weights, "weight_decay": decay, "lr_scale": scale})
     # on two CPU cores the fused kernel was 3 to 13 times faster than foreach
     adamw = torch.optim.AdamW(
         others, lr=config.lr, betas=tuple(config.betas), eps=1e-10, fused=True
@@ -157,4 +148,33 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
 
 def _is_matrix(weight: Tensor) -> bool:
     """Whether a weight is one that Muon is for."""
-    return weight.ndim == 2 and min(weight.shape) >= LEAST
+    return weight.ndim == 2 and min(weight.shape) >= LEAST and decays(weight)
+
+
+def decays(weight: Tensor) -> bool:
+    """Whether weight decay applies: to weights of two axes or more that are not marked as biases.
+
+    A bias of several axes, such as one for each bin and channel, has the attribute
+    `no_weight_decay`, set to true by the module that makes it.
+    """
+    return weight.ndim >= 2 and not getattr(weight, "no_weight_decay", False)
+
+
+def load(optimizer: torch.optim.Optimizer | Chain, state: dict[str, Any]) -> None:
+    """Take a state, also one whose groups divide the same weights in the same order differently.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is of other weights, or no state.
+    """
+    parts = optimizer.parts if isinstance(optimizer, Chain) else [optimizer]
+    states = state["parts"] if isinstance(optimizer, Chain) else [state]
+    for part, own in zip(parts, states, strict=True):
+        groups = part.state_dict()["param_groups"]
+        count = sum(len(group["params"]) for group in own["param_groups"])
+        if count != sum(len(group["params"]) for group in groups):
+            raise ValueError(f"the state is of {count} weights")
+        part.load_state_dict({"state": own["state"], "param_groups": groups})
+        for weight, values in part.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                    raise ValueError("the state is of weights of other shapes")

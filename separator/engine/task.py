@@ -1,7 +1,7 @@
 """What a trainer hands to the loop: its settings, its task, and what a validation found."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from separator.engine.checkpoint import Companion
 from separator.engine.optim import OptimConfig
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
 from separator.ranges import MOST_SEED, MOST_STEPS, RATES, require
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
@@ -49,7 +49,7 @@ class RunConfig:
         keep_best: checkpoints of the best validations to keep beside the last one.
         accumulate: micro-batches whose gradients are averaged into one step.
         clip: largest norm of the gradient (0: not clipped).
-        device: where to train; auto takes CUDA where there is one, else the CPU.
+        device: where to train; auto takes CUDA or a Mac's GPU where there is one, else the CPU.
         precision: arithmetic of the model; auto is bf16 autocast on CUDA that has it, else fp32.
         ema_decay: decay of the running average of the weights that is validated and exported.
         nonfinite_limit: steps in a row without a finite loss and gradient that roll the run back.
@@ -117,10 +117,13 @@ class Task(ABC):
     Attributes:
         model: the weights.
         companion: what is trained beside it, if anything.
+        accumulate: micro-batches in a step on this rank, which the loop sets: a run that goes on on
+            other ranks than before keeps the samples of a step.
     """
 
     model: nn.Module
     companion: Companion | None = None
+    accumulate: int = 1
 
     def parameter_groups(self) -> list[dict]:
         """Return the weights in groups, with the factors on their learning rate."""
@@ -129,11 +132,19 @@ class Task(ABC):
     def attach(self, averaged: nn.Module) -> None:  # noqa: B027 - most have no use for it
         """Take the averaged model, once, before the first step."""
 
-    @abstractmethod
-    def batches(self, start: int) -> Iterator[Any]:
-        """Yield micro-batches without end from number `start`; each a function of its number.
+    def songs(self) -> Tensor:
+        """Return (n) int64: what tells the songs trained on and validated with, in their order.
 
-        Number i belongs to step i // accumulate; the data depend on (seed, rank, i) only.
+        Equal where the same command would draw the same samples; see `data.identity`.
+        """
+        return torch.empty(0, dtype=torch.int64)
+
+    @abstractmethod
+    def batches(self, start: int, stride: int = 1) -> Iterator[Any]:
+        """Yield micro-batches number `start`, `start + stride`, … without end.
+
+        Each is a function of the seed and its number only. The micro-batches of a step, of all
+        ranks together, have consecutive numbers.
         """
 
     @abstractmethod
@@ -146,7 +157,7 @@ class Task(ABC):
             model: to call instead of `self.model`: it may be compiled or distributed.
             batch: from `batches`; the task moves it to the device.
             step: finished steps of the run, for schedules.
-            generator: on the CPU, seeded by (seed, step, micro-batch, rank).
+            generator: on the CPU, seeded by (seed, step, place of the micro-batch in the step).
         """
 
     @abstractmethod
@@ -155,7 +166,10 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module, step: int) -> Validation:
-        """Score the averaged model, in evaluation mode and without gradients, on rank 0."""
+        """Score the averaged model, in evaluation mode and without gradients.
+
+        All ranks call it and share the work; what it returns counts on rank 0.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -165,29 +179,38 @@ class Task(ABC):
         """
 
 
-def check_config(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+def check_config(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: Path, free: Collection[str] = ()
+) -> None:
     """Refuse to resume a run under a configuration that would not continue the same training.
+
+    Args:
+        old: configuration of the run so far.
+        new: that of this command.
+        path: where `old` was read.
+        free: keys that may differ, beside those that always may.
 
     Raises:
         SeparatorError: names the first key that differs, and the fix.
     """
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     for key in [*after, *before]:
         absent = "(absent)"
         was, now = before.get(key, absent), after.get(key, absent)
-        if was != now and key not in FREE and key.split(".")[-1] != "workers":
+        may = key in FREE or key in free or key.split(".")[-1] == "workers"
+        if was != now and not may:
             raise SeparatorError(
-                f"{key}: {path} was made with {was}, this command says {now}; set it back, use "
-                f"another run=, or delete {path.parent}"
+                f"{key}: {printable(str(path))} was made with {printable(str(was))}, this command "
+                f"says {printable(str(now))}; set it back, or use another run="
             )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dicts to {"a.b": value}; tuples become lists, as they do in a file."""
     rows = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
+            rows |= flat(value, f"{prefix}{key}.")
         else:
-            rows[prefix + key] = list(value) if isinstance(value, tuple) else value
+            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return rows

@@ -209,6 +209,7 @@ class FrameTransformer(nn.Module):
         # What a mask is in all frames alike is learned first. Without a place of its own it is
         # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
         self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
+        self.profile.no_weight_decay = True  # a bias, of two axes
         self._initialise()
 
     def _initialise(self) -> None:

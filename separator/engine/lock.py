@@ -1,0 +1,126 @@
+"""One trainer at a time in a run folder."""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from separator.errors import SeparatorError, one_line, printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+LONGEST = 200  # characters of an owner's line that are shown
+
+
+class RunLock:
+    """Holds a run folder for this process while its block lasts.
+
+    The lock is the system's (flock) on the file `.lock`, which names its owner: it ends with the
+    process however that ends, so the file of a killed process holds nobody up.
+
+    Args:
+        folder: the run folder, which is made if need be.
+
+    Raises:
+        SeparatorError: on entry: another process holds it, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / ".lock"
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._acquired()
+        except OSError as error:
+            raise SeparatorError(
+                f"run: {printable(str(self.folder))}: cannot be written ({one_line(error)}); give "
+                "a run= that can"
+            ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            if self.held():  # while the lock lasts: else it could be the next owner's file
+                self.path.unlink()
+        self._file.close()
+
+    def held(self) -> bool:
+        """Whether the folder is still there, and still this process's."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Refuse to write into a folder that is no longer this run's.
+
+        Raises:
+            SeparatorError: the folder was removed, moved or replaced meanwhile.
+        """
+        if not self.held():
+            raise SeparatorError(
+                f"{printable(str(self.folder))}: was removed or moved while the run used it; "
+                "nothing more is written there. Put it back to resume from its last checkpoint, "
+                "or start again"
+            )
+
+    def _acquired(self) -> TextIO:
+        while True:
+            file = self.path.open("a+", encoding="utf-8", errors="replace")
+            try:
+                self._lock(file)
+                if os.path.samestat(self.path.stat(), os.fstat(file.fileno())):
+                    _sign(file)
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # its owner removed it between the opening and the locking
+
+    def _lock(self, file: TextIO) -> None:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "no flock")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = printable(" ".join(file.read(LONGEST).split())) or "another process"
+            raise SeparatorError(
+                f"{printable(str(self.folder))}: in use by {owner}; wait until it ends or stop it, "
+                "or give another run="
+            ) from error
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            logger.warning(
+                "%s: its file system has no locks; see to it that no other trainer uses the folder",
+                printable(str(self.folder)),
+            )
+
+
+def _sign(file: TextIO) -> None:
+    """Write who holds the lock and since when."""
+    file.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+    file.flush()
