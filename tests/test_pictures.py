@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from separator.engine.pictures import (
-    BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, spectrogram_image, with_axes,
-)  # fmt: skip
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    spectrogram_image,
+    with_axes,
+)
 from separator.stft import STFTConfig
 
 
