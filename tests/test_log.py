@@ -302,7 +302,9 @@ def test_wandb_neither_speaks_nor_litters_nor_calls(tmp_path: Path):
             server.accept()[0].close()  # this is how a call shows
             online.kill()
     assert list(work.iterdir()) == []
-    assert [row["_step"] for row in rows(files(folder)[0])] == [1]
+    (row,) = rows(files(folder)[0])
+    assert (row["_step"], row["2_loss_train/total"]) == (1, 1.0)
+    assert (row["1_quality/toy_db"], row["1_quality/toy_db_of_mixture"]) == (7.0, 3.0)
 
 
 def child_logs(folder: Path) -> None:
@@ -310,7 +312,8 @@ def child_logs(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     with Log(folder, 0, RunConfig(steps=1, log=WANDB)) as log:
         log.train(1, {"loss": 1.0})
-        log.validation(1, Validation({}, 0.0, {"toy/image": torch.rand(3, 4, 5)}))
+        quality = {"toy_db": {"model": 7.0, "mixture": 3.0}}
+        log.validation(1, Validation({}, 0.0, {"toy/image": torch.rand(3, 4, 5)}, {}, quality))
         print("out", flush=True)
         print("err", file=sys.stderr, flush=True)
     sys.exit(3)

@@ -133,6 +133,7 @@ def test_pictures_and_sound_are_logged(whole: Path, command: str):
         assert len(tags["images"]) == 10  # of two crops
     else:
         assert images == sounds == {"mixture", "estimate", "target"}
+    assert f"2_loss_{command}/other" not in tags["scalars"]  # no cell is covered by another crop
     quality = {"pretrain": {"gain_over_trivial"}, "train": {"accompaniment_db", "vocals_db"}}
     drawn = {tag.removeprefix("1_quality/") for tag in tags["scalars"] if tag[0] == "1"}
     assert drawn == quality[command]

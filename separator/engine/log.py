@@ -1,5 +1,6 @@
 """Where a run can be watched: TensorBoard, W&B, metrics.jsonl and the progress bar."""
 
+import hashlib
 import json
 import logging
 import math
@@ -8,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from torch import Tensor
 
 from separator.atomic import write_text
 from separator.engine.append_file import AppendFile
@@ -56,6 +59,7 @@ class Log:
         self._rows = AppendFile(path)
         self._board = EventFile(folder, step)
         self._lines: dict[str, EventFile] = {}
+        self._shown: dict[str, bytes] = {}  # digests by tag
         self._failing = False
         self._progress = Progress(step, config.steps, config.validate_every)
         self._restart_clock()
@@ -106,15 +110,7 @@ class Log:
         self._write_row(step, "validation", {**result.scalars, "score": result.score})
         self._add_scalars(result.scalars, step)
         self._add_quality(result, step)
-        boards = self._boards()
-        for name, image in result.images.items():
-            pixels = image.detach().float().cpu().clamp(0, 1)
-            for board in boards:
-                board.add_image(f"spectrogram/{printable(name)}", pixels, step)
-        for name, (wave, rate) in result.audio.items():
-            samples = wave.detach().float().cpu().clamp(-1, 1)
-            for board in boards:
-                board.add_audio(f"audio/{printable(name)}", samples, step, rate)
+        self._add_media(result, step)
         logger.info("step %d: %s", step, result.text(best))
         self._restart_clock()
         self._check_disk()
@@ -156,6 +152,25 @@ class Log:
                 if self._wandb:
                     suffix = "" if line == "model" else f"_of_{line}"
                     self._wandb.add_scalars({f"{tag}{suffix}": value}, step)
+
+    def _add_media(self, result: Validation, step: int) -> None:
+        """Show pictures and sounds; those that are as before, such as the mixture's, only once."""
+        for name, image in result.images.items():
+            tag, pixels = f"spectrogram/{printable(name)}", image.detach().float().cpu().clamp(0, 1)
+            if self._is_new(tag, pixels):
+                for board in self._boards():
+                    board.add_image(tag, pixels, step)
+        for name, (wave, rate) in result.audio.items():
+            tag, samples = f"audio/{printable(name)}", wave.detach().float().cpu().clamp(-1, 1)
+            if self._is_new(tag, samples):
+                for board in self._boards():
+                    board.add_audio(tag, samples, step, rate)
+
+    def _is_new(self, tag: str, values: Tensor) -> bool:
+        """Whether something else, or nothing, was shown under a tag before."""
+        digest = hashlib.blake2b(values.numpy().tobytes()).digest()
+        before, self._shown[tag] = self._shown.get(tag), digest
+        return digest != before
 
     def _line(self, name: str) -> EventFile:
         if name == "model":
