@@ -80,7 +80,8 @@ def test_messages_stand_on_lines_of_their_own_and_the_units_are_explained():
     said = lines(screen.getvalue())
     assert said[-2:] == ["another", ""]
     assert "a message" in said
-    assert any("seconds of audio trained on per second (audio-s/s)" in line for line in said)
+    (explained,) = [line for line in said if "seconds of audio trained on per second" in line]
+    assert explained.startswith("the bar shows")  # and not behind the bar
 
 
 def test_the_bar_tells_the_time_to_the_next_validation(clock: Clock):
