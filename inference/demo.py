@@ -144,15 +144,14 @@ def draw(waves: dict[str, Tensor], separator: Separator, path: Path) -> None:
     """Draw spectrograms of waves (c t) side by side into a PNG."""
     from matplotlib.figure import Figure
 
-    from separator.engine.pictures import spectrogram_image
+    from separator.engine.pictures import label_axes, spectrogram_image
 
     figure = Figure(figsize=(4 * len(waves), 3.2), layout="constrained")
     for axis, (name, wave) in zip(figure.subplots(1, len(waves)), waves.items(), strict=True):
         image = spectrogram_image(wave, separator.stft).permute(1, 2, 0).numpy()
-        top, seconds = separator.rate / 2000, wave.shape[-1] / separator.rate
+        seconds = wave.shape[-1] / separator.rate
         axis.imshow(image, aspect="auto", extent=(0, seconds, 0, 1), interpolation="nearest")
-        ticks = [0.1, 1, 4, 10, 20]
-        axis.set_yticks([(khz / top) ** 0.5 for khz in ticks], [f"{khz:g}" for khz in ticks])
-        axis.set(title=name, xlabel="seconds", ylabel="kHz")
+        label_axes(axis, seconds, separator.rate)
+        axis.set_title(name)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -182,10 +182,12 @@ class Adversary:
 
         Returns:
             "adversary/loss" and "adversary/accuracy", the share of originals and restored ones that
-            were called what they are; zeros where nothing was trained.
+            were called what they are; NaN before `config.start`, 0 where nothing was hidden.
         """
         if step < self.config.start:
-            return dict.fromkeys(("adversary/loss", "adversary/accuracy"), real.new_zeros(()))
+            return dict.fromkeys(
+                ("adversary/loss", "adversary/accuracy"), real.new_tensor(math.nan)
+            )
         if self._replica is None:  # not before: there must be a process group
             self._replica = distributed.wrap(self.network, self.device)
         self.network.train()

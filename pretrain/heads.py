@@ -1,5 +1,7 @@
 """The trunk and the heads of all that is asked of it beside restoring."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -118,7 +120,7 @@ def deceive(
     scalars = adversary.discriminate(example.target, restored, example.corrupted, size, step)
     weight = weight_at(adversary.config, step)
     if not weight:
-        return {}, scalars | {"loss/adversary": restored.new_zeros(())}
+        return {}, scalars | {"loss/adversary": restored.new_tensor(math.nan)}
     loss = adversary.fool(restored, example.corrupted, size)
     objective = Objective(loss, weight, restored)
     return {"adversary": objective}, scalars | {"loss/adversary": loss.detach()}

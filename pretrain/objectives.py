@@ -29,7 +29,7 @@ def masked_error(
         squared: mean squared error instead of L1.
 
     Returns:
-        "loss" and its parts, and the error of each kind of chosen cell that occurs.
+        "loss" and its parts, and the error of each kind of chosen cell; NaN where there is none.
     """
     error = restored - target
     error = channel_mean(error.square() if squared else error.abs())
@@ -41,7 +41,7 @@ def masked_error(
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
     for index, kind in enumerate(KINDS):
         where = corrupted.kinds == index
-        scalars[f"loss/{kind}"] = masked_mean(error, where).detach()
+        scalars[f"loss/{kind}"] = (error * where).sum().detach() / where.sum()
     return scalars
 
 

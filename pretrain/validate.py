@@ -10,7 +10,7 @@ from separator.data.augment import AugmentConfig
 from separator.data.loader import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
-from separator.engine.pictures import colour
+from separator.engine.pictures import colour, with_axes
 from separator.engine.task import Validation
 from separator.pretrain.clusters import Spectrum, Trunk, health
 from separator.pretrain.config import PretrainConfig
@@ -105,8 +105,7 @@ class ValidationCrops:
             told = health(found, self.songs, config.labels.clusters)
             told["labels/unigram_entropy"] = unigram_entropy(found).item()
             result.scalars |= {f"valid/{name}": value for name, value in told.items()}
-        result.score = 1 - means["model"] / max(best, 1e-12)
-        result.scalars["valid/improvement"] = result.score
+        _summarise(result, 1 - means["model"] / max(best, 1e-12))
         return result
 
     def _show(
@@ -126,17 +125,28 @@ class ValidationCrops:
             "error": (whole - target).abs(),
         }
         phase = torch.polar(torch.ones_like(target), example.spectrogram.angle())
+        length = (target.shape[-1] - 1) * config.stft.hop
+        seconds = length / config.rate
         for index in range(min(SHOWN, len(target))):
             for name, values in shown.items():
                 picture = colour(values[index].mean(0).float())
-                result.images[f"crop{index}/{name}"] = picture
+                result.images[f"crop{index}/{name}"] = with_axes(picture, seconds, config.rate)
                 if name in ("mask", "error"):
                     continue
                 linear = values[index].float() ** (1 / config.stft.power)
-                length = (target.shape[-1] - 1) * config.stft.hop
                 wave = istft(linear * phase[index], config.stft, length)
                 peak = wave.abs().amax().clamp(min=1e-6)
                 result.audio[f"crop{index}/{name}"] = ((wave / peak).cpu(), config.rate)
+
+
+def _summarise(result: Validation, gain: float) -> None:
+    """Take the gain over the best trivial answer, a share of its error, as the score."""
+    result.score = result.scalars["valid/improvement"] = gain
+    result.quality["gain_over_trivial"] = {"model": gain}
+    which = "better" if gain >= 0 else "worse"
+    result.summary = (
+        f"restores masked frames {100 * abs(gain):.1f} % {which} than the best trivial answer"
+    )
 
 
 def _errors(example: Example, restored: Tensor) -> dict[str, float]:

@@ -15,12 +15,13 @@ from separator import Separator, cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.tracks import find_tracks
+from separator.engine.stop import OUT_OF_TIME
 from separator.errors import SeparatorError
 from separator.inference.compare import report as reports
 from separator.inference.compare import scores as scores_of
 from separator.inference.compare.command import plan
 from separator.inference.compare.config import Arm, CompareConfig
-from separator.inference.compare.runs import TIME_LIMIT, Children, Run
+from separator.inference.compare.runs import Children, Run
 from separator.inference.compare.statistics import interval, paired, summary
 from separator.inference.evaluate import score_track
 from tests import toys
@@ -43,7 +44,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(self: Children, words: list[str], output: Path) -> None:
         calls.append(words)
         command = cli.main if words[0] == "separator" else scores_of.main
-        if command(words[1:]) not in (0, TIME_LIMIT):
+        if command(words[1:]) not in (0, OUT_OF_TIME):
             raise SeparatorError("as its output says")
 
     monkeypatch.setattr(Children, "run", run)

@@ -1,6 +1,7 @@
 """Validation as a user would hear it: overlap-add separation of whole songs, scored by SDR."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from separator.api import Separator
 from separator.data.tracks import Track, load_stems
 from separator.engine import distributed
-from separator.engine.pictures import spectrogram_image
+from separator.engine.pictures import spectrogram_image, with_axes
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.metrics import global_sdr
@@ -17,6 +18,7 @@ from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
+STEMS = "accompaniment", "vocals", "mixture"  # the last: the mixture taken for accompaniment
 SHOWN = 2  # songs whose spectrograms and audio are logged
 SHOWN_SECONDS = 6.0
 
@@ -67,13 +69,24 @@ def validate(
             "data.roots: no validation song could be scored (all unreadable or silent); "
             "see the messages above"
         )
-    for name, column in zip(("accompaniment", "vocals", "mixture"), table.unbind(1), strict=True):
+    _summarise(result, table)
+    return result
+
+
+def _summarise(result: Validation, table: Tensor) -> None:
+    """Put the scores of songs, (songs 3) in dB as `STEMS` orders them, into one result."""
+    scalars = result.scalars
+    for name, column in zip(STEMS, table.unbind(1), strict=True):
         kept = column[column.isfinite()]
         if len(kept):
-            result.scalars[f"valid/{name}_sdr_mean"] = kept.mean().item()
-            result.scalars[f"valid/{name}_sdr_median"] = kept.quantile(0.5).item()
-    result.score = result.scalars["valid/accompaniment_sdr_mean"]
-    return result
+            scalars[f"valid/{name}_sdr_mean"] = kept.mean().item()
+            scalars[f"valid/{name}_sdr_median"] = kept.quantile(0.5).item()
+    model, vocals, mixture = (scalars.get(f"valid/{name}_sdr_mean", math.nan) for name in STEMS)
+    result.score = model
+    result.quality["accompaniment_db"] = {"model": model, "mixture": mixture}
+    result.quality["vocals_db"] = {"model": vocals}
+    result.summary = f"accompaniment {model:.2f} dB"
+    result.notes = (f"mixture {mixture:.2f}",)
 
 
 def _show(
@@ -88,6 +101,8 @@ def _show(
     span = round(SHOWN_SECONDS * config.rate)
     waves = {"mixture": mixture, "estimate": estimate, "target": target}
     for kind, wave in waves.items():
-        result.images[f"{name}/{kind}"] = spectrogram_image(wave[:, :span], config.stft)
-    result.audio[f"{name}/mixture"] = (mixture[:, :span], config.rate)
-    result.audio[f"{name}/estimate"] = (estimate[:, :span], config.rate)
+        start = wave[:, :span]
+        picture = spectrogram_image(start, config.stft)
+        seconds = start.shape[-1] / config.rate
+        result.images[f"{name}/{kind}"] = with_axes(picture, seconds, config.rate)
+        result.audio[f"{name}/{kind}"] = (start, config.rate)

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from separator.atomic import remove_leftovers, write_text
 from separator.config import to_dict
 from separator.engine import checkpoint, distributed, ema, faults, model_file, optim
+from separator.engine.cadence import validation_due
 from separator.engine.checkpoint import State
 from separator.engine.lock import RunLock
 from separator.engine.log import Log
+from separator.engine.means import StepMeans, mean_over_ranks
 from separator.engine.resume import check_resumable
 from separator.engine.stop import Stop
 from separator.engine.task import RunConfig, Task
@@ -55,7 +57,8 @@ def fit(task: Task, config: RunConfig) -> int:
             logger.info("%s is complete; a larger steps= continues it", run.folder)
             return 0
         if run.main:
-            run.log = stack.enter_context(Log(run.folder, run.state.step, config))
+            stage = task.describe().get("stage", "train")
+            run.log = stack.enter_context(Log(run.folder, run.state.step, config, stage))
         stop = stack.enter_context(Stop(config.max_minutes, device))
         try:
             run.train(stop)
@@ -105,7 +108,7 @@ class _Run:
 
     def step(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         """Make one optimizer step; one without finite loss and gradient changes no weight."""
-        config, state, sums, seconds = self.config, self.state, {}, 0.0
+        config, state, means, seconds = self.config, self.state, StepMeans(), 0.0
         optim.set_rate(state.optimizer, config.optim, state.step, config.steps)
         self.computing = True
         for micro in range(self.accumulate):
@@ -116,11 +119,11 @@ class _Run:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     scalars = self.task.step(self.caller, batch, state.step, self.generator)
                 (scalars["loss"] / self.accumulate).backward()
-            for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value.detach() / self.accumulate
+            means.add(scalars)
+        values = means.values()
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip or math.inf)
         # the one wait for the device in a step; NaN and Inf survive the sum and the mean over ranks
-        finite = distributed.mean(sums["loss"] + norm).isfinite()
+        finite = distributed.mean(values["loss"] + norm).isfinite()
         self.computing = False
         if finite:
             state.optimizer.step()
@@ -133,7 +136,7 @@ class _Run:
         state.step += 1
         if self.log:
             self.log.advance(seconds * distributed.world())
-        return {**sums, "optim/norm": norm}
+        return {**values, "optim/norm": norm}
 
     def train(self, stop: Stop) -> None:
         """Step until the end of the run or a request to stop, then leave everything saved."""
@@ -150,7 +153,7 @@ class _Run:
                 self._roll_back()
             elif self.streak:
                 continue  # what is saved and validated is good: the latest step was
-            elif _due(state.step, config.validate_every):
+            elif validation_due(state.step, config.validate_every):
                 self._validate()
             elif _due(state.step, config.checkpoint_every):
                 self._save()
@@ -205,11 +208,10 @@ class _Run:
 
     def _report(self, scalars: dict[str, Tensor]) -> None:
         """Log a step's scalars, averaged over micro-batches and ranks."""
-        values = distributed.mean(torch.stack([value.float() for value in scalars.values()]))
+        row = mean_over_ranks(scalars)
         if not self.log:
             return
         step, config = self.state.step, self.config
-        row = dict(zip(scalars, values.tolist(), strict=True))
         row["optim/lr"] = config.optim.lr * optim.schedule(config.optim, step - 1, config.steps)
         self.log.train(step, {**row, "guard/skipped": self.state.skipped})
 
@@ -221,7 +223,7 @@ class _Run:
         if self.main:
             self.lock.check()
             score = float(result.score) if math.isfinite(result.score) else -math.inf
-            self.log.validation(state.step, result)
+            self.log.validation(state.step, result, best=score > state.best)
             if score > state.best:
                 self._export(score)
             state.scores.append((state.step, score))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from separator.engine.cadence import Every, check_every
 from separator.engine.checkpoint import Companion
 from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError, printable
@@ -44,7 +45,8 @@ class RunConfig:
         steps: length of the run in optimizer steps.
         seed: start of all randomness.
         checkpoint_every: steps between checkpoints (0: only at the end).
-        validate_every: steps between validations (0: only at the end).
+        validate_every: steps between validations (0: only at the end); auto validates after steps
+            1, 10 and 100, and then every 500.
         log_every: steps between logged rows.
         keep_best: checkpoints of the best validations to keep beside the last one.
         accumulate: micro-batches whose gradients are averaged into one step.
@@ -64,7 +66,7 @@ class RunConfig:
     steps: int = 10_000
     seed: int = 0
     checkpoint_every: int = 500
-    validate_every: int = 500
+    validate_every: Every = "auto"
     log_every: int = 20
     keep_best: int = 2
     accumulate: int = 1
@@ -85,7 +87,8 @@ class RunConfig:
                 f"run: {self.run!r} is no folder; name one that is to hold the run"
             )
         require(self, f"[1, {MOST_STEPS}]", "steps", "log_every", "nonfinite_limit")
-        require(self, f"[0, {MOST_STEPS}]", "checkpoint_every", "validate_every", "keep_best")
+        require(self, f"[0, {MOST_STEPS}]", "checkpoint_every", "keep_best")
+        check_every("validate_every", self.validate_every)
         require(self, "[1, 65536]", "accumulate")
         require(self, "[0, 1000000]", "clip")
         require(self, "[0, 10000000]", "max_minutes")
@@ -103,12 +106,25 @@ class Validation:
         score: the number that picks the best checkpoint; higher is better.
         images: (3 h w) in [0, 1] by name.
         audio: (c t) samples in [-1, 1] and their rate in Hz, by name.
+        quality: the charts to look at first, by name (with the unit): for each its lines by name,
+            of which "model" is the model's.
+        summary: the score in words; with its number alone when empty.
+        notes: what stands in brackets behind it.
     """
 
     scalars: dict[str, float]
     score: float
     images: dict[str, Tensor] = field(default_factory=dict)
     audio: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    summary: str = ""
+    notes: tuple[str, ...] = ()
+
+    def text(self, best: bool) -> str:
+        """Say in words what was found; `best` if no earlier validation had a higher score."""
+        notes = [*self.notes, *(["best so far"] if best else [])]
+        aside = f" ({', '.join(notes)})" if notes else ""
+        return (self.summary or f"validation score {self.score:.4g}") + aside
 
 
 class Task(ABC):

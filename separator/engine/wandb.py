@@ -1,9 +1,10 @@
-"""Weights & Biases as one of the writers of `Log`: the calls are those of TensorBoard's writer."""
+"""Weights & Biases as one of the writers of `Log`: the calls are those of `EventFile`."""
 
 import contextlib
 import logging
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from torch import Tensor
 from separator.atomic import write_text
 from separator.config import to_dict
 from separator.engine.task import RunConfig
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -71,33 +72,33 @@ class WandB:
         traceback: TracebackType | None,
     ) -> None:
         if self._run:
-            with contextlib.suppress(ConnectionError):  # as in _write
+            with contextlib.suppress(OSError):  # as in _write
                 self._run.finish(exit_code=int(kind is not None))
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Write a number."""
-        self._write(name, value, step)
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Write numbers by name."""
+        self._write(dict(values), step)
 
     def add_image(self, name: str, image: Tensor, step: int) -> None:
         """Write an image (3 h w) in [0, 1]."""
         from wandb import Image
 
-        self._write(name, Image((255 * image).byte().permute(1, 2, 0).numpy()), step)
+        self._write({name: Image((255 * image).byte().permute(1, 2, 0).numpy())}, step)
 
     def add_audio(self, name: str, wave: Tensor, step: int, rate: int) -> None:
-        """Write a sound (1 t) in [-1, 1]."""
+        """Write a sound (c t) in [-1, 1]."""
         from wandb import Audio
 
-        self._write(name, Audio(wave[0].numpy(), sample_rate=rate), step)
+        self._write({name: Audio(wave.T.numpy(), sample_rate=rate)}, step)
 
-    def _write(self, name: str, value: Any, step: int) -> None:
+    def _write(self, values: dict[str, Any], step: int) -> None:
         # a run killed after its last checkpoint repeats steps, which W&B has and would warn about
         if not self._run or step < self._run.starting_step:
             return
         try:
-            self._run.log({name: value}, step=step)
-        except ConnectionError as error:
-            logger.warning("log.wandb: wandb's process is gone (%s); training goes on", error)
+            self._run.log(values, step=step)
+        except OSError as error:  # its process is gone, or its folder's disk is full
+            logger.warning("log.wandb: %s; training goes on without it", one_line(error))
             self._run = None
 
 

@@ -1,0 +1,43 @@
+"""When a run validates: a function of the step alone, so that a resumed run does as a whole one."""
+
+from typing import Literal
+
+from separator.errors import SeparatorError
+from separator.ranges import MOST_STEPS
+
+Every = int | Literal["auto"]
+
+EARLY = (1, 10, 100)  # steps; slow machines show something soon, and faults of the data too
+USUAL = 500
+
+
+def check_every(key: str, every: Every) -> None:
+    """Refuse a number of steps that no run can have.
+
+    Raises:
+        SeparatorError: names the key.
+    """
+    if every != "auto" and not 0 <= every <= MOST_STEPS:
+        raise SeparatorError(f"{key}: {every} is neither auto nor a number in [0, {MOST_STEPS}]")
+
+
+def validation_due(step: int, every: Every) -> bool:
+    """Whether a run validates after a step.
+
+    Args:
+        step: finished steps.
+        every: steps between validations, 0 for none before the end; "auto" validates after steps
+            1, 10 and 100 and then every 500.
+    """
+    if every == "auto":
+        return step in EARLY or step % USUAL == 0
+    return every > 0 and step % every == 0
+
+
+def next_validation(step: int, every: Every, steps: int) -> int:
+    """Return the first step after `step` at which a run of so many steps validates."""
+    if every == "auto":
+        following = next((early for early in EARLY if early > step), (step // USUAL + 1) * USUAL)
+    else:
+        following = (step // every + 1) * every if every else steps
+    return min(following, steps)
