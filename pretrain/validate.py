@@ -35,7 +35,7 @@ class ValidationCrops:
 
     def __init__(self, tracks: Sequence[Track], config: PretrainConfig) -> None:
         plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        data = replace(config.data, augment=plain, workers=0, batch=SIZE)
+        data = replace(config.items, augment=plain, workers=0, batch=SIZE)
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
         read = [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
         self.config = replace(config, crop_frames=0)
@@ -70,8 +70,11 @@ class ValidationCrops:
         heads: dict[str, float] = {}
         labels: list[Tensor] = []
         result = Validation({}, 0.0)
-        for waves, music in zip(self.waves, self.music, strict=True):
-            example = make_example(waves.to(device), config, self.mask, 0, generator, music)
+        songs = self.songs.split(SIZE)
+        for waves, music, own in zip(self.waves, self.music, songs, strict=True):
+            example = make_example(
+                waves.to(device), config, self.mask, 0, generator, music, songs=own
+            )
             shown = example.corrupted
             outputs = model(shown.spectrogram, shown.hidden, features=True)
             restored = shown.spectrogram * outputs.mask

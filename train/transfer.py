@@ -6,15 +6,17 @@ from typing import Any
 
 from torch import nn
 
+from separator.config import from_dict, to_dict
 from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
-from separator.models import check_format, describe
+from separator.models import MODELS, check_format, describe
 from separator.models.weights import load_weights
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
 HEAD = ("head.", "profile")  # what a model's `reset_head` starts anew
+FREE = (".dropout", ".told")  # settings of a model that its weights do not depend on
 
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
@@ -25,10 +27,11 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     """
     state, description = load_model_file(config.pretrained)
     check_format(description, config.pretrained)
-    there = _sizes(description)
+    sizes = from_dict(MODELS[description["architecture"]][1], description["model"])
+    there = _sizes({**description, "model": to_dict(sizes)})  # older files lack newer settings
     here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
-        if there.get(key) != value and not key.endswith(".dropout"):
+        if there.get(key) != value and not key.endswith(FREE):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"

@@ -1,4 +1,4 @@
-"""The frame transformer U-Net: frequency is halved at each level, time never is.
+"""The frame transformer U-Net: frequency is halved at each level, time never is by default.
 
 A frame of the spectrogram is a token. Frame encoders (Nx1 convolutions) see one frame at a time;
 between frames passes what the transformer cells at each level say, which read the frame's bins
@@ -51,6 +51,10 @@ class ModelConfig:
         recall: frequency bands, each with an attention of its own, in which each frame is shown
             beside itself what other frames have in its bins; hidden cells are filled in with it
             (0: nothing is shown, and they are filled with a constant).
+        told: pretraining tells the network which cells are masked, and their mask starts from an
+            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else.
+        skips: how a level's encoder output joins the decoder, "add" or "concatenate".
+        time_stride: frames of a level that become one frame of the level below; 1 keeps all.
     """
 
     channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
@@ -65,6 +69,9 @@ class ModelConfig:
     max_distance: int = 512
     dropout: float = 0.0
     recall: int = 4
+    told: bool = True
+    skips: str = "add"
+    time_stride: int = 1
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
@@ -79,10 +86,16 @@ class ModelConfig:
                 )
         require(self, "[0, inf)", "model.encoder_blocks", "model.decoder_blocks", "model.recall")
         require(self, "[1, inf)", "model.convs", "model.heads", "model.max_distance")
+        require(self, "[1, 4]", "model.time_stride")
         require(self, "[0, 1)", "model.dropout")
         if self.heads & (self.heads - 1):
             raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
-        choices = {"cell": CELLS, "norm": NORMS, "position": ("rotary", "relative")}
+        choices = {
+            "cell": CELLS,
+            "norm": NORMS,
+            "position": ("rotary", "relative"),
+            "skips": ("add", "concatenate"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SeparatorError(
@@ -184,8 +197,11 @@ class FrameTransformer(nn.Module):
             width += blocks
             if level:
                 channels = config.channels[level - 1]
-                self.upsamples.append(FrameUpsample(width, skips[level - 1]))
-                self.decoders.append(FrameConv(skips[level - 1], channels, norms[level - 1]))
+                joined = skips[level - 1]
+                self.upsamples.append(FrameUpsample(width, joined, config.time_stride))
+                if config.skips == "concatenate":
+                    joined *= 2
+                self.decoders.append(FrameConv(joined, channels, norms[level - 1]))
                 width = channels
         self.deep_features = (inner >> (levels - 1)) * skips[-1]
         self.fine_channels = width
@@ -238,13 +254,16 @@ class FrameTransformer(nn.Module):
             x: (b c f n) in [0, 1], any number of frames.
             hidden: boolean (b 1 1 n) or (b 1 f n), in pretraining: cells filled with ones, of
                 which nothing is heard. The network sees an estimate of them from other frames and
-                corrects it; the mask still multiplies the ones.
+                corrects it; the mask still multiplies the ones. Not looked at without
+                `config.told`.
             features: also return what other objectives' heads read.
 
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
+        if not self.config.told:
+            hidden = None
         if hidden is not None:
             hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
             hidden = rearrange(hidden, "b c f n -> b n f c")
@@ -252,11 +271,11 @@ class FrameTransformer(nn.Module):
         x, start = self._fill(x, hidden, recalled)
         shown = [x] if recalled is None else [x, recalled.sigmoid()]
         shown = [self.level(part * self.tilt[:, None]) for part in shown]
-        fine, deep = self._unet(torch.cat(shown, dim=-1))
+        fine, deep = self._whole_strides(torch.cat(shown, dim=-1))
         mask = (self.head(fine).float() + start).sigmoid()
         # bins innermost, as the transform leaves them: what multiplies the two runs straight on
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
-        return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
+        return Outputs(mask, self._each_frame(deep, len(fine[0])), fine, deep) if features else mask
 
     def _fill(
         self, x: Tensor, hidden: Tensor | None, recalled: Tensor | None
@@ -273,6 +292,21 @@ class FrameTransformer(nn.Module):
         x = torch.where(hidden, start.detach().sigmoid(), x)
         return x, torch.where(hidden, start + profile, HEARD)
 
+    def _whole_strides(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the U-Net on (b n f c), the last frame repeated until time strides divide n."""
+        frames = x.shape[1]
+        missing = -frames % self.config.time_stride ** (len(self.config.channels) - 1)
+        if missing:
+            x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        fine, deep = self._unet(x)
+        return fine[:, :frames], deep
+
+    def _each_frame(self, deep: Tensor, frames: int) -> Tensor:
+        """Give each of the n frames its deepest features: (b m f c) to (b n d)."""
+        stride = self.config.time_stride ** (len(self.config.channels) - 1)
+        deep = deep.flatten(2)
+        return deep if stride == 1 else deep.repeat_interleave(stride, dim=1)[:, :frames]
+
     def _unet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (b n f c) to the features before the head and to those of the deepest level."""
         skips = []
@@ -284,16 +318,22 @@ class FrameTransformer(nn.Module):
             self.decoder_tokens, self.upsamples, self.decoders, strict=False
         ):
             x = upsample(tokens(x, skips.pop()))
-            x = decoder(x + skips[-1])
+            if self.config.skips == "concatenate":
+                x = decoder(torch.cat([x, skips[-1]], dim=-1))
+            else:
+                x = decoder(x + skips[-1])
         return self.decoder_tokens[-1](x, skips.pop()), deep
 
 
 def _frame_encoder(
     inputs: int, outputs: int, config: ModelConfig, norm: str | None, first: bool
 ) -> nn.Module:
-    """Nx1 convolutions of which the first halves the bins, except at full resolution."""
+    """Nx1 convolutions of which the first halves the bins, except at full resolution.
+
+    With a time stride the first one also joins so many frames to one.
+    """
     if first:
         return FrameConv(inputs, outputs, norm)
-    convs = [FrameConv(inputs, outputs, norm, stride=2)]
+    convs = [FrameConv(inputs, outputs, norm, stride=2, time_stride=config.time_stride)]
     convs += [FrameConv(outputs, outputs, norm) for _ in range(config.convs - 1)]
     return nn.Sequential(*convs)
