@@ -327,7 +327,7 @@ def test_full_noise_is_uniform_for_each_cell():
 
 
 def test_local_noise_is_as_loud_as_its_bin():
-    """Uniform from 0 to twice the bin's mean in the crop, and never below the original or above 1."""
+    """Uniform from 0 to twice the bin's mean in the crop, never below the original nor above 1."""
     level = torch.tensor([0.0, 0.01, 0.1, 0.4, 0.9])[:, None]
     target = level.expand(2, 2, 5, 4000).clone()
     target[..., ::2] = 0  # the bins' means are half of these
