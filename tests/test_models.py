@@ -391,6 +391,22 @@ def test_every_weight_learns_in_other_shapes(changes: dict):
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
 
 
+def test_recomputed_activations_change_no_gradient():
+    """With dropout, whose draws must come back; and through a gradient taken twice."""
+    one, two = (make(dropout=0.3, recompute=flag) for flag in (False, True))
+    two.load_state_dict(one.state_dict())
+    gradients = []
+    for model in (one, two):
+        torch.manual_seed(1)
+        out = model(random(1, 2, BINS, 9), features=True)
+        loss = out.mask.square().sum()
+        first = torch.autograd.grad(loss, out.shared, retain_graph=True)[0]
+        loss.backward()
+        gradients.append([first, *(weight.grad for weight in model.parameters())])
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("recall", [0, 4])
 def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
     """Literal masking: nothing says what is masked, and every mask starts from nine tenths."""

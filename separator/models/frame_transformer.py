@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from separator.errors import SeparatorError
 from separator.models.cells import CELLS, CellShape
@@ -54,6 +55,8 @@ class ModelConfig:
         told: pretraining tells the network which cells are masked, and their mask starts from an
             estimate; otherwise it sees the corrupted spectrogram as it is and nothing else.
         skips: how a level's encoder output joins the decoder, "add" or "concatenate".
+        recompute: compute the cells' activations again in the backward pass, which takes less
+            memory and more time; nothing else changes.
         time_stride: frames of a level that become one frame of the level below; 1 keeps all.
     """
 
@@ -70,6 +73,7 @@ class ModelConfig:
     dropout: float = 0.0
     recall: int = 4
     told: bool = True
+    recompute: bool = False
     skips: str = "add"
     time_stride: int = 1
 
@@ -130,20 +134,24 @@ class Tokens(nn.Module):
     (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
     """
 
-    def __init__(self, channels: int, cells: list[nn.Module], memory: int) -> None:
+    def __init__(
+        self, channels: int, cells: list[nn.Module], memory: int, recompute: bool = False
+    ) -> None:
         super().__init__()
-        self.cells = nn.ModuleList(cells)
+        self.cells, self.recompute = nn.ModuleList(cells), recompute
         self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
         self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in cells if memory)
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
         for i, cell in enumerate(self.cells):
-            token = self.squeeze[i](x).squeeze(-1)
-            if memory is None:
-                token = cell(token)
+            seen = [self.squeeze[i](x).squeeze(-1)]
+            if memory is not None:
+                seen.append(self.squeeze_memory[i](memory).squeeze(-1))
+            if self.recompute and torch.is_grad_enabled():
+                token = checkpoint(cell, *seen, use_reentrant=False)
             else:
-                token = cell(token, self.squeeze_memory[i](memory).squeeze(-1))
+                token = cell(*seen)
             x = torch.cat([x, token.unsqueeze(-1)], dim=-1)
         return x
 
@@ -187,13 +195,13 @@ class FrameTransformer(nn.Module):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
             cells = [encoder_cell(shape) for _ in range(blocks)]
-            self.encoder_tokens.append(Tokens(channels, cells, 0))
+            self.encoder_tokens.append(Tokens(channels, cells, 0, config.recompute))
             width = channels + blocks
             skips.append(width)
         for level in range(levels - 1, -1, -1):
             shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
             cells = [decoder_cell(shape) for _ in range(blocks)]
-            self.decoder_tokens.append(Tokens(width, cells, skips[level]))
+            self.decoder_tokens.append(Tokens(width, cells, skips[level], config.recompute))
             width += blocks
             if level:
                 channels = config.channels[level - 1]
