@@ -11,10 +11,12 @@ import yaml
 from separator import cli
 from separator.config import from_dict, parse, to_dict
 from separator.data.corpus import write_corpus
+from separator.engine import optim
 from separator.pretrain import masks
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masks.schedule import hint
 from separator.pretrain.ramps import at
+from separator.pretrain.step import PretrainTask
 from separator.train.config import TrainConfig
 from tests import toys
 
@@ -179,6 +181,28 @@ def test_groups_last_as_long_at_any_hop(name: str, size: str, frames: int):
     assert from_dict(PretrainConfig, to_dict(config)) == config
     config = parse(PretrainConfig, [*words, "mask.group=5", "next.token=6"], "pretrain")
     assert (config.mask.group, config.next.token) == (5, 6)
+
+
+@pytest.mark.slow
+def test_one_real_step_of_the_seed(tmp_path: Path):
+    """The whole recipe at the source's own sizes: a crop of 1024 frames, and all weights move."""
+    corpus = write_corpus(tmp_path / "corpus", songs=3, seconds=50.0)
+    words = [f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}", "data.workers=0", "device=cpu"]
+    words += ["valid_crops=1", "adversary.start=0", "adversary.weight=0.1"]
+    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "seed.yaml", *words], "pretrain")
+    task = PretrainTask(config)
+    optimizer = optim.build(task.parameter_groups(), config.optim)
+    batch = next(task.batches(0))
+    assert task.example(batch, 0, toys.seeded()).target.shape == (1, 2, 1025, 1024)
+    scalars = task.step(task.model, batch, 0, toys.seeded())
+    assert all(scalars[f"loss/{name}"].isfinite() for name in ("masked", "next", "adversary"))
+    scalars["loss"].backward()
+    still = [n for n, weight in task.model.named_parameters() if not weight.grad.abs().max() > 0]
+    assert not still
+    before = task.model.trunk.head.weight.detach().clone()
+    optimizer.step()
+    assert (task.model.trunk.head.weight != before).all()
+    assert all(weight.isfinite().all() for weight in task.model.parameters())
 
 
 def test_dwm_begins_uniformly_for_a_sixth_of_its_steps():
