@@ -119,7 +119,7 @@ MUTANTS = [
            "tests/test_example.py -k as_long_as"),
     Mutant("the head hears the bare input", "pretrain/next.py",
            "answer + probe if self.together else answer", "answer + probe",
-           "tests/test_next.py -k joint_or_not"),
+           "tests/test_next.py -k both"),
     Mutant("dwm weighs at once", "configs/pretrain/dwm.yaml",
            "uniform_steps: 1667", "uniform_steps: 0", "tests/test_configs.py -k dwm"),
     Mutant("labels are told by products, not by angles", "pretrain/labels.py",

@@ -12,6 +12,7 @@ from separator import cli
 from separator.config import from_dict, parse, to_dict
 from separator.data.corpus import write_corpus
 from separator.engine import optim
+from separator.inference.compare.config import CompareConfig
 from separator.pretrain import masks
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masks.schedule import hint
@@ -209,6 +210,16 @@ def test_dwm_begins_uniformly_for_a_sixth_of_its_steps():
     config = parse(PretrainConfig, ["pretrain/dwm.yaml", "data.roots=[x]"], "pretrain").mask
     assert config.uniform_steps == round(config.weighted_steps / 6)
     assert [hint(step, config) == 1 for step in (0, 1666, 1667)] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "compare").glob("*")))
+def test_every_arm_of_a_comparison_is_a_valid_run(name: str):
+    words = [f"compare/{name}", "library=[x]", "stems=[y]"]
+    config = parse(CompareConfig, words, "compare")
+    for arm, of in config.arms.items():
+        parse(TrainConfig, config.words(arm, "train"), "train")
+        if of.pretrain:
+            parse(PretrainConfig, config.words(arm, "pretrain"), "pretrain")
 
 
 def test_base_is_the_default():

@@ -99,16 +99,15 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
 class FrameConv(nn.Module):
     """An Nx1 convolution over the bins of each frame, an optional norm, leaky ReLU.
 
-    (b n f c) to (b n f/stride c'): nothing passes from one frame to another, unless `time_stride`
-    frames, which must divide n, become one.
+    (b n f c) to (b n f/stride c'): frames stay apart, unless `time_stride` of them become one.
     """
 
     def __init__(
         self, inputs: int, outputs: int, norm: str | None, stride: int = 1, time_stride: int = 1
     ) -> None:
         super().__init__()
-        kernel, strides = (time_stride, 3), (time_stride, stride)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, strides, (0, 1), bias=False)
+        sizes = (time_stride, 3), (time_stride, stride), (0, 1)
+        self.conv = nn.Conv2d(inputs, outputs, *sizes, bias=False)
         self.conv.to(memory_format=torch.channels_last)
         self.norm = NORMS[norm](outputs, dims=2) if norm else None
 
@@ -142,9 +141,8 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, features: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            features, features, (kernel, 1), padding=(kernel // 2, 0), groups=features
-        )
+        sizes = (kernel, 1), 1, (kernel // 2, 0)
+        self.conv = nn.Conv2d(features, features, *sizes, groups=features)
         self.conv.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
