@@ -84,6 +84,8 @@ MUTANTS = [
     Mutant("Primer's decoder exchanges query and memory", "separator/models/cells.py",
            "self.memory_attention(self.norm2(x), self.memory_norm(memory))",
            "self.memory_attention(self.memory_norm(memory), self.norm2(x))", CELLS),
+    Mutant("untold, masks start from nine tenths", "separator/models/frame_transformer.py",
+           "HEARD if config.told else UNTOLD", "HEARD", "tests/test_models.py -k untold"),
     Mutant("the seed has rotary positions", "configs/seed.yaml",
            "position: relative", "position: rotary", SEED),
     Mutant("the seed has Primer's cells", "configs/seed.yaml",
@@ -126,13 +128,14 @@ MUTANTS = [
            "F.normalize(groups, dim=-1) @", "groups @", "tests/test_labels.py -k by_hand"),
     Mutant("training with the mixture as target", "train/step.py",
            "accompaniment = batch.stems[:, :-1].sum(dim=1)",
-           "accompaniment = batch.stems.sum(dim=1)", "tests/test_trainers.py"),
+           "accompaniment = batch.stems.sum(dim=1)", "tests/test_train_step.py"),
     Mutant("vocals twice in the training mixture", "separator/data/loader.py",
            "        return self.stems.sum(1)",
-           "        return self.stems.sum(1) + self.stems[:, -1]", "tests/test_loader.py"),
+           "        return self.stems.sum(1) + self.stems[:, -1]", "tests/test_train_step.py"),
     Mutant("augmentation is never applied", "separator/data/loader.py",
            "stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)",
-           "stems = stems.to(device, non_blocking=True)[..., :samples]", "tests/test_loader.py"),
+           "stems = stems.to(device, non_blocking=True)[..., :samples]",
+           "tests/test_train_step.py"),
 ]  # fmt: skip
 
 

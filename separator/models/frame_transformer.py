@@ -28,6 +28,7 @@ from separator.models.layers import (
 from separator.ranges import require
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
+UNTOLD = (HEARD + PRIOR) / 2  # from where both answers, to keep and to restore, are in reach
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
@@ -53,7 +54,8 @@ class ModelConfig:
             beside itself what other frames have in its bins; hidden cells are filled in with it
             (0: nothing is shown, and they are filled with a constant).
         told: pretraining tells the network which cells are masked, and their mask starts from an
-            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else.
+            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
+            all masks start from 0.34.
         skips: how a level's encoder output joins the decoder, "add" or "concatenate".
         recompute: compute the cells' activations again in the backward pass, which takes less
             memory and more time; nothing else changes.
@@ -217,6 +219,7 @@ class FrameTransformer(nn.Module):
         # What a mask is in all frames alike is learned first. Without a place of its own it is
         # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
         self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
+        self.start = HEARD if config.told else UNTOLD
         self._initialise()
 
     def _initialise(self) -> None:
@@ -229,16 +232,18 @@ class FrameTransformer(nn.Module):
             if name.endswith((".out", ".down")):
                 module.weight.data.mul_(0.2)
         self.reset_head()
+        nn.init.zeros_(self.profile)
 
     def reset_head(self) -> None:
         """Start the last layer anew: masks of nearly 0.9, or what is recalled of hidden cells.
 
         A start far from what the task asks for drives the sigmoid into saturation at the other
-        end, where no gradient brings it back.
+        end, where no gradient brings it back. New models that are not told start halfway, at 0.34:
+        from 0.9 they first learned to answer 0, and were ten times as far off after 50 steps.
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
-        nn.init.zeros_(self.profile)
+        nn.init.constant_(self.profile, (HEARD - self.start) / PACE)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
@@ -294,7 +299,7 @@ class FrameTransformer(nn.Module):
         """
         profile = PACE * self.profile
         if hidden is None:
-            return x, HEARD + profile
+            return x, self.start + profile
         start = x.new_tensor(PRIOR) if recalled is None else recalled
         # detached: these are the recalled channels beside them, which have the gradient already
         x = torch.where(hidden, start.detach().sigmoid(), x)
