@@ -63,7 +63,7 @@ MUTANTS = [
            "            x = tokens(encoder(x))\n            skips.append(x)",
            "            y = encoder(x)\n            x = tokens(y)\n"
            "            skips.append(torch.cat([y, 0 * x[..., y.shape[-1] :]], dim=-1))", UNET),
-    Mutant("no dense connection", "separator/models/frame_transformer.py",
+    Mutant("no dense connection", "separator/models/cells.py",
            "            seen = [self.squeeze[i](x).squeeze(-1)]",
            "            new = torch.arange(x.shape[-1]) >= x.shape[-1] - i\n"
            "            seen = [self.squeeze[i](x.masked_fill(new, 0)).squeeze(-1)]", UNET),

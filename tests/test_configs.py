@@ -185,6 +185,7 @@ def test_groups_last_as_long_at_any_hop(name: str, size: str, frames: int):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_one_real_step_of_the_seed(tmp_path: Path):
     """The whole recipe at the source's own sizes: a crop of 1024 frames, and all weights move."""
     corpus = write_corpus(tmp_path / "corpus", songs=3, seconds=50.0)
