@@ -172,14 +172,16 @@ class PretrainConfig(ModelChoice, RunConfig):
         """What is read for a batch of crops.
 
         With `next` it is items of twice the crops' length, and two where one crop is asked for, so
-        that there is another song to go on with.
+        that there is another song to go on with. They keep their order: a remix of mixtures only
+        changes that, and which item is of which song would not be known.
         """
         if not on(self.next.weight):
             return self.data
         frames = 2 * self._frames + sum(ends(self.stft)) - 1
         batch = max(2, self.data.batch) if self.next.same < 1 else self.data.batch
         seconds = frames * self.stft.hop / self.rate
-        return replace(self.data, segment_seconds=seconds, batch=batch)
+        augment = replace(self.data.augment, remix=0.0)
+        return replace(self.data, segment_seconds=seconds, batch=batch, augment=augment)
 
     @property
     def _frames(self) -> int:

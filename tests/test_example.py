@@ -84,6 +84,7 @@ def test_crops_with_next_are_as_long_as_asked_and_items_twice():
     assert plain.items == plain.data
     assert asked.items.batch == 2  # another song beside the one
     assert config("next.weight=0.1", "next.token=4", "data.batch=1", "next.same=1").items.batch == 1
+    assert asked.items.augment.remix == 0 < asked.data.augment.remix  # songs stay where they are
     x = waves(2, asked.items.segment_seconds)
     example = make_example(x, asked, asked.mask, 0, seeded(), songs=torch.tensor([5, 8]), own=1)
     whole = make_example(waves(), plain, plain.mask, 0, seeded())
