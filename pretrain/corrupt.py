@@ -102,7 +102,7 @@ def corrupt(
     seen = difficulty if config.strategy == "hard" else target
     chosen = _choose(seen, grid, config, step, generator, free)
     kinds = _draw_kinds(chosen, config, generator)
-    noisy = grid.frames_of(kinds == KINDS.index("noise"))
+    noisy = grid.frames_of(kinds == KINDS.index("noise")) if config.noise else None
     kinds = grid.expand(kinds.to(target.device, torch.int8))
     spectrogram = torch.where(kinds == KINDS.index("mask"), 1.0, target)
     if config.other:
@@ -143,7 +143,7 @@ def _choose(
 def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) -> Tensor:
     """Decide what becomes of chosen cells: boolean (b k m) to indices into KINDS or -1."""
     if config.fill >= 1:
-        kinds = torch.where(chosen, KINDS.index("mask"), UNTOUCHED)
+        kinds = chosen.to(torch.int8) - 1  # "mask" or untouched
     else:
         draw = torch.rand(chosen.shape, generator=generator)
         if config.strategy in RUNS:
@@ -151,7 +151,7 @@ def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) 
         edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
         kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
     clean = torch.rand(len(chosen), 1, 1, generator=generator) < config.clean_share
-    return torch.where(clean, KINDS.index("clean"), kinds)
+    return torch.where(clean, KINDS.index("clean"), kinds) if clean.any() else kinds
 
 
 def _add_noise(
