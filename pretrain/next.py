@@ -1,5 +1,6 @@
 """Next-spectrogram prediction: do the two halves of a crop follow each other in the song?"""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -60,6 +61,7 @@ class NextConfig:
 
 WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves
 VIEWS = 16  # directions in which deep features are compared
+PARTS = 32  # neighbouring deep features, which are of neighbouring bins, are compared in so many
 BANDS = 64  # in which the spectrogram is compared
 USUAL = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
 
@@ -71,9 +73,9 @@ class NextHead(nn.Module):
     point apart, as wholes and in the frames nearest the joint: angles, not distances, for each half
     has a level and a tilt of its own; and nothing else, for what one half alone is like says
     nothing, and is soon known by heart. The deep features are compared as seen from learned
-    directions. The bands of what the model was shown are compared as they are, by a probe of their
-    own: its accuracy says how much of the answer needs no network, and it teaches the network
-    nothing. With `config.bands` both answer together.
+    directions, and part by part. The bands of what the model was shown are compared as they are, by
+    a probe of their own: its accuracy says how much of the answer needs no network, and it teaches
+    the network nothing. With `config.bands` both answer together.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
@@ -87,7 +89,8 @@ class NextHead(nn.Module):
         self.reach, self.bands = config.token // 2, min(bins, BANDS)
         self.norm, self.views = nn.LayerNorm(features), nn.Linear(features, VIEWS * width)
         self.together, pairs = config.bands, len(WINDOWS) + 1
-        self.answer = _comparison(pairs * (VIEWS + 1))
+        self.parts = math.gcd(max(1, features // 4), PARTS)  # of 4 features or more
+        self.answer = _comparison(pairs * (VIEWS + 1 + self.parts))
         self.probe = _comparison(pairs * (self.bands + 1))
 
     def forward(self, deep: Tensor, shown: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,8 @@ class NextHead(nn.Module):
         views = self.views(normed).flatten(3).unflatten(3, (VIEWS, -1))
         spectra = self._spectra(shown[:, :, :-1], hidden)
         bands = spectra.unflatten(3, (self.bands, -1))
-        own = torch.cat([_angle(normed), _angle(views)], dim=-1)
+        parts = normed.squeeze(3).unflatten(3, (self.parts, -1))
+        own = torch.cat([_angle(normed), _angle(views), _angle(parts)], dim=-1)
         bare = torch.cat([_heard_angle(spectra[..., None, :]), _heard_angle(bands)], dim=-1)
         answer, probe = self.answer(own.flatten(1))[:, 0], self.probe(bare.flatten(1))[:, 0]
         return answer + probe if self.together else answer, probe
