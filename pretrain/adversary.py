@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from separator.engine import distributed
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted
-from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
+from separator.pretrain.discriminator import (
+    FrameDiscriminator,
+    FrameTransformerDiscriminator,
+    TokenDiscriminator,
+)
 from separator.pretrain.ramps import Ramp, at, check, highest
 from separator.ranges import require
 
@@ -34,7 +38,8 @@ class AdversaryConfig:
         weight: norm of the adversarial gradient at the restored spectrogram, as a share of the
             masked error's: at most 0.2; 0 is off. It counts from `start` on.
         kind: token judges the hidden frame groups as a batch of their own, with nothing around
-            them (and needs cells of whole frames); frame judges every hidden frame in its place.
+            them (and needs cells of whole frames); frame judges every hidden frame in its place,
+            with three frames on each side, frame_transformer with all frames of the crop.
         loss: hinge, least_squares or bce (binary cross-entropy).
         channels: of the discriminator's first stage; each stage doubles them.
         lr: learning rate of the discriminator, at most the generator's.
@@ -45,7 +50,7 @@ class AdversaryConfig:
     """
 
     weight: Ramp = 0.0
-    kind: Literal["token", "frame"] = "token"
+    kind: Literal["token", "frame", "frame_transformer"] = "token"
     loss: Literal["hinge", "least_squares", "bce"] = "hinge"
     channels: int = 8
     lr: float = 3e-5
@@ -144,8 +149,10 @@ class Adversary:
         if config.kind == "token":
             sizes = channels, bins - 1, frames_in_token, config.channels
             self.network: nn.Module = TokenDiscriminator(*sizes)
-        else:
+        elif config.kind == "frame":
             self.network = FrameDiscriminator(channels, bins - 1, config.channels)
+        else:
+            self.network = FrameTransformerDiscriminator(channels, bins - 1, config.channels)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.lr, betas=tuple(config.betas), fused=True
         )

@@ -1,7 +1,7 @@
 """What `separator pretrain` can be told."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from separator.data.loader import DataConfig
@@ -12,10 +12,11 @@ from separator.models import ModelChoice
 from separator.pretrain.adversary import AdversaryConfig, needs_whole_frames
 from separator.pretrain.contrast import ContrastConfig
 from separator.pretrain.hard import HardConfig
-from separator.pretrain.joint import ends
+from separator.pretrain.joint import ends, free_groups, separator_frames
 from separator.pretrain.labels import LabelConfig
 from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
 from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextConfig
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
 from separator.ranges import require
@@ -74,6 +75,9 @@ class PretrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: both are 0 at a step; 1 and 0 are usual"
             )
+        frames_per_second = self.rate / self.stft.hop
+        for key in ("mask", "next"):  # both may count in seconds
+            object.__setattr__(self, key, getattr(self, key).in_frames(frames_per_second))
         self._check_mask()
         self._check_objectives()
         require(self, "[1, 65536]", "valid_crops")
@@ -98,14 +102,13 @@ class PretrainConfig(ModelChoice, RunConfig):
                 raise SeparatorError(
                     f"mask.fill: 0 hides no cell, but {key} is about hidden ones; give a share"
                 )
-        least = {"next.token": self.next.token + 2, "labels.group": self.labels.group}
-        for key, frames in least.items():
-            part = getattr(self, key.split(".")[0])
-            if on(part.weight) and frames > self._shortest():
-                raise SeparatorError(
-                    f"{key}: takes crops of {frames} frames, but the shortest have "
-                    f"{self._shortest()}; make it smaller, or the crops longer"
-                )
+        if on(self.labels.weight) and self.labels.group > self._shortest():
+            raise SeparatorError(
+                f"labels.group: takes crops of {self.labels.group} frames, but the shortest have "
+                f"{self._shortest()}; make it smaller, or the crops longer"
+            )
+        if on(self.next.weight):
+            self._check_next()
         if not on(self.adversary.weight):
             return
         if needs_whole_frames(self.adversary) and self.mask.band:
@@ -117,6 +120,18 @@ class PretrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 f"adversary.lr: {self.adversary.lr} is above optim.lr, {self.optim.lr}; the "
                 "discriminator is not to learn faster"
+            )
+
+    def _check_next(self) -> None:
+        """Refuse a separator that leaves nothing to hide beside it."""
+        grid = Grid(self.stft.bins, self._shortest(), 1, self.mask.group)
+        first, last = separator_frames(grid.frames, self.next)
+        free = int(free_groups(grid, self.next).sum())
+        if first < 1 or last > grid.frames - 2 or free < 2:
+            raise SeparatorError(
+                f"next.token: a separator of {self.next.token} frames leaves {free} of the "
+                f"{grid.groups} frame groups in the shortest crops, of {grid.frames} frames; 2 are "
+                "needed: make it or mask.group smaller, or data.segment_seconds longer"
             )
 
     def _check_mask(self) -> None:
@@ -152,12 +167,30 @@ class PretrainConfig(ModelChoice, RunConfig):
                 "use a smaller mask.span or mask.group, or longer crops"
             )
 
+    @property
+    def items(self) -> DataConfig:
+        """What is read for a batch of crops.
+
+        With `next` it is items of twice the crops' length, and two where one crop is asked for, so
+        that there is another song to go on with. They keep their order: a remix of mixtures only
+        changes that, and which item is of which song would not be known.
+        """
+        if not on(self.next.weight):
+            return self.data
+        frames = 2 * self._frames + sum(ends(self.stft)) - 1
+        batch = max(2, self.data.batch) if self.next.same < 1 else self.data.batch
+        seconds = frames * self.stft.hop / self.rate
+        augment = replace(self.data.augment, remix=0.0)
+        return replace(self.data, segment_seconds=seconds, batch=batch, augment=augment)
+
+    @property
+    def _frames(self) -> int:
+        """Frames of a segment."""
+        return math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
+
     def _shortest(self) -> int:
         """Frames of the shortest crops of the run."""
-        hop = self.stft.hop
-        frames = math.ceil(self.data.segment_seconds * self.rate / hop) + 1
-        if on(self.next.weight):
-            frames = (frames - sum(ends(self.stft))) // 2
+        frames = self._frames
         if highest(self.crop_frames) > frames:
             raise SeparatorError(
                 f"crop_frames: {highest(self.crop_frames):g}, but a segment has {frames} to give; "

@@ -10,7 +10,7 @@ from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, first_of_run
 from separator.pretrain.masks.schedule import group_frames
 
-KINDS = ("mask", "noise", "other", "kept")
+KINDS = ("mask", "noise", "other", "kept", "clean")  # the last is that of whole crops
 UNTOUCHED, OUTSIDE = -1, -2  # kinds of what was not chosen, and of frames that count nowhere
 OTHER_DB = (-10.0, 5.0)  # how loud another song is, next to the crop that it covers
 
@@ -32,7 +32,7 @@ class Corrupted:
 
     @property
     def chosen(self) -> Tensor:
-        """Boolean, of the shape of `kinds`: cells to be restored; all of a clean crop."""
+        """Boolean, of the shape of `kinds`: cells to be restored; all of a clean crop's."""
         return self.kinds >= 0
 
     @property
@@ -78,6 +78,7 @@ def corrupt(
     generator: torch.Generator,
     mixed: Tensor | None = None,
     difficulty: Tensor | None = None,
+    free: Tensor | None = None,
 ) -> Corrupted:
     """Hide cells of a batch: some become 1.0, some are raised to noise or to a mix, some stay.
 
@@ -93,34 +94,70 @@ def corrupt(
             `config.other` is above 0.
         difficulty: (b k m) predicted error of each cell of `grid_of(target, config, step)`, which
             `hard` looks at instead of the target; without it all are alike.
+        free: boolean (m), groups among which cells are chosen; all of them without.
     """
-    grid, seen = grid_of(target, config, step), target
-    if config.strategy == "hard":
-        alike = torch.zeros(len(target), grid.bands, grid.groups)
-        seen = alike if difficulty is None else difficulty
-    chosen = STRATEGIES[config.strategy](seen, grid, config, step, generator)
-    draw = torch.rand(chosen.shape, generator=generator)
-    if config.strategy in RUNS:
-        draw = first_of_run(draw, chosen)
-    edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
-    kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
-    clean = torch.rand(len(target), 1, 1, generator=generator) < config.clean_share
-    kinds = torch.where(clean, KINDS.index("kept"), kinds)
-    noisy = grid.frames_of(kinds == KINDS.index("noise"))
+    grid = grid_of(target, config, step)
+    if config.strategy == "hard" and difficulty is None:
+        difficulty = torch.zeros(len(target), grid.bands, grid.groups)
+    seen = difficulty if config.strategy == "hard" else target
+    chosen = _choose(seen, grid, config, step, generator, free)
+    kinds = _draw_kinds(chosen, config, generator)
+    noisy = grid.frames_of(kinds == KINDS.index("noise")) if config.noise else None
     kinds = grid.expand(kinds.to(target.device, torch.int8))
     spectrogram = torch.where(kinds == KINDS.index("mask"), 1.0, target)
     if config.other:
         raised = torch.maximum(target, mixed)
         spectrogram = torch.where(kinds == KINDS.index("other"), raised, spectrogram)
     if config.noise:
-        _add_noise(spectrogram, kinds, noisy, generator)
+        level = torch.ones(1, device=target.device)
+        if config.noise_level == "local":
+            level = 2 * target.mean(dim=-1)
+        _add_noise(spectrogram, kinds, noisy, level.expand(target.shape[:3]), generator)
     return Corrupted(spectrogram, kinds, grid)
 
 
+def _choose(
+    seen: Tensor,
+    grid: Grid,
+    config: MaskConfig,
+    step: int,
+    generator: torch.Generator,
+    free: Tensor | None,
+) -> Tensor:
+    """Choose cells, boolean (b k m), as if there were no groups but the `free` ones.
+
+    So the share is that of what can be chosen, and no crop is without a chosen cell.
+    """
+    strategy = STRATEGIES[config.strategy]
+    if free is None or bool(free.all()):
+        return strategy(seen, grid, config, step, generator)
+    frames = free.repeat_interleave(grid.size)[: grid.frames]
+    places = free if config.strategy == "hard" else frames
+    part = Grid(grid.bins, int(frames.sum()), grid.bands, grid.size)
+    chosen = torch.zeros(len(seen), grid.bands, grid.groups, dtype=torch.bool)
+    seen = seen[..., places.to(seen.device)]
+    chosen[..., free] = strategy(seen, part, config, step, generator)
+    return chosen
+
+
+def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) -> Tensor:
+    """Decide what becomes of chosen cells: boolean (b k m) to indices into KINDS or -1."""
+    if config.fill >= 1:
+        kinds = chosen.to(torch.int8) - 1  # "mask" or untouched
+    else:
+        draw = torch.rand(chosen.shape, generator=generator)
+        if config.strategy in RUNS:
+            draw = first_of_run(draw, chosen)
+        edges = torch.tensor([config.fill, config.noise, config.other]).cumsum(0)
+        kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
+    clean = torch.rand(len(chosen), 1, 1, generator=generator) < config.clean_share
+    return torch.where(clean, KINDS.index("clean"), kinds) if clean.any() else kinds
+
+
 def _add_noise(
-    spectrogram: Tensor, kinds: Tensor, noisy: Tensor, generator: torch.Generator
+    spectrogram: Tensor, kinds: Tensor, noisy: Tensor, level: Tensor, generator: torch.Generator
 ) -> None:
-    """Raise the cells of that kind to uniform noise in place.
+    """Raise the cells of that kind to noise, uniform from 0 to `level`, in place.
 
     Noise is drawn for their frames only: for all of them it took longer than all the rest.
 
@@ -128,11 +165,13 @@ def _add_noise(
         spectrogram: (b c f n), changed.
         kinds: (b 1 f n) or (b 1 1 n).
         noisy: boolean (b n), the frames that have such cells; on the CPU.
+        level: (b c f); of what is above 1, 1 is left.
         generator: on the CPU.
     """
     crop, frame = noisy.nonzero(as_tuple=True)
     noise = torch.rand(len(crop), *spectrogram.shape[1:3], generator=generator)
     crop, frame, noise = (x.to(spectrogram.device) for x in (crop, frame, noise))
+    noise = (noise * level[crop]).clamp_(max=1)
     here = kinds[crop, :, :, frame] == KINDS.index("noise")
     before = spectrogram[crop, :, :, frame]
     spectrogram[crop, :, :, frame] = torch.where(here, torch.maximum(before, noise), before)

@@ -1,5 +1,8 @@
 """Networks that tell original frames from restored ones: by extracted tokens, or frame by frame.
 
+Frame by frame there are two: one of convolutions, and a frame transformer (pix2pix, Isola et al.
+2016, arXiv 1611.07004, with the probability of each frame instead of each patch).
+
 Every weight is spectrally normalised (Miyato et al. 2018, arXiv 1802.05957) and nothing is
 normalised over the batch: the number of tokens varies, may be one, and a statistic over real and
 fake items would give the answer away.
@@ -11,6 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from separator.models.layers import Rotary
 
 SLOPE = 0.2
 MAX_STAGES = 6
@@ -71,24 +76,86 @@ class FrameDiscriminator(nn.Module):
 
     def __init__(self, inputs: int, bins: int, channels: int = 8) -> None:
         super().__init__()
-        inputs, stages = 2 * inputs, []
-        while not stages or (len(stages) < MAX_STAGES and bins > FEW_BINS):
-            outputs = channels * 2 ** len(stages)
-            conv = nn.Conv2d(inputs, outputs, (5, 1), (4, 1), (2, 0))
-            stages.append(nn.Sequential(_bounded(conv), nn.LeakyReLU(SLOPE)))
-            inputs, bins = outputs, -(-bins // 4)
-        self.stages = nn.Sequential(*stages)
-        sizes = [inputs * bins, 8 * channels, 8 * channels, 1]
+        self.stages = _FrameStages(2 * inputs, bins, channels)
+        sizes = [self.stages.features, 8 * channels, 8 * channels, 1]
         self.context = nn.ModuleList(
             _bounded(nn.Conv1d(width, outputs, 3, padding=1)) for width, outputs in pairwise(sizes)
         )
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map what was shown and the candidate, (b 2c f n) together, to logits (b n)."""
-        y = rearrange(self.stages(log_scale(pair)), "b c f n -> b (c f) n")
+        y = self.stages(log_scale(pair))
         for conv in self.context[:-1]:
             y = F.leaky_relu(conv(y), SLOPE)
         return self.context[-1](y)[:, 0]
+
+
+class FrameTransformerDiscriminator(nn.Module):
+    """Judges every frame of a picture, knowing all of the others.
+
+    The same strided convolutions make a token of each frame; transformer blocks with rotary
+    positions carry between frames.
+
+    Args:
+        inputs: audio channels of the picture.
+        bins: of the spectrogram, without the Nyquist bin.
+        channels: of the first stage; tokens have sixteen times as many features.
+        blocks: transformer blocks.
+    """
+
+    def __init__(self, inputs: int, bins: int, channels: int = 8, blocks: int = 2) -> None:
+        super().__init__()
+        self.stages = _FrameStages(2 * inputs, bins, channels)
+        width = 16 * channels
+        self.embed = _bounded(nn.Linear(self.stages.features, width))
+        self.blocks = nn.ModuleList(_FrameBlock(width) for _ in range(blocks))
+        self.head = _bounded(nn.Linear(width, 1))
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Map what was shown and the candidate, (b 2c f n) together, to logits (b n)."""
+        y = self.embed(self.stages(log_scale(pair)).mT)
+        for block in self.blocks:
+            y = block(y)
+        return self.head(y)[..., 0]
+
+
+class _FrameStages(nn.Module):
+    """Strided 5x1 convolutions over the bins of each frame: (b c f n) to (b d n)."""
+
+    def __init__(self, inputs: int, bins: int, channels: int) -> None:
+        super().__init__()
+        stages = []
+        while not stages or (len(stages) < MAX_STAGES and bins > FEW_BINS):
+            outputs = channels * 2 ** len(stages)
+            conv = nn.Conv2d(inputs, outputs, (5, 1), (4, 1), (2, 0))
+            stages.append(nn.Sequential(_bounded(conv), nn.LeakyReLU(SLOPE)))
+            inputs, bins = outputs, -(-bins // 4)
+        self.stages, self.features = nn.Sequential(*stages), inputs * bins
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.stages(x), "b c f n -> b (c f) n")
+
+
+class _FrameBlock(nn.Module):
+    """Self-attention over frames and a feed-forward, each added to its input (b n d)."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.rotary = heads, Rotary(width // heads)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = (
+            _bounded(nn.Linear(width, 3 * width)),
+            _bounded(nn.Linear(width, width)),
+        )
+        self.up = _bounded(nn.Linear(width, 2 * width))
+        self.down = _bounded(nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.norm1(x))
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        y = F.scaled_dot_product_attention(self.rotary(q), self.rotary(k), v)
+        x = x + self.out(rearrange(y, "b h n d -> b n (h d)"))
+        return x + self.down(F.leaky_relu(self.up(self.norm2(x)), SLOPE))
 
 
 class _Stage(nn.Module):

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of, without_padding
-from separator.pretrain.joint import ends, inside, splice, with_separator
+from separator.pretrain.joint import (
+    Spliced,
+    ends,
+    free_groups,
+    inside,
+    splice,
+    with_separator,
+)
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.ramps import on, stair
@@ -42,6 +49,8 @@ def make_example(
     generator: torch.Generator,
     valid: Tensor | None = None,
     predict: Callable[[Tensor, Grid], Tensor] | None = None,
+    songs: Tensor | None = None,
+    own: int | None = None,
 ) -> Example:
     """Cut waves into the step's crops, splice them if that is asked, and corrupt them.
 
@@ -55,25 +64,44 @@ def make_example(
             All of it without.
         predict: maps the target and the grid to the predicted error of each cell (b k m), for
             `mask.strategy=hard`; without it all are alike.
+        songs: (b) the song of each wave, for `next`; all are of different songs without.
+        own: number of waves that crops are made of; those behind them, which only `next` reads,
+            lend it second halves. All of them without.
     """
     crops = cut_crops(waves, config, step)
-    spectrogram, continues = stft(crops, config.stft), None
+    spectrogram, continues, free = stft(crops, config.stft), None, None
     if on(config.next.weight):
-        spectrogram = inside(spectrogram, config.stft)
-        spliced = splice(spectrogram, spectrogram.shape[-1] // 2, generator, config.next)
+        spliced = _spliced(spectrogram, config, len(waves), generator, songs, own)
         spectrogram, continues = spliced.spectrogram, spliced.continues
+        free = free_groups(grid_of(spectrogram, mask, step), config.next)
     target, scale = normalise(spectrogram.abs(), config.stft)
     mixed = difficulty = None
     if mask.other:
         mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
     if mask.strategy == "hard" and predict:
         difficulty = predict(target, grid_of(target, mask, step))
-    corrupted = corrupt(target, mask, step, generator, mixed, difficulty)
+    corrupted = corrupt(target, mask, step, generator, mixed, difficulty, free)
     if continues is not None:
         target, corrupted = with_separator(target, corrupted, config.next)
     elif valid is not None:
         corrupted = without_padding(target, corrupted, _music(valid, crops, config))
     return Example(spectrogram, target, corrupted, continues)
+
+
+def _spliced(
+    items: Tensor,
+    config: PretrainConfig,
+    waves: int,
+    generator: torch.Generator,
+    songs: Tensor | None,
+    own: int | None,
+) -> Spliced:
+    """Make crops of two halves out of items (k·b c f N), k of each of b waves."""
+    items = inside(items, config.stft)
+    wave = torch.arange(len(items)) % waves
+    songs = wave if songs is None else songs.cpu()[wave]
+    mine = (wave < (own or waves)).nonzero().flatten()
+    return splice(items, items.shape[-1] // 2, generator, config.next, songs, mine)
 
 
 def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:

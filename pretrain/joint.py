@@ -11,6 +11,7 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, left_out
+from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextConfig
 from separator.stft import STFTConfig
 
@@ -50,61 +51,83 @@ def inside(spectrogram: Tensor, config: STFTConfig) -> Tensor:
 
 
 def splice(
-    spectrogram: Tensor, frames: int, generator: torch.Generator, config: NextConfig
+    spectrogram: Tensor,
+    frames: int,
+    generator: torch.Generator,
+    config: NextConfig,
+    songs: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Spliced:
     """Cut a crop out of each item; half of them go on with something else from their middle on.
 
-    Frames are joined, not samples, so that the joint itself does not click. A negative's second
-    half overlaps neither the first nor the true continuation.
+    Frames are joined, not samples, so that the joint itself does not click. The second half of a
+    negative is from anywhere in an item of another song, or, as often as `config.same` says and
+    where there is no other song, from the same item, where it overlaps neither the first half nor
+    the true continuation.
 
     Args:
-        spectrogram: (b c f N) complex, N at least 2 n; see `inside`.
+        spectrogram: (i c f N) complex, N at least 2 n; see `inside`.
         frames: n, of which the first half has n // 2.
         generator: on the CPU; all randomness comes from it.
         config: where negatives come from, and how halves are varied.
+        songs: (i) the song of each item; all are of different songs without.
+        own: (b) items that crops are made of; the others only lend second halves.
 
     Raises:
         SeparatorError: the items are too short, or the crops for the separator.
     """
-    batch, _, bins, total = spectrogram.shape
+    items, _, bins, total = spectrogram.shape
+    songs = torch.arange(items) if songs is None else songs.cpu()
+    own = torch.arange(items) if own is None else own
     if total < 2 * frames or frames < config.token + 2:
         raise SeparatorError(
             f"next.token: crops of {frames} frames out of items of {total}; crops need more than "
             f"the separator's {config.token} and items twice a crop: use longer segments"
         )
-    start, source, place, continues = _places(batch, total, frames, generator, config)
+    partner, other_song = _partners(songs, own, generator)
+    start, place, foreign, continues = _places(total, frames, other_song, generator, config)
+    source = torch.where(foreign, partner, own).tolist()
     middle = frames // 2
-    first = [item[..., s : s + middle] for item, s in zip(spectrogram, start, strict=True)]
+    first = [
+        spectrogram[item, ..., s : s + middle] for item, s in zip(own.tolist(), start, strict=True)
+    ]
     second = [
         spectrogram[item, ..., s : s + frames - middle]
         for item, s in zip(source, place, strict=True)
     ]
-    lowpass = _lowpass(batch, bins, generator, config)
+    lowpass = _lowpass(len(own), bins, generator, config)
     halves = [_varied(torch.stack(half), lowpass, generator, config) for half in (first, second)]
     return Spliced(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
 
 
+def _partners(songs: Tensor, own: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw an item of another song for each of `own`: (b) items, (b) whether there is one."""
+    different = songs[own][:, None] != songs
+    draw = torch.rand(different.shape, generator=generator)
+    return torch.where(different, draw, -1.0).argmax(dim=1), different.any(dim=1)
+
+
 def _places(
-    batch: int, total: int, frames: int, generator: torch.Generator, config: NextConfig
-) -> tuple[list[int], list[int], list[int], Tensor]:
-    """First frames of first halves, items and first frames of second halves, labels (b)."""
-    length = frames - frames // 2
+    total: int,
+    frames: int,
+    other_song: Tensor,
+    generator: torch.Generator,
+    config: NextConfig,
+) -> tuple[list[int], list[int], Tensor, Tensor]:
+    """First frames of both halves; whether the second is of another song, or continues: (b)."""
+    batch, length = len(other_song), frames - frames // 2
     start = torch.randint(total - frames + 1, (batch,), generator=generator)
     anywhere = torch.randint(total - length + 1, (batch,), generator=generator)
-    shift = torch.randint(1, max(2, batch), (batch,), generator=generator)
     draws = torch.rand(3, batch, generator=generator, dtype=torch.float64)
-    continues, foreign = draws[0] < 0.5, draws[1] < config.other
-    if batch == 1:
-        foreign = torch.zeros_like(foreign)
+    continues = draws[0] < 0.5
+    foreign = (draws[1] >= config.same) & other_song & ~continues
     before = (start - length + 1).clamp(min=0)  # places for the whole half ahead of the crop
     after = (total - length - (start + frames) + 1).clamp(min=0)
     chosen = (draws[2] * (before + after)).long()
     elsewhere = torch.where(chosen < before, chosen, start + frames + chosen - before)
     place = torch.where(foreign, anywhere, elsewhere)
     place = torch.where(continues, start + frames // 2, place)
-    shift = torch.where(foreign & ~continues, shift, 0)
-    source = (torch.arange(batch) + shift) % batch
-    return start.tolist(), source.tolist(), place.tolist(), continues
+    return start.tolist(), place.tolist(), foreign, continues
 
 
 def _lowpass(batch: int, bins: int, generator: torch.Generator, config: NextConfig) -> Tensor:
@@ -144,6 +167,18 @@ def _varied(
     return half * gain / level.clamp(min=1e-9)
 
 
+def separator_frames(frames: int, config: NextConfig) -> tuple[int, int]:
+    """First and last frame of the separator in crops of so many frames."""
+    return frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
+
+
+def free_groups(grid: Grid, config: NextConfig) -> Tensor:
+    """Boolean (m): groups that the separator does not touch, among which cells are chosen."""
+    first, last = separator_frames(grid.frames, config)
+    group = torch.arange(grid.groups)
+    return (group < first // grid.size) | (group > last // grid.size)
+
+
 def with_separator(
     target: Tensor, corrupted: Corrupted, config: NextConfig
 ) -> tuple[Tensor, Corrupted]:
@@ -161,7 +196,7 @@ def with_separator(
         cells given up is as in the target and of kind -1.
     """
     bins, frames = target.shape[2:]
-    first, last = frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
+    first, last = separator_frames(frames, config)
     frame = torch.arange(frames, device=target.device)
     covered = (frame >= first) & (frame <= last)
     cell, size = frame // corrupted.grid.size, corrupted.grid.size

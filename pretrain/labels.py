@@ -15,6 +15,8 @@ from separator.pretrain.ramps import Ramp, check
 from separator.ranges import require
 
 NOWHERE = -1  # label of the groups that count nowhere
+FEATURES = 256  # in which groups and clusters are compared
+TEMPERATURE = 0.1  # what their cosines are divided by, as in HuBERT
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class LabelConfig:
 class LabelHead(nn.Module):
     """Name the cluster of each frame group from the trunk's deepest features.
 
+    Logits are the cosines between a group's projected features and an embedding of each cluster,
+    over 0.1 (HuBERT, arXiv 2106.07447).
+
     Args:
         features: d of the deep features.
         config: clusters, group, weights.
@@ -65,11 +70,15 @@ class LabelHead(nn.Module):
         super().__init__()
         self.config = config
         self.norm = nn.LayerNorm(features)
-        self.linear = nn.Linear(features, config.clusters)
+        self.project = nn.Linear(features, FEATURES)
+        self.embeddings = nn.Parameter(torch.randn(config.clusters, FEATURES))
 
     def forward(self, deep: Tensor) -> Tensor:
         """Map deep features (b n d) to the logits of the groups' labels (b m k)."""
-        return self.linear(self.norm(cut(deep, self.config.group).mean(2))).float()
+        groups = self.project(self.norm(cut(deep, self.config.group).mean(2))).float()
+        with torch.autocast(deep.device.type, enabled=False):
+            cosines = F.normalize(groups, dim=-1) @ F.normalize(self.embeddings, dim=-1).T
+        return cosines / TEMPERATURE
 
     def loss(
         self, deep: Tensor, labels: Tensor, hidden: Tensor
@@ -117,10 +126,10 @@ def cut(frames: Tensor, group: int) -> Tensor:
 def hidden_groups(corrupted: Corrupted, group: int) -> Tensor:
     """Boolean (b m): groups of whose cells more than half are filled, noise or another song.
 
-    What was chosen and kept is heard.
+    What was chosen and kept is heard, and so is a clean crop.
     """
     kinds = corrupted.kinds
-    replaced = ((kinds >= 0) & (kinds != KINDS.index("kept"))).float()
+    replaced = ((kinds >= 0) & (kinds < KINDS.index("kept"))).float()
     return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
 
 

@@ -1,6 +1,8 @@
 """Next-spectrogram prediction: do the two halves of a crop follow each other in the song?"""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,17 @@ from separator.ranges import require
 
 @dataclass(frozen=True)
 class NextConfig:
-    """Half of the crops go on with another place of the song, or another song; tell which.
+    """Half of the crops go on with another song, or another place of the song; tell which.
 
     Attributes:
         weight: weight of this objective; 0 leaves it and the separator out.
-        token: frames of the separator, half of them on each side of the joint.
-        other: part of the negatives that go on with another item of the batch; the rest goes on
-            with the same item, at least half a crop away from the true continuation.
+        token: frames of the separator, half of them on each side of the joint; 0 leaves it to
+            `token_seconds`.
+        token_seconds: length of the separator where `token` is 0, so that a preset fits any hop.
+        same: part of the negatives that go on with the same song, at least half a crop away from
+            the true continuation, which is harder to tell; the rest goes on with another song.
+        bands: add what 64 bands of the bare input tell of the two halves to the answer; without,
+            the answer is the network's own and the bands are only measured beside it.
         gain_db: each half is raised or lowered by up to this much, and so is, once more, that in
             which its channels differ.
         tilt_db: each half's spectrum is tilted, and bent, by up to this much per octave.
@@ -29,24 +35,34 @@ class NextConfig:
 
     weight: Ramp = 0.0
     token: int = 16
-    other: float = 0.25
+    token_seconds: float = 0.0
+    same: float = 0.0
+    bands: bool = False
     gain_db: float = 6.0
     tilt_db: float = 1.0
     lowpass: float = 0.5
 
     def __post_init__(self) -> None:
         check("next.weight", self.weight)
-        if self.token < 2 or self.token % 2:
+        if self.token < 0 or self.token % 2 or not (self.token or self.token_seconds):
             raise SeparatorError(
-                f"next.token: {self.token} frames; give an even number of at least 2"
+                f"next.token: {self.token} frames; give an even number of at least 2, or 0 and "
+                "next.token_seconds"
             )
-        require(self, "[2, 65536]", "next.token")
-        require(self, "[0, 1]", "next.other", "next.lowpass")
+        require(self, "[0, 65536]", "next.token")
+        require(self, "[0, 60]", "next.token_seconds")
+        require(self, "[0, 1]", "next.same", "next.lowpass")
         require(self, "[0, 100]", "next.gain_db", "next.tilt_db")
+
+    def in_frames(self, frames_per_second: float) -> Self:
+        """Return this with `token` in frames, made of `token_seconds` where it is 0."""
+        token = self.token or 2 * max(1, round(self.token_seconds * frames_per_second / 2))
+        return replace(self, token=token, token_seconds=0.0)
 
 
 WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves
 VIEWS = 16  # directions in which deep features are compared
+PARTS = 32  # neighbouring deep features, which are of neighbouring bins, are compared in so many
 BANDS = 64  # in which the spectrogram is compared
 USUAL = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
 
@@ -58,8 +74,9 @@ class NextHead(nn.Module):
     point apart, as wholes and in the frames nearest the joint: angles, not distances, for each half
     has a level and a tilt of its own; and nothing else, for what one half alone is like says
     nothing, and is soon known by heart. The deep features are compared as seen from learned
-    directions. The bands of what the model was shown are compared as they are, so that it is asked
-    only for what these do not tell.
+    directions, and part by part. The bands of what the model was shown are compared as they are, by
+    a probe of their own: its accuracy says how much of the answer needs no network, and it teaches
+    the network nothing. With `config.bands` both answer together.
 
     Args:
         features: deepest features of a frame, a model's `deep_features`.
@@ -72,10 +89,12 @@ class NextHead(nn.Module):
         super().__init__()
         self.reach, self.bands = config.token // 2, min(bins, BANDS)
         self.norm, self.views = nn.LayerNorm(features), nn.Linear(features, VIEWS * width)
-        self.compare = nn.Linear((len(WINDOWS) + 1) * (VIEWS + 1 + self.bands + 1), 64)
-        self.answer = nn.Linear(64, 1)
+        self.together, pairs = config.bands, len(WINDOWS) + 1
+        self.parts = math.gcd(max(1, features // 4), PARTS)  # of 4 features or more
+        self.answer = _comparison(pairs * (VIEWS + 1 + self.parts))
+        self.probe = _comparison(pairs * (self.bands + 1))
 
-    def forward(self, deep: Tensor, shown: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, deep: Tensor, shown: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Compare the halves of crops whose joint is at frame n // 2.
 
         Args:
@@ -84,15 +103,17 @@ class NextHead(nn.Module):
             hidden: boolean (b 1 f n) or (b 1 1 n), filled cells, of which nothing is heard.
 
         Returns:
-            The log-odds of a continuation, (b).
+            The log-odds of a continuation, and those of the probe alone: (b) each.
         """
         normed = self.norm(self._means(deep))[..., None, :]
         views = self.views(normed).flatten(3).unflatten(3, (VIEWS, -1))
         spectra = self._spectra(shown[:, :, :-1], hidden)
         bands = spectra.unflatten(3, (self.bands, -1))
-        angles = [_angle(normed), _angle(views)]
-        angles += [_heard_angle(spectra[..., None, :]), _heard_angle(bands)]
-        return self.answer(F.relu(self.compare(torch.cat(angles, -1).flatten(1)))).squeeze(-1)
+        parts = normed.squeeze(3).unflatten(3, (self.parts, -1))
+        own = torch.cat([_angle(normed), _angle(views), _angle(parts)], dim=-1)
+        bare = torch.cat([_heard_angle(spectra[..., None, :]), _heard_angle(bands)], dim=-1)
+        answer, probe = self.answer(own.flatten(1))[:, 0], self.probe(bare.flatten(1))[:, 0]
+        return answer + probe if self.together else answer, probe
 
     def _means(self, frames: Tensor) -> Tensor:
         """Mean frames of each pair of windows and of the halves: (b n …) to (b p 2 …)."""
@@ -129,14 +150,27 @@ class NextHead(nn.Module):
             continues: boolean (b).
 
         Returns:
-            A scalar; "next/accuracy", and "next/positive", the part of the crops that the head
-            takes for continuations: 0 or 1 where it has given up, about 0.5 where it tells.
+            A scalar; "next/accuracy", "next/accuracy_bands" of the probe alone, and
+            "next/positive", the part of the crops that the head takes for continuations: 0 or 1
+            where it has given up, about 0.5 where it tells.
         """
-        logits = self(deep, shown, hidden)
-        loss = F.binary_cross_entropy_with_logits(logits, continues.to(logits.dtype))
-        answers = logits.detach() > 0
-        accuracy = (answers == continues).float().mean()
-        return loss, {"next/accuracy": accuracy, "next/positive": answers.float().mean()}
+        answer, probe = self(deep, shown, hidden)
+        truth = continues.to(answer.dtype)
+        loss = F.binary_cross_entropy_with_logits(answer, truth)
+        if not self.together:  # the probe learns beside it; what is said is the head's own loss
+            beside = F.binary_cross_entropy_with_logits(probe, truth)
+            loss = loss + (beside - beside.detach())
+        yes = answer.detach() > 0
+        right, bare = (yes == continues), (probe.detach() > 0) == continues
+        return loss, {
+            "next/accuracy": right.float().mean(),
+            "next/accuracy_bands": bare.float().mean(),
+            "next/positive": yes.float().mean(),
+        }
+
+
+def _comparison(angles: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(angles, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
 def _angle(pairs: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ def masked_error(
         squared: mean squared error instead of L1.
 
     Returns:
-        "loss" and its parts, and the error of each kind of chosen cell; NaN where there is none.
+        "loss" and its parts, the mean error of each kind of chosen cell, NaN where there is none,
+        and the part of the chosen cells' whole error that is of this kind.
     """
     error = restored - target
     error = channel_mean(error.square() if squared else error.abs())
@@ -39,9 +40,12 @@ def masked_error(
     masked, unmasked = (_crop_mean(error, at) for at in where)
     scalars = {"loss": masked_weight * masked + unmasked_weight * unmasked}
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
+    whole = (error * corrupted.chosen).sum().clamp(min=1e-12)
     for index, kind in enumerate(KINDS):
         where = corrupted.kinds == index
-        scalars[f"loss/{kind}"] = (error * where).sum().detach() / where.sum()
+        amount = (error * where).sum().detach()
+        scalars[f"loss/{kind}"] = amount / where.sum()
+        scalars[f"loss_share/{kind}"] = amount / whole.detach()
     return scalars
 
 

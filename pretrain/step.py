@@ -13,6 +13,7 @@ from separator.data.sources import training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation
+from separator.errors import SeparatorError
 from separator.models import create, describe
 from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total
@@ -47,6 +48,11 @@ class PretrainTask(Task):
             sizes = 2, config.stft.bins, config.mask.group
             self.companion = Adversary(config.adversary, *sizes).to(self.device)
         self.train, self.valid = training_tracks(config.data)
+        if on(config.next.weight) and config.next.same < 1 and len(self.train) < 2:
+            raise SeparatorError(
+                "next.same: crops go on with other songs, but there is one song to train on; give "
+                "next.same=1, which takes another place of the same song, or more songs"
+            )
         self.crops = ValidationCrops(self.valid, config)
         begins = self.extract and not (Path(config.run) / "last.pt").exists()
         if begins and distributed.rank() == 0:  # the clusters are sent out with its weights
@@ -66,7 +72,7 @@ class PretrainTask(Task):
         config = self.config
         return batches(
             self.train,
-            config.data,
+            config.items,
             config.rate,
             config.seed,
             start,
@@ -77,10 +83,11 @@ class PretrainTask(Task):
 
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
         """Make of a batch what the model is shown at a step, and what it is to answer."""
-        config, predict = self.config, self.teacher.predict
+        config = self.config
         return make_example(
-            batch.mixture, config, config.mask, step, generator, batch.valid, predict
-        )
+            batch.mixture, config, config.mask, step, generator, batch.valid,
+            self.teacher.predict, batch.songs, config.data.batch,
+        )  # fmt: skip
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
@@ -106,7 +113,9 @@ class PretrainTask(Task):
         return scalars | logged
 
     def seconds(self, batch: Batch) -> float:
-        """Seconds of audio in a batch."""
+        """Seconds of audio in a batch; what `next` reads around its crops does not count."""
+        if on(self.config.next.weight):
+            return self.config.data.batch * self.config.data.segment_seconds
         return batch.seconds(self.config.rate)
 
     def validate(self, model: nn.Module, step: int) -> Validation:

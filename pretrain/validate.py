@@ -36,7 +36,7 @@ class ValidationCrops:
 
     def __init__(self, tracks: Sequence[Track], config: PretrainConfig) -> None:
         plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        data = replace(config.data, augment=plain, workers=0, batch=SIZE)
+        data = replace(config.items, augment=plain, workers=0, batch=SIZE)
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
         read = [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
         self.config = replace(config, crop_frames=0)
@@ -71,9 +71,14 @@ class ValidationCrops:
         draws = torch.Generator()
         own: list[tuple[int, tuple[dict[str, float], dict[str, float], Tensor | None]]] = []
         result = Validation({}, 0.0)
-        for place, (waves, music) in enumerate(zip(self.waves, self.music, strict=True)):
+        songs = self.songs.split(SIZE)
+        for place, (waves, music, numbers) in enumerate(
+            zip(self.waves, self.music, songs, strict=True)
+        ):
             # on every rank: what is hidden comes from one sequence of numbers
-            example = make_example(waves.to(device), config, self.mask, 0, generator, music)
+            example = make_example(
+                waves.to(device), config, self.mask, 0, generator, music, songs=numbers
+            )
             if place % distributed.world() != distributed.rank():
                 continue
             draws.manual_seed(SEED + place)

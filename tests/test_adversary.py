@@ -24,11 +24,16 @@ from separator.pretrain.adversary import (
     weight_at,
 )
 from separator.pretrain.corrupt import KINDS, Corrupted
-from separator.pretrain.discriminator import FrameDiscriminator, TokenDiscriminator
+from separator.pretrain.discriminator import (
+    FrameDiscriminator,
+    FrameTransformerDiscriminator,
+    TokenDiscriminator,
+)
 from separator.pretrain.masks.geometry import Grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+KINDS_OF_IT = ("token", "frame", "frame_transformer")
 CHANNELS, BINS, FRAMES, GROUP = 2, 129, 32, 4
 HAND = {  # real, fake and the generator's side, one logit at a time
     "hinge": (lambda y: max(0, 1 - y), lambda y: max(0, 1 + y), lambda y: -y),
@@ -117,7 +122,7 @@ def test_one_token_and_none(rows: tuple[str, ...]):
     assert len(tokens) == sum(row[:3].count("#") for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_every_weight_is_bounded_and_nothing_is_normalised_over_the_batch(kind: str):
     network = adversary(kind).network
     weighted = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear)]
@@ -174,6 +179,22 @@ def test_frames_are_judged_with_three_on_each_side():
     assert (pair.grad[0].abs().sum(dim=(1, 2)) > 0).all()  # both pictures, both channels
 
 
+def test_a_frame_transformer_judges_each_frame_knowing_all_of_them():
+    torch.manual_seed(0)
+    network = FrameTransformerDiscriminator(2, 128).eval()
+    pair = torch.cat([spectrogram(1, seed, bins=128) for seed in (0, 1)], dim=1).requires_grad_()
+    logits = network(pair)
+    assert logits.shape == (1, FRAMES)
+    logits[0, 15].backward()
+    reach = pair.grad.abs().sum(dim=(0, 1, 2))
+    assert (reach > 0).all()
+    assert reach.argmax() == 15
+    assert (pair.grad[0].abs().sum(dim=(1, 2)) > 0).all()  # both pictures, both channels
+    with torch.no_grad():  # where a frame is counts: the same frames in another order
+        turned = network(pair.flip(-1)).flip(-1)
+    assert (turned - logits).abs().max() > 1e-4
+
+
 def naive_logits(one: Adversary, picture: Tensor, where: Corrupted) -> Tensor:
     """What a network says of the hidden tokens or frames of a picture."""
     if one.config.kind == "token":
@@ -199,7 +220,7 @@ def by_hand(one: Adversary, real: Tensor, fake: Tensor, where: Corrupted) -> tup
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_a_step_by_hand(kind: str, loss: str):
     one, two = (with_sgd(adversary(kind, loss=loss)) for _ in range(2))
     two.network.eval()  # one power iteration less; the weights are still orthogonal
@@ -217,7 +238,7 @@ def test_a_step_by_hand(kind: str, loss: str):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_fooling_moves_the_generator_only(kind: str, loss: str):
     one = adversary(kind, loss=loss)
     real = spectrogram(2, 0)
@@ -243,7 +264,7 @@ def test_fooling_moves_the_generator_only(kind: str, loss: str):
     assert value.item() == pytest.approx(hand, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_only_what_was_hidden_tells_real_from_fake(kind: str):
     real = spectrogram(2, 0)
     where = corrupted(real, "#.~#....", ".....##.")
@@ -254,7 +275,7 @@ def test_only_what_was_hidden_tells_real_from_fake(kind: str):
         assert out["adversary/accuracy"].item() == 0.5
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_nothing_hidden_changes_nothing(kind: str):
     one, real, fake = adversary(kind), spectrogram(2, 0), spectrogram(2, 1).requires_grad_()
     one.discriminate(real, fake, corrupted(real, "#...#...", "........"), GROUP, 0)  # a momentum
@@ -283,7 +304,7 @@ def test_it_waits_for_its_start():
     assert [weight_at(config, step) for step in (5, 9, 10, 15, 99)] == [0, 0, 0.1, 0.15, 0.2]
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_it_waits_while_it_is_right_too_often(kind: str):
     real = spectrogram(2, 0)
     where, silent = corrupted(real, "#.~#....", ".....##."), torch.zeros_like(real)
@@ -334,7 +355,7 @@ def test_autocast_around_it_changes_nothing():
     assert all(map(torch.equal, *results))
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_a_state_from_the_disk_goes_on_bit_for_bit(kind: str, tmp_path: Path):
     def train(one: Adversary, steps: range) -> list[Tensor]:
         outs = []
@@ -370,12 +391,12 @@ def accuracies(kind: str, alike: bool, steps: int) -> float:
     return sum(seen[-20:]) / 20
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_what_differs_is_told_apart(kind: str):
     assert accuracies(kind, alike=False, steps=60) > 0.9
 
 
-@pytest.mark.parametrize("kind", ["token", "frame"])
+@pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_what_is_alike_is_not(kind: str):
     assert accuracies(kind, alike=True, steps=60) == pytest.approx(0.5, abs=0.08)
 
@@ -403,6 +424,7 @@ def test_bad_settings_name_their_key(key: str, values: dict):
 def test_only_tokens_need_whole_frames():
     assert needs_whole_frames(AdversaryConfig(kind="token"))
     assert not needs_whole_frames(AdversaryConfig(kind="frame"))
+    assert not needs_whole_frames(AdversaryConfig(kind="frame_transformer"))
 
 
 ROWS = ["#.~#....", "........", ".....#..", "...#...."]  # two ranks: 2 + 0 cells, and 1 + 1

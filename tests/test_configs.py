@@ -9,10 +9,15 @@ import pytest
 import yaml
 
 from separator import cli
-from separator.config import parse
+from separator.config import from_dict, parse, to_dict
 from separator.data.corpus import write_corpus
+from separator.engine import optim
+from separator.inference.compare.config import CompareConfig
 from separator.pretrain import masks
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.masks.schedule import hint
+from separator.pretrain.ramps import at
+from separator.pretrain.step import PretrainTask
 from separator.train.config import TrainConfig
 from tests import toys
 
@@ -26,7 +31,9 @@ MICRO = [*toys.MICRO, "steps=2"]
 
 # what presets made for minutes of music need in order to go into a second of it
 SHORT = {
-    "next": ["mask.group=4", "next.token=4", "data.segment_seconds=2"],
+    "next": ["data.segment_seconds=2"],
+    "recipe": [*("data.segment_seconds=2", "adversary.weight=[[0,0],[1,0.1]]"),
+               "adversary.start=0"],
     "growing": ["mask.group=4", "crop_frames=[[0,16],[1,32]]"],
     "labels": ["labels.clusters=4", "labels.crops=8"],
     "adversary": ["adversary.weight=[[0,0],[1,0.1]]", "adversary.start=0"],
@@ -34,8 +41,8 @@ SHORT = {
                  *("patch.decoder_width=16", "patch.decoder_depth=1", "patch.decoder_heads=2")],
 }  # fmt: skip
 TINY = {  # the same for three seconds at the sizes of tiny.yaml
-    "next": ["mask.group=8", "next.token=8", "data.segment_seconds=6"],
-    "growing": ["mask.group=8", "crop_frames=[[0,32],[1,64]]"],
+    "recipe": ["adversary.weight=[[0,0],[1,0.1]]", "adversary.start=0"],
+    "growing": ["crop_frames=[[0,32],[1,64]]"],
     "labels": ["labels.clusters=8", "labels.crops=16"],
     "adversary": SHORT["adversary"],
     "maskspec": ["patch.decoder_width=192", "patch.decoder_depth=2", "patch.decoder_heads=4"],
@@ -100,16 +107,34 @@ def test_sizes_lie_over_every_preset(kind: str, size: str):
             assert (list(there) if isinstance(there, tuple) else there) == value
 
 
-BERT = {"share": 0.15, "fill": 0.8, "noise": 0.1, "other": 0.0, "strategy": "uniform"}
+BERT = {
+    **{"share": 0.15, "fill": 0.8, "noise": 0.1, "other": 0.0, "clean_share": 0.0},
+    **{"strategy": "uniform", "group": 16, "band": 0},
+}
+RECIPE = {"error": "l1", "masked_weight": 1, "unmasked_weight": 0}
 FILLED = {"fill": 1.0, "noise": 0.0, "other": 0.0, "clean_share": 0.0}
 
 
 @pytest.mark.parametrize(
     ("name", "mask", "others"),
     [
-        ("bert15", BERT, {"error": "l1", "masked_weight": 1, "unmasked_weight": 0}),
-        ("next", BERT, {}),  # half of the pairs go on elsewhere: tested with the pairs
-        ("adversary", BERT, {}),
+        ("bert15", BERT, {**RECIPE, "next.weight": 0, "adversary.weight": 0}),
+        ("next", BERT, {"next.token": 16, "next.same": 0, "next.bands": False}),
+        ("adversary", BERT, {"adversary.kind": "token", "adversary.start": 1000}),
+        (
+            "recipe",
+            BERT,
+            {
+                **RECIPE,
+                "next.token": 16,
+                "next.same": 0,
+                "next.bands": False,
+                "adversary.kind": "token",
+                "adversary.start": 1000,
+            },
+        ),
+        ("frequency", {**FILLED, "band": 1, "band_span": 15}, {}),
+        ("time_frequency", {**FILLED, "band": 1, "band_span": 15, "span": 40, "group": 1}, {}),
         ("random_time", {**FILLED, "span": 40, "band": 0}, {"error": "l1"}),
         ("window", {**FILLED, "span": 40, "band": 0}, {"error": "l1"}),
         ("maskspec", {**FILLED, "share": 0.75, "group": 16, "band": 16}, {"error": "mse"}),
@@ -124,12 +149,78 @@ FILLED = {"fill": 1.0, "noise": 0.0, "other": 0.0, "clean_share": 0.0}
 )
 def test_presets_have_their_sources_numbers(name: str, mask: dict, others: dict):
     short = TINY.get(name, [])
+    short = [] if name in ("adversary", "recipe") else short
     config = parse(PretrainConfig, [f"pretrain/{name}.yaml", "data.roots=[x]", *short], "pretrain")
     for key, value in mask.items():
         there = getattr(config.mask, key)
         assert there == (value if isinstance(value, str) else pytest.approx(value, abs=2e-3)), key
     for key, value in others.items():
         assert functools.reduce(getattr, key.split("."), config) == value, key
+
+
+@pytest.mark.parametrize("name", ["next", "adversary", "recipe"])
+def test_objectives_of_presets_pull(name: str):
+    config = parse(PretrainConfig, [f"pretrain/{name}.yaml", "data.roots=[x]"], "pretrain")
+    if name != "adversary":
+        assert config.next.weight == 0.1
+    if name != "next":
+        weights = [at(config.adversary.weight, step) for step in (1999, 4000, 10**6)]
+        assert weights == [0, 0.1, 0.1]
+        assert config.adversary.start < 2000
+
+
+@pytest.mark.parametrize("name", ["recipe", "bert15", "next", "adversary"])
+@pytest.mark.parametrize(("size", "frames"), [("tiny", 8), ("base", 16), ("seed", 16)])
+def test_groups_last_as_long_at_any_hop(name: str, size: str, frames: int):
+    """Without a key set by hand; what is given in frames counts as frames."""
+    words = [f"pretrain/{name}.yaml", f"{size}.yaml", "data.roots=[x]"]
+    config = parse(PretrainConfig, words, "pretrain")
+    assert config.mask.group == frames
+    assert config.mask.group * config.stft.hop / config.rate == pytest.approx(0.3715, abs=1e-4)
+    if name in ("recipe", "next"):
+        assert config.next.token == frames
+    assert from_dict(PretrainConfig, to_dict(config)) == config
+    config = parse(PretrainConfig, [*words, "mask.group=5", "next.token=6"], "pretrain")
+    assert (config.mask.group, config.next.token) == (5, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_one_real_step_of_the_seed(tmp_path: Path):
+    """The whole recipe at the source's own sizes: a crop of 1024 frames, and all weights move."""
+    corpus = write_corpus(tmp_path / "corpus", songs=3, seconds=50.0)
+    words = [f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}", "data.workers=0", "device=cpu"]
+    words += ["valid_crops=1", "adversary.start=0", "adversary.weight=0.1"]
+    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "seed.yaml", *words], "pretrain")
+    task = PretrainTask(config)
+    optimizer = optim.build(task.parameter_groups(), config.optim)
+    batch = next(task.batches(0))
+    assert task.example(batch, 0, toys.seeded()).target.shape == (1, 2, 1025, 1024)
+    scalars = task.step(task.model, batch, 0, toys.seeded())
+    assert all(scalars[f"loss/{name}"].isfinite() for name in ("masked", "next", "adversary"))
+    scalars["loss"].backward()
+    still = [n for n, weight in task.model.named_parameters() if not weight.grad.abs().max() > 0]
+    assert not still
+    before = task.model.trunk.head.weight.detach().clone()
+    optimizer.step()
+    assert (task.model.trunk.head.weight != before).all()
+    assert all(weight.isfinite().all() for weight in task.model.parameters())
+
+
+def test_dwm_begins_uniformly_for_a_sixth_of_its_steps():
+    config = parse(PretrainConfig, ["pretrain/dwm.yaml", "data.roots=[x]"], "pretrain").mask
+    assert config.uniform_steps == round(config.weighted_steps / 6)
+    assert [hint(step, config) == 1 for step in (0, 1666, 1667)] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "compare").glob("*")))
+def test_every_arm_of_a_comparison_is_a_valid_run(name: str):
+    words = [f"compare/{name}", "library=[x]", "stems=[y]"]
+    config = parse(CompareConfig, words, "compare")
+    for arm, of in config.arms.items():
+        parse(TrainConfig, config.words(arm, "train"), "train")
+        if of.pretrain:
+            parse(PretrainConfig, config.words(arm, "pretrain"), "pretrain")
 
 
 def test_base_is_the_default():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from separator.cli import main
 from separator.config import parse
@@ -16,11 +16,13 @@ from separator.engine import checkpoint
 from separator.engine.loop import fit
 from separator.errors import SeparatorError
 from separator.models import create
+from separator.models.layers import Outputs
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
 from separator.pretrain.heads import Pretrainer
+from separator.pretrain.joint import free_groups
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import masked_error
 from separator.pretrain.step import PretrainTask
@@ -74,6 +76,64 @@ def test_the_separator_is_seen_and_counts_nowhere():
         masked_error(x, example.target, example.corrupted, 1.0, 0.5) for x in (restored, changed)
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+def test_crops_with_next_are_as_long_as_asked_and_items_twice():
+    asked = config("next.weight=0.1", "next.token=4", "data.batch=1")
+    plain = config()
+    assert plain.items == plain.data
+    assert asked.items.batch == 2  # another song beside the one
+    assert config("next.weight=0.1", "next.token=4", "data.batch=1", "next.same=1").items.batch == 1
+    assert asked.items.augment.remix == 0 < asked.data.augment.remix  # songs stay where they are
+    x = waves(2, asked.items.segment_seconds)
+    example = make_example(x, asked, asked.mask, 0, seeded(), songs=torch.tensor([5, 8]), own=1)
+    whole = make_example(waves(), plain, plain.mask, 0, seeded())
+    assert len(example.target) == 1
+    assert example.target.shape[-1] == whole.target.shape[-1] == 126
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 2.0])
+def test_no_crop_of_two_halves_is_without_a_masked_group(seconds: float):
+    asked = config("next.weight=0.1", "next.token=8", f"data.segment_seconds={seconds}")
+    x = waves(32, asked.items.segment_seconds)
+    counts = []
+    for seed in range(8):
+        corrupted = make_example(x, asked, asked.mask, 0, seeded(seed)).corrupted
+        grid, chosen = corrupted.grid, corrupted.chosen[:, 0, 0, ::4]
+        counts.append(chosen.sum(1).float())
+    counts = torch.cat(counts)
+    assert counts.min() >= 1
+    free = int(free_groups(grid, asked.next).sum())
+    assert counts.mean().item() == pytest.approx(max(1, 0.15 * free), rel=0.06)
+
+
+class Recorder(nn.Module):
+    """Stands for the trained model: notes what it is shown and answers with a fixed mask."""
+
+    def forward(self, x: Tensor, hidden: Tensor, features: bool) -> Outputs:
+        self.seen = x, hidden
+        self.mask = torch.linspace(0, 1, x.numel(), requires_grad=True).view_as(x)
+        return Outputs(self.mask, x, x, x)
+
+
+def test_the_corrupted_spectrogram_goes_in_and_is_multiplied_with_the_mask(corpus: Path):
+    """The loss by hand: mask times what was shown, against the original, on the chosen cells."""
+    words = [f"data.roots=[{corpus}]", "mask.share=0.4", "mask.fill=0.5", "mask.noise=0.3"]
+    task = PretrainTask(config(*words))
+    batch, model = next(task.batches(0)), Recorder()
+    scalars = task.step(model, batch, 0, seeded())
+    example = task.example(batch, 0, seeded())
+    shown, hidden = model.seen
+    assert torch.equal(shown, example.corrupted.spectrogram)
+    assert torch.equal(hidden, example.corrupted.kinds == 0)
+    assert hidden.any() and (shown[hidden.expand_as(shown)] == 1).all()
+    assert not torch.equal(shown, example.target)
+    magnitude = stft(batch.mixture, task.config.stft).abs()
+    scale = magnitude.amax((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(example.target, (magnitude / scale).sqrt(), rtol=1e-4, atol=1e-5)
+    error, chosen = (model.mask * shown - example.target).abs(), example.corrupted.chosen
+    crops = [error[i][chosen[i].expand_as(error[i])].mean() for i in range(len(error))]
+    assert scalars["loss"].item() == pytest.approx(sum(crops).item() / len(crops), rel=1e-5)
 
 
 def test_what_is_behind_a_songs_end_counts_nowhere():
@@ -211,10 +271,11 @@ def test_ssasts_sum_is_ten_to_one(corpus: Path, tmp_path: Path):
         (["adversary.weight=0.1", "mask.band=16"], "adversary.kind"),
         (["adversary.weight=0.1", "adversary.lr=0.1"], "adversary.lr"),
         (["adversary.weight=0.3"], "adversary.weight"),
-        (["next.weight=0.1", "next.token=62"], "next.token"),
+        (["next.weight=0.1", "next.token=122"], "next.token"),
+        (["next.weight=0.1", "next.token=200"], "next.token"),
         (["labels.weight=0.1", "labels.group=200"], "labels.group"),
         (["crop_frames=500"], "crop_frames"),
-        (["crop_frames=80", "next.weight=0.1", "next.token=4"], "crop_frames"),
+        (["crop_frames=16", "next.weight=0.1", "next.token=10"], "next.token"),
         (["crop_frames=6"], "mask.group"),
         (["contrast.weight=0.1", "mask.fill=0"], "mask.fill"),
         (["next.weight=0.1", "next.token=4", "compile=true"], "compile"),
@@ -229,6 +290,29 @@ def test_what_does_not_go_together_is_one_line(words: list[str], key: str):
     with pytest.raises(SeparatorError, match=f"^{key}") as caught:
         config(*words)
     assert "\n" not in str(caught.value)
+
+
+def test_other_songs_are_needed_for_negatives(corpus: Path, tmp_path: Path):
+    one = write_corpus(tmp_path / "one", songs=2, seconds=4.0)  # one of two is for validation
+    words = [f"data.roots=[{one}]", "next.weight=0.1", "next.token=4", "data.valid_share=0.5"]
+    with pytest.raises(SeparatorError, match=r"^next\.same: .*give next\.same=1"):
+        PretrainTask(config(*words))
+    assert PretrainTask(config(*words, "next.same=1")).train
+
+
+def test_a_batch_of_one_goes_on_with_other_songs(corpus: Path, tmp_path: Path):
+    """In the trainer: two items are read, one crop is trained on, its negatives are the other's."""
+    words = ["next.weight=0.1", "next.token=4", "data.batch=1", "data.segment_seconds=1"]
+    task = prepared(corpus, tmp_path, *words)
+    read = task.batches(0)
+    continues = []
+    for step in range(20):
+        batch = next(read)
+        example = task.example(batch, step, seeded(step))
+        assert len(batch.songs) == 2 and len(example.target) == 1
+        continues.append(example.continues.item())
+        assert task.seconds(batch) == 1.0
+    assert 4 <= sum(continues) <= 16
 
 
 def prepared(corpus: Path, folder: Path, *words: str) -> PretrainTask:
@@ -321,12 +405,15 @@ def test_pictures_show_what_a_strategy_does(
     )
     monkeypatch.setattr("separator.pretrain.validate.with_axes", lambda picture, *size: picture)
     words = [f"pretrain/{preset}.yaml", "mask.weighted_steps=1", "model.recall=0"]
+    words += ["mask.uniform_steps=0"]
     sizes = ["mask.band=16", "mask.group=4"] if preset in ("dwm", "hpm") else ["mask.span=4"]
     task = prepared(corpus, tmp_path, *words, *sizes)
     shown = []
     monkeypatch.setattr(
         "separator.pretrain.validate.make_example",
-        lambda *given: shown.append((given[2:4], make_example(*given))) or shown[-1][1],
+        lambda *given, **more: (
+            shown.append((given[2:4], make_example(*given, **more))) or shown[-1][1]
+        ),
     )
     with torch.no_grad():
         images = task.validate(task.model.eval(), 9).images

@@ -274,7 +274,9 @@ def test_the_loss_is_cross_entropy_by_hand(weight: float):
             mean = deep[crop, 3 * group : 3 * group + 3].mean(0)
             mean = (mean - mean.mean()) / (mean.var(correction=0) + 1e-5).sqrt()
             mean = mean * head.norm.weight + head.norm.bias
-            logits = head.linear.weight @ mean + head.linear.bias
+            guess = head.project.weight @ mean + head.project.bias
+            lengths = guess.norm() * head.embeddings.norm(dim=1)
+            logits = head.embeddings @ guess / lengths / 0.1
             error = math.log(sum(math.exp(x) for x in logits.tolist())) - logits[label].item()
             sums[hidden[crop, group].item()].append(error)
             if hidden[crop, group]:

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from separator.config import parse
 from separator.errors import SeparatorError
 from separator.models import FrameTransformer, ModelConfig, build, describe
+from separator.models.cells import EvolvedDecoder, EvolvedEncoder, PrimerDecoder
 from separator.models.layers import (
     NORMS,
     Attention,
@@ -22,16 +24,13 @@ from separator.models.layers import (
     Rotary,
     skew,
 )
+from separator.pretrain.config import PretrainConfig
 from separator.stft import STFTConfig
 
 SMALL = ModelConfig(
     channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), hidden=(64, 32, 32)
 )
 BINS = 65
-SEED_PRESET = ModelConfig(
-    channels=(2, 4, 6, 8, 10), convs=2, encoder_blocks=(2,) * 5, decoder_blocks=(2,) * 5,
-    hidden=(4096,) * 5, cell="evolved", position="relative",
-)  # fmt: skip
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -269,6 +268,170 @@ def test_layer_and_batch_norm_have_mean_0_and_variance_1():
     torch.testing.assert_close(y.std(dim=(0, 1, 2), correction=0), torch.ones(5), rtol=1e-4, atol=0)
 
 
+def plain_unet(model: FrameTransformer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The U-Net of its parts: dense cells, skips with the cells' output, skips as memory."""
+
+    def dense(tokens: nn.Module, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        for i, cell in enumerate(tokens.cells):
+            seen = [F.linear(x, tokens.squeeze[i].weight, tokens.squeeze[i].bias)[..., 0]]
+            if memory is not None:
+                squeeze = tokens.squeeze_memory[i]
+                seen.append(F.linear(memory, squeeze.weight, squeeze.bias)[..., 0])
+            x = torch.cat([x, cell(*seen)[..., None]], dim=-1)
+        return x
+
+    levels = range(len(model.encoders))
+    skips = []
+    for level in levels:
+        x = dense(model.encoder_tokens[level], model.encoders[level](x))
+        skips.append(x)
+    deep = x
+    for i, level in enumerate(reversed(levels)):
+        x = dense(model.decoder_tokens[i], x, skips[level])
+        if level:
+            x, skip = model.upsamples[i](x), skips[level - 1]
+            added = model.config.skips == "add"
+            x = model.decoders[i](x + skip if added else torch.cat([x, skip], dim=-1))
+    return x, deep
+
+
+@pytest.mark.parametrize("skips", ["add", "concatenate"])
+def test_the_unet_is_wired_as_it_says(skips: str):
+    model = make(encoder_blocks=(1, 2, 2), decoder_blocks=(2, 1, 2), recall=0, skips=skips).eval()
+    x = random(2, 2, BINS, 7)
+    with torch.no_grad():
+        out = model(x, features=True)
+        shown = model.level(model_input(x) * model.tilt[:, None])
+        fine, deep = plain_unet(model, shown)
+        mask = (model.head(fine) + 2.2).sigmoid().permute(0, 3, 2, 1)
+    torch.testing.assert_close(out.fine, fine)
+    torch.testing.assert_close(out.deep, deep.flatten(2))
+    torch.testing.assert_close(out.mask[:, :, :-1], mask)
+
+
+@pytest.mark.parametrize("frames", [3, 12])
+def test_cells_are_their_papers_formulas(frames: int):
+    """Residuals, branches, non-linearities and what attends to what, in plain tensor code."""
+    shape = dataclasses.replace(SMALL, cell="evolved", norm="rms").shape(1, 64)
+    torch.manual_seed(0)
+    encoder, decoder, primer = (
+        kind(shape).eval() for kind in (EvolvedEncoder, EvolvedDecoder, PrimerDecoder)
+    )
+    for cell in (encoder, decoder, primer):
+        for weight in cell.parameters():  # all parts as large as the others
+            nn.init.normal_(weight, std=0.3)
+    x, memory = torch.randn(2, 2, frames, 32, generator=torch.Generator().manual_seed(1))
+
+    def norm(module: nn.Module, x: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * module.gain
+
+    def over_time(conv: nn.Conv1d, x: Tensor) -> Tensor:
+        return conv(x.mT).mT
+
+    with torch.no_grad():
+        e, y = encoder, x
+        a, b = e.gate(norm(e.norm1, y)).chunk(2, -1)
+        y = y + a * torch.sigmoid(b)
+        z = norm(e.norm2, y)
+        narrow = torch.zeros(2, frames, shape.hidden)
+        narrow[..., : shape.features // 2] = over_time(e.narrow, z)
+        z = norm(e.norm_branches, e.wide(z).clamp(min=0) + narrow)
+        y = y + e.join(over_time(e.mix, z))
+        y = y + e.attention(norm(e.norm3, y))
+        hidden = e.feed_forward.up(norm(e.norm4, y)).clamp(min=0).square()
+        torch.testing.assert_close(e(x), y + e.feed_forward.down(hidden), rtol=1e-3, atol=1e-3)
+
+        d, y, m = decoder, x, norm(decoder.memory_norm, memory)
+        z = norm(d.norm1, y)
+        y = y + d.attention1(z, z) + d.memory_attention1(z, m)
+        z = norm(d.norm2, y)
+        left = d.left[1](d.left[0](z)).clamp(min=0)
+        right = torch.zeros_like(left)
+        right[..., : shape.hidden // 4] = d.right[1](d.right[0](z))
+        y = y + d.join[1](d.join[0](norm(d.norm_branches, left + right)))
+        y = y + d.attention2(norm(d.norm3, y), norm(d.norm3, y))
+        y = y + d.memory_attention2(norm(d.norm4, y), m)
+        hidden = d.feed_forward[0](norm(d.norm5, y))
+        y = y + d.feed_forward[2](hidden * torch.sigmoid(hidden))
+        torch.testing.assert_close(d(x, memory), y, rtol=1e-3, atol=1e-3)
+
+        p, y = primer, x
+        y = y + p.attention(norm(p.norm1, y), norm(p.norm1, y))
+        y = y + p.memory_attention(norm(p.norm2, y), norm(p.memory_norm, memory))
+        hidden = p.feed_forward.up(norm(p.norm3, y)).clamp(min=0).square()
+        y = y + p.feed_forward.down(hidden)
+        torch.testing.assert_close(p(x, memory), y, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_time_strides_come_back_to_full_length(stride: int, frames: int):
+    model = make(time_stride=stride).eval()
+    joined = []
+    hooks = [e.register_forward_hook(lambda *a: joined.append(a[2].shape)) for e in model.encoders]
+    with torch.no_grad():
+        out = model(random(2, 2, BINS, frames), features=True)
+    for hook in hooks:
+        hook.remove()
+    whole = -(-frames // stride**2) * stride**2
+    assert [shape[1] for shape in joined] == [whole, whole // stride, whole // stride**2]
+    assert [shape[2] for shape in joined] == [64, 32, 16]
+    assert out.mask.shape == (2, 2, BINS, frames)
+    assert out.deep.shape == (2, frames, model.deep_features)
+    for first in range(0, frames, stride**2):
+        part = out.deep[:, first : first + stride**2]
+        assert torch.equal(part, part[:, :1].expand_as(part))
+
+
+@pytest.mark.parametrize("changes", [{"skips": "concatenate"}, {"time_stride": 2}])
+def test_every_weight_learns_in_other_shapes(changes: dict):
+    model = make(recall=0, **changes)
+    x, target = random(2, 2, BINS, 9), random(2, 2, BINS, 9, seed=1)
+    ((model(x) - target) ** 2).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_recomputed_activations_change_no_gradient():
+    """With dropout, whose draws must come back; and through a gradient taken twice."""
+    one, two = (make(dropout=0.3, recompute=flag) for flag in (False, True))
+    two.load_state_dict(one.state_dict())
+    gradients = []
+    for model in (one, two):
+        torch.manual_seed(1)
+        out = model(random(1, 2, BINS, 9), features=True)
+        loss = out.mask.square().sum()
+        first = torch.autograd.grad(loss, out.shared, retain_graph=True)[0]
+        loss.backward()
+        gradients.append([first, *(weight.grad for weight in model.parameters())])
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("recall", [0, 4])
+def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
+    """Literal masking: nothing says what is masked, and the masks of all frames start alike."""
+    told, untold = (make(recall=recall, told=flag).eval() for flag in (True, False))
+    untold.load_state_dict(told.state_dict())
+    hidden = torch.zeros(1, 1, 1, 9, dtype=torch.bool)
+    hidden[..., 3:5] = True
+    x = random(1, 2, BINS, 9) * 0.3
+    white, grey = (
+        torch.where(hidden, y, x) for y in (torch.ones(1), random(1, 2, BINS, 9, seed=2))
+    )
+    with torch.no_grad():
+        assert torch.equal(untold(white, hidden), untold(white))
+        shift = torch.logit(told(white)) - torch.logit(untold(white))
+        torch.testing.assert_close(shift, torch.full_like(shift, 2.85), rtol=0, atol=1e-3)
+        assert (untold(white, hidden) - untold(grey, hidden)).abs().max() > 1e-4
+        torch.testing.assert_close(told(white, hidden), told(grey, hidden), rtol=0, atol=0)
+        assert (told(white, hidden) - told(white)).abs().max() > 0.1
+        for start in (0.343, 0.9):  # of a new model, halfway; and for fine-tuning
+            nn.init.zeros_(untold.head.weight)
+            mask = untold(white, hidden)
+            torch.testing.assert_close(mask, torch.full_like(mask, start), rtol=0, atol=1e-3)
+            untold.reset_head()
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("cell", ["primer", "evolved"])
 def test_every_weight_learns(cell: str, norm: str):
@@ -319,10 +482,28 @@ def test_stages_hold_every_weight_once(config: ModelConfig):
     assert order[-1] == len(stages) - 1
 
 
-def test_the_seed_preset_has_about_200_million_weights():
+def test_the_seed_preset_is_the_sources():
+    """What configs/seed.yaml says, and what is built of it: 205 million weights within 1 %."""
+    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "seed.yaml", "data.roots=[x]"], "seed")
+    assert (config.stft.n_fft, config.stft.hop, config.rate) == (2048, 1024, 44100)
+    assert (config.mask.group, config.next.token, config.data.batch) == (16, 16, 1)
+    assert math.ceil(config.data.segment_seconds * 44100 / 1024) + 1 == 1024
     with torch.device("meta"):
-        model = FrameTransformer(SEED_PRESET, 1025)
-    assert 190e6 <= sum(weight.numel() for weight in model.parameters()) <= 205e6
+        model = FrameTransformer(config.model, config.stft.bins)
+    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(205e6, rel=0.01)
+    assert not config.model.told
+    assert model.recall is None
+    for level in range(5):
+        encoders, decoders = model.encoder_tokens[level].cells, model.decoder_tokens[level].cells
+        assert [type(cell) for cell in encoders] == [EvolvedEncoder] * 2
+        assert [type(cell) for cell in decoders] == [EvolvedDecoder] * 2
+        for cell in (*encoders, *decoders):
+            attentions = [m for m in cell.modules() if isinstance(m, Attention)]
+            assert attentions
+            assert all(m.bias is not None and m.rotary is None for m in attentions)
+    for decoder, encoder in zip(model.decoders, reversed(model.encoder_tokens[:-1]), strict=True):
+        skip = encoder.squeeze[0].in_features + 2  # a level's channels and its two tokens
+        assert decoder.conv.in_channels == 2 * skip
 
 
 def test_dropout_acts_in_training_only():

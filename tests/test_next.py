@@ -11,7 +11,7 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, corrupt
-from separator.pretrain.joint import inside, splice, with_separator
+from separator.pretrain.joint import Spliced, free_groups, inside, splice, with_separator
 from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextConfig, NextHead
@@ -20,7 +20,7 @@ from tests.toys import seeded
 
 LENGTH = 2048 * 202  # samples of an item of the songs: 200 frames that see no padding
 SCALE = 10_000  # items or frames per radian, see `counting`
-PLAIN = NextConfig(token=2, gain_db=0.0, tilt_db=0.0, lowpass=0.0)
+PLAIN = NextConfig(token=2, same=0.75, gain_db=0.0, tilt_db=0.0, lowpass=0.0)
 
 
 def counting(batch: int, bins: int, total: int) -> Tensor:
@@ -94,12 +94,39 @@ def test_starts_are_uniform_and_in_range():
     assert chi_squared(counts[expected > 0], expected[expected > 0]) > 1e-3
 
 
-def test_a_batch_of_one_takes_negatives_from_itself():
-    config = NextConfig(token=2, other=1.0)
-    source = counting(2, 4, 40)[1:]
-    for seed in range(40):
-        out = splice(source, 20, seeded(seed), config)
-        assert ((out.spectrogram[:, 0, 0].angle() * SCALE).round() == 1).all()
+def items_of(out: Spliced) -> tuple[Tensor, Tensor]:
+    """Items of the first and of the second halves of `counting`'s crops."""
+    item = (out.spectrogram[:, 0, 0].angle() * SCALE).round().long()
+    return item[:, 0], item[:, -1]
+
+
+def test_negatives_are_of_other_songs_by_default():
+    songs = torch.tensor([3, 3, 7, 3, 9, 7])
+    seen = set()
+    for seed in range(200):
+        out = splice(counting(6, 4, 40), 20, seeded(seed), NextConfig(token=2), songs)
+        first, second = items_of(out)
+        assert first.tolist() == list(range(6))
+        assert torch.equal(first == second, out.continues)
+        assert torch.equal(songs[first] == songs[second], out.continues)
+        seen |= set(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(seen) == 6 + 3 * 3 + 2 * 4 + 5  # every item of every other song
+
+
+def test_one_crop_goes_on_with_the_song_read_beside_it():
+    own = torch.tensor([0])
+    config, labels = NextConfig(token=2), []
+    for seed in range(100):
+        source = counting(2, 4, 40)
+        out = splice(source, 20, seeded(seed), config, torch.tensor([4, 8]), own)
+        first, second = items_of(out)
+        assert first.tolist() == [0]
+        assert second.tolist() == [0 if out.continues else 1]
+        labels.append(out.continues.item())
+        alone = splice(source, 20, seeded(seed), config, torch.tensor([4, 4]), own)
+        assert items_of(alone)[1].tolist() == [0]  # no other song: another place of the same
+        assert alone.continues == out.continues
+    assert 30 < sum(labels) < 70
 
 
 def test_the_same_generator_gives_the_same_and_inputs_stay():
@@ -197,7 +224,8 @@ def test_items_must_be_twice_a_crop():
         ({"weight": ((5, 1.0), (5, 0.0))}, "next.weight"),
         ({"token": 0}, "next.token"),
         ({"token": 7}, "next.token"),
-        ({"other": 1.1}, "next.other"),
+        ({"token": 0, "token_seconds": 61.0}, "next.token_seconds"),
+        ({"same": 1.1}, "next.same"),
         ({"lowpass": -0.1}, "next.lowpass"),
         ({"gain_db": -6.0}, "next.gain_db"),
         ({"tilt_db": -1.0}, "next.tilt_db"),
@@ -251,6 +279,17 @@ def test_the_separator_and_the_cells_it_touches(frames: int, group: int, token: 
     assert not (after.chosen & (after.kinds == -2)).any()
 
 
+@pytest.mark.parametrize(("frames", "group", "token"), [(70, 8, 16), (61, 16, 6), (66, 8, 8)])
+def test_free_groups_are_those_that_the_separator_does_not_touch(
+    frames: int, group: int, token: int
+):
+    middle = frames // 2
+    blanked = set(range(middle - token // 2, middle + token // 2))
+    free = free_groups(Grid(17, frames, 1, group), NextConfig(token=token)).tolist()
+    assert free == [not blanked & set(range(g * group, (g + 1) * group)) for g in range(len(free))]
+    assert len(free) == -(-frames // group)
+
+
 def test_clean_crops_count_but_for_the_separator():
     _, _, _, after = separated(64, 8, 16, clean_share=1.0)
     assert (after.chosen.sum(-1) == 64 - 16).all()
@@ -276,11 +315,23 @@ def test_the_head_looks_at_both_halves_and_not_at_the_separator():
     head = NextHead(12, 64, NextConfig(token=6))
     deep = torch.randn(4, 31, 12, generator=seeded(), requires_grad=True)
     shown, hidden = shown_to_head(4, 31)
-    logits = head(deep, shown.requires_grad_(), hidden)
-    assert logits.shape == (4,)
-    logits.sum().backward()
+    answer, probe = head(deep, shown.requires_grad_(), hidden)
+    assert answer.shape == probe.shape == (4,)
+    answer.sum().backward()
+    assert shown.grad is None  # the bare input has no part in the network's answer
+    probe.sum().backward()
     for reached in (deep.grad.abs().sum((0, 2)) > 0, shown.grad.abs().sum((0, 1, 2)) > 0):
         assert reached.tolist() == [not 12 <= n < 18 for n in range(31)]
+
+
+def test_with_bands_both_answer_together():
+    torch.manual_seed(0)
+    one, two = (NextHead(12, 64, NextConfig(token=6, bands=bands)) for bands in (False, True))
+    two.load_state_dict(one.state_dict())
+    deep, seen = torch.randn(4, 31, 12, generator=seeded()), shown_to_head(4, 31)
+    (answer, probe), (both, alone) = one(deep, *seen), two(deep, *seen)
+    assert torch.equal(probe, alone)
+    torch.testing.assert_close(both, answer + probe)
 
 
 @pytest.mark.parametrize("rows", [1, 65])
@@ -290,16 +341,16 @@ def test_the_head_hears_nothing_of_what_is_hidden(rows: int):
     shown, _ = shown_to_head(2, 20)
     hidden = torch.rand(2, 1, rows, 20, generator=seeded(3)) < 0.4
     filled = torch.where(hidden, 1.0, shown)
-    torch.testing.assert_close(head(deep, filled, hidden), head(deep, shown, hidden))
+    torch.testing.assert_close(head(deep, filled, hidden)[1], head(deep, shown, hidden)[1])
     assert not torch.allclose(
-        head(deep, filled, hidden), head(deep, filled, torch.zeros_like(hidden))
+        head(deep, filled, hidden)[1], head(deep, filled, torch.zeros_like(hidden))[1]
     )
-    assert head(deep, torch.ones_like(shown), torch.ones_like(hidden)).isfinite().all()
+    assert head(deep, torch.ones_like(shown), torch.ones_like(hidden))[1].isfinite().all()
 
 
 def test_what_is_hidden_on_one_side_is_no_difference():
     """A song that never changes: hiding what is nearest the joint tells nothing, on either side."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     head, deep = NextHead(12, 64, NextConfig(token=2)), torch.ones(1, 40, 12)
     shown = torch.rand(1, 2, 65, 1, generator=seeded(7)).expand(-1, -1, -1, 40)
     places = [], range(15, 19), range(21, 25), [*range(15, 19), *range(21, 25)]
@@ -307,9 +358,9 @@ def test_what_is_hidden_on_one_side_is_no_difference():
     for place in places:
         hidden = torch.zeros(1, 1, 1, 40, dtype=torch.bool)
         hidden[..., list(place)] = True
-        logits.append(head(deep, torch.where(hidden, 1.0, shown), hidden).item())
+        logits.append(head(deep, torch.where(hidden, 1.0, shown), hidden)[1].item())
     assert logits[1:] == pytest.approx(logits[3:] * 3, abs=1e-5)
-    assert logits[0] != pytest.approx(logits[1], abs=1e-3)
+    assert logits[0] != pytest.approx(logits[1], abs=2e-4)
 
 
 def test_frames_are_equally_loud_to_the_head_whatever_is_hidden_in_them():
@@ -319,7 +370,7 @@ def test_frames_are_equally_loud_to_the_head_whatever_is_hidden_in_them():
     loudness = torch.rand(2, 1, 1, 40, generator=seeded(4)) + 0.1
     flat = torch.ones(2, 2, 65, 40)
     torch.testing.assert_close(
-        head(deep, loudness * flat, hidden), head(deep, flat, hidden), rtol=1e-3, atol=1e-4
+        head(deep, loudness * flat, hidden)[1], head(deep, flat, hidden)[1], rtol=1e-3, atol=1e-4
     )
 
 
@@ -329,8 +380,12 @@ def test_the_loss_is_binary_cross_entropy():
     seen = torch.randn(6, 20, 12, generator=seeded()), *shown_to_head(6, 20)
     continues = torch.tensor([True, False, True, True, False, False])
     loss, scalars = head.loss(*seen, continues)
-    p = head(*seen).detach().double().sigmoid().numpy()
-    labels = continues.numpy()
+    loss.backward()
+    assert all(weight.grad.abs().max() > 0 for weight in head.parameters())  # the probe's too
+    answer, probe = (logits.detach().double().numpy() for logits in head(*seen))
+    p, labels = 1 / (1 + np.exp(-answer)), continues.numpy()
+    bare = scalars["next/accuracy_bands"].item()
+    assert bare == pytest.approx(((probe > 0) == labels).mean())
     assert loss.item() == pytest.approx(-np.log(np.where(labels, p, 1 - p)).mean(), rel=1e-5)
     assert scalars["next/accuracy"].item() == pytest.approx(((p > 0.5) == labels).mean())
     assert scalars["next/positive"].item() == pytest.approx((p > 0.5).mean())
@@ -347,7 +402,7 @@ def test_the_head_compares_the_frames_nearest_the_joint():
     far = deep.clone()
     far[:, 42:44] += change
     shown, hidden = shown_to_head(1, 44)
-    before, near, distant = (head(x, shown, hidden).item() for x in (deep, moved, far))
+    before, near, distant = (head(x, shown, hidden)[0].item() for x in (deep, moved, far))
     assert abs(near - before) > 2 * abs(distant - before)
 
 
@@ -367,7 +422,7 @@ def test_the_head_does_not_see_how_loud_a_half_is(level: float):
 @pytest.mark.parametrize("where", ["deep", "shown"])
 def test_the_head_learns_what_a_difference_of_halves_says(where: str):
     torch.manual_seed(0)
-    head = NextHead(8, 4, NextConfig(token=2))
+    head = NextHead(8, 4, NextConfig(token=2, bands=where == "shown"))
     optimizer = torch.optim.Adam(head.parameters(), 5e-3)
     shown, hidden = torch.ones(32, 2, 5, 20), torch.zeros(32, 1, 1, 20, dtype=torch.bool)
     accuracy = 0.0

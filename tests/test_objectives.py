@@ -37,13 +37,16 @@ def test_values_by_hand():
     assert out["loss/mask"].item() == pytest.approx((2 + 7 + 8) / 3)
     assert out["loss/noise"].item() == pytest.approx(2)
     assert out["loss/kept"].item() == pytest.approx(5)
+    shares = [out[f"loss_share/{kind}"].item() for kind in ("mask", "noise", "kept")]
+    assert shares == pytest.approx([17 / 24, 2 / 24, 5 / 24])
 
 
-def test_kinds_that_do_not_occur_are_not_a_number():
+def test_kinds_that_do_not_occur_are_gaps():
     out = masked_error(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
-    assert out["loss/unmasked"] == 0
-    absent = {name for name, value in out.items() if value.isnan()}
-    assert absent == {"loss/noise", "loss/other", "loss/kept"}
+    assert out["loss/noise"].isnan() and out["loss/kept"].isnan() and out["loss/clean"].isnan()
+    assert out["loss/unmasked"] == out["loss_share/noise"] == 0
+    assert out["loss_share/mask"] == 1
+    assert out["loss"].isfinite()
 
 
 @pytest.mark.parametrize(("weights", "inside"), [((1.0, 0.0), True), ((0.0, 1.0), False)])

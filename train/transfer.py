@@ -6,15 +6,18 @@ from typing import Any
 
 from torch import nn
 
+from separator.config import to_dict
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.models import describe
+from separator.models import MODELS, NEEDED, describe
+from separator.models.description import config_of
 from separator.models.weights import load_weights
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
 HEAD = ("head.", "profile")  # what a model's `reset_head` starts anew
+FREE = (".dropout", ".recompute")  # settings of a model that its weights do not depend on
 
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
@@ -24,10 +27,12 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
     pretrained, _, description = load_model(config.pretrained)
-    there = _sizes(description)
+    kind = description["architecture"]
+    sizes = config_of(MODELS[kind][1], description, "model", NEEDED[kind])
+    there = _sizes({**description, "model": to_dict(sizes)})  # older files lack newer settings
     here = _sizes(describe(config.sizes, config.stft, config.rate))
     for key, value in here.items():
-        if there.get(key) != value and not key.endswith(".dropout"):
+        if there.get(key) != value and not key.endswith(FREE):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"

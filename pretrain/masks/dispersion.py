@@ -15,18 +15,19 @@ FLOOR = 1e-2  # -80 dB on magnitudes to the power of 0.5
 def dispersion(
     spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
 ) -> Tensor:
-    """Choose exactly `share` of the cells, in proportion to their mean absolute deviation.
+    """Choose `share` of the cells, in proportion to their mean absolute deviation.
 
     Dispersion-weighted masking (arXiv 2603.23810). Of the chosen cells, the schedule's share is
     shown again and as many others, drawn uniformly, are hidden instead; it falls from 1, which is
     uniform, to 0.
     """
-    batch, number = len(spectrogram), wanted(config.share, grid.cells)
+    batch = len(spectrogram)
+    number = wanted(config.share, grid.cells, batch, generator)
     weight = _spread(spectrogram, grid).flatten(1).cpu() + 1e-12
     noise = torch.rand(batch, grid.cells, generator=generator)
     # the lowest of Exp(1) / weight: draws without replacement (Efraimidis and Spirakis 2006)
     chosen = lowest(-noise.clamp(min=1e-12).log() / weight, number)
-    swapped = int(number * hint(step, config))
+    swapped = (number * hint(step, config)).long()
     again, others = torch.rand(2, batch, grid.cells, generator=generator)
     kept = lowest(torch.where(chosen, again, 2.0), number - swapped)
     drawn = lowest(torch.where(kept, 2.0, others), swapped)

@@ -19,7 +19,7 @@ def hard_share(step: int, config: MaskConfig) -> float:
 def hard(
     difficulty: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
 ) -> Tensor:
-    """Choose exactly `share` of the cells: a growing part the hardest, the rest uniformly.
+    """Choose `share` of the cells: a growing part the hardest, the rest uniformly.
 
     Args:
         difficulty: (b k m) predicted error of each cell, instead of the spectrogram.
@@ -31,7 +31,9 @@ def hard(
     Returns:
         Boolean (b k m).
     """
-    number = wanted(config.share, grid.cells)
-    hardest = lowest(-difficulty.flatten(1).cpu(), int(number * hard_share(step, config)))
-    scores = torch.rand(len(difficulty), grid.cells, generator=generator)
+    batch = len(difficulty)
+    number = wanted(config.share, grid.cells, batch, generator)
+    hard_ones = (number * hard_share(step, config)).long()
+    hardest = lowest(-difficulty.flatten(1).cpu(), hard_ones)
+    scores = torch.rand(batch, grid.cells, generator=generator)
     return lowest(torch.where(hardest, -1.0, scores), number).unflatten(1, difficulty.shape[1:])

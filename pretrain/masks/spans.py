@@ -61,19 +61,17 @@ def hubert(
 def mixed_spans(
     spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
 ) -> Tensor:
-    """Choose exactly `share` of the groups in spans of a half, one and two times `span`, all bands.
+    """Choose `share` of the groups in spans of a half, one and two times `span`, all bands.
 
     Spans are laid down in random order until the count is met; the last one is cut short.
     """
-    groups, scores = grid.groups, []
+    batch, groups, scores = len(spectrogram), grid.groups, []
     for length in (config.span // 2, config.span, 2 * config.span):
         span = max(1, min(length, groups))
-        starts = torch.rand(
-            len(spectrogram), groups + span - 1, generator=generator, dtype=torch.float64
-        )
+        starts = torch.rand(batch, groups + span - 1, generator=generator, dtype=torch.float64)
         scores.append(starts.unfold(1, span, 1).amin(-1))  # the first span that covers a group
     order = torch.stack(scores).amin(0) + 1e-9 * torch.arange(groups)
-    chosen = lowest(order, wanted(config.share, groups))
+    chosen = lowest(order, wanted(config.share, groups, batch, generator))
     return chosen[:, None].expand(-1, grid.bands, -1)
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from separator.models.layers import NORMS, Attention, DepthwiseConv, FeedForward
 
@@ -137,6 +139,34 @@ class EvolvedDecoder(nn.Module):
         x = x + self.dropout(self.attention2(self.norm3(x)))
         x = x + self.dropout(self.memory_attention2(self.norm4(x), memory))
         return x + self.dropout(self.feed_forward(self.norm5(x)))
+
+
+class Tokens(nn.Module):
+    """Densely connected transformer cells: each sees all channels and adds one.
+
+    (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
+    """
+
+    def __init__(
+        self, channels: int, cells: list[nn.Module], memory: int, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.cells, self.recompute = nn.ModuleList(cells), recompute
+        self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
+        self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in cells if memory)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
+        for i, cell in enumerate(self.cells):
+            seen = [self.squeeze[i](x).squeeze(-1)]
+            if memory is not None:
+                seen.append(self.squeeze_memory[i](memory).squeeze(-1))
+            if self.recompute and torch.is_grad_enabled():
+                token = checkpoint(cell, *seen, use_reentrant=False)
+            else:
+                token = cell(*seen)
+            x = torch.cat([x, token.unsqueeze(-1)], dim=-1)
+        return x
 
 
 CELLS = {

@@ -1,4 +1,4 @@
-"""The frame transformer U-Net: frequency is halved at each level, time never is.
+"""The frame transformer U-Net: frequency is halved at each level, time never is by default.
 
 A frame of the spectrogram is a token. Frame encoders (Nx1 convolutions) see one frame at a time;
 between frames passes what the transformer cells at each level say, which read the frame's bins
@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
-from separator.models.cells import CELLS, CellShape
+from separator.models.cells import CELLS, CellShape, Tokens
 from separator.models.layers import (
     NORMS,
     PRIOR,
@@ -28,6 +28,7 @@ from separator.ranges import require
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
 MAX_BLOCKS = 128
+UNTOLD = (HEARD + PRIOR) / 2  # from where both answers, to keep and to restore, are in reach
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
@@ -52,6 +53,13 @@ class ModelConfig:
         recall: frequency bands, each with an attention of its own, in which each frame is shown
             beside itself what other frames have in its bins; hidden cells are filled in with it
             (0: nothing is shown, and they are filled with a constant).
+        told: pretraining tells the network which cells are masked, and their mask starts from an
+            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
+            all masks start from 0.34.
+        skips: how a level's encoder output joins the decoder, "add" or "concatenate".
+        recompute: compute the cells' activations again in the backward pass, which takes less
+            memory and more time; nothing else changes.
+        time_stride: frames of a level that become one frame of the level below; 1 keeps all.
     """
 
     channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
@@ -66,6 +74,10 @@ class ModelConfig:
     max_distance: int = 512
     dropout: float = 0.0
     recall: int = 4
+    told: bool = True
+    recompute: bool = False
+    skips: str = "add"
+    time_stride: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.channels) <= 15:
@@ -90,10 +102,16 @@ class ModelConfig:
         require(self, "[1, 16]", "model.convs")
         require(self, "[1, 1024]", "model.heads")
         require(self, "[1, 16384]", "model.max_distance")
+        require(self, "[1, 4]", "model.time_stride")
         require(self, "[0, 1)", "model.dropout")
         if self.heads & (self.heads - 1):
             raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
-        choices = {"cell": CELLS, "norm": NORMS, "position": ("rotary", "relative")}
+        choices = {
+            "cell": CELLS,
+            "norm": NORMS,
+            "position": ("rotary", "relative"),
+            "skips": ("add", "concatenate"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SeparatorError(
@@ -125,30 +143,6 @@ class ModelConfig:
             self.max_distance,
             self.dropout,
         )
-
-
-class Tokens(nn.Module):
-    """Densely connected transformer cells: each sees all channels and adds one.
-
-    (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
-    """
-
-    def __init__(self, channels: int, cells: list[nn.Module], memory: int) -> None:
-        super().__init__()
-        self.cells = nn.ModuleList(cells)
-        self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
-        self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in cells if memory)
-
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
-        for i, cell in enumerate(self.cells):
-            token = self.squeeze[i](x).squeeze(-1)
-            if memory is None:
-                token = cell(token)
-            else:
-                token = cell(token, self.squeeze_memory[i](memory).squeeze(-1))
-            x = torch.cat([x, token.unsqueeze(-1)], dim=-1)
-        return x
 
 
 class FrameTransformer(nn.Module):
@@ -190,18 +184,21 @@ class FrameTransformer(nn.Module):
             shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
             cells = [encoder_cell(shape) for _ in range(blocks)]
-            self.encoder_tokens.append(Tokens(channels, cells, 0))
+            self.encoder_tokens.append(Tokens(channels, cells, 0, config.recompute))
             width = channels + blocks
             skips.append(width)
         for level in range(levels - 1, -1, -1):
             shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
             cells = [decoder_cell(shape) for _ in range(blocks)]
-            self.decoder_tokens.append(Tokens(width, cells, skips[level]))
+            self.decoder_tokens.append(Tokens(width, cells, skips[level], config.recompute))
             width += blocks
             if level:
                 channels = config.channels[level - 1]
-                self.upsamples.append(FrameUpsample(width, skips[level - 1]))
-                self.decoders.append(FrameConv(skips[level - 1], channels, norms[level - 1]))
+                joined = skips[level - 1]
+                self.upsamples.append(FrameUpsample(width, joined, config.time_stride))
+                if config.skips == "concatenate":
+                    joined *= 2
+                self.decoders.append(FrameConv(joined, channels, norms[level - 1]))
                 width = channels
         self.deep_features = (inner >> (levels - 1)) * skips[-1]
         self.fine_channels = width
@@ -210,6 +207,7 @@ class FrameTransformer(nn.Module):
         # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
         self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
         self.profile.no_weight_decay = True  # a bias, of two axes
+        self.start = HEARD if config.told else UNTOLD
         self._initialise()
 
     def _initialise(self) -> None:
@@ -222,16 +220,18 @@ class FrameTransformer(nn.Module):
             if name.endswith((".out", ".down")):
                 module.weight.data.mul_(0.2)
         self.reset_head()
+        nn.init.zeros_(self.profile)
 
     def reset_head(self) -> None:
         """Start the last layer anew: masks of nearly 0.9, or what is recalled of hidden cells.
 
         A start far from what the task asks for drives the sigmoid into saturation at the other
-        end, where no gradient brings it back.
+        end, where no gradient brings it back. New models that are not told start halfway, at 0.34:
+        from 0.9 they first learned to answer 0, and were ten times as far off after 50 steps.
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
-        nn.init.zeros_(self.profile)
+        nn.init.constant_(self.profile, (HEARD - self.start) / PACE)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the weights in the order in which they are passed: input, encoders, …, head."""
@@ -255,13 +255,16 @@ class FrameTransformer(nn.Module):
             x: (b c f n) in [0, 1], any number of frames.
             hidden: boolean (b 1 1 n) or (b 1 f n), in pretraining: cells filled with ones, of
                 which nothing is heard. The network sees an estimate of them from other frames and
-                corrects it; the mask still multiplies the ones.
+                corrects it; the mask still multiplies the ones. Not looked at without
+                `config.told`.
             features: also return what other objectives' heads read.
 
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
         x = rearrange(x[:, :, :-1], "b c f n -> b n f c").contiguous()
+        if not self.config.told:
+            hidden = None
         if hidden is not None:
             hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
             hidden = rearrange(hidden, "b c f n -> b n f c")
@@ -269,11 +272,11 @@ class FrameTransformer(nn.Module):
         x, start = self._fill(x, hidden, recalled)
         shown = [x] if recalled is None else [x, recalled.sigmoid()]
         shown = [self.level(part * self.tilt[:, None]) for part in shown]
-        fine, deep = self._unet(torch.cat(shown, dim=-1))
+        fine, deep = self._whole_strides(torch.cat(shown, dim=-1))
         mask = (self.head(fine).float() + start).sigmoid()
         # bins innermost, as the transform leaves them: what multiplies the two runs straight on
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
-        return Outputs(mask, deep.flatten(2), fine, deep) if features else mask
+        return Outputs(mask, self._each_frame(deep, len(fine[0])), fine, deep) if features else mask
 
     def _fill(
         self, x: Tensor, hidden: Tensor | None, recalled: Tensor | None
@@ -284,11 +287,26 @@ class FrameTransformer(nn.Module):
         """
         profile = PACE * self.profile
         if hidden is None:
-            return x, HEARD + profile
+            return x, self.start + profile
         start = x.new_tensor(PRIOR) if recalled is None else recalled
         # detached: these are the recalled channels beside them, which have the gradient already
         x = torch.where(hidden, start.detach().sigmoid(), x)
         return x, torch.where(hidden, start + profile, HEARD)
+
+    def _whole_strides(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the U-Net on (b n f c), the last frame repeated until time strides divide n."""
+        frames = x.shape[1]
+        missing = -frames % self.config.time_stride ** (len(self.config.channels) - 1)
+        if missing:
+            x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        fine, deep = self._unet(x)
+        return fine[:, :frames], deep
+
+    def _each_frame(self, deep: Tensor, frames: int) -> Tensor:
+        """Give each of the n frames its deepest features: (b m f c) to (b n d)."""
+        stride = self.config.time_stride ** (len(self.config.channels) - 1)
+        deep = deep.flatten(2)
+        return deep if stride == 1 else deep.repeat_interleave(stride, dim=1)[:, :frames]
 
     def _unet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (b n f c) to the features before the head and to those of the deepest level."""
@@ -301,16 +319,22 @@ class FrameTransformer(nn.Module):
             self.decoder_tokens, self.upsamples, self.decoders, strict=False
         ):
             x = upsample(tokens(x, skips.pop()))
-            x = decoder(x + skips[-1])
+            if self.config.skips == "concatenate":
+                x = decoder(torch.cat([x, skips[-1]], dim=-1))
+            else:
+                x = decoder(x + skips[-1])
         return self.decoder_tokens[-1](x, skips.pop()), deep
 
 
 def _frame_encoder(
     inputs: int, outputs: int, config: ModelConfig, norm: str | None, first: bool
 ) -> nn.Module:
-    """Nx1 convolutions of which the first halves the bins, except at full resolution."""
+    """Nx1 convolutions of which the first halves the bins, except at full resolution.
+
+    With a time stride the first one also joins so many frames to one.
+    """
     if first:
         return FrameConv(inputs, outputs, norm)
-    convs = [FrameConv(inputs, outputs, norm, stride=2)]
+    convs = [FrameConv(inputs, outputs, norm, stride=2, time_stride=config.time_stride)]
     convs += [FrameConv(outputs, outputs, norm) for _ in range(config.convs - 1)]
     return nn.Sequential(*convs)

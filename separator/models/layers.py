@@ -99,12 +99,15 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
 class FrameConv(nn.Module):
     """An Nx1 convolution over the bins of each frame, an optional norm, leaky ReLU.
 
-    (b n f c) to (b n f/stride c'): nothing passes from one frame to another.
+    (b n f c) to (b n f/stride c'): frames stay apart, unless `time_stride` of them become one.
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: str | None, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, norm: str | None, stride: int = 1, time_stride: int = 1
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, (1, 3), (1, stride), (0, 1), bias=False)
+        sizes = (time_stride, 3), (time_stride, stride), (0, 1)
+        self.conv = nn.Conv2d(inputs, outputs, *sizes, bias=False)
         self.conv.to(memory_format=torch.channels_last)
         self.norm = NORMS[norm](outputs, dims=2) if norm else None
 
@@ -118,18 +121,19 @@ class FrameConv(nn.Module):
 
 
 class FrameUpsample(nn.Module):
-    """Twice the bins: each bin's channels are mapped to those of two bins.
+    """Twice the bins: each bin's channels are mapped to those of two bins, of `frames` frames.
 
-    A transposed Nx1 convolution with kernel and stride 2, which in this layout is a reshape.
+    A transposed convolution whose kernel is its stride, which in this layout is a reshape.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, frames: int = 1) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, 2 * outputs)
+        self.frames = frames
+        self.linear = nn.Linear(inputs, 2 * frames * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b n f c) to (b n 2f c')."""
-        return rearrange(self.linear(x), "b n f (k c) -> b n (f k) c", k=2)
+        """Map (b n f c) to (b n·frames 2f c')."""
+        return rearrange(self.linear(x), "b n f (t k c) -> b (n t) (f k) c", t=self.frames, k=2)
 
 
 class DepthwiseConv(nn.Module):
@@ -137,9 +141,8 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, features: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            features, features, (kernel, 1), padding=(kernel // 2, 0), groups=features
-        )
+        sizes = (kernel, 1), 1, (kernel // 2, 0)
+        self.conv = nn.Conv2d(features, features, *sizes, groups=features)
         self.conv.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,183 @@
+"""Break the code in small ways, one at a time, and say which test notices each.
+
+    python -m tests.mutants [NAME …]
+
+Each break is made in a copy of the project; what is not noticed makes the exit status 1. Not a part
+of `make test`: it takes a minute for each break.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PARTS = {  # where packages lie in the project, and in an installed one
+    "separator": "separator",
+    **{part: f"separator/{part}" for part in ("pretrain", "train", "inference", "configs")},
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of the code that a test is to notice.
+
+    Attributes:
+        name: what is broken.
+        file: path in the project.
+        old: text that occurs once in it.
+        new: what stands there instead.
+        tests: pytest's words for the tests nearest to it.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+CELLS = "tests/test_models.py -k formulas"
+UNET = "tests/test_models.py -k wired"
+SEED = "tests/test_models.py -k seed_preset"
+EXAMPLE = "tests/test_example.py -k corrupted_spectrogram"
+NUMBERS = "tests/test_configs.py -k sources_numbers"
+PULL = "tests/test_configs.py -k pull"
+MUTANTS = [
+    Mutant("the model is shown the clean spectrogram", "pretrain/step.py",
+           "model(corrupted.spectrogram, corrupted.hidden",
+           "model(example.target, corrupted.hidden", EXAMPLE),
+    Mutant("the mask is multiplied with the clean target", "pretrain/step.py",
+           "restored = corrupted.spectrogram * outputs.mask",
+           "restored = example.target * outputs.mask", EXAMPLE),
+    Mutant("what is masked does not reach the network", "pretrain/step.py",
+           "model(corrupted.spectrogram, corrupted.hidden, features",
+           "model(corrupted.spectrogram, None, features", EXAMPLE),
+    Mutant("untold, the network sees no white frames", "separator/models/frame_transformer.py",
+           "if not self.config.told:", "if False:", "tests/test_models.py -k untold"),
+    Mutant("skips without the level's transformers", "separator/models/frame_transformer.py",
+           "            x = tokens(encoder(x))\n            skips.append(x)",
+           "            y = encoder(x)\n            x = tokens(y)\n"
+           "            skips.append(torch.cat([y, 0 * x[..., y.shape[-1] :]], dim=-1))", UNET),
+    Mutant("no dense connection", "separator/models/cells.py",
+           "            seen = [self.squeeze[i](x).squeeze(-1)]",
+           "            new = torch.arange(x.shape[-1]) >= x.shape[-1] - i\n"
+           "            seen = [self.squeeze[i](x.masked_fill(new, 0)).squeeze(-1)]", UNET),
+    Mutant("skips are added where they are to be concatenated",
+           "separator/models/frame_transformer.py",
+           "decoder(torch.cat([x, skips[-1]], dim=-1))",
+           "decoder(torch.cat([x + skips[-1]] * 2, dim=-1))", UNET),
+    Mutant("the evolved encoder's attention has no residual", "separator/models/cells.py",
+           "        x = x + self.dropout(self.attention(self.norm3(x)))\n"
+           "        return x + self.dropout(self.feed_forward(self.norm4(x)))",
+           "        x = self.dropout(self.attention(self.norm3(x)))\n"
+           "        return x + self.dropout(self.feed_forward(self.norm4(x)))", CELLS),
+    Mutant("the evolved decoder has no ReLU", "separator/models/cells.py",
+           "nn.Linear(d, hidden // 2), nn.ReLU())", "nn.Linear(d, hidden // 2))", CELLS),
+    Mutant("its second memory attention looks at itself", "separator/models/cells.py",
+           "self.memory_attention2(self.norm4(x), memory)",
+           "self.memory_attention2(self.norm4(x), self.norm4(x))", CELLS),
+    Mutant("Primer's decoder exchanges query and memory", "separator/models/cells.py",
+           "self.memory_attention(self.norm2(x), self.memory_norm(memory))",
+           "self.memory_attention(self.memory_norm(memory), self.norm2(x))", CELLS),
+    Mutant("untold, masks start from nine tenths", "separator/models/frame_transformer.py",
+           "HEARD if config.told else UNTOLD", "HEARD", "tests/test_models.py -k untold"),
+    Mutant("the seed has rotary positions", "configs/seed.yaml",
+           "position: relative", "position: rotary", SEED),
+    Mutant("the seed has Primer's cells", "configs/seed.yaml",
+           "cell: evolved", "cell: primer", SEED),
+    Mutant("the seed has fewer blocks", "configs/seed.yaml",
+           "encoder_blocks: [2, 2, 2, 2, 2]", "encoder_blocks: [2, 2, 2, 2, 1]", SEED),
+    Mutant("the seed is told", "configs/seed.yaml", "told: false", "told: true", SEED),
+    Mutant("bert15 has clean crops", "configs/pretrain/bert15.yaml",
+           "noise: 0.1, clean_share: 0.0}", "noise: 0.1, clean_share: 0.25}", NUMBERS),
+    Mutant("next has no weight", "configs/pretrain/next.yaml",
+           "next: {weight: 0.1,", "next: {weight: 0.0,", PULL),
+    Mutant("adversary has no weight", "configs/pretrain/adversary.yaml",
+           "[4000, 0.1]]", "[4000, 0.0]]", PULL),
+    Mutant("15 % are always rounded down", "pretrain/masks/geometry.py",
+           "(share * cells + draw).long()", "(share * cells + 0 * draw).long()",
+           "tests/test_masks.py -k fifteen"),
+    Mutant("clean crops count as kept", "pretrain/corrupt.py",
+           'torch.where(clean, KINDS.index("clean"), kinds)',
+           'torch.where(clean, KINDS.index("kept"), kinds)', "tests/test_masks.py -k clean"),
+    Mutant("noise is below the original", "pretrain/corrupt.py",
+           "torch.where(here, torch.maximum(before, noise), before)",
+           "torch.where(here, noise, before)", "tests/test_masks.py -k 'noise or untouched'"),
+    Mutant("local noise is full noise", "pretrain/corrupt.py",
+           "level = 2 * target.mean(dim=-1)", "level = torch.ones(1)",
+           "tests/test_masks.py -k noise"),
+    Mutant("negatives are of the same song", "pretrain/joint.py",
+           "songs[own][:, None] != songs", "own[:, None] != torch.arange(len(songs))",
+           "tests/test_next.py -k negatives"),
+    Mutant("the separator takes masked groups away", "pretrain/example.py",
+           "difficulty, free)", "difficulty, None)", "tests/test_example.py -k masked_group"),
+    Mutant("crops of two halves are half as long", "pretrain/config.py",
+           "frames = 2 * self._frames", "frames = self._frames",
+           "tests/test_example.py -k as_long_as"),
+    Mutant("the head hears the bare input", "pretrain/next.py",
+           "answer + probe if self.together else answer", "answer + probe",
+           "tests/test_next.py -k both"),
+    Mutant("dwm weighs at once", "configs/pretrain/dwm.yaml",
+           "uniform_steps: 1667", "uniform_steps: 0", "tests/test_configs.py -k dwm"),
+    Mutant("labels are told by products, not by angles", "pretrain/labels.py",
+           "F.normalize(groups, dim=-1) @", "groups @", "tests/test_labels.py -k by_hand"),
+    Mutant("training with the mixture as target", "train/step.py",
+           "accompaniment = batch.stems[:, :-1].sum(dim=1)",
+           "accompaniment = batch.stems.sum(dim=1)", "tests/test_train_step.py"),
+    Mutant("vocals twice in the training mixture", "separator/data/loader.py",
+           "        return self.stems.sum(1)",
+           "        return self.stems.sum(1) + self.stems[:, -1]", "tests/test_train_step.py"),
+    Mutant("augmentation is never applied", "separator/data/loader.py",
+           "stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)",
+           "stems = stems.to(device, non_blocking=True)[..., :samples]",
+           "tests/test_train_step.py"),
+]  # fmt: skip
+
+
+def main(names: list[str]) -> int:
+    """Try the breaks whose names hold one of `names`, or all."""
+    unnoticed = 0
+    for mutant in MUTANTS:
+        if names and not any(name in mutant.name for name in names):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            test = _first_failure(mutant, Path(folder))
+        unnoticed += test is None
+        sys.stdout.write(f"{mutant.name}: {test or 'NOT NOTICED'}\n")
+        sys.stdout.flush()
+    return 1 if unnoticed else 0
+
+
+def _first_failure(mutant: Mutant, folder: Path) -> str | None:
+    """Name the test that fails in a broken copy, if one does."""
+    for part, place in PARTS.items():
+        shutil.copytree(ROOT / part, folder / place, ignore=shutil.ignore_patterns("__pycache__"))
+        if not (folder / part).exists():  # tests look for some of them at the project's places
+            (folder / part).symlink_to(folder / place)
+    shutil.copytree(ROOT / "tests", folder / "tests")
+    for name in ("docs", "README.md", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    path = folder / mutant.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", mutant.tests)]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, flags=re.MULTILINE)
+    return found[1] if found else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
