@@ -139,3 +139,19 @@ def test_wav_from_a_pipe_has_no_length_and_is_read(tmp_path: Path) -> None:
     data[4:8] = data[at : at + 4] = b"\xff\xff\xff\xff"
     (tmp_path / "pipe.wav").write_bytes(data)
     assert verify(tmp_path / "pipe.wav").samples == 44100
+
+
+@pytest.mark.parametrize("seconds", [3.0, 20.0])
+def test_a_damaged_flac_frame_moves_nothing(tmp_path: Path, seconds: float) -> None:
+    """Decoders leave the frame out; here what follows stays in its place, in short files too."""
+    path = save(tmp_path / "a.flac", music(seconds, 44100), 44100)
+    before, data = read(path), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x55
+    path.write_bytes(data)
+    damaged = read(path)
+    assert damaged.shape == before.shape
+    wrong = ((damaged - before).abs().amax(0) > 0).nonzero().flatten()
+    assert 0 < wrong.max() - wrong.min() < 3 * 4096
+    assert (damaged[:, wrong] == 0).all()
+    (notice,) = verify(path).notices
+    assert abs(float(notice.split()[2]) - wrong.min() / 44100) < 0.03

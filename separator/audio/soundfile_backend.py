@@ -18,6 +18,7 @@ from separator.errors import printable
 _FORMATS = {"WAVEX": "wav", "RF64": "wav", "W64": "wav"}  # libsndfile's name -> ours
 _WARM_UP = {"OPUS": 3840, "VORBIS": 4096}  # samples, where libsndfile seeks
 _COMPARED = 256  # samples
+_LONG, _SHORT = 1 << 16, 1 << 10  # samples read at once from a damaged FLAC, and at its damage
 _LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 # Vorbis and Opus store L C R Ls Rs LFE; every other format, and this module, L R C LFE Ls Rs
 # (RFC 7845 section 5.1.1.2; the values are the stored channel of each of ours).
@@ -150,6 +151,47 @@ class SoundfileSource:
         same = np.array_equal(following, self._read(file, _COMPARED, at))
         self._seek(file, end, at)
         return same
+
+    def mended(
+        self, start: int, stop: int, lost: Callable[[int, int], None]
+    ) -> Iterator[np.ndarray]:
+        """Yield samples [start, stop) of a damaged FLAC in parts (c t), each from its own place.
+
+        What does not decode is silence, so that the rest stays where it belongs. Parts begin at
+        multiples of their length, wherever `start` is, so that slices equal those of the whole.
+        """
+        for first in range(start - start % _LONG, stop, _LONG):
+            for at, part, whole in self._halved(first, min(_LONG, self._end - first)):
+                skip, end = max(start - at, 0), min(at + len(part), stop)
+                if at + skip >= end:
+                    continue
+                if not whole:
+                    lost(at + skip, end - at - skip)
+                yield np.ascontiguousarray(part[skip : end - at].T)
+
+    def _halved(self, at: int, wanted: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Yield the place, the samples (t c) and the wholeness of parts, short where damaged."""
+        part = self._whole_part(at, wanted)
+        if part is not None:
+            yield at, part, True
+        elif wanted <= _SHORT:
+            yield at, np.zeros((wanted, self.info.channels), np.float32), False
+        else:
+            half = _LONG
+            while half >= wanted:
+                half //= 2
+            yield from self._halved(at, half)
+            yield from self._halved(at + half, wanted - half)
+
+    def _whole_part(self, at: int, wanted: int) -> np.ndarray | None:
+        """Read a part (t c) of which nothing is missing; None where something is."""
+        try:
+            with self._open() as file:  # anew: an error leaves libFLAC's decoder unusable
+                self._seek(file, at, at)
+                part = self._read(file, wanted, at)
+                return part if self._in_step(file, at, part, wanted) else None
+        except (Ended, soundfile.LibsndfileError):
+            return None
 
     @staticmethod
     def _seek(file: soundfile.SoundFile, place: int, at: int) -> None:

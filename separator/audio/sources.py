@@ -72,7 +72,13 @@ class Source:
     def _rest(
         self, at: int, stop: int, size: int, lost: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
-        """Yield what FFmpeg decodes from sample `at` on, if it reads the file."""
+        """Yield what FFmpeg decodes from sample `at` on, if it reads the file.
+
+        FFmpeg leaves damaged FLAC frames out, and what follows would come too early.
+        """
+        if isinstance(self.backend, SoundfileSource) and self.info.format == "flac":
+            yield from self.backend.mended(at, stop, lost)
+            return
         try:
             other = PyAVSource(self.info.path)
         except AudioError:
