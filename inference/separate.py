@@ -53,6 +53,8 @@ class SeparateConfig:
         require(self, "[1, 4096]", "batch")
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
+        if self.bits not in (0, 16, 24, 32):
+            raise SeparatorError(f"bits: {self.bits} is not 0, 16, 24 or 32")
         if self.bits and self.format not in ("input", "wav", "flac", "aiff"):
             raise SeparatorError(f"bits: {self.format} has none; leave it out, or give bitrate")
         if self.bits == 32 and self.format == "flac":

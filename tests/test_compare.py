@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from separator import Separator, cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.tracks import find_tracks
-from separator.engine.stop import OUT_OF_TIME
 from separator.errors import SeparatorError
 from separator.inference.compare import report as reports
 from separator.inference.compare import scores as scores_of
@@ -41,10 +41,10 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Make stages functions instead of processes, which take seconds to start; list their words."""
     calls = []
 
-    def run(self: Children, words: list[str], output: Path) -> None:
+    def run(self: Children, words: list[str], output: Path, ends: tuple[int, ...] = (0,)) -> None:
         calls.append(words)
         command = cli.main if words[0] == "separator" else scores_of.main
-        if command(words[1:]) not in (0, OUT_OF_TIME):
+        if command(words[1:]) not in ends:
             raise SeparatorError("as its output says")
 
     monkeypatch.setattr(Children, "run", run)
@@ -259,8 +259,8 @@ def test_what_was_stopped_goes_on(
     whole, run = Children.run, tmp_path / "run"
     one = ["seeds=[0]", 'arms={"none": {}}', "train_steps=3"]
 
-    def short(self: Children, words: list[str], output: Path) -> None:
-        whole(self, [*words, "max_minutes=0.00001"], output)
+    def short(self: Children, words: list[str], output: Path, **how: Any) -> None:
+        whole(self, [*words, "max_minutes=0.00001"], output, **how)
 
     monkeypatch.setattr(Children, "run", short)
     assert cli.main(words(corpus, run, *one)) == 1

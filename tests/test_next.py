@@ -485,8 +485,11 @@ def probe_accuracy(features: list[np.ndarray], labels: list[np.ndarray]) -> floa
 
 
 @pytest.mark.slow
-def test_level_balance_bandwidth_and_width_do_not_give_it_away(shared_data: Path):
-    """On real songs, of which the probe was fitted to two others."""
+@pytest.mark.parametrize(("same", "most"), [(0.75, 0.6), (0.0, 0.7)])
+def test_level_balance_bandwidth_and_width_do_not_give_it_away(
+    shared_data: Path, same: float, most: float
+):
+    """On real songs, of which the probe was fitted to two others; other songs give away more."""
     from separator import audio
 
     config, songs = STFTConfig(4096, 2048), sorted((shared_data / "songs").glob("*.mp3"))
@@ -498,11 +501,10 @@ def test_level_balance_bandwidth_and_width_do_not_give_it_away(shared_data: Path
             wave[:, (begin := int(start * (wave.shape[1] - LENGTH))) : begin + LENGTH]
             for wave, start in zip(waves, starts, strict=True)
         ]
-        crops = splice(
-            inside(stft(torch.stack(items), config), config), 100, seeded(draw), NextConfig()
-        )
+        spectrogram = inside(stft(torch.stack(items), config), config)
+        crops = splice(spectrogram, 100, seeded(draw), NextConfig(same=same))
         for song, row in enumerate(probe_features(crops.spectrogram)):
             features[song].append(row)
             labels[song].append(crops.continues[song].item())
     accuracy = probe_accuracy([np.stack(f) for f in features], [np.array(x) for x in labels])
-    assert accuracy <= 0.6
+    assert accuracy <= most

@@ -86,7 +86,7 @@ def wanted(share: float, cells: int, batch: int, generator: torch.Generator) -> 
     chosen and one is left, for without context there is nothing to learn. Independent draws for
     each cell would choose none of 16 at 15 % in 7 % of the crops.
     """
-    draw = torch.rand(batch, generator=generator, dtype=torch.float64)
+    draw = torch.rand(batch, generator=generator)
     return (share * cells + draw).long().clamp(max=cells - 1).clamp(min=1)
 
 

@@ -4,6 +4,7 @@ A slice is decoded from some frames before it, so that it equals the same slice 
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -27,7 +28,8 @@ from separator.audio.mpeg_frames import (
 from separator.errors import printable
 
 _GROUP = 64  # frames from one remembered place to the next
-_RESERVOIR = 2048  # bytes decoded before a slice: MP3 reaches 511 back, without headers
+_RESERVOIR = 1024  # bytes of sound decoded before a slice: MP3 reaches 511 back, of two frames
+_SIDE = 36  # bytes of a frame that are not sound, at most
 _PREROLL = 4  # frames that are decoded before a slice at least
 
 
@@ -204,14 +206,14 @@ class MpegSource:
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a segment, counted from its first frame's beginning."""
         length, channels = self._index.kind.samples, self.info.channels
-        before = max(_RESERVOIR * self._index.frames // self._index.bytes + 1, _PREROLL)
-        first = max(start // length - before, 0)
-        last = -(-stop // length)
-        self._tell_gaps(segment, start // length, last, offset, lost)
+        first, last = start // length, -(-stop // length)
+        self._tell_gaps(segment, first, last, offset, lost)
         room = np.zeros((channels, size + length), np.float32)
         filled = 0
         codec = CodecContext.create(f"mp{self._index.kind.layer}float", "r")
-        for number, frame in self._frames(segment.first + first, segment.first + last):
+        earlier = segment.first + max(first - _GROUP, 0)
+        frames = self._frames(earlier, segment.first + last)
+        for number, frame in _with_reservoir(frames, segment.first + first):
             at = (number - segment.first) * length
             wave = _decoded(codec, frame)
             skip, end = max(start - at, 0), min(stop - at, length)
@@ -258,6 +260,27 @@ class MpegSource:
                 if number >= first:
                     yield number, item[1]
                 number += 1
+
+
+def _with_reservoir(frames: Iterator[tuple[int, bytes]], first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield frames from as far before number `first` as its sound may be stored."""
+    before: deque[tuple[int, bytes]] = deque()
+    stored = 0
+    for number, frame in frames:
+        if number >= first:
+            yield from before
+            before.clear()
+            yield number, frame
+            continue
+        before.append((number, frame))
+        stored += _stored(frame)
+        while len(before) > _PREROLL and stored - _stored(before[0][1]) >= _RESERVOIR:
+            stored -= _stored(before.popleft()[1])
+
+
+def _stored(frame: bytes) -> int:
+    """Bytes of a frame that hold sound, its own or that of the next ones."""
+    return max(len(frame) - _SIDE, 0)
 
 
 def _decoded(codec: CodecContext, frame: bytes) -> np.ndarray | None:
