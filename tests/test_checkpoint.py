@@ -291,3 +291,13 @@ def test_git_id_is_that_of_the_clone_or_nothing(tmp_path: Path):
     (clone / "code.py").write_text("a = 2\n")
     assert checkpoint.git_id(clone) == f"{head[:12]}-dirty"
     assert checkpoint.git_id(inside) is None  # installed there: that repository is not ours
+
+
+def test_a_run_of_another_version_is_told_so():
+    """A key that one of them lacks has no value to compare: its default may mean something new."""
+    from separator.engine.task import check_config
+
+    for old, new in (({}, {"mask": {"noise_level": "local"}}), ({"mask": {"level": 1}}, {})):
+        with pytest.raises(SeparatorError, match=r"^mask\.\w+: r/last\.pt was made by another ver"):
+            check_config(old, new, Path("r/last.pt"))
+    check_config({}, {"data": {"workers": 2}, "max_minutes": 1}, Path("r/last.pt"))

@@ -211,10 +211,15 @@ def check_config(
     """
     before, after = flat(old), flat(new)
     for key in [*after, *before]:
-        absent = "(absent)"
-        was, now = before.get(key, absent), after.get(key, absent)
-        may = key in FREE or key in free or key.split(".")[-1] == "workers"
-        if was != now and not may:
+        if key in FREE or key in free or key.split(".")[-1] == "workers":
+            continue
+        if key not in before or key not in after:  # what it would have been, nobody knows
+            raise SeparatorError(
+                f"{key}: {printable(str(path))} was made by another version, which had other "
+                "settings; go on with that version, or use another run="
+            )
+        was, now = before[key], after[key]
+        if was != now:
             raise SeparatorError(
                 f"{key}: {printable(str(path))} was made with {printable(str(was))}, this command "
                 f"says {printable(str(now))}; set it back, or use another run="
