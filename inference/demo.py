@@ -61,8 +61,9 @@ def main(argv: list[str]) -> int:
     model = run / "model.safetensors"
     common = ["tiny.yaml", "demo.yaml"]
     steps = [
-        ["pretrain", "pretrain/bert15.yaml", *common, _key("data.roots", library),
-         f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}", "mask.group=8"],
+        ["pretrain", "pretrain/recipe.yaml", *common, _key("data.roots", library),
+         f"run={run / 'pretrain'}", f"steps={config.pretrain_steps}",
+         *_discriminator(config.pretrain_steps)],
         ["train", "train/vocals.yaml", *common, _key("data.roots", stems), f"run={run}",
          f"steps={config.train_steps}", f"pretrained={run / 'pretrain' / model.name}"],
     ]  # fmt: skip
@@ -82,6 +83,12 @@ def _say(words: list[str]) -> int:
     """Show a command as the user would give it, and run it."""
     sys.stderr.write(f"\n$ separator {shlex.join(words)}\n")
     return cli.main(words)
+
+
+def _discriminator(steps: int) -> list[str]:
+    """Let the recipe's discriminator learn and then count within a run of so few steps."""
+    start = max(1, steps // 5)
+    return [f"adversary.start={start}", f"adversary.weight=[[{2 * start},0],[{3 * start},0.1]]"]
 
 
 def _key(name: str, values: list[Path]) -> str:
