@@ -16,7 +16,8 @@ import torch
 from separator.engine import progress
 from separator.engine.log import Log
 from separator.engine.progress import Progress, duration
-from separator.engine.task import RunConfig, Validation
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Validation
 from separator.pretrain import validate as pretrain_validate
 from separator.train import validate as train_validate
 
