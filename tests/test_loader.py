@@ -259,7 +259,8 @@ def test_a_container_with_little_shared_memory(corpus):
 
 TRAINER = """
 import sys, time
-from separator.data.loader import DataConfig, batches
+from separator.data.config import DataConfig
+from separator.data.loader import batches
 from separator.data.tracks import find_tracks
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from separator.data import augment
 from separator.data.cache import StemCache
-from separator.data.config import DataConfig
+from separator.data.config import NORMAL, DataConfig
 from separator.data.layouts import ONE
 from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
@@ -231,6 +231,6 @@ def _finish(
         generator = torch.Generator().manual_seed(drawn)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
-        valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed
+        valid = valid.gather(0, changes.song) * NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)
         yield Batch(stems, names, valid, songs)
