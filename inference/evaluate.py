@@ -25,7 +25,7 @@ from tqdm import tqdm
 from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.config import parse
-from separator.data.loader import DataConfig
+from separator.data.config import DataConfig
 from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
 from separator.errors import SeparatorError, one_line, printable

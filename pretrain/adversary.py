@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,69 +16,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.engine import distributed
-from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.discriminator import (
     FrameDiscriminator,
     FrameTransformerDiscriminator,
     TokenDiscriminator,
 )
-from separator.pretrain.ramps import Ramp, at, check, highest
-from separator.ranges import require
+from separator.pretrain.objective_config import AdversaryConfig
+from separator.pretrain.ramps import at
 
 MEMORY = 0.9  # of the running accuracy, from one step to the next
-LARGEST_WEIGHT = 0.2  # beyond, textures sharpen at the cost of the error that is to be learned
-
-
-@dataclass(frozen=True)
-class AdversaryConfig:
-    """The adversarial objective.
-
-    Attributes:
-        weight: norm of the adversarial gradient at the restored spectrogram, as a share of the
-            masked error's: at most 0.2; 0 is off. It counts from `start` on.
-        kind: token judges the hidden frame groups as a batch of their own, with nothing around
-            them (and needs cells of whole frames); frame judges every hidden frame in its place,
-            with three frames on each side, frame_transformer with all frames of the crop.
-        loss: hinge, least_squares or bce (binary cross-entropy).
-        channels: of the discriminator's first stage; each stage doubles them.
-        lr: learning rate of the discriminator, at most the generator's.
-        ceiling: the discriminator waits while its running accuracy is above this; one that is
-            always right teaches nothing (Wu et al. 2016, arXiv 1610.07584). 1 never waits.
-        betas: decay of its optimizer's running mean and square.
-        start: step from which the discriminator trains.
-    """
-
-    weight: Ramp = 0.0
-    kind: Literal["token", "frame", "frame_transformer"] = "token"
-    loss: Literal["hinge", "least_squares", "bce"] = "hinge"
-    channels: int = 8
-    lr: float = 3e-5
-    ceiling: float = 0.72
-    betas: tuple[float, float] = (0.5, 0.99)
-    start: int = 1000
-
-    def __post_init__(self) -> None:
-        check("adversary.weight", self.weight)
-        if highest(self.weight) > LARGEST_WEIGHT:
-            raise SeparatorError(
-                f"adversary.weight: {highest(self.weight)} is over {LARGEST_WEIGHT}, the largest "
-                "share of the masked error's gradient; 0.1 is usual"
-            )
-        require(self, "[1, 4096]", "adversary.channels")
-        require(self, "(0, inf)", "adversary.lr")
-        require(self, "[0, 1)", "adversary.betas")
-        require(self, "[0, inf)", "adversary.start")
-        if not 0.5 < self.ceiling <= 1:
-            raise SeparatorError(
-                f"adversary.ceiling: {self.ceiling} is not in (0.5, 1]; guessing is right in half "
-                "of the cases, and 1 is no ceiling"
-            )
-
-
-def needs_whole_frames(config: AdversaryConfig) -> bool:
-    """Whether cells must be whole frames (`mask.band` of 0): a token has all of their bins."""
-    return config.kind == "token"
 
 
 def weight_at(config: AdversaryConfig, step: int) -> float:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.pretrain.labels import NOWHERE, LabelConfig, cut, unigram_entropy
-from separator.stft import STFTConfig, normalise, stft
+from separator.pretrain.labels import NOWHERE, cut, unigram_entropy
+from separator.pretrain.objective_config import LabelConfig
+from separator.stft import normalise, stft
+from separator.stft_config import STFTConfig
 from separator.torchaudio_import import functional
 
 BANDS = 64  # of mel, for each channel

@@ -1,26 +1,28 @@
-"""What `separator pretrain` can be told."""
+"""What `separator pretrain` can be told.
+
+What imports torch is imported where it is used: `--help` makes do without.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from separator.data.loader import DataConfig
-from separator.engine.optim import OptimConfig
-from separator.engine.task import RunConfig
+from separator.data.config import DataConfig
+from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
-from separator.models import ModelChoice
-from separator.pretrain.adversary import AdversaryConfig, needs_whole_frames
-from separator.pretrain.contrast import ContrastConfig
-from separator.pretrain.hard import HardConfig
-from separator.pretrain.joint import ends, free_groups, separator_frames
-from separator.pretrain.labels import LabelConfig
-from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
-from separator.pretrain.masks.config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
-from separator.pretrain.next import NextConfig
+from separator.model_config import ModelChoice
+from separator.pretrain.mask_config import MaskConfig
+from separator.pretrain.objective_config import (
+    AdversaryConfig,
+    ContrastConfig,
+    HardConfig,
+    LabelConfig,
+    NextConfig,
+    needs_whole_frames,
+)
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
 from separator.ranges import require
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,9 @@ class PretrainConfig(ModelChoice, RunConfig):
 
     def _check_next(self) -> None:
         """Refuse a separator that leaves nothing to hide beside it."""
+        from separator.pretrain.joint import free_groups, separator_frames
+        from separator.pretrain.masks.geometry import Grid
+
         grid = Grid(self.stft.bins, self._shortest(), 1, self.mask.group)
         first, last = separator_frames(grid.frames, self.next)
         free = int(free_groups(grid, self.next).sum())
@@ -136,6 +141,8 @@ class PretrainConfig(ModelChoice, RunConfig):
 
     def _check_mask(self) -> None:
         """Refuse cells that would hide whole crops, or none."""
+        from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
+
         mask, bins = self.mask, self.stft.bins - 1
         if mask.strategy not in STRATEGIES:
             raise SeparatorError(
@@ -177,6 +184,8 @@ class PretrainConfig(ModelChoice, RunConfig):
         """
         if not on(self.next.weight):
             return self.data
+        from separator.pretrain.joint import ends
+
         frames = 2 * self._frames + sum(ends(self.stft)) - 1
         batch = max(2, self.data.batch) if self.next.same < 1 else self.data.batch
         seconds = frames * self.stft.hop / self.rate

@@ -6,8 +6,6 @@ thousands of bins, and cosines are divided by a temperature as in HuBERT. One pa
 restoring.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -15,34 +13,10 @@ from torch import Tensor, nn
 
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.objective_config import ContrastConfig
 from separator.pretrain.objectives import masked_mean
-from separator.pretrain.ramps import Ramp, check
-from separator.ranges import require
 
 FLOOR = 1e-3
-
-
-@dataclass(frozen=True)
-class ContrastConfig:
-    """Telling the hidden cells of a crop apart.
-
-    Attributes:
-        weight: weight of the cross-entropy.
-        features: numbers in which a cell is compared.
-        temperature: what cosines are divided by.
-        most: hidden cells of a crop that are compared; of more, so many are drawn.
-    """
-
-    weight: Ramp = 0.0
-    features: int = 256
-    temperature: float = 0.1
-    most: int = 256
-
-    def __post_init__(self) -> None:
-        check("contrast.weight", self.weight)
-        require(self, "[1, 16384]", "contrast.features")
-        require(self, "[2, 65536]", "contrast.most")
-        require(self, "(0, inf)", "contrast.temperature")
 
 
 class ContrastHead(nn.Module):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks import RUNS, STRATEGIES
-from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, first_of_run
 from separator.pretrain.masks.schedule import group_frames
 

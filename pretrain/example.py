@@ -17,7 +17,7 @@ from separator.pretrain.joint import (
     splice,
     with_separator,
 )
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.ramps import on, stair
 from separator.stft import compress, normalise, stft

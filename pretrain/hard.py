@@ -4,8 +4,6 @@ Wang et al. 2023, arXiv 2304.05919. The teacher is the run's averaged model; it 
 spectrogram and predicts each cell's error, from which `masks.hard` chooses.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -14,23 +12,8 @@ from torch import Tensor, nn
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid, group_mean
 from separator.pretrain.objectives import masked_mean
-from separator.pretrain.ramps import Ramp, check
 
 MOST = 256  # cells of a crop that are ranked: pairs are their square
-
-
-@dataclass(frozen=True)
-class HardConfig:
-    """Prediction of the error of each cell, which `mask.strategy=hard` needs.
-
-    Attributes:
-        weight: weight of the ranking loss of the predictor.
-    """
-
-    weight: Ramp = 0.0
-
-    def __post_init__(self) -> None:
-        check("hard.weight", self.weight)
 
 
 class LossPredictor(nn.Module):

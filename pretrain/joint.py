@@ -12,8 +12,8 @@ from torch import Tensor
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, left_out
 from separator.pretrain.masks.geometry import Grid
-from separator.pretrain.next import NextConfig
-from separator.stft import STFTConfig
+from separator.pretrain.objective_config import NextConfig
+from separator.stft_config import STFTConfig
 
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
 STEEP = 64  # poles of the low-pass: 80 dB down within a fifth of an octave above the cut-off

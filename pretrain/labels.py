@@ -1,8 +1,5 @@
 """Naming hidden frame groups: the loss of the cluster label beside the masked error."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,49 +7,12 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import KINDS, OUTSIDE, Corrupted
+from separator.pretrain.objective_config import LabelConfig
 from separator.pretrain.objectives import masked_mean
-from separator.pretrain.ramps import Ramp, check
-from separator.ranges import require
 
 NOWHERE = -1  # label of the groups that count nowhere
 FEATURES = 256  # in which groups and clusters are compared
 TEMPERATURE = 0.1  # what their cosines are divided by, as in HuBERT
-
-
-@dataclass(frozen=True)
-class LabelConfig:
-    """Predicting the cluster of what is hidden (HuBERT, arXiv 2106.07447).
-
-    Attributes:
-        weight: weight of the objective; 0 leaves it out.
-        clusters: number of labels.
-        group: frames that share a label; a crop's last frames that fill no group have none.
-        crops: training crops that the clusters are fitted on when a run starts.
-        source: what is clustered, "spectrum" (log-mel) or "deep" (deepest features of `model`).
-        model: a pretrained model's file, for "deep": HuBERT's second iteration.
-        unmasked_weight: weight of the groups that are heard, beside 1 of the hidden ones.
-    """
-
-    weight: Ramp = 0.0
-    clusters: int = 128
-    group: int = 16
-    crops: int = 256
-    source: Literal["spectrum", "deep"] = "spectrum"
-    model: str = ""
-    unmasked_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        check("labels.weight", self.weight)
-        require(self, "[2, 65536]", "labels.clusters")
-        require(self, "[1, 65536]", "labels.group", "labels.crops")
-        require(self, "[0, inf)", "labels.unmasked_weight")
-        if self.source not in ("spectrum", "deep"):
-            raise SeparatorError(f"labels.source: {self.source!r} is not spectrum or deep")
-        if (self.source == "deep") != bool(self.model):
-            raise SeparatorError(
-                f"labels.model: {self.model!r} with labels.source {self.source}; "
-                "deep needs a pretrained model's file, and spectrum takes none"
-            )
 
 
 class LabelHead(nn.Module):

@@ -1,64 +1,13 @@
 """Next-spectrogram prediction: do the two halves of a crop follow each other in the song?"""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.errors import SeparatorError
-from separator.pretrain.ramps import Ramp, check
-from separator.ranges import require
-
-
-@dataclass(frozen=True)
-class NextConfig:
-    """Half of the crops go on with another song, or another place of the song; tell which.
-
-    Attributes:
-        weight: weight of this objective; 0 leaves it and the separator out.
-        token: frames of the separator, half of them on each side of the joint; 0 leaves it to
-            `token_seconds`.
-        token_seconds: length of the separator where `token` is 0, so that a preset fits any hop.
-        same: part of the negatives that go on with the same song, at least half a crop away from
-            the true continuation, which is harder to tell; the rest goes on with another song.
-        bands: add what 64 bands of the bare input tell of the two halves to the answer; without,
-            the answer is the network's own and the bands are only measured beside it.
-        gain_db: each half is raised or lowered by up to this much, and so is, once more, that in
-            which its channels differ.
-        tilt_db: each half's spectrum is tilted, and bent, by up to this much per octave.
-        lowpass: part of the crops of which both halves go through the same low-pass.
-    """
-
-    weight: Ramp = 0.0
-    token: int = 16
-    token_seconds: float = 0.0
-    same: float = 0.0
-    bands: bool = False
-    gain_db: float = 6.0
-    tilt_db: float = 1.0
-    lowpass: float = 0.5
-
-    def __post_init__(self) -> None:
-        check("next.weight", self.weight)
-        if self.token < 0 or self.token % 2 or not (self.token or self.token_seconds):
-            raise SeparatorError(
-                f"next.token: {self.token} frames; give an even number of at least 2, or 0 and "
-                "next.token_seconds"
-            )
-        require(self, "[0, 65536]", "next.token")
-        require(self, "[0, 60]", "next.token_seconds")
-        require(self, "[0, 1]", "next.same", "next.lowpass")
-        require(self, "[0, 100]", "next.gain_db", "next.tilt_db")
-
-    def in_frames(self, frames_per_second: float) -> Self:
-        """Return this with `token` in frames, made of `token_seconds` where it is 0."""
-        token = self.token or 2 * max(1, round(self.token_seconds * frames_per_second / 2))
-        return replace(self, token=token, token_seconds=0.0)
-
+from separator.pretrain.objective_config import NextConfig
 
 WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves
 VIEWS = 16  # directions in which deep features are compared

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from separator.data.augment import AugmentConfig
+from separator.data.config import AugmentConfig
 from separator.data.loader import batches
 from separator.data.tracks import Track
 from separator.engine import distributed

@@ -16,7 +16,8 @@ from separator.arguments import path_of, rate_of, samples_of
 from separator.devices import find_device
 from separator.errors import SeparatorError, one_line
 from separator.overlap import overlap_add
-from separator.stft import STFTConfig, istft, linear_mask, normalise, stft
+from separator.stft import istft, linear_mask, normalise, stft
+from separator.stft_config import STFTConfig
 from separator.wiener import wiener
 
 log = logging.getLogger(__name__)

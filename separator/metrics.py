@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from separator.stft import STFTConfig, istft, stft
+from separator.stft import istft, stft
+from separator.stft_config import STFTConfig
 
 BLOCK = 1 << 20  # samples worked on at once, so that memory does not grow with the song
 

@@ -1,46 +1,12 @@
 """Waves to complex spectrograms and back, and the scale on which the model sees magnitudes."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.stft_config import STFTConfig
 
 FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
-
-
-@dataclass(frozen=True)
-class STFTConfig:
-    """Short-time Fourier transform.
-
-    Attributes:
-        n_fft: window length in samples, a power of two.
-        hop: samples from one frame to the next, at most half of n_fft.
-        power: exponent on the normalised magnitudes that the model sees (1 leaves them linear).
-    """
-
-    n_fft: int = 4096
-    hop: int = 1024
-    power: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(self, "[16, 65536]", "stft.n_fft")
-        if self.n_fft & (self.n_fft - 1):
-            raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two")
-        least, most = max(1, self.n_fft // 64), self.n_fft // 2
-        if not least <= self.hop <= most:
-            raise SeparatorError(
-                f"stft.hop: {self.hop} is not in [{least}, {most}] (n_fft / 64 to n_fft / 2)"
-            )
-        require(self, "[0.05, 1]", "stft.power")
-
-    @property
-    def bins(self) -> int:
-        """Bins of the spectrogram, the Nyquist bin included."""
-        return self.n_fft // 2 + 1
 
 
 def stft(wave: Tensor, config: STFTConfig) -> Tensor:

@@ -15,14 +15,7 @@ from torch.nn.utils import parametrize
 
 from separator.engine import distributed
 from separator.errors import SeparatorError
-from separator.pretrain.adversary import (
-    LOSSES,
-    Adversary,
-    AdversaryConfig,
-    hidden_tokens,
-    needs_whole_frames,
-    weight_at,
-)
+from separator.pretrain.adversary import LOSSES, Adversary, hidden_tokens, weight_at
 from separator.pretrain.corrupt import KINDS, Corrupted
 from separator.pretrain.discriminator import (
     FrameDiscriminator,
@@ -30,6 +23,7 @@ from separator.pretrain.discriminator import (
     TokenDiscriminator,
 )
 from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.objective_config import AdversaryConfig, needs_whole_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,8 @@ from separator.engine import append_file
 from separator.engine.append_file import AppendFile
 from separator.engine.event_file import EventFile
 from separator.engine.log import Log
-from separator.engine.task import RunConfig, Validation
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Validation
 from tests.test_loop import Toy, assert_same, history, run, toy_config, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

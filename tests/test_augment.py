@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from separator.data.augment import Augmentation, AugmentConfig, apply, draw, identity
+from separator.data.augment import Augmentation, apply, draw, identity
+from separator.data.config import AugmentConfig
 from separator.errors import SeparatorError
 from tests.toys import seeded
 

@@ -4,7 +4,7 @@ import pytest
 
 from separator.config import parse
 from separator.engine.cadence import next_validation, validation_due
-from separator.engine.task import RunConfig
+from separator.engine.run_config import RunConfig
 from separator.errors import SeparatorError
 
 

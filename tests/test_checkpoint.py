@@ -14,7 +14,7 @@ from torch import nn
 
 from separator.engine import checkpoint, ema, model_file, optim
 from separator.engine.checkpoint import State
-from separator.engine.optim import OptimConfig
+from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
 from separator.models.weights import load_weights
 

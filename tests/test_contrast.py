@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.pretrain.contrast import FLOOR, ContrastConfig, ContrastHead
+from separator.pretrain.contrast import FLOOR, ContrastHead
 from separator.pretrain.corrupt import Corrupted, corrupt
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
+from separator.pretrain.objective_config import ContrastConfig
 from tests.toys import seeded
 
 MASK = MaskConfig(group=4, band=8, share=0.5, fill=1.0, noise=0.0)

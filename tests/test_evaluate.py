@@ -18,8 +18,9 @@ from separator.errors import SeparatorError
 from separator.inference import evaluate as command
 from separator.inference import report as reports
 from separator.metrics import frame_sdr, global_sdr, ideal_mask
-from separator.models import FrameTransformer, ModelConfig, describe
-from separator.stft import STFTConfig
+from separator.model_config import ModelConfig
+from separator.models import FrameTransformer, describe
+from separator.stft_config import STFTConfig
 
 RATE = 8000
 
@@ -236,7 +237,7 @@ def test_names_that_are_no_text_are_escaped(
 
 
 def test_the_split_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from separator.data.loader import DataConfig
+    from separator.data.config import DataConfig
     from separator.data.sources import training_tracks
 
     asked = []

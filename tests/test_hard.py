@@ -10,7 +10,7 @@ from torch import Tensor
 
 from separator.pretrain.corrupt import corrupt, grid_of
 from separator.pretrain.hard import LossPredictor, agreement, cell_error, mine, ranking_loss
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, group_mean
 from separator.pretrain.masks.hard import hard, hard_share
 from tests.toys import seeded

@@ -11,20 +11,22 @@ from torch import Tensor, nn
 
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, ModelConfig, describe
+from separator.model_config import ModelConfig
+from separator.models import FrameTransformer, describe
 from separator.pretrain.clusters import Labeller, Spectrum, extractor, fit_labels, health
 from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
 from separator.pretrain.labels import (
-    LabelConfig,
     LabelHead,
     cut,
     hidden_groups,
     unigram_entropy,
     without_outside,
 )
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
-from separator.stft import STFTConfig, normalise, stft
+from separator.pretrain.objective_config import LabelConfig
+from separator.stft import normalise, stft
+from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 SMALL = STFTConfig(n_fft=256, hop=128)

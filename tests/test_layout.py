@@ -12,7 +12,8 @@ STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
     {"allocator", "arguments", "atomic", "commands", "config", "devices", "help_format"}
-    | {"machine", "processes", "ranges", "streams", "torchaudio_import"},
+    | {"loss_config", "machine", "model_config", "processes", "ranges", "stft_config", "streams"}
+    | {"torchaudio_import"},
     {"audio", "stft"},
     {"data", "losses", "metrics", "models", "overlap", "wiener"},
     {"engine"},
@@ -93,6 +94,32 @@ def test_importing_separator_is_light():
     code = "import separator, sys; print('torch' in sys.modules, len(sys.modules) < 150)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["scan", "--help"], 0),
+        (["separate", "--help"], 0),
+        (["train", "--help"], 0),
+        (["pretrain", "--help"], 0),
+        (["help", "train"], 0),
+        (["train", "data.rots=[music]"], 2),
+        (["train", "data.roots=[music]", "layer_decay=2"], 2),
+        (["pretrain", "data.rots=[music]"], 2),
+        (["pretrain", "data.roots=[music]", "next.token=3"], 2),
+    ],
+    ids=str,
+)
+def test_help_and_usage_errors_do_not_import_torch(words: list[str], status: int):
+    code = (
+        "import sys; from separator.cli import main\n"
+        "try: status = main(sys.argv[1:])\n"
+        "except SystemExit as end: status = end.code\n"
+        "sys.stderr.write(f'\\n{status} {\"torch\" in sys.modules}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.stderr.split("\n")[-1] == f"{status} False", done.stderr
 
 
 def test_files_and_functions_are_short():

@@ -389,7 +389,7 @@ def test_an_mp4_of_one_stream_is_no_song_of_musdb18(tmp_path):
 
 
 def test_one_song_is_told_what_helps(tmp_path):
-    from separator.data.loader import DataConfig
+    from separator.data.config import DataConfig
     from separator.data.sources import training_tracks
 
     songs(tmp_path, "only")

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from separator import audio, machine
 from separator.data import loader, workers
-from separator.data.augment import AugmentConfig
+from separator.data.config import AugmentConfig, DataConfig
 from separator.data.corpus import write_corpus
 from separator.data.layouts import FOUR, TWO
-from separator.data.loader import Batch, DataConfig, batches
+from separator.data.loader import Batch, batches
 from separator.data.sources import config_tracks, parse_root
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError
@@ -259,7 +259,8 @@ def test_a_container_with_little_shared_memory(corpus):
 
 TRAINER = """
 import sys, time
-from separator.data.loader import DataConfig, batches
+from separator.data.config import DataConfig
+from separator.data.loader import batches
 from separator.data.tracks import find_tracks
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from PIL import Image
 from separator.config import parse
 from separator.engine.log import Log
 from separator.engine.loop import fit
-from separator.engine.task import LogConfig, RunConfig, Validation
+from separator.engine.run_config import LogConfig, RunConfig
+from separator.engine.task import Validation
 from separator.engine.wandb import WandB
 from separator.errors import SeparatorError
 from tests.test_loop import Toy, assert_same, history, interrupt_once, run, toy_config, weights

@@ -25,8 +25,8 @@ from separator.config import parse, to_dict
 from separator.engine import checkpoint, command, distributed, resume
 from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
-from separator.engine.optim import OptimConfig
-from separator.engine.task import RunConfig, Task, Validation, check_config
+from separator.engine.run_config import OptimConfig, RunConfig
+from separator.engine.task import Task, Validation, check_config
 from separator.errors import SeparatorError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.losses import LossConfig, SeparationLoss, waveform_l1, waveform_sdr
+from separator.loss_config import LossConfig
+from separator.losses import SeparationLoss, waveform_l1, waveform_sdr
 from separator.metrics import global_sdr
-from separator.stft import STFTConfig, istft, normalise, stft
+from separator.stft import istft, normalise, stft
+from separator.stft_config import STFTConfig
 
 ALL = LossConfig(magnitude=1.0, wave=1.0, sdr=0.1, multi_stft=1.0)
 LENGTH = 6000

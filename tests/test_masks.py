@@ -12,11 +12,12 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import KINDS, OTHER_DB, corrupt, covered
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks import STRATEGIES
-from separator.pretrain.masks.config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, lowest
 from separator.pretrain.masks.schedule import group_frames, hint
-from separator.stft import STFTConfig, compress, normalise, stft
+from separator.stft import compress, normalise, stft
+from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 MASK, NOISE, OTHER, KEPT, CLEAN = range(len(KINDS))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from separator import metrics
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.stft import STFTConfig, istft, stft
+from separator.stft import istft, stft
+from separator.stft_config import STFTConfig
 
 RATE = 44100
 

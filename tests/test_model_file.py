@@ -18,7 +18,8 @@ from separator import Separator
 from separator.engine import checkpoint, model_file
 from separator.engine.model_file import export, load_description, load_model, load_model_file
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, PatchConfig, create, describe
+from separator.model_config import PatchConfig
+from separator.models import FrameTransformer, create, describe
 from tests.toys import STFT, TINY
 
 ABOUT = {

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from separator.config import parse
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, ModelConfig, build, describe
-from separator.models.cells import EvolvedDecoder, EvolvedEncoder, PrimerDecoder
+from separator.model_config import CELL_NAMES, NORM_NAMES, ModelConfig
+from separator.models import FrameTransformer, build, describe
+from separator.models.cells import CELLS, EvolvedDecoder, EvolvedEncoder, PrimerDecoder
+from separator.models.frame_transformer import cell_shape
 from separator.models.layers import (
     NORMS,
     Attention,
@@ -25,7 +27,7 @@ from separator.models.layers import (
     skew,
 )
 from separator.pretrain.config import PretrainConfig
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
 
 SMALL = ModelConfig(
     channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), hidden=(64, 32, 32)
@@ -77,6 +79,10 @@ def test_convolutions_do_not_leak_between_frames(convs: int):
     with torch.no_grad():
         changed = (model(before) != model(after)).any(dim=(0, 1, 2))
     assert changed.nonzero().flatten().tolist() == [4]
+
+
+def test_a_configuration_knows_all_cells_and_norms():
+    assert (tuple(CELLS), tuple(NORMS)) == (CELL_NAMES, NORM_NAMES)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -312,7 +318,7 @@ def test_the_unet_is_wired_as_it_says(skips: str):
 @pytest.mark.parametrize("frames", [3, 12])
 def test_cells_are_their_papers_formulas(frames: int):
     """Residuals, branches, non-linearities and what attends to what, in plain tensor code."""
-    shape = dataclasses.replace(SMALL, cell="evolved", norm="rms").shape(1, 64)
+    shape = cell_shape(dataclasses.replace(SMALL, cell="evolved", norm="rms"), 1, 64)
     torch.manual_seed(0)
     encoder, decoder, primer = (
         kind(shape).eval() for kind in (EvolvedEncoder, EvolvedDecoder, PrimerDecoder)

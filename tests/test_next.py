@@ -12,10 +12,12 @@ from torch import Tensor
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, corrupt
 from separator.pretrain.joint import Spliced, free_groups, inside, splice, with_separator
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
-from separator.pretrain.next import NextConfig, NextHead
-from separator.stft import STFTConfig, stft
+from separator.pretrain.next import NextHead
+from separator.pretrain.objective_config import NextConfig
+from separator.stft import stft
+from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 LENGTH = 2048 * 202  # samples of an item of the songs: 200 frames that see no padding

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import baselines, masked_error
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from separator.engine import ema, muon, optim
-from separator.engine.optim import OptimConfig
+from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
 from separator.models import FrameTransformer
 from separator.train.transfer import layer_rates

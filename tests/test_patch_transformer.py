@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from separator.config import from_dict, parse, to_dict
 from separator.errors import SeparatorError
+from separator.model_config import SIZES, PatchConfig, Stack
 from separator.models.layers import PRIOR
 from separator.models.patch_transformer import (
-    SIZES,
-    PatchConfig,
     PatchTransformer,
-    Stack,
     patches,
     positions,
     unpatch,
@@ -23,7 +21,8 @@ from separator.models.patch_transformer import (
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import baselines, masked_error
-from separator.stft import STFTConfig, normalise, stft
+from separator.stft import normalise, stft
+from separator.stft_config import STFTConfig
 
 SMALL = PatchConfig(
     patch=4, width=16, depth=2, heads=2, hidden=24,

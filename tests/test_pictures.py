@@ -15,7 +15,7 @@ from separator.engine.pictures import (
     spectrogram_image,
     with_axes,
 )
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
 
 
 def inner(picture: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from separator.engine import progress
 from separator.engine.log import Log
 from separator.engine.progress import Progress, duration
-from separator.engine.task import RunConfig, Validation
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Validation
 from separator.pretrain import validate as pretrain_validate
 from separator.train import validate as train_validate
 
@@ -137,7 +138,7 @@ def test_a_process_whose_stderr_is_closed_logs(tmp_path: Path):
     """Its first files get the number of stderr, which is none of the bar's business."""
     code = (
         "import sys; from pathlib import Path; from separator.engine.log import Log;"
-        "from separator.engine.task import RunConfig\n"
+        "from separator.engine.run_config import RunConfig\n"
         "with Log(Path(sys.argv[1]), 0, RunConfig(steps=1)) as log:\n"
         "    log.advance(1.0); log.train(1, {'loss': 1.0})"
     )

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from separator.data.loader import DataConfig
+from separator.data.config import DataConfig
 from separator.errors import SeparatorError
 from separator.inference.compare.config import Arm, CompareConfig
 from separator.inference.evaluate import EvaluateConfig

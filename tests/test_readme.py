@@ -44,8 +44,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     import separator
     from separator.engine.model_file import export
-    from separator.models import FrameTransformer, ModelConfig, describe
-    from separator.stft import STFTConfig
+    from separator.model_config import ModelConfig
+    from separator.models import FrameTransformer, describe
+    from separator.stft_config import STFTConfig
 
     line = re.search(r"stems = (separator\.separate\(.*?\))", README).group(1)
     config = ModelConfig((2, 4, 4), 1, (0, 1, 1), (0, 1, 1), (0, 32, 32))

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from separator.config import to_dict
-from separator.data.loader import Batch, DataConfig
+from separator.data.config import DataConfig
+from separator.data.loader import Batch
 from separator.errors import SeparatorError
-from separator.stft import STFTConfig, istft, normalise, stft
-from separator.train.config import TrainConfig
+from separator.stft import istft, normalise, stft
+from separator.stft_config import STFTConfig
+from separator.train.config import SpecAugmentConfig, TrainConfig
 from separator.train.specaugment import (
-    SpecAugmentConfig,
     adaptive_blocks,
     blocks_to_keep,
     hardest_windows,

@@ -21,7 +21,8 @@ from torch import Tensor
 from separator.engine.event_file import EventFile
 from separator.engine.log import Log
 from separator.engine.pictures import LEFT, TOP, with_axes
-from separator.engine.task import RunConfig, Validation
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Validation
 from tests.chromium import PROGRAM, chromium
 
 RATE = 8000

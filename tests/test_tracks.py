@@ -495,7 +495,8 @@ def test_a_full_disk_is_named_only_where_it_is_full(tmp_path):
 
 
 def test_nan_in_stems_never_reaches_a_batch(tmp_path, caplog):
-    from separator.data.loader import DataConfig, batches
+    from separator.data.config import DataConfig
+    from separator.data.loader import batches
 
     for song in "ab":
         for stem in ("vocals", "drums"):

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from separator import Separator
-from separator.data.loader import DataConfig
+from separator.data.config import DataConfig
 from separator.engine import model_file, optim
-from separator.engine.optim import OptimConfig
+from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, ModelConfig, describe
-from separator.stft import STFTConfig
+from separator.model_config import ModelConfig
+from separator.models import FrameTransformer, describe
+from separator.stft_config import STFTConfig
 from separator.train.config import TrainConfig
 from separator.train.transfer import layer_rates, load_pretrained
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from separator.metrics import global_sdr
-from separator.stft import STFTConfig, istft, stft
+from separator.stft import istft, stft
+from separator.stft_config import STFTConfig
 from separator.wiener import PRIOR, wiener
 
 STFT = STFTConfig(n_fft=1024, hop=512)

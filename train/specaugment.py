@@ -7,56 +7,15 @@ reconstruction error.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.ranges import require
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
+from separator.train.config import SpecAugmentConfig
 
 Network = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class SpecAugmentConfig:
-    """Set blocks of the mixture's spectrogram to 0 in training.
-
-    Attributes:
-        time_blocks: blocks of frames in each crop, all bins of them (0: none).
-        seconds: largest width of a block of frames; widths are uniform from 0 to it.
-        frequency_blocks: blocks of bins in each crop, in all frames (0: none).
-        hertz: largest width of a block of bins.
-        target: alike sets the same blocks of the target to 0; whole keeps the target, so the mask
-            of a hidden block has to be guessed from what is around it.
-        positions: random; or peas, which puts a growing number of blocks where the network's
-            prediction error is largest.
-        fixed_late: give every block the expected width, half of the largest, in the last fifth of
-            the run, as peas was published.
-        epochs: parts of the run that the schedule of peas counts as epochs.
-    """
-
-    time_blocks: int = 0
-    seconds: float = 0.5
-    frequency_blocks: int = 0
-    hertz: float = 1000.0
-    target: Literal["alike", "whole"] = "alike"
-    positions: Literal["random", "peas"] = "random"
-    fixed_late: bool = False
-    epochs: int = 25
-
-    def __post_init__(self) -> None:
-        require(self, "[0, 100]", "specaugment.time_blocks", "specaugment.frequency_blocks")
-        require(self, "[0, 600]", "specaugment.seconds")
-        require(self, "[0, 400000]", "specaugment.hertz")
-        require(self, "[1, 10000]", "specaugment.epochs")
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is masked."""
-        return self.time_blocks + self.frequency_blocks > 0
 
 
 def blocks_to_keep(

@@ -21,7 +21,7 @@ from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.cli import guarded
 from separator.config import from_dict
-from separator.data.loader import DataConfig
+from separator.data.config import DataConfig
 from separator.data.sources import training_tracks
 from separator.errors import SeparatorError
 from separator.inference import report as reports

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, lowest, wanted
 
 CLUSTERS = (3, 4, 5)  # sides of SSAST's clusters

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, channel_mean, lowest, wanted
 from separator.pretrain.masks.schedule import hint
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, lowest, wanted
 
 HARDEST = 0.5  # part of the chosen cells that is chosen for being hard, at the end

@@ -2,7 +2,7 @@
 
 import math
 
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 
 
 def group_frames(step: int, config: MaskConfig) -> int:

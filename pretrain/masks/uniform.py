@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from separator.pretrain.masks.config import MaskConfig
+from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid, lowest, wanted
 
 

@@ -9,44 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separator.errors import SeparatorError
-from separator.ranges import require
-
-NORMAL = 10  # tenths: resampling by such ratios is cheap
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How much the stems are varied; zeros switch a change off.
-
-    Attributes:
-        gain_db: Each stem is made louder or softer by up to this many decibels, uniformly.
-        swap: Probability that a stem's left and right channels are exchanged.
-        polarity: Probability that a stem's sign is turned.
-        remix: Probability that a batch's stems are regrouped into mixtures of different songs.
-        speed: Stems are played faster or slower by up to this share, in steps of a tenth.
-    """
-
-    gain_db: float = 6.0
-    swap: float = 0.5
-    polarity: float = 0.5
-    remix: float = 0.5
-    speed: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self, "[0, 100]", "data.augment.gain_db")
-        require(self, "[0, 1]", "data.augment.swap", "data.augment.polarity", "data.augment.remix")
-        if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
-            raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
-
-    def source_samples(self, samples: int) -> int:
-        """Return how many samples must be read to leave `samples` at the highest speed."""
-        return -(-samples * (NORMAL + self.steps) // NORMAL)
-
-    @property
-    def steps(self) -> int:
-        """Tenths by which the speed may differ from normal."""
-        return round(self.speed * NORMAL)
+from separator.data.config import NORMAL, AugmentConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from separator.data import augment
-from separator.data.augment import AugmentConfig
 from separator.data.cache import StemCache
+from separator.data.config import NORMAL, DataConfig
 from separator.data.layouts import ONE
 from separator.data.reader import Reader
 from separator.data.segments import Cut, segment, segment_table, uniforms
@@ -33,51 +33,12 @@ from separator.data.workers import (
     start_worker,
 )
 from separator.errors import SeparatorError
-from separator.ranges import require
 
 _SILENT_ATTEMPTS = 4
 _ATTEMPTS = 16
 _AUGMENT = 0x617567  # keeps the augmentation's draws apart from the segments'
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where songs come from and how they are cut into training batches.
-
-    Attributes:
-        roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
-            musdb18, musdb18hq, stems, pairs, pool or library, and is recognised when left out.
-        segment_seconds: Length of a training segment in seconds.
-        batch: Segments in a batch, on each device.
-        workers: Processes that read ahead; 0 reads in the training process.
-        valid_share: Part of the songs kept for validation where a collection has no split.
-        cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
-        memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.
-        silence_db: Segments below this level, in dB of full scale, are drawn again.
-        augment: How the stems are varied.
-    """
-
-    roots: list[str]
-    segment_seconds: float = 6.0
-    batch: int = 8
-    workers: int = 2
-    valid_share: float = 0.1
-    cache_gb: float = 60.0
-    memory_mb: float = 1024.0
-    silence_db: float = -60.0
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        if not self.roots:
-            raise SeparatorError("data.roots: is empty; give at least one folder with songs")
-        require(self, "[0.05, 600]", "data.segment_seconds")
-        require(self, "[1, 4096]", "data.batch")
-        require(self, "[0, 256]", "data.workers")
-        require(self, "[0, 10000000]", "data.cache_gb", "data.memory_mb")
-        require(self, "[-1000, 0]", "data.silence_db")
-        require(self, "[0, 1)", "data.valid_share")
 
 
 @dataclass(frozen=True)
@@ -270,6 +231,6 @@ def _finish(
         generator = torch.Generator().manual_seed(drawn)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
-        valid = valid.gather(0, changes.song) * augment.NORMAL // changes.speed
+        valid = valid.gather(0, changes.song) * NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)
         yield Batch(stems, names, valid, songs)

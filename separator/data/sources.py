@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from separator.data.cache import StemCache, is_compressed
+from separator.data.config import DataConfig
 from separator.data.layouts import FINDERS
-from separator.data.loader import DataConfig
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError, printable
 

@@ -7,7 +7,8 @@ from separator.allocator import keep_memory
 from separator.engine import distributed
 from separator.engine.distributed import LostRankError
 from separator.engine.loop import fit
-from separator.engine.task import RunConfig, Task
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Task
 from separator.errors import SeparatorError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ import torch.distributed as dist
 from separator.config import to_dict
 from separator.engine import distributed
 from separator.engine.distributed import LostRankError
-from separator.engine.task import RunConfig, flat
+from separator.engine.run_config import RunConfig
+from separator.engine.task import flat
 from separator.errors import SeparatorError, one_line, printable
 
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, CPU

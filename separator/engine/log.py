@@ -17,7 +17,8 @@ from separator.engine.append_file import AppendFile
 from separator.engine.event_file import EventFile, adopt_event_files
 from separator.engine.means import ALWAYS
 from separator.engine.progress import Progress
-from separator.engine.task import RunConfig, Validation
+from separator.engine.run_config import RunConfig
+from separator.engine.task import Validation
 from separator.engine.wandb import WandB
 from separator.errors import printable
 

@@ -22,8 +22,9 @@ from separator.engine.lock import RunLock
 from separator.engine.log import Log
 from separator.engine.means import StepMeans, mean_over_ranks
 from separator.engine.resume import check_resumable
+from separator.engine.run_config import RunConfig
 from separator.engine.stop import Stop
-from separator.engine.task import RunConfig, Task
+from separator.engine.task import Task
 from separator.errors import SeparatorError
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from separator.errors import SeparatorError, one_line, printable
 from separator.models import skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
 
 MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
 METADATA = {"format", "separator", "digest"}

@@ -3,48 +3,15 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from separator.engine.muon import Muon
-from separator.ranges import MOST_STEPS, require
+from separator.engine.run_config import OptimConfig
 
 LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The optimizer and its schedule.
-
-    Attributes:
-        kind: adamw; or muon for matrices, and adamw for everything else.
-        lr: the highest learning rate, reached at the end of the warm-up.
-        betas: decay of the running mean and the running square of the gradient.
-        weight_decay: decay of weights of two or more dimensions; biases and norms have none.
-        warmup_steps: steps over which the learning rate rises linearly from 0.
-        schedule: how the learning rate falls from the warm-up's end to the last step.
-        final_lr: learning rate at the last step, as a fraction of `lr`.
-        power: exponent of the polynomial schedule (1 is a straight line).
-    """
-
-    kind: Literal["adamw", "muon"] = "adamw"
-    lr: float = 2e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
-    schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
-    final_lr: float = 0.01
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self, "(0, 100]", "optim.lr", "optim.power")
-        require(self, "[0, 100]", "optim.weight_decay")
-        require(self, f"[0, {MOST_STEPS}]", "optim.warmup_steps")
-        require(self, "[0, 1)", "optim.betas")
-        require(self, "[0, 1]", "optim.final_lr")
 
 
 def schedule(config: OptimConfig, step: int, steps: int) -> float:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.stft import STFTConfig, stft
+from separator.stft import stft
+from separator.stft_config import STFTConfig
 
 RANGE_DB = 80.0
 TICKS_KHZ = (0.1, 1, 4, 10, 20)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from separator.config import to_dict
 from separator.engine import distributed, optim
-from separator.engine.task import RunConfig, check_config, flat
+from separator.engine.run_config import RunConfig
+from separator.engine.task import check_config, flat
 from separator.errors import SeparatorError, printable
 
 logger = logging.getLogger(__name__)

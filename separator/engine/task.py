@@ -1,19 +1,16 @@
-"""What a trainer hands to the loop: its settings, its task, and what a validation found."""
+"""What a trainer hands to the loop: its task, and what a validation found."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from separator.engine.cadence import Every, check_every
 from separator.engine.checkpoint import Companion
-from separator.engine.optim import OptimConfig
 from separator.errors import SeparatorError, printable
-from separator.ranges import MOST_SEED, MOST_STEPS, RATES, require
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
 FREE = {
@@ -21,80 +18,6 @@ FREE = {
     *("log_every", "checkpoint_every", "validate_every", "log.wandb", "log.project"),
     *("data.cache_gb", "data.memory_mb"),
 }
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """Where a run is logged beside TensorBoard and metrics.jsonl.
-
-    Attributes:
-        wandb: log to Weights & Biases too; WANDB_MODE=offline leaves it on the disk.
-        project: name of the project there.
-    """
-
-    wandb: bool = False
-    project: str = "separator"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What the loop itself needs; the configurations of both trainers extend it.
-
-    Attributes:
-        run: folder of checkpoints, logs and the trained model; the same folder again resumes.
-        steps: length of the run in optimizer steps.
-        seed: start of all randomness.
-        checkpoint_every: steps between checkpoints (0: only at the end).
-        validate_every: steps between validations (0: only at the end); auto validates after steps
-            1, 10 and 100, and then every 500.
-        log_every: steps between logged rows.
-        keep_best: checkpoints of the best validations to keep beside the last one.
-        accumulate: micro-batches whose gradients are averaged into one step.
-        clip: largest norm of the gradient (0: not clipped).
-        device: where to train; auto takes CUDA or a Mac's GPU where there is one, else the CPU.
-        precision: arithmetic of the model; auto is bf16 autocast on CUDA that has it, else fp32.
-        ema_decay: decay of the running average of the weights that is validated and exported.
-        nonfinite_limit: steps in a row without a finite loss and gradient that roll the run back.
-        compile: compile the model with torch.compile.
-        max_minutes: stop, save and exit cleanly after so many minutes in this process (0: never).
-        optim: optimizer and learning-rate schedule.
-        log: where the run is logged.
-        rate: sample rate of the model in hertz.
-    """
-
-    run: str = "runs/run"
-    steps: int = 10_000
-    seed: int = 0
-    checkpoint_every: int = 500
-    validate_every: Every = "auto"
-    log_every: int = 20
-    keep_best: int = 2
-    accumulate: int = 1
-    clip: float = 1.0
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    ema_decay: float = 0.999
-    nonfinite_limit: int = 10
-    compile: bool = False
-    max_minutes: float = 0.0
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    log: LogConfig = field(default_factory=LogConfig)
-    rate: int = 44100
-
-    def __post_init__(self) -> None:
-        if not self.run or Path(self.run).is_file():
-            raise SeparatorError(
-                f"run: {self.run!r} is no folder; name one that is to hold the run"
-            )
-        require(self, f"[1, {MOST_STEPS}]", "steps", "log_every", "nonfinite_limit")
-        require(self, f"[0, {MOST_STEPS}]", "checkpoint_every", "keep_best")
-        check_every("validate_every", self.validate_every)
-        require(self, "[1, 65536]", "accumulate")
-        require(self, "[0, 1000000]", "clip")
-        require(self, "[0, 10000000]", "max_minutes")
-        require(self, f"[0, {MOST_SEED}]", "seed")
-        require(self, RATES, "rate")
-        require(self, "[0, 1)", "ema_decay")
 
 
 @dataclass

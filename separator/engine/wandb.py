@@ -13,7 +13,7 @@ from torch import Tensor
 
 from separator.atomic import write_text
 from separator.config import to_dict
-from separator.engine.task import RunConfig
+from separator.engine.run_config import RunConfig
 from separator.errors import SeparatorError, one_line
 
 logger = logging.getLogger(__name__)

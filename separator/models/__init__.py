@@ -3,8 +3,7 @@
 import os
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 from separator.config import to_dict
 from separator.errors import SeparatorError, printable
 from separator.machine import memory
+from separator.model_config import ModelConfig, PatchConfig, Sizes
 from separator.models.description import check_rest, config_of, refused
-from separator.models.frame_transformer import FrameTransformer, ModelConfig
-from separator.models.patch_transformer import PatchConfig, PatchTransformer
+from separator.models.frame_transformer import FrameTransformer
+from separator.models.patch_transformer import PatchTransformer
 from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
-from separator.stft import STFTConfig
+from separator.stft_config import STFTConfig
 
 MODELS = {
     "frame_transformer": (FrameTransformer, ModelConfig),
@@ -41,32 +41,10 @@ NEEDED = {
     "stft": frozenset(("n_fft", "hop", "power")),
 }
 
-Sizes = ModelConfig | PatchConfig
-
 __all__ = [
-    *("MODELS", "FrameTransformer", "ModelChoice", "ModelConfig", "PatchConfig"),
-    *("PatchTransformer", "build", "check_format", "create", "describe", "skeleton"),
+    *("MODELS", "FrameTransformer", "PatchTransformer"),
+    *("build", "check_format", "create", "describe", "skeleton"),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelChoice:
-    """Which model a run trains.
-
-    Attributes:
-        architecture: the model; its sizes are in `model` or `patch`.
-        model: sizes of the frame transformer.
-        patch: sizes of the patch transformer.
-    """
-
-    architecture: Literal["frame_transformer", "patch_transformer"] = "frame_transformer"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    patch: PatchConfig = field(default_factory=PatchConfig)
-
-    @property
-    def sizes(self) -> Sizes:
-        """The sizes of the chosen model."""
-        return self.model if self.architecture == "frame_transformer" else self.patch
 
 
 def create(sizes: Sizes, bins: int) -> nn.Module:

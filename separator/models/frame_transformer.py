@@ -6,17 +6,15 @@ through a linear bottleneck to one channel and add their result as one more chan
 resolution, what each frame recalls of its own bins in the others.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
+from separator.model_config import ModelConfig
 from separator.models.cells import CELLS, CellShape, Tokens
 from separator.models.layers import (
-    NORMS,
     PRIOR,
     FrameConv,
     FrameUpsample,
@@ -24,125 +22,36 @@ from separator.models.layers import (
     Recall,
     RMSNorm,
 )
-from separator.ranges import require
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
-MAX_BLOCKS = 128
 UNTOLD = (HEARD + PRIOR) / 2  # from where both answers, to keep and to restore, are in reach
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the frame transformer U-Net. Per-level lists start at the full resolution.
+def cell_shape(config: ModelConfig, level: int, bins: int) -> CellShape:
+    """Return the sizes of the cells of one level of a model for `bins` bins.
 
-    Attributes:
-        channels: feature maps of each level's frame encoder; their number is the number of levels.
-        encoder_blocks: transformer encoders after each level's frame encoder.
-        convs: Nx1 convolutions in each frame encoder below level 0.
-        decoder_blocks: transformer decoders before each level's frame decoder; level 0's come
-            before the head.
-        hidden: width inside the feed-forwards of each level.
-        heads: attention heads at most; a head is at least 16 bins wide.
-        cell: transformer cell, "primer" or "evolved".
-        norm: normalisation in the transformer cells, and after the convolutions of the levels that
-            have any: "rms", "layer" or "batch".
-        position: relative positions, "rotary" or "relative" (Music Transformer).
-        max_distance: frames after which "relative" no longer tells distances apart.
-        dropout: share of features dropped inside the transformer cells.
-        recall: frequency bands, each with an attention of its own, in which each frame is shown
-            beside itself what other frames have in its bins; hidden cells are filled in with it
-            (0: nothing is shown, and they are filled with a constant).
-        told: pretraining tells the network which cells are masked, and their mask starts from an
-            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
-            all masks start from 0.34.
-        skips: how a level's encoder output joins the decoder, "add" or "concatenate".
-        recompute: compute the cells' activations again in the backward pass, which takes less
-            memory and more time; nothing else changes.
-        time_stride: frames of a level that become one frame of the level below; 1 keeps all.
+    Raises:
+        SeparatorError: `model.hidden` does not fit the level.
     """
-
-    channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
-    convs: int = 2
-    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2, 2, 2)
-    decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1, 1)
-    hidden: tuple[int, ...] = (0, 2048, 1024, 1024, 512, 256)
-    heads: int = 8
-    cell: str = "primer"
-    norm: str = "rms"
-    position: str = "rotary"
-    max_distance: int = 512
-    dropout: float = 0.0
-    recall: int = 4
-    told: bool = True
-    recompute: bool = False
-    skips: str = "add"
-    time_stride: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.channels) <= 15:
-            raise SeparatorError(
-                f"model.channels: {len(self.channels)} levels; give 1 to 15 numbers, one for each"
-            )
-        require(self, "[1, 4096]", "model.channels")
-        for name in ("encoder_blocks", "decoder_blocks", "hidden"):
-            if len(getattr(self, name)) != len(self.channels):
-                raise SeparatorError(
-                    f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
-                    f"{len(self.channels)}; give one number for each level"
-                )
-        require(self, "[0, 64]", "model.encoder_blocks", "model.decoder_blocks")
-        if self.blocks > MAX_BLOCKS:
-            raise SeparatorError(
-                f"model.encoder_blocks, model.decoder_blocks: {self.blocks} blocks in all; give at "
-                f"most {MAX_BLOCKS}"
-            )
-        require(self, "[0, 65536]", "model.hidden")
-        require(self, "[0, 1024]", "model.recall")
-        require(self, "[1, 16]", "model.convs")
-        require(self, "[1, 1024]", "model.heads")
-        require(self, "[1, 16384]", "model.max_distance")
-        require(self, "[1, 4]", "model.time_stride")
-        require(self, "[0, 1)", "model.dropout")
-        if self.heads & (self.heads - 1):
-            raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
-        choices = {
-            "cell": CELLS,
-            "norm": NORMS,
-            "position": ("rotary", "relative"),
-            "skips": ("add", "concatenate"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise SeparatorError(
-                    f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
-                )
-
-    @property
-    def blocks(self) -> int:
-        """Transformer blocks on all levels."""
-        return sum(self.encoder_blocks) + sum(self.decoder_blocks)
-
-    def shape(self, level: int, bins: int) -> CellShape:
-        """Return the sizes of the cells of one level of a model for `bins` bins."""
-        features, hidden = bins >> level, self.hidden[level]
-        heads = max(1, min(self.heads, features // 16))
-        blocks = self.encoder_blocks[level] + self.decoder_blocks[level]
-        least = features // 2 if self.cell == "evolved" else 1
-        if blocks and (hidden < least or (self.cell == "evolved" and hidden % 2)):
-            even = "an even number of " if self.cell == "evolved" else ""
-            raise SeparatorError(
-                f"model.hidden: {hidden} on level {level}; give {even}at least {least}"
-            )
-        return CellShape(
-            features,
-            hidden,
-            heads,
-            self.norm,
-            self.position,
-            self.max_distance,
-            self.dropout,
+    features, hidden = bins >> level, config.hidden[level]
+    heads = max(1, min(config.heads, features // 16))
+    blocks = config.encoder_blocks[level] + config.decoder_blocks[level]
+    least = features // 2 if config.cell == "evolved" else 1
+    if blocks and (hidden < least or (config.cell == "evolved" and hidden % 2)):
+        even = "an even number of " if config.cell == "evolved" else ""
+        raise SeparatorError(
+            f"model.hidden: {hidden} on level {level}; give {even}at least {least}"
         )
+    return CellShape(
+        features,
+        hidden,
+        heads,
+        config.norm,
+        config.position,
+        config.max_distance,
+        config.dropout,
+    )
 
 
 class FrameTransformer(nn.Module):
@@ -181,14 +90,14 @@ class FrameTransformer(nn.Module):
         norms = [config.norm if any(pair) else None for pair in blocks]
         width, skips = audio_channels * (2 if config.recall else 1), []
         for level, channels in enumerate(config.channels):
-            shape, blocks = config.shape(level, inner), config.encoder_blocks[level]
+            shape, blocks = cell_shape(config, level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
             cells = [encoder_cell(shape) for _ in range(blocks)]
             self.encoder_tokens.append(Tokens(channels, cells, 0, config.recompute))
             width = channels + blocks
             skips.append(width)
         for level in range(levels - 1, -1, -1):
-            shape, blocks = config.shape(level, inner), config.decoder_blocks[level]
+            shape, blocks = cell_shape(config, level, inner), config.decoder_blocks[level]
             cells = [decoder_cell(shape) for _ in range(blocks)]
             self.decoder_tokens.append(Tokens(width, cells, skips[level], config.recompute))
             width += blocks

@@ -5,101 +5,15 @@ Masked spectrogram prediction (Chong et al. 2022, arXiv 2204.12768) after the ma
 hold 1.0, so their mask is what was restored, and the same weights separate when nothing is hidden.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
+from separator.model_config import PatchConfig, Stack
 from separator.models.frame_transformer import HEARD
 from separator.models.layers import PRIOR, Outputs
-from separator.ranges import require
-
-
-class Stack(NamedTuple):
-    """Sizes of a stack of transformer blocks: width of a token, blocks, heads, feed-forward."""
-
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-
-
-SIZES = {
-    "base": Stack(768, 12, 12, 2048),
-    "small": Stack(384, 12, 6, 1536),
-    "tiny": Stack(192, 12, 3, 768),
-}
-
-
-MOST = Stack(16384, 64, 1024, 65536)
-
-
-@dataclass(frozen=True)
-class PatchConfig:
-    """Sizes of the patch transformer.
-
-    Attributes:
-        size: encoder of the paper, "base", "small" or "tiny"; what is 0 below is taken from it.
-        patch: bins and frames of a patch.
-        width: features of a token in the encoder, a multiple of 4.
-        depth: transformer blocks of the encoder.
-        heads: attention heads of the encoder.
-        hidden: width inside the encoder's feed-forwards.
-        decoder_width: features of a token in the decoder, a multiple of 4.
-        decoder_depth: transformer blocks of the decoder.
-        decoder_heads: attention heads of the decoder.
-        decoder_hidden: width inside the decoder's feed-forwards.
-        dropout: share of features dropped after each part of a block.
-    """
-
-    size: str = "tiny"
-    patch: int = 16
-    width: int = 0
-    depth: int = 0
-    heads: int = 0
-    hidden: int = 0
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    decoder_hidden: int = 2048
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SeparatorError(f"patch.size: {self.size!r} is not one of {', '.join(SIZES)}")
-        for name, most in zip(Stack._fields, MOST, strict=True):
-            require(self, f"[0, {most}]", f"patch.{name}")  # 0: as `size` says
-            require(self, f"[1, {most}]", f"patch.decoder_{name}")
-        require(self, "[1, 256]", "patch.patch")
-        require(self, "[0, 1)", "patch.dropout")
-        for prefix, (width, _, heads, _) in (("", self.encoder), ("decoder_", self.decoder)):
-            if width % heads or width % 4:
-                raise SeparatorError(
-                    f"patch.{prefix}width: {width} is no multiple of 4 and of its {heads} heads; "
-                    f"change it or patch.{prefix}heads"
-                )
-
-    @property
-    def blocks(self) -> int:
-        """Transformer blocks of encoder and decoder."""
-        return self.encoder.depth + self.decoder.depth
-
-    @property
-    def encoder(self) -> Stack:
-        """Sizes of the encoder, those of `size` where none are given."""
-        given = (self.width, self.depth, self.heads, self.hidden)
-        return Stack(*(own or usual for own, usual in zip(given, SIZES[self.size], strict=True)))
-
-    @property
-    def decoder(self) -> Stack:
-        """Sizes of the decoder."""
-        return Stack(
-            self.decoder_width, self.decoder_depth, self.decoder_heads, self.decoder_hidden
-        )
 
 
 class Block(nn.Module):

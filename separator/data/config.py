@@ -1,0 +1,80 @@
+"""Where songs come from, how they are cut into batches, and how their stems are varied."""
+
+from dataclasses import dataclass, field
+
+from separator.errors import SeparatorError
+from separator.ranges import require
+
+NORMAL = 10  # tenths: resampling by such ratios is cheap
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How much the stems are varied; zeros switch a change off.
+
+    Attributes:
+        gain_db: Each stem is made louder or softer by up to this many decibels, uniformly.
+        swap: Probability that a stem's left and right channels are exchanged.
+        polarity: Probability that a stem's sign is turned.
+        remix: Probability that a batch's stems are regrouped into mixtures of different songs.
+        speed: Stems are played faster or slower by up to this share, in steps of a tenth.
+    """
+
+    gain_db: float = 6.0
+    swap: float = 0.5
+    polarity: float = 0.5
+    remix: float = 0.5
+    speed: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self, "[0, 100]", "data.augment.gain_db")
+        require(self, "[0, 1]", "data.augment.swap", "data.augment.polarity", "data.augment.remix")
+        if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
+            raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
+
+    def source_samples(self, samples: int) -> int:
+        """Return how many samples must be read to leave `samples` at the highest speed."""
+        return -(-samples * (NORMAL + self.steps) // NORMAL)
+
+    @property
+    def steps(self) -> int:
+        """Tenths by which the speed may differ from normal."""
+        return round(self.speed * NORMAL)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where songs come from and how they are cut into training batches.
+
+    Attributes:
+        roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
+            musdb18, musdb18hq, stems, pairs, pool or library, and is recognised when left out.
+        segment_seconds: Length of a training segment in seconds.
+        batch: Segments in a batch, on each device.
+        workers: Processes that read ahead; 0 reads in the training process.
+        valid_share: Part of the songs kept for validation where a collection has no split.
+        cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
+        memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.
+        silence_db: Segments below this level, in dB of full scale, are drawn again.
+        augment: How the stems are varied.
+    """
+
+    roots: list[str]
+    segment_seconds: float = 6.0
+    batch: int = 8
+    workers: int = 2
+    valid_share: float = 0.1
+    cache_gb: float = 60.0
+    memory_mb: float = 1024.0
+    silence_db: float = -60.0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not self.roots:
+            raise SeparatorError("data.roots: is empty; give at least one folder with songs")
+        require(self, "[0.05, 600]", "data.segment_seconds")
+        require(self, "[1, 4096]", "data.batch")
+        require(self, "[0, 256]", "data.workers")
+        require(self, "[0, 10000000]", "data.cache_gb", "data.memory_mb")
+        require(self, "[-1000, 0]", "data.silence_db")
+        require(self, "[0, 1)", "data.valid_share")
