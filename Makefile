@@ -1,5 +1,6 @@
 # make demo   the whole chain on a small corpus, in minutes          make test   all tests, as CI runs them
 # make bench  speed of training and separation on this machine       make lint   ruff
+# make mutants  which tests notice breaks of the code (long)          make kills  kill training, resume
 #
 # Each sets up what it needs first: in the active environment (venv, or conda but for its base), in
 # PYTHON=… if given, else in .venv here. A second run reuses what is there.
@@ -23,10 +24,17 @@ bench: setup
 lint: setup-dev
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
+# not part of test: a minute for each break, ten minutes of kills
+mutants: setup-dev
+	$(PYTHON) -m tests.mutants
+
+kills: setup-dev
+	$(PYTHON) -m tests.kills
+
 setup:
 	@sh .ci/setup
 
 setup-dev:
 	@sh .ci/setup dev
 
-.PHONY: demo test bench lint setup setup-dev
+.PHONY: demo test bench lint mutants kills setup setup-dev

@@ -24,6 +24,7 @@ COMMANDS = {
         (
             ("separator scan ~/Music /mnt/more", "index two folders"),
             ("separator scan ~/Music --report scan.json", "and list what cannot be used"),
+            ("separator scan ~/MUSDB18", "show which file counts as which stem"),
         ),
     ),
     "pretrain": Command(
@@ -31,11 +32,11 @@ COMMANDS = {
         "self-supervised pretraining on mixed songs",
         (
             (
-                "separator pretrain pretrain/bert15.yaml tiny.yaml 'data.roots=[~/Music]'",
+                "separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'",
                 "pretrain a small model on a library",
             ),
             (
-                "separator pretrain pretrain/bert15.yaml base.yaml "
+                "separator pretrain pretrain/recipe.yaml base.yaml "
                 "'data.roots=[~/Music,\"/mnt/disk #2\"]' run=runs/base steps=200000",
                 "a larger one; names with ' #' or ': ' stand in double quotes",
             ),
@@ -65,6 +66,11 @@ COMMANDS = {
                 "separator separate ~/Music/album -o ~/Instrumentals --stems --format mp3",
                 "a folder, with the vocals",
             ),
+            ("separator separate song.flac --bits 16", "16 bits a sample, dithered"),
+            (
+                "separator separate ~/Music -o ~/Instrumentals --keep",
+                "go on, without doing again what an earlier model made",
+            ),
         ),
     ),
     "evaluate": Command(
@@ -74,6 +80,11 @@ COMMANDS = {
             (
                 "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18",
                 "print the scores of every song",
+            ),
+            (
+                "separator evaluate runs/a/model.safetensors runs/b/model.safetensors "
+                "--data ~/MUSDB18 --json scores.json",
+                "compare two models in one table",
             ),
         ),
     ),
