@@ -11,25 +11,25 @@ PYTHON ?= $(if $(ACTIVE),$(ACTIVE)/bin/python,.venv/bin/python)
 export PYTHON
 
 demo: setup
-	$(PYTHON) -m separator demo
+	"$(PYTHON)" -m separator demo
 
 # one thread in each of several processes: faster than the reverse for many small tests; files in
 # their order, since by number of tests the longest one would come last and alone
 test: setup-dev
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 bench: setup
-	$(PYTHON) -m tests.bench
+	"$(PYTHON)" -m tests.bench
 
 lint: setup-dev
-	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check .
 
 # not part of test: a minute for each break, ten minutes of kills
 mutants: setup-dev
-	$(PYTHON) -m tests.mutants
+	"$(PYTHON)" -m tests.mutants
 
 kills: setup-dev
-	$(PYTHON) -m tests.kills
+	"$(PYTHON)" -m tests.kills
 
 setup:
 	@sh .ci/setup

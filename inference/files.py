@@ -17,7 +17,7 @@ from tqdm import tqdm
 from separator import audio
 from separator.api import Separator
 from separator.atomic import replacing
-from separator.errors import printable
+from separator.errors import DISK_FULL, SeparatorError, printable
 from separator.inference.choices import TITLES
 from separator.inference.plan import Job, named
 from separator.inference.progress import bar as progress_bar
@@ -27,7 +27,6 @@ from separator.inference.tags import copy_tags, mark
 
 log = logging.getLogger(__name__)
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -151,6 +150,11 @@ def _write(pieces: Iterator[Tensor], paths: Sequence[Path], job: Job, bitrate: i
 
 def _records(job: Job, temporary: Sequence[Path]) -> list[Record]:
     """Put the record of each finished file into its tags, and return them all for the index."""
+    if stamp_of(job.info.path) != job.song.stamp:
+        raise SeparatorError(
+            f"{printable(str(job.info.path))}: changed while it was separated; run the command "
+            "again"
+        )
     records = []
     for path, output in zip(temporary, job.outputs, strict=True):
         record = Record(audio.content_key(path), job.song.key, job.made_by)
@@ -165,7 +169,7 @@ def _explained(job: Job, error: Exception) -> str:
     """Return one line that begins with the song, and the fix where the cause is known."""
     text = named(job.info.path, error)
     number, folder = getattr(error, "errno", None), printable(str(job.outputs[0].parent))
-    if number in FULL:
+    if number in DISK_FULL:
         return f"{text}; free some space on the disk of {folder}, or choose another with -o"
     if number in REFUSED:
         return f"{text}; {folder} does not let files be written, choose another with -o"

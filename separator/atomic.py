@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# .STEM.PROCESS-MACHINE.part.SUFFIX; older versions left the machine out
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)(?:-([0-9a-f]{6}))?\.part(\..*)?", re.DOTALL)
+# .STEM.PROCESS-MACHINE.part.SUFFIX
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)-([0-9a-f]{6})\.part(\..*)?", re.DOTALL)
 # A folder on a disk that several machines or containers share holds temporary files of processes
 # that cannot be looked for here. One that nobody has written to for so long is taken for dead.
 _ABANDONED = 7 * 24 * 3600.0  # seconds
 # Some file systems (SMB, VirtualBox, WSL, FUSE) cannot flush a folder, some not a file either.
-_NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 _NO_ENTRY = {errno.EACCES, errno.EPERM, errno.EISDIR}  # folders that cannot be opened for reading
 
 
@@ -34,9 +34,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{owner}.part{path.suffix}")
     try:
         yield temporary
-        _flush(temporary, _NO_FLUSH)
+        _flush(temporary, NO_FLUSH)
         os.replace(temporary, path)
-        _flush(path.parent, _NO_FLUSH | _NO_ENTRY)  # the rename itself lives in the folder
+        _flush(path.parent, NO_FLUSH | _NO_ENTRY)  # the rename itself lives in the folder
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -73,7 +73,8 @@ def remove_leftovers(folder: Path, stem: str | None = None, shared: bool = True)
         if not match or stem not in (None, _stem(path.name)) or not path.is_file():
             continue
         if not shared or not _in_use(path, int(match[2]), match[3]):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, in a folder that all may write to
+                path.unlink(missing_ok=True)
 
 
 def _stem(name: str) -> str:
@@ -87,9 +88,9 @@ def _machine() -> str:
     return hashlib.blake2b(platform.node().encode(errors="replace"), digest_size=3).hexdigest()
 
 
-def _in_use(path: Path, process: int, machine: str | None) -> bool:
+def _in_use(path: Path, process: int, machine: str) -> bool:
     """Whether a temporary file may belong to a process that lives, here or elsewhere."""
-    if machine in (None, _machine()):
+    if machine == _machine():
         return _alive(process)
     try:
         return time.time() - path.stat().st_mtime < _ABANDONED

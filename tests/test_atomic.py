@@ -56,9 +56,11 @@ def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
     dead, living = process.pid, os.getppid()
     left = tmp_path / f".song a.{dead}-{atomic._machine()}.part.flac"
     assert list(tmp_path.iterdir()) == [left]
+    here = atomic._machine()
     kept = [
-        *(f".song a.{living}.part.flac", f".song a.b.{dead}.part.flac", "song a.flac"),
-        *(f".song a.{dead}.part", f".song a.{dead}.party.flac", f"song a.{dead}.part.flac"),
+        *(f".song a.{living}-{here}.part.flac", f".song a.b.{dead}-{here}.part.flac"),
+        *(f".song a.{dead}-{here}.part", f".song a.{dead}-{here}.party.flac", "song a.flac"),
+        *(f"song a.{dead}-{here}.part.flac", ".holiday.2019.part.mp4", ".backup.400001.part"),
     ]
     # who writes a temporary file has one of its own
     nested = f"..song a.{dead}-{atomic._machine()}.part.{dead}-{atomic._machine()}.part.flac"
@@ -67,18 +69,18 @@ def test_leftovers_of_the_dead_are_deleted_and_nothing_else(tmp_path: Path):
     remove_leftovers(tmp_path, "song a")
     assert not left.exists()
     remaining = {path.name for path in tmp_path.iterdir()}
-    assert remaining == set(kept) - {f".song a.{dead}.part"}  # of a file without a suffix
+    assert remaining == set(kept) - {f".song a.{dead}-{here}.part"}  # of a file without a suffix
     remove_leftovers(tmp_path)
     remaining = {path.name for path in tmp_path.iterdir()}
-    gone = {f".song a.{dead}.part", f".song a.b.{dead}.part.flac"}
+    gone = {f".song a.{dead}-{here}.part", f".song a.b.{dead}-{here}.part.flac"}
     assert remaining == set(kept) - gone
-    (tmp_path / f".song a.{dead}.part").mkdir()  # no file of ours
-    (tmp_path / f".song a.{10**20}.part.flac").touch()  # no process has such a number
+    (tmp_path / f".song a.{dead}-{here}.part").mkdir()  # no file of ours
+    (tmp_path / f".song a.{10**20}-{here}.part.flac").touch()  # no process has such a number
     before = set(tmp_path.iterdir())
     remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == before
     remove_leftovers(tmp_path, shared=False)  # nobody else writes here
-    assert tmp_path / f".song a.{living}.part.flac" in before - set(tmp_path.iterdir())
+    assert tmp_path / f".song a.{living}-{here}.part.flac" in before - set(tmp_path.iterdir())
     assert (tmp_path / "song a.flac").exists()
     remove_leftovers(tmp_path / "absent")
 

@@ -165,6 +165,7 @@ def test_a_damaged_checkpoint_names_one_that_is_whole(tmp_path: Path):
         {"step": "x"}, {"step": -1}, {"scores": None}, {"scores": [[1, "x"]]}, {"scores": [3]},
         {"config": None}, {"model": None}, {"model": {"0.weight": 1}}, {"ema": [torch.ones(2)]},
         {"averaged": "x"}, {"optimizer": 5}, {"description": "x"}, {"skipped": None},
+        {"micro_batches": 0}, {"micro_batches": "x"}, {"songs": [1]}, {"songs": torch.ones(2)},
     ],
 )  # fmt: skip
 def test_values_of_a_wrong_kind(tmp_path: Path, changes: dict):
@@ -301,3 +302,11 @@ def test_a_run_of_another_version_is_told_so():
         with pytest.raises(SeparatorError, match=r"^mask\.\w+: r/last\.pt was made by another ver"):
             check_config(old, new, Path("r/last.pt"))
     check_config({}, {"data": {"workers": 2}, "max_minutes": 1}, Path("r/last.pt"))
+
+
+def test_a_run_folder_without_its_last_checkpoint_keeps_its_best(tmp_path: Path):
+    """A new run would delete them: a damaged last.pt is often moved away."""
+    assert checkpoint.newest_best(tmp_path) is None
+    for name in ("best-90.pt", "best-100.pt", "best-x.pt"):
+        (tmp_path / name).touch()
+    assert checkpoint.newest_best(tmp_path) == tmp_path / "best-100.pt"

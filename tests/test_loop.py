@@ -487,7 +487,18 @@ def test_checkpoints_of_before_resume_where_they_lie(monkeypatch, caplog):
         resumed(monkeypatch, old=earlier, roots=["b"])
     with caplog.at_level(logging.WARNING):
         assert resumed(monkeypatch, ranks=2, old=earlier) == 2
-    assert "did not note the number of ranks; the run goes on as one of 2" in caplog.text
+    assert "did not record the number of ranks; 2 are assumed" in caplog.text
+
+
+def test_a_run_whose_last_checkpoint_is_gone_is_not_begun_anew(tmp_path: Path):
+    run(tmp_path, steps=4, keep_best=2, validate_every=2)
+    (tmp_path / "last.pt").rename(tmp_path / "damaged")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+    with pytest.raises(
+        SeparatorError, match=r"last\.pt is missing, but best-\d\.pt is there; copy"
+    ):
+        run(tmp_path, steps=4, keep_best=2, validate_every=2)
+    assert all(path.read_bytes() == data for path, data in before.items())
 
 
 def test_another_number_of_steps_says_what_it_does(tmp_path: Path, caplog):

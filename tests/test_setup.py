@@ -162,7 +162,7 @@ def test_the_active_environment_is_used(environment: dict, used: str, machine: M
         shutil.copy(machine.bin / "python3", machine.folder / name / "bin" / "python")
     done = machine.run("make", "demo", **environment)
     assert done.returncode == 0, done
-    assert done.stdout.splitlines()[-1] == f"{used} -m separator demo"
+    assert done.stdout.splitlines()[-1] == f'"{used}" -m separator demo'
     assert (machine.folder / ".venv").exists() == (used[0] == ".")
 
 

@@ -209,8 +209,12 @@ class Run:
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Rows of a run folder's metrics.jsonl; none before it has one."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # a kill cut it short
+            found.append(json.loads(line))
+    return found
 
 
 def last_step(folder: Path) -> int:

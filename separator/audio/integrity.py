@@ -104,11 +104,12 @@ class OggPages:
     damaged: bool
 
 
-def ogg_pages(path: Path) -> OggPages:
-    """Read all pages."""
-    size, starts, positions = path.stat().st_size, [], []
-    end, previous, flags, position, damaged = 0, 2, 0, -1, False
-    for at, page_end, flags, position, sound in _pages(path, size):
+def ogg_pages(path: Path, first: int = 0, length: int | None = None) -> OggPages:
+    """Read all pages, or those of one link: `length` bytes from byte `first` on."""
+    size = path.stat().st_size if length is None else first + length
+    starts, positions = [], []
+    end, previous, flags, position, damaged = first, 2, 0, -1, False
+    for at, page_end, flags, position, sound in _pages(path, first, size):
         damaged = damaged or at > end or not sound
         if not starts or flags & 2 > previous & 2:  # a first page after others: the next link
             starts.append(at)
@@ -116,10 +117,10 @@ def ogg_pages(path: Path) -> OggPages:
             positions.append(position)
         end, previous = page_end, flags
     stops = [*starts[1:], size][: len(starts)]
-    first, last = (positions[0], positions[-1]) if positions else (0, 0)
+    earliest, last = (positions[0], positions[-1]) if positions else (0, 0)
     return OggPages(
         links=tuple((at, stop - at) for at, stop in zip(starts, stops, strict=True)),
-        first=first,
+        first=earliest,
         last=last,
         last_page=last - positions[-2] if len(positions) > 1 else last,
         declared=position if flags & 4 else None,
@@ -128,13 +129,13 @@ def ogg_pages(path: Path) -> OggPages:
     )
 
 
-def _pages(path: Path, size: int) -> Iterator[tuple[int, int, int, int, bool]]:
-    """Yield (start, end, flags, position, whether the checksum fits) of the pages.
+def _pages(path: Path, first: int, size: int) -> Iterator[tuple[int, int, int, int, bool]]:
+    """Yield (start, end, flags, position, whether the checksum fits) of pages of [first, size).
 
     Bytes that are no page are passed over. A page that the file cuts off has no checksum.
     """
     with open(path, "rb", buffering=1 << 18) as file:
-        at = 0
+        at = first
         while at + 27 <= size:
             file.seek(at)
             head = file.read(27)

@@ -90,7 +90,7 @@ class SoundfileSource:
         return samples, samples > 0 and not unexplained(self._path, span.end), ()
 
     def _checked_ogg(self, samples: int) -> tuple[int | None, bool, tuple[str, ...]]:
-        pages = ogg_pages(self._path)
+        pages = ogg_pages(self._path, *(self._link or ()))
         self._last_page = pages.last_page
         if self._link is not None:
             return samples, samples < 1 << 48, ()

@@ -165,6 +165,12 @@ def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) ->
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from [future.result() for future in done]
+        except BrokenProcessPool:
+            raise
+        except BaseException:  # Ctrl-C, or nobody wants the rest: a long file need not be finished
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -222,7 +222,7 @@ def _finish(
     ):
         for message in skipped:
             if message not in logged:
-                log.warning("drawn again: %s", message)
+                log.warning("%s; another segment is used instead", message)
                 logged.add(message)
         if waves is None:
             raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")

@@ -62,8 +62,8 @@ def context_of(workers: int) -> BaseContext | None:
         locks = [context.Lock() for _ in range(LOCKS * (workers + 1))]  # a page each in /dev/shm
     except (OSError, ImportError) as error:
         log.warning(
-            "data.workers: processes cannot be spoken to here (%s: %s), so songs are read in the "
-            "training process, which is slower; give the container a %s it can write to",
+            "data.workers: this system provides no semaphores (%s: %s), so songs are read in the "
+            "training process, which is slower; make %s writable",
             SHARED, one_line(error), SHARED,
         )  # fmt: skip
         return None

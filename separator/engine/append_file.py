@@ -5,6 +5,7 @@ import os
 from collections import deque
 from pathlib import Path
 
+from separator.atomic import NO_FLUSH
 from separator.errors import one_line
 
 MAX_WAITING = 32 * 2**20  # bytes
@@ -51,7 +52,8 @@ class AppendFile:
         try:
             os.fsync(self._handle)
         except OSError as error:
-            self.error = one_line(error)
+            if error.errno not in NO_FLUSH:
+                self.error = one_line(error)
 
     def close(self) -> list[int]:
         """Close the file; return the steps of the records that never reached it."""

@@ -194,6 +194,11 @@ def _check_values(payload: Mapping[str, Any], path: Path) -> None:
     for key in ("averaged", "step", "skipped", "rollbacks"):
         if payload[key] < 0:
             raise damaged(path, f"not a checkpoint of separator ({key!r} is {payload[key]})")
+    micro, songs = payload.get("micro_batches", 1), payload.get("songs")
+    if not isinstance(micro, int) or micro < 1:
+        raise damaged(path, "not a checkpoint of separator ('micro_batches' is no count)")
+    if songs is not None and not (isinstance(songs, Tensor) and songs.dtype == torch.int64):
+        raise damaged(path, "not a checkpoint of separator ('songs' holds no numbers)")
     for pair in payload["scores"]:
         numbers = isinstance(pair, list | tuple) and [isinstance(x, int | float) for x in pair]
         if numbers != [True, True]:
@@ -219,6 +224,13 @@ def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
     for path in folder.glob("best-*.pt"):
         if path.name not in best:
             path.unlink()
+
+
+def newest_best(folder: Path) -> Path | None:
+    """Return the checkpoint of the latest of the best validations, if one is there."""
+    steps = {path: path.stem.removeprefix("best-") for path in folder.glob("best-*.pt")}
+    known = [path for path, step in steps.items() if step.isdecimal()]
+    return max(known, key=lambda path: int(steps[path]), default=None)
 
 
 def git_id(root: Path = Path(__file__).parents[2]) -> str | None:

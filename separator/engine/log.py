@@ -209,7 +209,7 @@ def truncate(path: Path, step: int) -> None:
     """Drop the rows of a metrics file later than a step, and a last one that was cut short."""
     if not path.exists():
         return
-    text = path.read_text("utf-8")
+    text = path.read_text("utf-8", errors="replace")
     kept = "".join(f"{row}\n" for row in text.splitlines() if _step_of(row) <= step)
     if kept != text:  # else a full disk need not refuse it
         write_text(path, kept)
@@ -218,6 +218,6 @@ def truncate(path: Path, step: int) -> None:
 def _step_of(row: str) -> float:
     """Return the step of a row; infinity for one that a kill left incomplete."""
     try:
-        return json.loads(row)["step"]
+        return float(json.loads(row)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf

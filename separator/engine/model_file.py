@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from separator.atomic import replacing
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, explain, one_line, printable
 from separator.models import skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
@@ -59,7 +59,7 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise SeparatorError(
-            f"{path}: cannot be written ({one_line(error)}); free space on that disk"
+            f"{printable(str(path))}: cannot be written ({explain(error)})"
         ) from error
 
 

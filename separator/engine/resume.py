@@ -105,8 +105,8 @@ def _accumulation(payload: Mapping[str, Any], config: RunConfig, path: Path) -> 
     was, batch = old.get("data.batch", 1), new.get("data.batch", 1)
     if "micro_batches" not in payload and ranks > 1:
         logger.warning(
-            "%s: an earlier version wrote it and did not note the number of ranks; the run goes on "
-            "as one of %d",
+            "%s: an earlier version wrote it and did not record the number of ranks; %d are "
+            "assumed",
             *(printable(str(path)), ranks),
         )
     samples = was * payload.get("micro_batches", old["accumulate"] * ranks)
