@@ -63,6 +63,17 @@ def test_interrupted_in_pretraining_it_stops_and_finishes_that_first(
     assert checkpoint.load(run / "last.pt")["step"] == 1
 
 
+@pytest.mark.parametrize("status", [1, 3, 130])
+def test_a_step_that_did_not_end_well_is_the_last(
+    tmp_path: Path, small: None, status: int, monkeypatch: pytest.MonkeyPatch
+):
+    commands = []
+    monkeypatch.setattr(demo, "write_corpus", lambda folder, *_: folder.mkdir(parents=True))
+    monkeypatch.setattr(cli, "main", lambda words: commands.append(words[0]) or status)
+    assert demo.main(["--run", str(tmp_path / "demo")]) == status
+    assert commands == ["pretrain"]
+
+
 def test_a_missing_folder_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ):

@@ -22,10 +22,12 @@ import yaml
 from torch import Tensor, nn
 
 from separator.config import parse, to_dict
-from separator.engine import checkpoint, command, distributed, resume
+from separator.engine import checkpoint, command, distributed, loop, resume
+from separator.engine.lock import RunLock
 from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
 from separator.engine.run_config import OptimConfig, RunConfig
+from separator.engine.stop import Stop
 from separator.engine.task import Task, Validation, check_config
 from separator.errors import SeparatorError
 
@@ -398,6 +400,20 @@ def test_two_ranks_equal_two_micro_batches(tmp_path: Path, two_ranks: list[dict[
     two, one = history(folder), history(tmp_path / "one")
     losses = [[row["loss"] for row in rows if row["kind"] == "train"] for rows in (two, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_ranks_that_go_on_draw_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, drawn = toy_config(tmp_path), []
+    task = Toy(config)
+    task.batches = lambda start, stride: drawn.append((start, stride)) or iter(())
+    going_on = loop._Run(task, config, torch.device("cpu"), RunLock(tmp_path))
+    going_on.state.step = 3
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(StopIteration):  # there are no batches
+            going_on.train(Stop(0, going_on.device))
+    assert drawn == [(12, 2), (13, 2)]  # three steps of two ranks had two micro-batches each
 
 
 def test_a_dead_rank_ends_all_with_one_line(tmp_path: Path, two_ranks: list[dict[str, str]]):

@@ -273,6 +273,18 @@ def test_a_header_of_any_length_is_one_quick_line(tmp_path: Path, length: int, s
     assert time.monotonic() - start < 1
 
 
+def test_a_long_header_is_not_parsed_whatever_it_holds(tmp_path: Path, whole: Path):
+    header, data = header_of(whole)
+    path = tmp_path / "m.safetensors"
+    for length, fits in ((100_000, True), (model_file.MAX_HEADER + 8, False)):
+        text = json.dumps(header).encode().ljust(length)  # spaces are allowed behind it
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+        if fits:
+            load_model(path)
+        else:
+            assert "a header of 4 MB" in refused(path)
+
+
 def test_weights_of_other_names_shapes_and_types_are_not_read(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(model_file, "_read_tensors", lambda header: pytest.fail("tensors read"))
     state, path = load_file(whole), tmp_path / "m.safetensors"

@@ -11,7 +11,7 @@ import torch
 
 from separator import audio
 from separator.errors import SeparatorError
-from separator.inference import results
+from separator.inference import results, separate
 from separator.inference.results import INDEX, Publication, Record, Results, stamp_of
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
@@ -71,6 +71,15 @@ def test_another_model_or_setting_does_songs_again_unless_kept(
     assert run(*words, "-m", other, "--bitrate", "128", "--stems") == 0
     assert len(times("stems")) == 2
     assert times("stems")["song (Instrumental).mp3"] != third["song (Instrumental).mp3"]
+
+
+def test_another_version_does_songs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    song("song.wav")
+    for version, again in (("1.2.3", True), ("1.2.4", False), ("1.3.0", True), ("2.3.0", True)):
+        before = times("stems") if Path("stems").exists() else {}
+        monkeypatch.setattr(separate, "__version__", version)
+        assert run("song.wav") == 0
+        assert (times("stems") != before) == again
 
 
 def test_the_model_is_named_and_its_digest_is_in_the_tags(
