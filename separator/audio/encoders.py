@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av import AudioFrame
 
-from separator.audio.soundfile_backend import Forward, native_name, xiph_order
+from separator.audio.soundfile_file import Forward, native_name, xiph_order
 
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle

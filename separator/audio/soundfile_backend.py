@@ -1,18 +1,16 @@
 """libsndfile: wav, aiff, caf, flac, ogg and opus, and chains of them (files joined into one)."""
 
-import io
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 from separator.audio.formats import AudioInfo, Refused, reporting
 from separator.audio.integrity import Span, flac_is_whole, iff_span, ogg_pages, unexplained
+from separator.audio.soundfile_file import Forward, Part, native_name, xiph_order
 from separator.errors import printable
 
 _FORMATS = {"WAVEX": "wav", "RF64": "wav", "W64": "wav"}  # libsndfile's name -> ours
@@ -20,12 +18,6 @@ _WARM_UP = {"OPUS": 3840, "VORBIS": 4096}  # samples, where libsndfile seeks
 _COMPARED = 256  # samples
 _LONG, _SHORT = 1 << 16, 1 << 10  # samples read at once from a damaged FLAC, and at its damage
 _LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
-# Vorbis and Opus store L C R Ls Rs LFE; every other format, and this module, L R C LFE Ls Rs
-# (RFC 7845 section 5.1.1.2; the values are the stored channel of each of ours).
-_XIPH_ORDER = {
-    **{3: (0, 2, 1), 5: (0, 2, 1, 3, 4), 6: (0, 2, 1, 5, 3, 4)},
-    **{7: (0, 2, 1, 6, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)},
-}
 
 
 class Ended(Exception):
@@ -111,7 +103,7 @@ class SoundfileSource:
     def _open(self) -> "Forward":
         if self._link is None:
             return Forward(native_name(self._path))
-        return Forward(_Part(self._path, *self._link))
+        return Forward(Part(self._path, *self._link))
 
     def decode(
         self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
@@ -266,58 +258,3 @@ def open_soundfile(path: Path) -> SoundfileSource | ChainedSource:
     if ogg and len(links := ogg_pages(path).links) > 1:
         return ChainedSource(path, links)
     return SoundfileSource(path)
-
-
-class Forward(soundfile.SoundFile):
-    """A file that is not sought after each read and write, which soundfile does by itself.
-
-    In MP3 each of those seeks loses what the decoder knew: up to 0.2 wrong for 300 samples.
-    """
-
-    def seekable(self) -> bool:
-        """No, says the file, so that its place is left alone; `seek` works all the same."""
-        return False
-
-
-class _Part(io.RawIOBase):
-    """Some bytes of a file, as a file."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed in close()
-        self._start, self._size, self._at = start, size, 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._at
-
-    def readinto(self, buffer: bytearray) -> int:
-        """Read up to the part's end."""
-        self._file.seek(self._start + self._at)
-        count = min(len(buffer), max(self._size - self._at, 0))
-        count = self._file.readinto(memoryview(buffer)[:count])
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        """Close the file below."""
-        self._file.close()
-        super().close()
-
-
-def native_name(path: Path) -> str | bytes:
-    """Return what soundfile takes for a path: outside Windows bytes, since names need not be text.
-
-    soundfile encodes text strictly, and so would refuse a name that is not valid UTF-8.
-    """
-    return str(path) if os.name == "nt" else os.fsencode(path)
-
-
-def xiph_order(format: str, channels: int) -> tuple[int, ...] | None:
-    """Return which stored channel each of ours is, or None where they are in order."""
-    return _XIPH_ORDER.get(channels) if format == "OGG" else None

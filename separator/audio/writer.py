@@ -15,7 +15,7 @@ from separator.atomic import replacing
 from separator.audio.encoders import AAC_LAYOUTS, AacEncoder, SoundfileEncoder
 from separator.audio.formats import FORMATS, WRITABLE, AudioError, format_of, reporting
 from separator.audio.rates import Resampler
-from separator.audio.soundfile_backend import native_name
+from separator.audio.soundfile_file import native_name
 from separator.errors import printable
 
 log = logging.getLogger(__name__)
