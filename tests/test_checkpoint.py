@@ -306,7 +306,8 @@ def test_a_run_of_another_version_is_told_so():
 
 def test_a_run_folder_without_its_last_checkpoint_keeps_its_best(tmp_path: Path):
     """A new run would delete them: a damaged last.pt is often moved away."""
-    assert checkpoint.newest_best(tmp_path) is None
+    checkpoint.check_new(tmp_path)
     for name in ("best-90.pt", "best-100.pt", "best-x.pt"):
         (tmp_path / name).touch()
-    assert checkpoint.newest_best(tmp_path) == tmp_path / "best-100.pt"
+    with pytest.raises(SeparatorError, match=r"last\.pt is missing, but best-100\.pt is there"):
+        checkpoint.check_new(tmp_path)

@@ -226,11 +226,20 @@ def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
             path.unlink()
 
 
-def newest_best(folder: Path) -> Path | None:
-    """Return the checkpoint of the latest of the best validations, if one is there."""
+def check_new(folder: Path) -> None:
+    """Refuse to begin a run where one was: it would delete what is left of that.
+
+    Raises:
+        SeparatorError: checkpoints of best validations are there; names the latest.
+    """
     steps = {path: path.stem.removeprefix("best-") for path in folder.glob("best-*.pt")}
     known = [path for path, step in steps.items() if step.isdecimal()]
-    return max(known, key=lambda path: int(steps[path]), default=None)
+    if known:
+        latest = max(known, key=lambda path: int(steps[path]))
+        raise SeparatorError(
+            f"{printable(str(folder))}: last.pt is missing, but {latest.name} is there; copy it to "
+            "last.pt to resume from it, or use another run="
+        )
 
 
 def git_id(root: Path = Path(__file__).parents[2]) -> str | None:

@@ -25,7 +25,7 @@ from separator.engine.resume import check_resumable
 from separator.engine.run_config import RunConfig
 from separator.engine.stop import Stop
 from separator.engine.task import Task
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 logger = logging.getLogger(__name__)
 BATCH_NORMS = nn.modules.batchnorm._NormBase
@@ -169,11 +169,8 @@ class _Run:
             self.saved = self.state.step
             self.validated = self.state.scores[-1][0] if self.state.scores else -1
             logger.info("%s: resuming after step %d", self.folder, self.state.step)
-        elif kept := checkpoint.newest_best(self.folder):  # a new run would delete it
-            raise SeparatorError(
-                f"{printable(str(self.folder))}: last.pt is missing, but {kept.name} is there; "
-                "copy it to last.pt to resume from it, or use another run="
-            )
+        else:
+            checkpoint.check_new(self.folder)
         self.task.accumulate = self.accumulate
 
     def begin(self) -> None:
