@@ -256,9 +256,8 @@ class _Run:
         return self.task.songs()
 
     def _export(self, score: float | None) -> None:
-        path = self.folder / "model.safetensors"
-        state, description = self.state.ema.module.state_dict(), self._describe(score)
-        model_file.export(path, *model_file.usable(state, description))
+        parts = model_file.usable(self.state.ema.module.state_dict(), self._describe(score))
+        model_file.export(self.folder / "model.safetensors", *parts)
 
     def _describe(self, score: float | None = None) -> dict[str, Any]:
         trained = {"step": self.state.step, "score": score, "git": self.git}
