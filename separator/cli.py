@@ -59,8 +59,15 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         except Exception as error:
             if os.environ.get("SEPARATOR_DEBUG", "0") not in ("", "0"):
                 traceback.print_exc()
-            sys.stderr.write(f"separator: {explain(error)}\n")
-            return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+            usage_error = isinstance(error, UsageError)
+            if not (usage_error and _repeats_another()):
+                sys.stderr.write(f"separator: {explain(error)}\n")
+            return WRONG_USAGE if usage_error else FAILED
+
+
+def _repeats_another() -> bool:
+    """Whether torchrun started this process with the words that it gave to another here."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def usage() -> str:
@@ -121,8 +128,12 @@ class _StderrHandler(logging.StreamHandler):
 
 
 def _start_log() -> None:
-    """Send the log to stderr, unless the program around us has set up its own."""
+    """Send the log to stderr, unless the program around us has set up its own.
+
+    Of other libraries, warnings alone: their news, such as what torch says at exit when its import
+    was interrupted, mean nothing to a user.
+    """
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(_StderrHandler())
-        root.setLevel(logging.INFO)
+        logging.getLogger("separator").setLevel(logging.INFO)

@@ -209,6 +209,45 @@ def test_a_log_line_stays_one(capsys: pytest.CaptureFixture):
     assert len(capsys.readouterr().err.splitlines()) > 2  # a traceback keeps its lines
 
 
+def test_other_libraries_log_warnings_alone(monkeypatch, capsys: pytest.CaptureFixture):
+    def command(argv: list[str]) -> int:
+        for name in ("separator.toy", "library"):
+            logging.getLogger(name).info("%s is at work", name)
+            logging.getLogger(name).warning("%s is worried", name)
+        return 0
+
+    ours, before = logging.getLogger("separator"), logging.getLogger("separator").level
+    monkeypatch.setattr(logging.root, "handlers", [])
+    try:
+        assert cli.guarded(command, []) == 0
+    finally:
+        ours.setLevel(before)
+    assert capsys.readouterr().err.splitlines() == [
+        "separator.toy is at work",
+        "separator.toy is worried",
+        "library is worried",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "4"}, 1),
+        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "1", "RANK": "1"}, 0),
+        ({"LOCAL_RANK": "1", "RANK": "1"}, 1),  # not torchrun: its words may be others
+    ],
+)
+def test_wrong_usage_of_ranks_is_told_once(place: dict[str, str], told: int, monkeypatch, capsys):
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["train", "stesp=1"]) == 2
+    assert capsys.readouterr().err.count("\n") == told
+    assert cli.guarded(raising(SeparatorError("only here")), []) == 1
+    assert "only here" in capsys.readouterr().err
+
+
 class _Broken(io.StringIO):
     """A stream that fails like a pipe without a reader, a full disk, or a closed file."""
 
