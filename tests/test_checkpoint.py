@@ -1,5 +1,6 @@
 """Checkpoints and model files: what comes back, and what each kind of bad file gets."""
 
+import errno
 import os
 import pickle
 import random
@@ -269,6 +270,18 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, kind: str):
     assert kind == "safetensors" or "File too large); allow larger files" in message
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_is_called_intact_only_where_there_is_one(tmp_path: Path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    path = tmp_path / "best-2.pt"
+    assert "intact" not in error_of(path, lambda p: checkpoint.save(p, {}))
+    (tmp_path / "last.pt").write_bytes(b"the checkpoint of step 1")
+    message = error_of(path, lambda p: checkpoint.save(p, {}))
+    assert message.endswith("again (the previous checkpoint is intact)")
 
 
 def test_git_id_is_that_of_the_clone_or_nothing(tmp_path: Path):

@@ -135,9 +135,11 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else _refusal(path.parent, _size(payload))
         fix = FIXES.get(cause.errno if cause else None, "let its folder be written")
+        intact = os.path.exists(path.parent / "last.pt")
+        kept = " (the previous checkpoint is intact)" if intact else ""
         raise SeparatorError(
             f"{printable(str(path))}: cannot be written ({one_line(cause or error)}); {fix} and "
-            "give the same command again (the previous checkpoint is intact)"
+            f"give the same command again{kept}"
         ) from error
 
 
