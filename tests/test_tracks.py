@@ -130,10 +130,11 @@ def test_unreadable_stems_skip_the_song_and_say_why(tmp_path, caplog):
     write(tmp_path / "short" / "drums.wav", noise(0.2))
     (tmp_path / "empty" / "drums.wav").write_bytes(b"")
     (tmp_path / "no vocals" / "vocals.wav").unlink()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert only(find_tracks(tmp_path)).name == "good"
     for song in ("broken", "short", "empty", "no vocals"):
         assert sum(song in record.getMessage() for record in caplog.records) == 1
+    assert "accompaniment = drums (1); vocals = vocals (1)" in caplog.text  # of what is used
 
 
 def test_missing_and_empty_roots_are_named(tmp_path):

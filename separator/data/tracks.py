@@ -129,7 +129,7 @@ def find_tracks(
     tracks = (pool_shared_out if kind == "pool" else shared_out)(tracks, valid_share)
     _log_found(root, kind, tracks, len(skipped))
     if kind in ("stems", "musdb18hq"):
-        log.info("%s: %s", printable(str(root)), table(song.stems for song in songs))
+        log.info("%s: %s", printable(str(root)), table(dict(track.stems) for track in tracks))
     return tracks
 
 
