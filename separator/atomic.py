@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +49,13 @@ def check_folder(folder: Path) -> None:
     Raises:
         OSError: they cannot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        code = errno.ENOTDIR if folder.exists() else errno.ENOENT  # a link that leads nowhere
+        raise OSError(code, os.strerror(code)) from None
+    with tempfile.TemporaryFile(dir=folder):  # the system's own reason: access rights are one
+        pass
 
 
 def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:

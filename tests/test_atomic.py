@@ -123,3 +123,20 @@ def test_a_flush_that_fails_is_told(tmp_path: Path, number: int, monkeypatch):
     with pytest.raises(OSError, match=os.strerror(number)):
         write_text(tmp_path / "a.txt", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_folder_that_takes_no_file_says_the_systems_reason(tmp_path: Path, monkeypatch):
+    atomic.check_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nothing")
+    for name, code in (("file", errno.ENOTDIR), ("link", errno.ENOENT)):
+        with pytest.raises(OSError, match=os.strerror(code)):
+            atomic.check_folder(tmp_path / name)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(atomic.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(OSError, match="Read-only"):
+        atomic.check_folder(tmp_path)
