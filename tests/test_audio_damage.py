@@ -155,3 +155,11 @@ def test_a_damaged_flac_frame_moves_nothing(tmp_path: Path, seconds: float) -> N
     assert (damaged[:, wrong] == 0).all()
     (notice,) = verify(path).notices
     assert abs(float(notice.split()[2]) - wrong.min() / 44100) < 0.03
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav", "mp3", "m4a", "ogg", "ape", "wma"])
+def test_what_is_no_sound_is_said_to_be_none(suffix: str, tmp_path: Path):
+    path = tmp_path / f"noise.{suffix}"
+    path.write_bytes(np.random.default_rng(0).bytes(50_000))
+    with pytest.raises(audio.AudioError, match="finds sound in it; check what it is"):
+        audio.probe(path)

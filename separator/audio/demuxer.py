@@ -82,8 +82,11 @@ def demuxer(
                 "count from 0"
             )
         context = streams[stream].codec_context
-        if context is None or not context.sample_rate or not layout_of(context).nb_channels:
+        if context is None:
             raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
+        if not context.sample_rate or not layout_of(context).nb_channels:
+            # the container was guessed from the name, and nothing in the file bears it out
+            raise AudioError(f"{name}: FFmpeg finds no sound in it; check what it is")
         if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
             context.options = {"err_detect": "crccheck+explode"}
         yield container, streams[stream]
