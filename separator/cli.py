@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import TextIO
@@ -15,6 +16,7 @@ from separator.errors import UsageError, explain, printable
 from separator.streams import ReaderGoneError, safe_streams
 
 DONE, FAILED, WRONG_USAGE, READER_GONE = 0, 1, 2, 141
+HEAD_START = 10.0  # seconds in which a machine's first rank tells what is wrong for all of them
 STATUSES = """\
 exit status:
   0    all of the work was done
@@ -60,8 +62,9 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
             if os.environ.get("SEPARATOR_DEBUG", "0") not in ("", "0"):
                 traceback.print_exc()
             usage_error = isinstance(error, UsageError)
-            if not (usage_error and _repeats_another()):
-                sys.stderr.write(f"separator: {explain(error)}\n")
+            if usage_error and _repeats_another():
+                time.sleep(HEAD_START)  # torchrun ends this process once the other has told it
+            sys.stderr.write(f"separator: {explain(error)}\n")
             return WRONG_USAGE if usage_error else FAILED
 
 

@@ -230,22 +230,26 @@ def test_other_libraries_log_warnings_alone(monkeypatch, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "waits"),
     [
-        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "4"}, 1),
-        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "1", "RANK": "1"}, 0),
-        ({"LOCAL_RANK": "1", "RANK": "1"}, 1),  # not torchrun: its words may be others
+        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "4"}, False),
+        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "1", "RANK": "1"}, True),
+        ({"LOCAL_RANK": "1", "RANK": "1"}, False),  # not torchrun: its words may be others
     ],
 )
-def test_wrong_usage_of_ranks_is_told_once(place: dict[str, str], told: int, monkeypatch, capsys):
+def test_the_first_rank_tells_wrong_usage(place: dict[str, str], waits, monkeypatch, capsys):
+    waited: list[str] = []  # what had been told by then
+    monkeypatch.setattr(cli.time, "sleep", lambda _: waited.append(capsys.readouterr().err))
     for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["train", "stesp=1"]) == 2
-    assert capsys.readouterr().err.count("\n") == told
+    assert waited == ([""] if waits else [])
+    assert capsys.readouterr().err.count("\n") == 1  # nobody ended it: it tells it itself
     assert cli.guarded(raising(SeparatorError("only here")), []) == 1
     assert "only here" in capsys.readouterr().err
+    assert len(waited) == waits
 
 
 class _Broken(io.StringIO):
