@@ -1,6 +1,6 @@
 """Kill training at its file operations and by the clock, resume, and compare with a whole run.
 
-    python -m tests.kills [--at-operations 100] [--by-clock 25]
+    python -m tests.kills [--at-operations 100] [--by-clock 25] [--ranks 1 2]
 
 Half of the kills are of a run of one process, half of one of two ranks. Each run is started again
 with the same command until it is complete; then its weights, averages, optimizer state, scores and
@@ -35,11 +35,12 @@ def main() -> int:
     parser.add_argument("--at-operations", type=int, default=100)
     parser.add_argument("--by-clock", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     wanted = parser.parse_args()
     draw, differ = random.Random(wanted.seed), 0
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder))
-        for ranks in (1, 2):
+        for ranks in wanted.ranks:
             whole = campaign.run(ranks, "whole")
             for kind, number in (("operation", wanted.at_operations), ("clock", wanted.by_clock)):
                 kills = runs = 0

@@ -21,6 +21,7 @@ from separator.models.layers import (
     Outputs,
     Recall,
     RMSNorm,
+    WhiteFrames,
 )
 
 HEARD = 2.2  # log-odds of 0.9, from which masks start: most of a mixture is accompaniment
@@ -86,6 +87,7 @@ class FrameTransformer(nn.Module):
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
         self.recall = Recall(inner, config.recall) if config.recall else None
+        self.white = WhiteFrames(inner) if config.recall and not config.told else None
         blocks = zip(config.encoder_blocks, config.decoder_blocks, strict=True)
         norms = [config.norm if any(pair) else None for pair in blocks]
         width, skips = audio_channels * (2 if config.recall else 1), []
@@ -116,13 +118,13 @@ class FrameTransformer(nn.Module):
         # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
         self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
         self.profile.no_weight_decay = True  # a bias, of two axes
-        self.start = HEARD if config.told else UNTOLD
+        self.start = HEARD if config.told or config.recall else UNTOLD
         self._initialise()
 
     def _initialise(self) -> None:
         """Small output projections keep each cell near the identity at the start."""
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("recall."):
+            if isinstance(module, nn.Linear) and not name.startswith(("recall.", "white.")):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -135,8 +137,8 @@ class FrameTransformer(nn.Module):
         """Start the last layer anew: masks of nearly 0.9, or what is recalled of hidden cells.
 
         A start far from what the task asks for drives the sigmoid into saturation at the other
-        end, where no gradient brings it back. New models that are not told start halfway, at 0.34:
-        from 0.9 they first learned to answer 0, and were ten times as far off after 50 steps.
+        end, where no gradient brings it back. New models that are not told start halfway: from 0.9
+        they first learned to answer 0, and were ten times as far off after 50 steps.
         """
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
@@ -153,6 +155,8 @@ class FrameTransformer(nn.Module):
         weights[-1].append(self.profile)
         if self.recall is not None:
             weights[0] += self.recall.parameters()
+        if self.white is not None:
+            weights[0] += self.white.parameters()
         return weights
 
     def forward(
@@ -177,8 +181,13 @@ class FrameTransformer(nn.Module):
         if hidden is not None:
             hidden = hidden[:, :, : x.shape[2]].expand(-1, 1, x.shape[2], -1)
             hidden = rearrange(hidden, "b c f n -> b n f c")
-        recalled = self.recall(x, hidden) if self.recall is not None else None
+        white = self.white(x) if self.white is not None else None
+        recalled = None
+        if self.recall is not None:
+            recalled = self.recall(x, hidden, None if white is None else F.logsigmoid(-white))
         x, start = self._fill(x, hidden, recalled)
+        if white is not None:  # found, not told: their masks start from what is recalled
+            start = start + white.sigmoid()[:, :, None, None] * (recalled - HEARD)
         shown = [x] if recalled is None else [x, recalled.sigmoid()]
         shown = [self.level(part * self.tilt[:, None]) for part in shown]
         fine, deep = self._whole_strides(torch.cat(shown, dim=-1))

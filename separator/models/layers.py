@@ -261,12 +261,15 @@ class Recall(nn.Module):
         for parameter in self.q.parameters():
             nn.init.zeros_(parameter)  # all frames alike
 
-    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, hidden: Tensor | None = None, weight: Tensor | None = None
+    ) -> Tensor:
         """Average magnitudes, as log-odds, over frames; heads are frequency bands.
 
         Args:
             x: (b n f c) magnitudes in [0, 1].
             hidden: (b n f 1) boolean: cells that count for nothing, if there are any.
+            weight: (b n) logarithms of how much each frame counts; all alike if not given.
 
         Returns:
             (b n f c) log-odds; towards `PRIOR` where little else of a bin is heard.
@@ -284,9 +287,31 @@ class Recall(nn.Module):
                 self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
                 for linear in (self.q, self.k)
             )
-            y = F.scaled_dot_product_attention(q, k, v)
+            scale = q.shape[-1] ** -0.5
+            if weight is not None:  # one more feature of the keys, which all queries ask for
+                weight = (weight.float() / scale)[:, None, :, None].expand(-1, self.heads, -1, 1)
+                q, k = F.pad(q, (0, 1), value=1.0), torch.cat([k, weight], dim=-1)
+            y = F.scaled_dot_product_attention(q, k, v, scale=scale)
         y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + len(heard))
         return PRIOR + (y[..., :-1] / (y[..., -1:] + 1e-3) if heard else y)
+
+
+class WhiteFrames(nn.Module):
+    """Judge from a spectrogram alone which of its frames were filled with ones.
+
+    One linear map of a frame's bins, of length 1: a white frame is the same in all bins, as music
+    never is. At first every frame is as likely to be white as not.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(bins, 1)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map magnitudes (b n f c) in [0, 1] to log-odds (b n) of being white."""
+        odds = torch.logit(x, 1e-3).sub_(PRIOR).mean(-1)
+        return self.linear(F.normalize(odds, dim=-1)).squeeze(-1).float()
 
 
 class FeedForward(nn.Module):
