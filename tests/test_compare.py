@@ -221,6 +221,20 @@ def test_a_comparison_and_what_a_second_call_does(
     assert cli.main(words(corpus, run, 'pretrain=[valid_crops=2,"mask.span=9"]')) == 0  # the arm's
 
 
+def test_arms_that_pretrain_alike_share_it(corpus: Path, tmp_path: Path, in_process: list):
+    arms = {"first": ARMS["window"], "frozen": {**ARMS["window"], "train": ["frozen_steps=1"]}}
+    arms["wider"] = {"pretrain": ["pretrain/window.yaml", "mask.span=9"]}
+    more = [f"arms={json.dumps(arms)}", "baseline=first", "seeds=[0]", "jobs=2"]
+    assert cli.main(words(corpus, tmp_path, *more)) == 0
+    assert sorted(kinds(in_process)) == ["pretrain"] * 2 + ["scores"] * 3 + ["train"] * 3
+    shared = f"pretrained={tmp_path / 'first' / 'seed0' / 'pretrain' / 'model.safetensors'}"
+    assert sum(shared in w for w in in_process) == 2
+    assert not (tmp_path / "frozen" / "seed0" / "pretrain").exists()
+    report = json.loads((tmp_path / "report.json").read_text())["arms"]
+    assert report["frozen"]["improvement"] == report["first"]["improvement"]
+    assert report["wider"]["improvement"] != report["first"]["improvement"]
+
+
 def test_other_settings_do_not_mix(corpus: Path, tmp_path: Path, in_process: list, capsys):
     one = ["seeds=[0]", f"arms={json.dumps({'window': ARMS['window']})}", "baseline=window"]
     assert cli.main(words(corpus, tmp_path, *one)) == 0

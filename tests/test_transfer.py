@@ -16,7 +16,7 @@ from separator.model_config import ModelConfig
 from separator.models import FrameTransformer, describe
 from separator.stft_config import STFTConfig
 from separator.train.config import TrainConfig
-from separator.train.transfer import layer_rates, load_pretrained
+from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 
 MODEL = ModelConfig(
     channels=(2, 4, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), hidden=(0, 32, 32)
@@ -117,6 +117,28 @@ def test_rates_fall_from_the_head_down_and_hold_every_weight():
     assert len(by_weight) == len(held)
     assert by_weight[id(model.head.bias)] == pytest.approx(0.1)
     assert by_weight[id(model.encoders[0].conv.weight)] == pytest.approx(0.1 * 0.5**5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_in_a_frozen_start_the_last_layer_alone_learns(kind: str, decay: float):
+    model = make(0)
+    groups = layer_rates(model, decay) if decay < 1 else [{"params": list(model.parameters())}]
+    groups = freeze_body(model, groups, 2)
+    held = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(held) == sorted(id(weight) for weight in model.parameters())
+    rates = OptimConfig(kind=kind, lr=0.1, weight_decay=0.1, warmup_steps=0)
+    optimizer = optim.build(groups, rates)
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    for step in range(3):
+        moved = {n for n, w in model.named_parameters() if not torch.equal(w, start[n])}
+        expected = {"head.weight", "head.bias", "profile"} if step else set()
+        assert moved == expected
+        for weight in model.parameters():
+            weight.grad = torch.rand_like(weight)
+        optim.set_rate(optimizer, rates, step, 10)
+        optimizer.step()
+    assert all(not torch.equal(w, start[n]) for n, w in model.named_parameters())
 
 
 def test_a_pretrained_file_does_not_separate(pretrained: Path):

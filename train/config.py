@@ -62,6 +62,7 @@ class TrainConfig(ModelChoice, RunConfig):
         head: whether the last layer of a pretrained model is kept or starts anew.
         layer_decay: factor on the learning rate from each stage of a pretrained model to the one
             below it (1 trains all alike).
+        frozen_steps: steps at first in which of a pretrained model the last layer alone learns.
         specaugment: blocks of the mixture that are set to 0.
         valid_seconds: most seconds of each validation song that are scored (0 takes all).
     """
@@ -73,10 +74,11 @@ class TrainConfig(ModelChoice, RunConfig):
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
     layer_decay: float = 1.0
+    frozen_steps: int = 0
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     valid_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "(0, 1]", "layer_decay")
-        require(self, "[0, inf)", "valid_seconds")
+        require(self, "[0, inf)", "frozen_steps", "valid_seconds")

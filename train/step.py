@@ -16,7 +16,7 @@ from separator.models import create, describe
 from separator.stft import istft, normalise, stft
 from separator.train.config import TrainConfig
 from separator.train.specaugment import blocks_to_keep
-from separator.train.transfer import layer_rates, load_pretrained
+from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 from separator.train.validate import validate
 
 
@@ -39,10 +39,13 @@ class TrainTask(Task):
         self.train, self.valid = training_tracks(config.data)
 
     def parameter_groups(self) -> list[dict]:
-        """Return the weights with the factors on their learning rate."""
+        """Return the weights with the factors on their learning rate, and when they begin."""
+        groups = super().parameter_groups()
         if self.config.pretrained and self.config.layer_decay < 1:
-            return layer_rates(self.model, self.config.layer_decay)
-        return super().parameter_groups()
+            groups = layer_rates(self.model, self.config.layer_decay)
+        if self.config.pretrained and self.config.frozen_steps:
+            groups = freeze_body(self.model, groups, self.config.frozen_steps)
+        return groups
 
     def songs(self) -> Tensor:
         """Return what tells the songs trained on and validated with."""

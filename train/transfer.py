@@ -55,6 +55,27 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"architecture": architecture, "rate": values.get("rate"), **named}
 
 
+def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
+    """Split groups so that all but the last layer learns from step `steps` on only.
+
+    A head that starts anew would first pull the body after it (Kumar et al. 2022, arXiv
+    2202.10054).
+
+    Args:
+        model: its last layer is named as `HEAD` says.
+        groups: parameter groups of the model.
+        steps: length of the frozen start.
+    """
+    head = {id(weight) for name, weight in model.named_parameters() if name.startswith(HEAD)}
+    split = []
+    for group in groups:
+        last = [weight for weight in group["params"] if id(weight) in head]
+        body = [weight for weight in group["params"] if id(weight) not in head]
+        split.append({**group, "params": body, "from_step": steps})
+        split.append({**group, "params": last})
+    return [group for group in split if group["params"]]
+
+
 def layer_rates(model: nn.Module, decay: float) -> list[dict]:
     """Parameter groups whose rate falls by `decay` from each stage to the one below it.
 

@@ -6,7 +6,8 @@ again and what was interrupted goes on, so the same command is given until all i
 (`separator.inference.compare.report` describes it) is written after each run: `report.md` and
 `report.json` in the run folder, and at the end `report.png`.
 
-    RUN/ARM/seedN/pretrain/   a run folder of `separator pretrain`
+    RUN/ARM/seedN/pretrain/   a run folder of `separator pretrain`; arms that pretrain alike share
+                              that of the first of them
     RUN/ARM/seedN/train/      a run folder of `separator train`, and scores.json
 """
 
@@ -57,12 +58,19 @@ def plan(config: CompareConfig) -> list[Run]:
             stages[name] = {s: (words[s], settings(s, words[s])) for s in needed}
         except SeparatorError as error:
             raise UsageError(f"arms.{name}: {error}") from error
-    folder = Path(config.run)
-    return [
-        Run(name, seed, folder / name / f"seed{seed}", stages[name])
-        for seed in config.seeds
-        for name in config.arms
-    ]
+    folder, runs = Path(config.run), []
+    for seed in config.seeds:
+        for name in config.arms:
+            first = _first_alike(name, stages)
+            pretrained = folder / first / f"seed{seed}" / "pretrain"
+            runs.append(Run(name, seed, folder / name / f"seed{seed}", stages[name], pretrained))
+    return runs
+
+
+def _first_alike(name: str, stages: dict[str, dict]) -> str:
+    """Return the first arm that pretrains as this one does; its pretraining serves both."""
+    mine = stages[name].get("pretrain", (None, None))[1]
+    return next(n for n in stages if stages[n].get("pretrain", (None, None))[1] == mine)
 
 
 def _check_roots(config: CompareConfig) -> None:

@@ -204,7 +204,7 @@ def _arm(runs: list[Run]) -> dict[str, Any]:
     improvements = [
         max(row["valid/improvement"] for row in found)
         for run in runs
-        if (found := [r for r in rows(run.folder / "pretrain") if r.get("valid/improvement")])
+        if (found := [r for r in rows(run.run_folder("pretrain")) if r.get("valid/improvement")])
     ]
     return {
         "runs": [run.seed for run in runs],
@@ -213,7 +213,7 @@ def _arm(runs: list[Run]) -> dict[str, Any]:
         "improvement": fmean(improvements) if improvements else None,
         "sdr": None,
         "difference": None,
-        "curve": _curve([rows(run.folder / "train") for run in runs]),
+        "curve": _curve([rows(run.run_folder("train")) for run in runs]),
     }
 
 
@@ -223,7 +223,7 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
     if not runs:
         return None
     return {
-        "steps": fmean(last_step(run.folder / stage) for run in runs),
+        "steps": fmean(last_step(run.run_folder(stage)) for run in runs),
         "seconds": fmean(run.record(stage)["seconds"] for run in runs),
     }
 

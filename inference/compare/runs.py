@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,13 @@ class Children:
         self._environment = {"OMP_NUM_THREADS": threads} | os.environ
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen] = set()
+        self._folders: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
         self._stopped = False
+
+    def alone(self, folder: Path) -> threading.Lock:
+        """Return the lock of a run folder: arms that share a pretraining wait for each other."""
+        with self._lock:
+            return self._folders[folder]
 
     def run(self, words: list[str], output: Path, ends: tuple[int, ...] = (0,)) -> None:
         """Run `python -m words` to its end; what it says is added to a file.
@@ -123,15 +130,22 @@ class Run:
         seed: of both stages.
         folder: where its stages have their run folders.
         stages: for "pretrain" (if it does) and "train", the trainer's words and what they mean.
+        pretrained: run folder of the pretraining, which arms that pretrain alike share; by default
+            its own.
     """
 
     arm: str
     seed: int
     folder: Path
     stages: dict[str, tuple[list[str], dict[str, Any]]]
+    pretrained: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
+
+    def run_folder(self, stage: str) -> Path:
+        """Return the run folder of a stage."""
+        return self.pretrained if stage == "pretrain" and self.pretrained else self.folder / stage
 
     def made_by(self, stage: str) -> dict[str, Any]:
         """Return the settings of all that leads to the end of a stage."""
@@ -146,7 +160,7 @@ class Run:
         """
         for stage in self.stages:
             if record := self.record(stage):
-                path = self.folder / stage / RECORD
+                path = self.run_folder(stage) / RECORD
                 check_config(record["made_by"], self.made_by(stage), path)
 
     def scores(self) -> dict[str, Any] | None:
@@ -156,14 +170,15 @@ class Run:
 
     def record(self, stage: str) -> dict[str, Any]:
         """Return {"made_by", "seconds", "finished"} of a stage; {} before it began."""
-        return _read(self.folder / stage / RECORD)
+        return _read(self.run_folder(stage) / RECORD)
 
     def finish(self, children: Children) -> str:
         """Do what is missing, and say in a few words how it ended."""
         for stage in self.stages:
-            if not self._finished(stage):
-                log.info("%s: %s", self, stage)
-                self._train(stage, children)
+            with children.alone(self.run_folder(stage)):
+                if not self._finished(stage):
+                    log.info("%s: %s", self, stage)
+                    self._train(stage, children)
         folder = self.folder / "train"
         children.run(["separator.inference.compare.scores", str(folder)], folder / OUTPUT)
         scores = self.scores()
@@ -173,20 +188,20 @@ class Run:
         return f"accompaniment SDR {mean:.2f} dB" if mean is not None else "no song was scored"
 
     def _finished(self, stage: str) -> bool:
-        folder = self.folder / stage
+        folder = self.run_folder(stage)
         wanted = folder / ("model.safetensors" if stage == "pretrain" else "last.pt")
         return self.record(stage).get("finished", False) and wanted.exists()
 
     def _train(self, stage: str, children: Children) -> None:
         """Begin or resume a stage, and note whether it came to its end."""
-        folder, (words, _) = self.folder / stage, self.stages[stage]
+        folder, (words, _) = self.run_folder(stage), self.stages[stage]
         folder.mkdir(parents=True, exist_ok=True)
         before = self.record(stage).get("seconds", 0.0)
         note = {"made_by": self.made_by(stage), "seconds": before, "finished": False}
         _write(folder / RECORD, note)
         words = [*words, f"seed={self.seed}", f"run={folder}"]
         if "pretrain" in self.stages and stage == "train":
-            words.append(f"pretrained={self.folder / 'pretrain' / 'model.safetensors'}")
+            words.append(f"pretrained={self.run_folder('pretrain') / 'model.safetensors'}")
         minutes = self._minutes(stage)
         left = max(LEAST_MINUTES, minutes - before / 60) if minutes else 0
         start = time.monotonic()

@@ -71,7 +71,7 @@ def set_rate(
     """Give each group its learning rate for this step."""
     rate = config.lr * schedule(config, step, steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
+        group["lr"] = rate * group["lr_scale"] if step >= group["from_step"] else 0.0
 
 
 def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer | Chain:
@@ -82,7 +82,8 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
     norms stay with AdamW.
 
     Args:
-        groups: each {"params": parameters, "lr_scale": factor on the learning rate (1 if absent)}.
+        groups: each {"params": parameters}, with "lr_scale", a factor on the learning rate (1 if
+            absent), and "from_step", the step before which they do not change (0 if absent).
         config: kind and rates.
 
     Raises:
@@ -90,7 +91,7 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
     """
     matrices, others = [], []
     for group in groups:
-        scale = group.get("lr_scale", 1.0)
+        pace = {"lr_scale": group.get("lr_scale", 1.0), "from_step": group.get("from_step", 0)}
         trained = [weight for weight in group["params"] if weight.requires_grad]
         large = [weight for weight in trained if config.kind == "muon" and _is_matrix(weight)]
         taken = set(map(id, large))
@@ -103,7 +104,7 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
         parts += [(others, vectors)] if vectors else []
         for part, weights in parts:
             decay = config.weight_decay if decays(weights[0]) else 0.0
-            part.append({"params": weights, "weight_decay": decay, "lr_scale": scale})
+            part.append({"params": weights, "weight_decay": decay, **pace})
     # on two CPU cores the fused kernel was 3 to 13 times faster than foreach
     adamw = torch.optim.AdamW(
         others, lr=config.lr, betas=tuple(config.betas), eps=1e-10, fused=True
