@@ -5,7 +5,7 @@ import logging
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from separator import audio, cli
 from separator.api import Separator
 from separator.atomic import replacing
 from separator.config import parse
+from separator.data import musdb_sample
 from separator.data.corpus import write_corpus
 from separator.data.layouts import recognise
 from separator.data.tracks import Track, load_stems
@@ -33,7 +34,7 @@ class DemoConfig:
 
     Attributes:
         data: folder of your music to use instead; without stems in it, fine-tuning and scoring
-            stay with the generated songs.
+            stay with the generated songs. musdb7s downloads MUSDB18's free 7-second excerpts.
         run: folder for everything that is made.
         pretrain_steps: steps of pretraining.
         train_steps: steps of fine-tuning.
@@ -48,6 +49,8 @@ class DemoConfig:
 def main(argv: list[str]) -> int:
     """Run the chain; the exit status is that of the first step that fails."""
     config = parse(DemoConfig, argv, "demo")
+    if config.data == musdb_sample.NAME:
+        config = replace(config, data=str(musdb_sample.fetch_sample()))
     if config.data and not Path(config.data).is_dir():
         raise SeparatorError(f"--data {config.data}: no such folder; give a folder of music")
     run, corpus = Path(config.run), Path(config.run) / "corpus"

@@ -1,0 +1,43 @@
+"""MUSDB18's free 7-second excerpts, which musdb fetches once."""
+
+import contextlib
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from separator.errors import SeparatorError
+
+NAME = "musdb7s"
+FOLDER = "~/MUSDB18/MUSDB18-7"  # musdb's own place, so that other programs find them too
+
+
+def fetch_sample() -> Path:
+    """Return the folder of the excerpts; download them where they are not there yet.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        SeparatorError: the ffmpeg program is missing, there is no network, or no room.
+    """
+    folder = Path(FOLDER).expanduser()
+    if folder.is_dir():
+        return folder
+    if not shutil.which("ffmpeg"):
+        raise SeparatorError(f"{NAME}: its files need the ffmpeg program; install ffmpeg")
+    import musdb
+
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # musdb says where it downloads to
+            musdb.DB(root=str(part), download=True, subsets=[])
+        part.rename(folder)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        raise SeparatorError(
+            f"{NAME}: cannot be fetched: {error}; where there is no network, copy MUSDB18-7-STEMS "
+            f"to {folder}"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
