@@ -374,6 +374,22 @@ def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path
     assert len(files) == 4
 
 
+def test_each_stem_is_the_stream_that_stempeg_reads(example_stem, tmp_path, monkeypatch):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    import stempeg
+
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "root" / "train").mkdir(parents=True)
+    shutil.copy(example_stem, tmp_path / "root" / "train" / "A - Song.stem.mp4")
+    track = find_tracks(tmp_path / "root")[0]
+    stems = load_stems(track, 44100, names=FOUR)
+    for number, name in enumerate(("drums", "bass", "other", "vocals"), 1):
+        expected = stempeg.read_stems(str(example_stem), stem_id=number)[0].T
+        got = stems[name].double().numpy()[:, : expected.shape[1]]
+        assert np.abs(got - expected).max() < 2 / 32768, name
+
+
 def test_musdb18hq_equals_its_files(musdb_roots):
     root = musdb_roots["musdb18hq"]
     tracks = find_tracks(root)
