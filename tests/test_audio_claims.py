@@ -1,6 +1,7 @@
 """What is plausible but untrue: counts in headers, suffixes, names, layouts, rates."""
 
 import os
+import random
 import time
 from pathlib import Path
 
@@ -178,6 +179,20 @@ def test_a_colon_is_no_protocol_and_no_file_names_others(tmp_path: Path) -> None
         (tmp_path / "list.m4a").write_text(text)
         with pytest.raises(AudioError, match="neither libsndfile nor FFmpeg finds sound"):
             probe(tmp_path / "list.m4a")
+
+
+def test_a_frame_by_chance_is_no_song(tmp_path: Path) -> None:
+    """Of 50 kB of these random bytes some look like one MPEG frame."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(random.Random(9).randbytes(50000))
+    with pytest.raises(AudioError, match="neither libsndfile nor FFmpeg finds sound"):
+        probe(path)
+    song = save(tmp_path / "a.mp3", music(2.0))
+    whole = song.rename(tmp_path / "song.wav")
+    assert probe(whole).format == "mp3"
+    hidden = tmp_path / "b.wav"
+    hidden.write_bytes(random.Random(1).randbytes(5000) + whole.read_bytes())
+    assert probe(hidden).format == "mp3"
 
 
 @pytest.mark.parametrize("rate", [1, 999, 768001])

@@ -128,34 +128,34 @@ class MpegSource:
     names: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
-        self._path, self._index = path, index(path)
-        kept = [segment.kept(self._index.kind) for segment in self._index.segments]
+        self._path, self.index = path, index(path)
+        kept = [segment.kept(self.index.kind) for segment in self.index.segments]
         self._kept = kept
         self._starts = list(accumulate((stop - start for start, stop in kept), initial=0))
         self.info = AudioInfo(
             path,
             "mp3",
-            f"mp{self._index.kind.layer}",
+            f"mp{self.index.kind.layer}",
             self._starts[-1],
-            self._index.kind.rate,
-            max(self._index.channels),
+            self.index.kind.rate,
+            max(self.index.channels),
             notices=tuple(self._notices()),
         )
         self._refuse_cut()
 
     def _refuse_cut(self) -> None:
         """Refuse a file that ends inside a frame, long before its header says."""
-        kind, segment = self._index.kind, self._index.segments[-1]
+        kind, segment = self.index.kind, self.index.segments[-1]
         missing = ((segment.header.frames or 0) - segment.frames) * kind.samples
         total = missing + self.info.samples
-        if self._index.cut and missing > tolerance(total, kind.rate):
+        if self.index.cut and missing > tolerance(total, kind.rate):
             raise Refused(
                 f"{printable(str(self._path))}: truncated, {self.info.seconds:.1f} s of "
                 f"{total / kind.rate:.1f} s are there; copy it again"
             )
 
     def _notices(self) -> Iterator[str]:
-        found = self._index
+        found = self.index
         claims = [segment.header.frames for segment in found.segments]
         if len(found.segments) > 1 and sum(segment.frames > 0 for segment in found.segments) > 1:
             yield f"{len(found.segments)} files joined into one, all of them are read"
@@ -169,9 +169,9 @@ class MpegSource:
 
     def coded(self) -> Iterator[bytes]:
         """Yield what the sound is coded in: kind, then the frames without headers and tags."""
-        kind = self._index.kind
+        kind = self.index.kind
         yield f"{self.info.codec} {kind.rate} {self.info.channels};".encode()
-        for _, frame in self._frames(0, self._index.frames):
+        for _, frame in self._frames(0, self.index.frames):
             yield frame
 
     def decode(
@@ -183,7 +183,7 @@ class MpegSource:
         """
         at = bisect_right(self._starts, start) - 1
         for segment, (first, _), place, after in zip(
-            self._index.segments[at:],
+            self.index.segments[at:],
             self._kept[at:],
             self._starts[at:],
             self._starts[at + 1 :],
@@ -205,12 +205,12 @@ class MpegSource:
         lost: Callable[[int, int], None],
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a segment, counted from its first frame's beginning."""
-        length, channels = self._index.kind.samples, self.info.channels
+        length, channels = self.index.kind.samples, self.info.channels
         first, last = start // length, -(-stop // length)
         self._tell_gaps(segment, first, last, offset, lost)
         room = np.zeros((channels, size + length), np.float32)
         filled = 0
-        codec = CodecContext.create(f"mp{self._index.kind.layer}float", "r")
+        codec = CodecContext.create(f"mp{self.index.kind.layer}float", "r")
         earlier = segment.first + max(first - _GROUP, 0)
         frames = self._frames(earlier, segment.first + last)
         for number, frame in _with_reservoir(frames, segment.first + first):
@@ -241,7 +241,7 @@ class MpegSource:
         lost: Callable[[int, int], None],
     ) -> None:
         """Report what is missing before the frames [first, last) of a segment."""
-        found, length = self._index, self._index.kind.samples
+        found, length = self.index, self.index.kind.samples
         for frame, size in found.damage:
             if first <= frame - segment.first < last:
                 missing = max(round(size * found.frames / found.bytes), 1)
@@ -252,10 +252,10 @@ class MpegSource:
         with open(self._path, "rb") as file:
             reader = Reader(file, self._path.stat().st_size)
             number = first // _GROUP * _GROUP
-            for item in walk(reader, self._index.anchors[number // _GROUP], self._index.kind):
+            for item in walk(reader, self.index.anchors[number // _GROUP], self.index.kind):
                 if number >= last:
                     return
-                if isinstance(item, Gap) or header_of(item[1], self._index.kind):
+                if isinstance(item, Gap) or header_of(item[1], self.index.kind):
                     continue
                 if number >= first:
                     yield number, item[1]

@@ -152,7 +152,15 @@ def _openers(path: Path, stream: int) -> list[Callable[[Path], Backend]]:
     known = head.startswith(_FFMPEG) or head[4:8] == b"ftyp"
     if is_frame(head) or (format_of(path) == "mp3" and not known):
         return [MpegSource, PyAVSource]
-    return [PyAVSource, MpegSource]
+    return [PyAVSource, _mostly_mpeg]
+
+
+def _mostly_mpeg(path: Path) -> MpegSource:
+    """Read MPEG frames that are most of a file; any bytes hold something that looks like one."""
+    backend = MpegSource(path)
+    if 2 * backend.index.bytes < path.stat().st_size:
+        raise AudioError(f"{printable(str(path))}: holds hardly any MPEG frames; check what it is")
+    return backend
 
 
 def _source(backend: Backend) -> Source:

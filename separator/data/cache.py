@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,7 +99,8 @@ class StemCache:
         _require_ffmpeg(missing[0])
         with ThreadPoolExecutor(threads) as pool:  # ffmpeg works in processes of its own
             jobs = pool.map(self._try, missing)
-            for _ in tqdm(jobs, total=len(missing), desc="decoding stems", unit="song"):
+            silent = sys.stderr is None or os.environ.get("RANK", "0") != "0" or None
+            for _ in tqdm(jobs, "decoding stems", len(missing), unit="song", disable=silent):
                 pass
 
     def _try(self, song: Path) -> None:
