@@ -96,8 +96,8 @@ class TrainTask(Task):
     def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
         """Show the first crops of the training, mixtures and targets."""
         result, targets = Validation({}, 0.0), _accompaniment(batch)
-        for index, waves in enumerate(zip(batch.mixture[:SHOWN], targets, strict=False)):
-            waves = dict(zip(("mixture", "target"), waves, strict=True))
+        for index, mixture in enumerate(batch.mixture[:SHOWN]):
+            waves = {"mixture": mixture, "target": targets[index]}
             show_waves(result, f"training_crop{index}", waves, self.config)
         return result
 

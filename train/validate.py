@@ -62,8 +62,8 @@ def validate(
         losses = song_loss(model, loss, mixture, stems["accompaniment"], config, device)
         shown = Validation({}, 0.0)
         if len(own) < SHOWN:  # the first songs of all are among the first of each rank
-            waves = mixture, estimates["instrumental"], stems["accompaniment"]
-            waves = dict(zip(("mixture", "estimate", "target"), waves, strict=True))
+            waves = {"mixture": mixture, "estimate": estimates["instrumental"]}
+            waves["target"] = stems["accompaniment"]
             show_waves(shown, track.name, waves, config)
         own.append((place, (_ratios(stems, estimates, mixture), losses, shown)))
     rows = distributed.gather(own)
@@ -107,12 +107,12 @@ def song_loss(
         device: where to compute.
     """
     samples = round(config.data.segment_seconds * config.rate)
-    missing = max(0, samples - mixture.shape[-1])  # the training pads short songs too
-    waves = F.pad(torch.stack([mixture, target]), (0, missing))
-    room, rows = waves.shape[-1] - samples, []
+    room, rows = max(0, mixture.shape[-1] - samples), []
     for number in range(LOSS_CROPS):
         start = room * (2 * number + 1) // (2 * LOSS_CROPS)
-        mixed, true = waves[:, None, :, start : start + samples].to(device)
+        crop = torch.stack([wave[None, :, start : start + samples] for wave in (mixture, target)])
+        crop = F.pad(crop, (0, samples - crop.shape[-1]))  # the training pads short songs too
+        mixed, true = crop.to(device)
         spectrogram = stft(mixed, config.stft)
         magnitude, scale = normalise(spectrogram.abs(), config.stft)
         rows.append(loss(model(magnitude), spectrogram, scale, true))
