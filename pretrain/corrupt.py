@@ -217,6 +217,18 @@ def without_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corr
     return Corrupted(spectrogram, kinds, corrupted.grid)
 
 
+def with_masked_group(corrupted: Corrupted) -> Corrupted:
+    """Fill a group of each crop that has no masked cell: its first chosen group, or its first."""
+    grid = corrupted.grid
+    lacks = ~corrupted.hidden.flatten(1).any(dim=1, keepdim=True)
+    first = corrupted.chosen.any(dim=2)[:, 0].int().argmax(dim=-1, keepdim=True) // grid.size
+    groups = torch.arange(grid.groups, device=first.device)
+    cells = (lacks & (groups == first))[:, None].expand(-1, grid.bands, -1)
+    filled = grid.expand(cells)
+    kinds = torch.where(filled, KINDS.index("mask"), corrupted.kinds)
+    return Corrupted(torch.where(filled, 1.0, corrupted.spectrogram), kinds, grid)
+
+
 def left_out(
     target: Tensor, corrupted: Corrupted, outside: Tensor, touched: Tensor
 ) -> tuple[Tensor, Tensor]:

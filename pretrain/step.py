@@ -19,6 +19,7 @@ from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer, deceive
 from separator.pretrain.objectives import masked_error
@@ -117,6 +118,12 @@ class PretrainTask(Task):
         if on(self.config.next.weight):
             return self.config.data.batch * self.config.data.segment_seconds
         return batch.seconds(self.config.rate)
+
+    def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
+        """Show the first crops of the training, and what the untrained model makes of them."""
+        result = Validation({}, 0.0)
+        show_crops(result, "training_crop", model, self.example(batch, 0, generator), self.config)
+        return result
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore hidden cells of songs not trained on; compare with the trivial answers."""

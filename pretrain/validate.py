@@ -1,7 +1,8 @@
 """Validation of the pretext task on unseen songs, against the best trivial answer."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,20 +11,36 @@ from separator.data.config import AugmentConfig
 from separator.data.loader import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
-from separator.engine.pictures import colour, with_axes
 from separator.engine.task import Validation
 from separator.pretrain.clusters import Spectrum, Trunk, health
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer
 from separator.pretrain.labels import unigram_entropy, without_outside
 from separator.pretrain.masks.geometry import channel_mean
 from separator.pretrain.objectives import baselines
-from separator.stft import istft
 
-SHOWN = 2  # crops whose pictures and audio are logged
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
 SIZE = 4  # crops at a time, whatever the batches of the training
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What a batch of crops is worth.
+
+    Attributes:
+        masked: summed errors on the chosen cells of the model and of the trivial answers, and
+            "cells", how many these are.
+        whole: the model's summed error on all cells that count, and "cells".
+        heads: the objectives' scalars, times the batch's share of the crops.
+        labels: (b m) of the crops' groups, where there are labels.
+    """
+
+    masked: dict[str, float]
+    whole: dict[str, float]
+    heads: dict[str, float]
+    labels: Tensor | None
 
 
 class ValidationCrops:
@@ -66,82 +83,70 @@ class ValidationCrops:
                 the scores are of the same cells at any step.
             extract: makes what is clustered, where there are labels.
         """
-        generator, config = torch.Generator().manual_seed(SEED), self.config
-        # apart, so that the cells do not depend on which heads there are
-        draws = torch.Generator()
-        own: list[tuple[int, tuple[dict[str, float], dict[str, float], Tensor | None]]] = []
-        result = Validation({}, 0.0)
+        generator, result = torch.Generator().manual_seed(SEED), Validation({}, 0.0)
+        own: list[tuple[int, _Score]] = []
         songs = self.songs.split(SIZE)
         for place, (waves, music, numbers) in enumerate(
             zip(self.waves, self.music, songs, strict=True)
         ):
             # on every rank: what is hidden comes from one sequence of numbers
             example = make_example(
-                waves.to(device), config, self.mask, 0, generator, music, songs=numbers
+                waves.to(device), self.config, self.mask, 0, generator, music, songs=numbers
             )
-            if place % distributed.world() != distributed.rank():
-                continue
-            draws.manual_seed(SEED + place)
-            shown = example.corrupted
-            outputs = model(shown.spectrogram, shown.hidden, features=True)
-            restored = shown.spectrogram * outputs.mask
-            _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
-            share = len(waves) / len(self.songs)
-            heads = {name: value.item() * share for name, value in scalars.items()}
-            labels = None
-            if extract:
-                found = model.labeller(extract(example.spectrogram))
-                labels = without_outside(found, shown, config.labels.group).cpu()
-            own.append((place, (_errors(example, restored), heads, labels)))
-            if place == 0:
+            if place % distributed.world() == distributed.rank():
+                own.append((place, self._score(model, example, place, extract)))
+            if place == distributed.rank() == 0:
                 self._show(result, model, waves.to(device), music, step)
-        rows = distributed.gather(own)
-        if distributed.rank():
-            return result
-        errors, heads = (_summed([row[part] for row in rows]) for part in (0, 1))
-        labels = [row[2] for row in rows if row[2] is not None]
-        cells = max(1, errors.pop("cells"))
-        means = {name: value / cells for name, value in errors.items()}
-        best = min(value for name, value in means.items() if name != "model")
-        result.scalars |= {f"valid/l1_{name}": value for name, value in means.items()}
+        scores = distributed.gather(own)
+        if not distributed.rank():
+            self._collect(result, scores)
+        return result
+
+    def _score(
+        self, model: Pretrainer, example: Example, place: int, extract: Spectrum | Trunk | None
+    ) -> _Score:
+        """Score the batch at a place."""
+        config, corrupted = self.config, example.corrupted
+        # apart, so that the cells do not depend on which heads there are
+        draws = torch.Generator().manual_seed(SEED + place)
+        outputs = model(corrupted.spectrogram, corrupted.hidden, features=True)
+        restored = corrupted.spectrogram * outputs.mask
+        _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
+        share = len(self.waves[place]) / len(self.songs)
+        heads = {name: value.item() * share for name, value in scalars.items()}
+        labels = None
+        if extract:
+            found = model.labeller(extract(example.spectrogram))
+            labels = without_outside(found, corrupted, config.labels.group).cpu()
+        masked, whole = _errors(example, restored)
+        return _Score(masked, whole, heads, labels)
+
+    def _collect(self, result: Validation, scores: list[_Score]) -> None:
+        """Put the scores of all batches into one result."""
+        masked = _means([score.masked for score in scores])
+        whole = _means([score.whole for score in scores])
+        heads = _summed([score.heads for score in scores])
+        best = min(value for name, value in masked.items() if name != "model")
+        result.scalars |= {f"valid/l1_{name}": value for name, value in masked.items()}
+        result.scalars["valid/l1_whole"] = whole["model"]
         result.scalars |= {f"valid/{name}": value for name, value in heads.items()}
+        labels = [score.labels for score in scores if score.labels is not None]
         if labels:
             found = torch.cat(labels)
-            told = health(found, self.songs, config.labels.clusters)
+            told = health(found, self.songs, self.config.labels.clusters)
             told["labels/unigram_entropy"] = unigram_entropy(found).item()
             result.scalars |= {f"valid/{name}": value for name, value in told.items()}
-        _summarise(result, 1 - means["model"] / max(best, 1e-12))
-        return result
+        _summarise(result, 1 - masked["model"] / max(best, 1e-12))
 
     def _show(
         self, result: Validation, model: Pretrainer, waves: Tensor, music: Tensor, step: int
     ) -> None:
-        """Add pictures and audio of the first crops; phases are the original's."""
-        config, generator = self.config, torch.Generator().manual_seed(SEED)
-        example = make_example(waves, config, self.shown, step, generator, music, model.predict)
-        target, corrupted = example.target, example.corrupted
-        mask = model(corrupted.spectrogram, corrupted.hidden)
-        whole = torch.where(corrupted.chosen, corrupted.spectrogram * mask, target)
-        shown = {
-            "original": target,
-            "masked": corrupted.spectrogram,
-            "reconstructed": whole,
-            "mask": mask,
-            "error": (whole - target).abs(),
-        }
-        phase = torch.polar(torch.ones_like(target), example.spectrogram.angle())
-        length = (target.shape[-1] - 1) * config.stft.hop
-        seconds = length / config.rate
-        for index in range(min(SHOWN, len(target))):
-            for name, values in shown.items():
-                picture = colour(values[index].mean(0).float())
-                result.images[f"crop{index}/{name}"] = with_axes(picture, seconds, config.rate)
-                if name in ("mask", "error"):
-                    continue
-                linear = values[index].float() ** (1 / config.stft.power)
-                wave = istft(linear * phase[index], config.stft, length)
-                peak = wave.abs().amax().clamp(min=1e-6)
-                result.audio[f"crop{index}/{name}"] = ((wave / peak).cpu(), config.rate)
+        """Add pictures and sounds of the first crops."""
+        generator = torch.Generator().manual_seed(SEED)
+        example = make_example(
+            waves, self.config, self.shown, step, generator, music, model.predict
+        )
+        show_crops(result, "crop", model, example, self.config)
 
 
 def _summarise(result: Validation, gain: float) -> None:
@@ -154,16 +159,23 @@ def _summarise(result: Validation, gain: float) -> None:
     )
 
 
-def _errors(example: Example, restored: Tensor) -> dict[str, float]:
-    """Sum the model's and the trivial answers' errors on the chosen cells, and count these."""
+def _errors(example: Example, restored: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+    """Sum errors, and count cells: of all answers on the chosen cells, of the model's on all."""
     target, corrupted = example.target, example.corrupted
     answers = {"model": restored, **baselines(target, ~corrupted.untouched)}
+    errors = {name: channel_mean((answer - target).abs()) for name, answer in answers.items()}
     chosen = corrupted.chosen.expand_as(target[:, :1])
-    errors = {
-        name: (channel_mean((answer - target).abs()) * chosen).sum().item()
-        for name, answer in answers.items()
-    }
-    return errors | {"cells": chosen.sum().item()}
+    masked = {name: (error * chosen).sum().item() for name, error in errors.items()}
+    counted = chosen | corrupted.untouched
+    whole = {"model": (errors["model"] * counted).sum().item(), "cells": counted.sum().item()}
+    return masked | {"cells": chosen.sum().item()}, whole
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Divide summed errors by the number of their cells; NaN where there is none."""
+    total = _summed(rows)
+    cells = total.pop("cells") or math.nan
+    return {name: value / cells for name, value in total.items()}
 
 
 def _summed(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -401,9 +401,9 @@ def test_pictures_show_what_a_strategy_does(
 ):
     """In values instead of colours: what is shown, what came back, and where they differ."""
     monkeypatch.setattr(
-        "separator.pretrain.validate.colour", lambda values: values[None].expand(3, -1, -1)
+        "separator.pretrain.crop_media.colour", lambda values: values[None].expand(3, -1, -1)
     )
-    monkeypatch.setattr("separator.pretrain.validate.with_axes", lambda picture, *size: picture)
+    monkeypatch.setattr("separator.pretrain.crop_media.with_axes", lambda picture, *size: picture)
     words = [f"pretrain/{preset}.yaml", "mask.weighted_steps=1", "model.recall=0"]
     words += ["mask.uniform_steps=0"]
     sizes = ["mask.band=16", "mask.group=4"] if preset in ("dwm", "hpm") else ["mask.span=4"]
@@ -437,3 +437,53 @@ def test_pictures_show_what_a_strategy_does(
         off = (pictures["reconstructed"] - original).abs()
         assert (pictures["error"] >= off - 1e-6).all()  # of each channel, then their mean
         assert not pictures["error"][kept].any()
+
+
+@pytest.mark.parametrize("group", ["mask.band=0", "mask.band=16"])
+@pytest.mark.parametrize("kind", ["noise", "other", "kept", "clean_share"])
+def test_every_picture_has_a_masked_group(
+    kind: str, group: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where training fills no cell at all; in values instead of colours."""
+    monkeypatch.setattr(
+        "separator.pretrain.crop_media.colour", lambda values: values[None].expand(3, -1, -1)
+    )
+    monkeypatch.setattr("separator.pretrain.crop_media.with_axes", lambda picture, *size: picture)
+    words = [] if kind == "kept" else [f"mask.{kind}=1"]
+    if kind != "noise":
+        words.append("mask.noise=0")
+    task = prepared(corpus, tmp_path, "mask.fill=0", group, *words)
+    model = task.model.eval()
+    with torch.no_grad():
+        found = [task.validate(model, 9), task.preview(model, next(task.batches(0)), seeded())]
+    pictures = [shown.images[name][0] for shown in found for name in shown.images
+                if name.endswith("masked")]  # fmt: skip
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (picture == 1).all(0).any()  # a whole frame
+        assert not (picture == 1).all()
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_validation_logs_the_error_of_the_whole_spectrogram(
+    short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By hand, besides that of masked cells; what is behind a song's end does not count."""
+    corpus = write_corpus(tmp_path / "songs", songs=2, seconds=1.5 if short else 3.0)
+    task, seen = prepared(corpus, tmp_path / "run"), []
+    monkeypatch.setattr(
+        "separator.pretrain.validate.make_example",
+        lambda *given, **more: seen.append(make_example(*given, **more)) or seen[-1],
+    )
+    model = task.model.eval()
+    with torch.no_grad():
+        scalars = task.validate(model, 0).scalars
+        corrupted, target = seen[0].corrupted, seen[0].target
+        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden)
+    errors = (restored - target).abs().mean(1, keepdim=True)
+    counted = (corrupted.kinds >= -1).expand_as(errors)
+    assert counted.all() != short
+    assert scalars["valid/l1_whole"] == pytest.approx(errors[counted].mean().item(), rel=1e-4)
+    masked = errors[corrupted.chosen.expand_as(errors)].mean().item()
+    assert scalars["valid/l1_model"] == pytest.approx(masked, rel=1e-4)
+    assert masked != pytest.approx(scalars["valid/l1_whole"], rel=0.01)

@@ -168,6 +168,17 @@ def test_the_run_is_described_and_finished(logged: Path):
     assert kept <= {"media", "requirements.txt", "wandb-metadata.json"}
 
 
+def test_the_data_of_a_new_run_are_there_as_step_0(tmp_path: Path):
+    images, audio = {"toy/image": torch.rand(3, 4, 5)}, {"toy/tone": (torch.rand(2, 99), 8000)}
+    with Log(tmp_path, 0, RunConfig(steps=1, log=WANDB)) as log:
+        log.preview(Validation({}, 0.0, images, audio))
+        log.train(1, {"loss": 1.0})
+    media, expected = series(tmp_path)[1], board(tmp_path)[1]
+    assert media.keys() == expected.keys() == {(name, 0) for name in MEDIA}
+    (row,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(row)["step"] == 1
+
+
 def test_training_is_not_touched(logged: Path, tmp_path: Path):
     run(tmp_path)
     assert history(tmp_path) == history(logged)

@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import KINDS, OTHER_DB, corrupt, covered
+from separator.pretrain.corrupt import (
+    KINDS,
+    OTHER_DB,
+    Corrupted,
+    corrupt,
+    covered,
+    with_masked_group,
+)
 from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks import STRATEGIES
 from separator.pretrain.masks.geometry import Grid, lowest
@@ -467,3 +474,28 @@ def test_bad_settings_name_the_key(values: dict, key: str):
     with pytest.raises(SeparatorError, match=f"^{key}: ") as caught:
         MaskConfig(**values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_a_crop_without_a_masked_group_gets_one(bands: int):
+    """Its first chosen group, or its first; other crops stay as they are."""
+    grid = Grid(5, 10, bands, 3)  # the last group has one frame
+    kinds = torch.full((5, bands, 4), -1, dtype=torch.int8)
+    kinds[0, -1, 2] = KEPT
+    kinds[0, 0, 3] = NOISE
+    kinds[1, 0, 3] = NOISE
+    kinds[2] = CLEAN
+    kinds[4, 0, 1], kinds[4, 0, 2] = NOISE, MASK
+    before = Corrupted(spectrogram(5, 2, 5, 10), grid.expand(kinds), grid)
+    after = with_masked_group(before)
+    for crop, first in ((0, 6), (1, 9), (2, 0), (3, 0)):
+        place = torch.zeros(10, dtype=torch.bool)
+        place[first : first + 3] = True
+        assert (after.kinds[crop, ..., place] == MASK).all()
+        assert (after.spectrogram[crop, ..., place] == 1).all()
+        assert torch.equal(after.kinds[crop, ..., ~place], before.kinds[crop, ..., ~place])
+        rest = after.spectrogram[crop, ..., ~place], before.spectrogram[crop, ..., ~place]
+        assert torch.equal(*rest)
+    assert torch.equal(after.kinds[4], before.kinds[4])
+    assert torch.equal(after.spectrogram[4], before.spectrogram[4])
+    assert after.kinds.dtype == before.kinds.dtype

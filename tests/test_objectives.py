@@ -44,7 +44,8 @@ def test_values_by_hand():
 def test_kinds_that_do_not_occur_are_gaps():
     out = masked_error(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
     assert out["loss/noise"].isnan() and out["loss/kept"].isnan() and out["loss/clean"].isnan()
-    assert out["loss/unmasked"] == out["loss_share/noise"] == 0
+    assert all(out[f"loss_share/{kind}"].isnan() for kind in ("noise", "other", "kept", "clean"))
+    assert out["loss/unmasked"] == 0
     assert out["loss_share/mask"] == 1
     assert out["loss"].isfinite()
 

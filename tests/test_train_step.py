@@ -6,17 +6,23 @@ from torch import Tensor, nn
 
 from separator.config import parse
 from separator.data.corpus import write_corpus
+from separator.data.loader import Batch
+from separator.data.tracks import load_stems
 from separator.stft import stft
 from separator.train.config import TrainConfig
 from separator.train.step import TrainTask
+from separator.train.validate import song_loss
 from tests.toys import MICRO, seeded
 
 
 class Recorder(nn.Module):
     """Stands for the trained model: notes what it is shown and answers with a fixed mask."""
 
+    calls = 0
+
     def forward(self, x: Tensor) -> Tensor:
         self.seen = x
+        self.calls += 1
         self.mask = torch.linspace(0, 1, x.numel()).view_as(x)
         return self.mask
 
@@ -58,3 +64,58 @@ def test_stems_are_varied_from_batch_to_batch(task: TrainTask, monkeypatch: pyte
     assert loader.augment is augment
     ratio = (varied.square().sum((2, 3)) / plain.square().sum((2, 3))).sqrt()
     assert ratio.std() > 0.05
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 3.0, 30.0])
+def test_the_validation_loss_is_the_trainings_loss(task: TrainTask, seconds: float):
+    """Of two crops of a song at a time, as a step of training scores them; short songs are padded.
+
+    The song is three seconds long, or a part or a repetition of it.
+    """
+    stems = load_stems(task.valid[0], 8000)
+    pair = torch.stack([stems["accompaniment"], stems["vocals"]])
+    pair = pair.repeat(1, 1, 10)[..., : round(8000 * seconds)]
+    mixture, config, model = pair.sum(0), task.config, Recorder()
+    found = song_loss(model, task.loss, mixture, pair[0], config, task.device)
+    assert model.calls == 2
+    assert model.seen.shape[0] == 1
+    room = max(0, round(8000 * seconds) - 8000)
+    expected = []
+    for start in (room // 4, 3 * room // 4):
+        crop = torch.zeros(1, 2, 2, 8000)
+        part = pair[..., start : start + 8000]
+        crop[0, ..., : part.shape[-1]] = part
+        batch = Batch(crop, ("accompaniment", "vocals"), torch.tensor([8000]), torch.tensor([0]))
+        expected.append(task.step(model, batch, 0, seeded()))
+    for name, value in found.items():
+        mean = sum(scalars[name].item() for scalars in expected) / 2
+        assert value.item() == pytest.approx(mean, rel=1e-5)
+    assert {"loss", "loss/magnitude"} == set(found)
+
+
+def test_validation_logs_the_loss_without_a_gradient(task: TrainTask):
+    """The mean over songs, in evaluation mode."""
+    result = task.validate(task.model.train(), 0)
+    losses = []
+    for track in task.valid:
+        stems = load_stems(track, 8000)
+        waves = stems["vocals"] + stems["accompaniment"], stems["accompaniment"]
+        rows = song_loss(task.model.eval(), task.loss, *waves, task.config, task.device)
+        assert not any(value.requires_grad for value in rows.values())
+        losses.append(rows["loss"].item())
+    assert result.scalars["valid/loss"] == pytest.approx(sum(losses) / len(losses))
+    assert result.scalars["valid/loss"] == result.scalars["valid/loss/magnitude"] > 0
+
+
+def test_the_targets_sound_is_logged_beside_the_estimates_and_the_mixtures(task: TrainTask):
+    result = task.validate(task.model, 0)
+    for track in task.valid[:2]:
+        stems = load_stems(track, 8000)
+        sounds = {kind: result.audio[f"{track.name}/{kind}"] for kind in
+                  ("target", "mixture", "estimate")}  # fmt: skip
+        assert {rate for _, rate in sounds.values()} == {8000}
+        target, mixture, estimate = (wave for wave, _ in sounds.values())
+        assert torch.equal(target, stems["accompaniment"])
+        assert torch.equal(mixture, stems["accompaniment"] + stems["vocals"])
+        assert estimate.shape == target.shape
+        assert not torch.equal(estimate, target)

@@ -4,6 +4,7 @@ A child process runs this file too, to be stopped or killed.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -116,6 +118,9 @@ def test_pretraining_logs_the_improvement_over_the_best_trivial_answer(whole: Pa
 def test_training_logs_the_sdr(whole: Path):
     train, (valid,) = rows(whole / "train"), rows(whole / "train", "validation")
     assert {"loss/magnitude", "loss/wave"} < train[0].keys()
+    assert valid["valid/loss"] == pytest.approx(
+        valid["valid/loss/magnitude"] + 0.1 * valid["valid/loss/wave"]
+    )
     assert valid["score"] == valid["valid/accompaniment_sdr_mean"]
     assert {"valid/vocals_sdr_median", "valid/mixture_sdr_mean"} < valid.keys()
 
@@ -134,10 +139,12 @@ def test_pictures_and_sound_are_logged(whole: Path, command: str):
     if command == "pretrain":
         assert images == {"original", "masked", "reconstructed", "mask", "error"}
         assert sounds == images - {"mask", "error"}
-        assert len(tags["images"]) == 10  # of two crops
+        assert len(tags["images"]) == 20  # of two crops of validation and two of training
     else:
         assert images == sounds == {"mixture", "estimate", "target"}
-    assert f"2_loss_{command}/other" not in tags["scalars"]  # no cell is covered by another crop
+    if command == "pretrain":  # no cell is covered by another crop
+        assert {"2_loss_pretrain/mask", "loss_share/mask"} < {*tags["scalars"]}
+        assert not {"2_loss_pretrain/other", "loss_share/other"} & {*tags["scalars"]}
     quality = {"pretrain": {"gain_over_trivial"}, "train": {"accompaniment_db", "vocals_db"}}
     drawn = {tag.removeprefix("1_quality/") for tag in tags["scalars"] if tag[0] == "1"}
     assert drawn == quality[command]
@@ -146,6 +153,72 @@ def test_pictures_and_sound_are_logged(whole: Path, command: str):
     image = board.Images(tags["images"][0])[0]
     assert (image.height, image.width) == (320, 560)
     assert board.Audio(tags["audio"][0])[0].sample_rate == 8000
+
+
+SHOWN_FIRST = {
+    "pretrain": {"original", "masked", "reconstructed"},
+    "train": {"mixture", "target"},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_step_0_shows_the_first_crops_of_a_new_run(
+    corpus: Path, whole: Path, tmp_path: Path, command: str
+):
+    """A run that goes on does not repeat them."""
+    first = {(f"training_crop{i}", kind) for i in range(2) for kind in SHOWN_FIRST[command]}
+    sounds = media_of(whole / command, "audio")
+    assert {name for name, step in sounds if step == 0} == first
+    assert {name for name, step in sounds if name in first and step} == set()
+    pictures = {name for name, step in media_of(whole / command, "images") if step == 0}
+    assert pictures >= first
+    shutil.copytree(whole / command, tmp_path / "run")
+    assert main(words(command, corpus, tmp_path / "run", "steps=7")) == 0
+    assert media_of(tmp_path / "run", "audio").keys() - sounds.keys() != set()
+    again = media_of(tmp_path / "run", "audio")
+    assert [place for place in again if place[1] == 0] == [p for p in sounds if p[1] == 0]
+    assert {len(again[place]) for place in again if place[1] == 0} == {1}
+
+
+def media_of(run: Path, kind: str) -> dict[tuple[tuple[str, str], int], list]:
+    """Return TensorBoard's pictures or sounds of a run, by name and step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run), size_guidance={kind: 0})
+    board.Reload()
+    found: dict = {}
+    for tag in board.Tags()[kind]:
+        for event in getattr(board, kind.capitalize())(tag):
+            found.setdefault((tuple(tag.split("/")[1:]), event.step), []).append(event)
+    return found
+
+
+def test_the_sounds_of_step_0_are_what_training_begins_with(corpus: Path, whole: Path):
+    from separator.config import parse
+    from separator.train.config import TrainConfig
+
+    task = TrainTask(parse(TrainConfig, words("train", corpus, whole / "train")[1:], "train"))
+    batch = next(task.batches(0))
+    sounds = media_of(whole / "train", "audio")
+    for index in range(2):
+        expected = {"mixture": batch.stems[index].sum(0), "target": batch.stems[index, :-1].sum(0)}
+        for kind, wave in expected.items():
+            (event,) = sounds[(f"training_crop{index}", kind), 0]
+            samples, _ = soundfile.read(io.BytesIO(event.encoded_audio_string), dtype="float32")
+            heard = torch.from_numpy(samples).T
+            torch.testing.assert_close(heard, wave.clamp(-1, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_step_0_does_not_change_the_training(
+    corpus: Path, whole: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "separator.engine.loop.preview", lambda task, model, batches, *rest: batches
+    )
+    assert main(words(command, corpus, tmp_path / command)) == 0
+    assert not [step for _, step in media_of(tmp_path / command, "audio") if step == 0]
+    assert_same_run(tmp_path / command, whole / command)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,7 +17,7 @@ from separator.stft import istft, normalise, stft
 from separator.train.config import TrainConfig
 from separator.train.specaugment import blocks_to_keep
 from separator.train.transfer import freeze_body, layer_rates, load_pretrained
-from separator.train.validate import validate
+from separator.train.validate import SHOWN, show_waves, validate
 
 
 class TrainTask(Task):
@@ -62,7 +62,7 @@ class TrainTask(Task):
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch."""
-        accompaniment = batch.stems[:, :-1].sum(dim=1)
+        accompaniment = _accompaniment(batch)
         spectrogram = stft(batch.mixture, self.config.stft)
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         if self.config.specaugment.on:
@@ -96,11 +96,24 @@ class TrainTask(Task):
         """Seconds of audio in a batch."""
         return batch.seconds(self.config.rate)
 
+    def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
+        """Show the first crops of the training, mixtures and targets."""
+        result, targets = Validation({}, 0.0), _accompaniment(batch)
+        for index, mixture in enumerate(batch.mixture[:SHOWN]):
+            waves = {"mixture": mixture, "target": targets[index]}
+            show_waves(result, f"training_crop{index}", waves, self.config)
+        return result
+
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Separate the validation songs and score them."""
-        return validate(model, self.valid, self.config, self.device)
+        return validate(model, self.valid, self.config, self.device, self.loss)
 
     def describe(self) -> dict[str, Any]:
         """Return what the model's file says of it."""
         config = self.config
         return {"stage": "train", **describe(config.sizes, config.stft, config.rate)}
+
+
+def _accompaniment(batch: Batch) -> Tensor:
+    """Add up all stems but the vocals, which are last: (b c t)."""
+    return batch.stems[:, :-1].sum(dim=1)

@@ -31,6 +31,11 @@ def validation_due(step: int, every: Every) -> bool:
     """
     if every == "auto":
         return step in EARLY or step % USUAL == 0
+    return due(step, every)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether a step ends a period of `every` steps; never where `every` is 0."""
     return every > 0 and step % every == 0
 
 

@@ -100,6 +100,12 @@ class Log:
         self._heard, self._since = 0.0, time.perf_counter()
         self._check_disk()
 
+    def preview(self, result: Validation) -> None:
+        """Show the pictures and sounds of a new run's data as step 0."""
+        self._add_media(result, 0)
+        self._restart_clock()
+        self._check_disk()
+
     def validation(self, step: int, result: Validation, best: bool = False) -> None:
         """Write and say what a validation found; its time does not count in the throughput.
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from separator.atomic import remove_leftovers, write_text
 from separator.config import to_dict
 from separator.engine import checkpoint, distributed, ema, faults, model_file, optim
-from separator.engine.cadence import validation_due
+from separator.engine.cadence import due, validation_due
 from separator.engine.checkpoint import State
 from separator.engine.lock import RunLock
 from separator.engine.log import Log
 from separator.engine.means import StepMeans, mean_over_ranks
+from separator.engine.preview import preview
 from separator.engine.resume import check_resumable
 from separator.engine.run_config import RunConfig
 from separator.engine.stop import Stop
@@ -144,6 +145,9 @@ class _Run:
         config, state = self.config, self.state
         start = state.step * self.micro_batches + distributed.rank()
         batches = self.task.batches(start, distributed.world())
+        if self.log and self.saved < 0:  # a new run
+            self._seed(0)
+            batches = preview(self.task, state.ema.module, batches, self.generator, self.log)
         stopping = False
         while state.step < config.steps and not stopping:
             scalars = self.step(batches)
@@ -156,7 +160,7 @@ class _Run:
                 continue  # what is saved and validated is good: the latest step was
             elif validation_due(state.step, config.validate_every):
                 self._validate()
-            elif _due(state.step, config.checkpoint_every):
+            elif due(state.step, config.checkpoint_every):
                 self._save()
         self._finish(interrupted=stop.signalled)
 
@@ -288,10 +292,6 @@ class _Run:
             self._export(None)
         if self.main and not done:
             logger.info("stopped at step %d; the same command resumes", step)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _hash(*place: int | str) -> int:

@@ -103,6 +103,16 @@ class Task(ABC):
     def seconds(self, batch: Any) -> float:
         """Seconds of audio in a batch, for the throughput."""
 
+    def preview(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Validation:
+        """Return pictures and sounds of a new run's first micro-batch; only rank 0 calls it.
+
+        Args:
+            model: the averaged one before the first step, in evaluation mode; gradients are off.
+            batch: the first of `batches`, which is trained on afterwards: it must not be changed.
+            generator: on the CPU, seeded as for the first step.
+        """
+        return Validation({}, 0.0)
+
     @abstractmethod
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Score the averaged model, in evaluation mode and without gradients.
