@@ -8,19 +8,14 @@ the stems. `separator.inference.report` describes the report.
 
 import functools
 import logging
-import multiprocessing
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from separator.allocator import keep_memory
 from separator.api import Separator
@@ -30,11 +25,11 @@ from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
+from separator.inference.pool import in_processes
 from separator.inference.progress import bar as progress_bar
 from separator.inference.report import STEMS
 from separator.inference.separate import described
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.processes import follow_parent
 from separator.ranges import require
 
 log = logging.getLogger(__name__)
@@ -113,7 +108,7 @@ def _report(path: str, tracks: Sequence[Track], config: EvaluateConfig) -> dict:
     else:
         score = functools.partial(_score_in_process, path, config.device, config.full)
         report = reports.build(
-            separator.description, separator.rate, _in_processes(score, tracks, jobs)
+            separator.description, separator.rate, in_processes(score, tracks, jobs)
         )
     report["model"]["path"] = printable(path)
     return report | {"data": printable(config.data), "split": config.split}
@@ -238,50 +233,6 @@ def _default_jobs(separator: Separator) -> int:
     """One process for each core; on a GPU one, since the model's work is not shared by cores."""
     on_cpu = separator.device.type == "cpu"
     return min(torch.get_num_threads(), MOST_JOBS) if on_cpu else 1
-
-
-def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int) -> list[dict]:
-    """Score tracks in parallel; `score` must be importable in a fresh process.
-
-    When a process dies, the tracks that died with it are tried again one at a time, so that only
-    the one which kills its process is lost.
-    """
-    with progress_bar(total=len(tracks), desc="evaluate", unit="track") as bar:
-        results = _pool(score, tracks, jobs, bar)
-        for i, track in enumerate(tracks):
-            if results[i] is None:
-                (results[i],) = _pool(score, [track], 1, bar)
-    died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
-    return [
-        result or {"name": printable(track.name), "error": died}
-        for track, result in zip(tracks, results, strict=True)
-    ]
-
-
-def _pool(
-    score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int, bar: tqdm
-) -> list[dict | None]:
-    """Run fresh processes; None for a track whose process died."""
-    threads = max(1, torch.get_num_threads() // jobs)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=(threads,))
-    results: dict[int, dict | None] = dict.fromkeys(range(len(tracks)))
-    try:
-        futures = {pool.submit(score, track): i for i, track in enumerate(tracks)}
-        for future in as_completed(futures):
-            if not isinstance(future.exception(), BrokenProcessPool):
-                results[futures[future]] = future.result()
-                bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return list(results.values())
-
-
-def _start_process(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    follow_parent()
-    keep_memory()
-    torch.set_num_threads(threads)
 
 
 @functools.lru_cache(maxsize=1)
