@@ -194,7 +194,7 @@ def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
             (plain, map(_plain, names)),
             (around, map(_plain, parts[:-1])),
         ):
-            for key in set(keys) - {""}:  # a name of signs alone has no plain one
+            for key in set(keys) - {""}:  # a name without letters and digits has no plain form
                 index.setdefault(key, []).append(parts)
     return indexes
 

@@ -20,7 +20,8 @@ An estimate is `ours`, `mixture` or `ideal_mask`, a stem `accompaniment` or `voc
 counts the 1 s frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also
 hold "isr", "sir" and "sar", and its summary "isr_median", "sir_median" and "sar_median".
 
-With several models or folders the file holds {"schema", "data", "split", "reports": [a report for each]}.
+With several models or folders of estimates the file holds {"schema", "data", "split", "reports":
+[a report for each]}.
 
 All scores are dB. In the file a score that does not exist (its reference is silent) is null, and
 that of an exact estimate is the string "inf". Tracks with a silent reference are listed, but the
