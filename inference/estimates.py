@@ -113,7 +113,8 @@ def find_estimates(
         _check_lengths(song, track)
         songs[track.identity] = song
     found = Estimates(folder, songs, rate, stft or STFTConfig())
-    log.info("%s: %d songs; %s", printable(folder), len(songs), found.description["stems"])
+    number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
+    log.info("%s: %s; %s", printable(folder), number, found.description["stems"])
     _log_conversions(found)
     return found
 
@@ -166,7 +167,8 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
         if len(songs) > 1:
             both = " and ".join(printable("/".join(song)) for song in songs[:2])
             raise SeparatorError(
-                f"{place}: {both} both match the song {name}; give the folder of one program"
+                f"{place}: {both} both match the song {name}; give --estimates the folder "
+                "of one program"
             )
         if songs[0] in owners:
             folder = printable("/".join(songs[0]))
@@ -185,14 +187,15 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
 
 
 def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
-    """Index songs by their exact names, by their plain names and by the folders around them."""
+    """Index songs by exact names, by plain names, and "mixture" by the folders around it."""
     exact, plain, around = indexes = ({}, {}, {})
     for parts in files:
         names = ["/".join(parts[start:]) for start in range(len(parts))]
+        folders = parts[:-1] if role(parts[-1]) == ("mixture", True) else ()
         for index, keys in (
             (exact, names),
             (plain, map(_plain, names)),
-            (around, map(_plain, parts[:-1])),
+            (around, map(_plain, folders)),
         ):
             for key in set(keys) - {""}:  # a name without letters and digits has no plain form
                 index.setdefault(key, []).append(parts)
