@@ -139,15 +139,9 @@ def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
 
 
 def _song_and_stem(folder: Parts, name: str) -> tuple[Parts, str]:
-    """Return the song and the stem that a file is of: by its folder, or by its name alone.
-
-    "mixture (Vocals)" is of the song that its folder is named after.
-    """
+    """Return the song and the stem that a file is of: by its folder, or by its name alone."""
     titled = _TITLED.fullmatch(name)
-    if not titled:
-        return folder, name
-    song, stem = titled.groups()
-    return (folder if role(song) == ("mixture", True) else (*folder, song)), stem
+    return ((*folder, titled[1]), titled[2]) if titled else (folder, name)
 
 
 def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list[Parts]:

@@ -88,15 +88,19 @@ def guesses(data: Path, song: str) -> Waves:
 
 
 def split(waves: Waves, stems: tuple[str, ...]) -> Waves:
-    """Cut estimates into a program's stems: those that are not vocals add up."""
-    accompaniment = waves["accompaniment"]
+    """Cut estimates into a program's stems.
+
+    Those that are not vocals add up to the accompaniment, or to half of it where it has a file of
+    its own, so that the sum and the file can be told apart.
+    """
     rest = [stem for stem in stems if stem in REST]
-    parts = {
-        stem: accompaniment * 2 * (at + 1) / (len(rest) * (len(rest) + 1))
-        for at, stem in enumerate(rest)
-    }
+    share = 0.5 if len(rest) + 1 < len(stems) else 1.0
+    weights = {stem: share * (at + 1) for at, stem in enumerate(rest)}
+    total = len(rest) * (len(rest) + 1) / 2
     return {
-        stem: waves["vocals"] if stem.lower() == "vocals" else parts.get(stem, accompaniment)
+        stem: waves["vocals"]
+        if stem.lower() == "vocals"
+        else waves["accompaniment"] * (weights[stem] / total if stem in rest else 1)
         for stem in stems
     }
 
