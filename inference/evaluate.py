@@ -3,24 +3,21 @@
 Three estimates of each track are scored: `ours` (the model's), `mixture` (the mixture itself:
 doing nothing) and `ideal_mask` (the ratio mask that knows the answer), for two stems,
 `accompaniment` and `vocals`. Waves are compared at the model's rate and the mixture is the sum of
-the stems. `separator.inference.report` describes the report.
+the stems. With `--estimates DIR`, `ours` are the stems that another program wrote; they are
+compared at the first model's rate, or without a model at the highest rate of the songs.
+`separator.inference.report` describes the report.
 """
 
 import functools
 import logging
-import multiprocessing
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from separator.allocator import keep_memory
 from separator.api import Separator
@@ -30,11 +27,12 @@ from separator.data.sources import parse_root
 from separator.data.tracks import Track, find_tracks, load_stems
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
+from separator.inference.estimates import Estimates, find_estimates
+from separator.inference.pool import in_processes
 from separator.inference.progress import bar as progress_bar
 from separator.inference.report import STEMS
 from separator.inference.separate import described
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.processes import follow_parent
 from separator.ranges import require
 
 log = logging.getLogger(__name__)
@@ -44,12 +42,14 @@ MOST_JOBS = 8  # each process holds a model and a song
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score models on songs with known stems; several are compared in one table.
+    """Score models, or stems of other programs, on songs with known stems, in one table.
 
     Attributes:
-        model: the model files.
+        model: the model files; none are needed where --estimates are given.
         data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
+        estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
+            for these songs, in a folder for each song, or one above it; repeatable.
         split: which tracks of it: train, valid or test.
         valid_share: part of the songs that training kept for validation: its data.valid_share.
             With another, songs that it learned from are scored. Data with a split of its own
@@ -61,8 +61,9 @@ class EvaluateConfig:
         device: cpu, cuda, mps, or auto for the best there is.
     """
 
-    model: list[str]
     data: str
+    model: list[str] = field(default_factory=list)
+    estimates: list[str] = field(default_factory=list)
     split: str = "valid"
     valid_share: float = DataConfig.valid_share
     jobs: int = 0
@@ -71,9 +72,12 @@ class EvaluateConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        twice = [path for path, number in Counter(self.model).items() if number > 1]
-        if twice:
-            raise SeparatorError(f"model: {printable(twice[0])} is given twice; give each once")
+        if not self.model and not self.estimates:
+            raise SeparatorError("model: give a model file, or a folder of stems with --estimates")
+        for key, paths in (("model", self.model), ("estimates", self.estimates)):
+            twice = [path for path, number in Counter(paths).items() if number > 1]
+            if twice:
+                raise SeparatorError(f"{key}: {printable(twice[0])} is given twice; give each once")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
         require(self, "[0, 1024]", "jobs")
@@ -93,33 +97,50 @@ def main(argv: list[str]) -> int:
     keep_memory()
     for path in config.model[1:]:  # as the first one is, before the work
         Separator.load(path, device=config.device)
+    sources = [*config.model, *_folders(config, tracks)]
     done: list[dict] = []
-    for path in config.model:
-        done.append(_report(path, tracks, config))
+    for source in sources:
+        done.append(_report(source, tracks, config))
         if config.json:  # before it is shown: the reader of a pipe may have gone
-            several = len(config.model) > 1
+            several = len(sources) > 1
             reports.write(reports.together(done) if several else done[0], config.json)
     sys.stdout.write(reports.tables(done))
     return 1 if any(report["failures"] for report in done) else 0
 
 
-def _report(path: str, tracks: Sequence[Track], config: EvaluateConfig) -> dict:
-    """Score one model on all tracks."""
-    separator = Separator.load(path, device=config.device)
-    log.info("model: %s", described(path, separator.description))
+def _folders(config: EvaluateConfig, tracks: Sequence[Track]) -> list[Estimates]:
+    """Find the estimates of other programs, to be compared as those of the first model are."""
+    if not config.estimates:
+        return []
+    if config.model:
+        first = Separator.load(config.model[0], device=config.device)
+        rate, stft = first.rate, first.stft
+    else:
+        rate, stft = max(track.rate for track in tracks), None
+    return [find_estimates(folder, tracks, rate, stft) for folder in config.estimates]
+
+
+def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateConfig) -> dict:
+    """Score the model of a file, or the estimates of another program, on all tracks."""
+    if isinstance(source, Estimates):
+        separator, path = source, source.root
+        score = functools.partial(_attempt, source, full=config.full)
+    else:
+        separator, path = Separator.load(source, device=config.device), source
+        log.info("model: %s", described(path, separator.description))
+        score = functools.partial(_score_in_process, path, config.device, config.full)
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
     if jobs == 1:
         report = evaluate(separator, tracks, full=config.full)
     else:
-        score = functools.partial(_score_in_process, path, config.device, config.full)
         report = reports.build(
-            separator.description, separator.rate, _in_processes(score, tracks, jobs)
+            separator.description, separator.rate, in_processes(score, tracks, jobs)
         )
     report["model"]["path"] = printable(path)
     return report | {"data": printable(config.data), "split": config.split}
 
 
-def evaluate(separator: Separator, tracks: Sequence[Track], full: bool = False) -> dict:
+def evaluate(separator: Separator | Estimates, tracks: Sequence[Track], full: bool = False) -> dict:
     """Score tracks in this process and return the report of `separator.inference.report`.
 
     Numbers are plain floats: NaN where the file has null, and inf. A track that cannot be scored
@@ -154,7 +175,7 @@ def tracks_of(
     return chosen
 
 
-def score_track(separator: Separator, track: Track, full: bool = False) -> dict:
+def score_track(separator: Separator | Estimates, track: Track, full: bool = False) -> dict:
     """Score one track: an entry of the report's `tracks`.
 
     Raises:
@@ -167,7 +188,7 @@ def score_track(separator: Separator, track: Track, full: bool = False) -> dict:
         raise SeparatorError(f"{track.name}: its stems hold NaN or infinite samples; replace them")
     scores = {
         name: _scores(reference, estimate, rate, full and name == "ours")
-        for name, estimate in _estimates(separator, reference)
+        for name, estimate in _estimates(separator, track, reference)
     }
     return {
         "name": track.name,
@@ -178,16 +199,26 @@ def score_track(separator: Separator, track: Track, full: bool = False) -> dict:
     }
 
 
-def _estimates(separator: Separator, reference: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _estimates(
+    separator: Separator | Estimates, track: Track, reference: Tensor
+) -> Iterator[tuple[str, Tensor]]:
     """Yield each estimate (s c t), one at a time because songs are large."""
     mixture = reference.sum(dim=0)
-    ours = separator.separate_wave(mixture, separator.rate)
-    ours = torch.stack([ours["instrumental"], ours["vocals"]]).cpu()
-    if not ours.isfinite().all():
-        raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
-    yield "ours", ours
+    if isinstance(separator, Estimates):
+        yield "ours", separator.stems(track, mixture)
+    else:
+        yield "ours", _separated(separator, mixture)
     yield "mixture", mixture.expand_as(reference)
     yield "ideal_mask", torch.stack([ideal_mask(s, mixture, separator.stft) for s in reference])
+
+
+def _separated(separator: Separator, mixture: Tensor) -> Tensor:
+    """Separate a mixture (c t) into both stems (s c t)."""
+    stems = separator.separate_wave(mixture, separator.rate)
+    ours = torch.stack([stems["instrumental"], stems["vocals"]]).cpu()
+    if not ours.isfinite().all():
+        raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
+    return ours
 
 
 def _scores(reference: Tensor, estimate: Tensor, rate: int, full: bool) -> dict:
@@ -224,7 +255,7 @@ def _museval() -> Callable:
     return museval_evaluate
 
 
-def _attempt(separator: Separator, track: Track, full: bool) -> dict:
+def _attempt(separator: Separator | Estimates, track: Track, full: bool) -> dict:
     """Score a track, or return why it cannot be scored: the other tracks are still wanted."""
     track = replace(track, name=printable(track.name))
     try:
@@ -234,54 +265,10 @@ def _attempt(separator: Separator, track: Track, full: bool) -> dict:
         return {"name": track.name, "error": one_line(error)}
 
 
-def _default_jobs(separator: Separator) -> int:
+def _default_jobs(separator: Separator | Estimates) -> int:
     """One process for each core; on a GPU one, since the model's work is not shared by cores."""
     on_cpu = separator.device.type == "cpu"
     return min(torch.get_num_threads(), MOST_JOBS) if on_cpu else 1
-
-
-def _in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int) -> list[dict]:
-    """Score tracks in parallel; `score` must be importable in a fresh process.
-
-    When a process dies, the tracks that died with it are tried again one at a time, so that only
-    the one which kills its process is lost.
-    """
-    with progress_bar(total=len(tracks), desc="evaluate", unit="track") as bar:
-        results = _pool(score, tracks, jobs, bar)
-        for i, track in enumerate(tracks):
-            if results[i] is None:
-                (results[i],) = _pool(score, [track], 1, bar)
-    died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
-    return [
-        result or {"name": printable(track.name), "error": died}
-        for track, result in zip(tracks, results, strict=True)
-    ]
-
-
-def _pool(
-    score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int, bar: tqdm
-) -> list[dict | None]:
-    """Run fresh processes; None for a track whose process died."""
-    threads = max(1, torch.get_num_threads() // jobs)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=(threads,))
-    results: dict[int, dict | None] = dict.fromkeys(range(len(tracks)))
-    try:
-        futures = {pool.submit(score, track): i for i, track in enumerate(tracks)}
-        for future in as_completed(futures):
-            if not isinstance(future.exception(), BrokenProcessPool):
-                results[futures[future]] = future.result()
-                bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return list(results.values())
-
-
-def _start_process(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    follow_parent()
-    keep_memory()
-    torch.set_num_threads(threads)
 
 
 @functools.lru_cache(maxsize=1)

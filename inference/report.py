@@ -4,7 +4,8 @@ The report, which `--json FILE` writes, is
 
     schema       1
     definitions  {name of a score or an estimate: what it is}
-    model        {"path": str or null, "description": what the model's file says of itself}
+    model        {"path": str or null, "description": what the model's file says of itself, or of
+                  a folder of estimates {"stage": "estimates", "stems": which files are which}}
     data, split  where the tracks are from; null when `evaluate` was called from a program
     rate         samples per second at which waves were compared
     n_tracks     tracks that were scored
@@ -19,7 +20,8 @@ An estimate is `ours`, `mixture` or `ideal_mask`, a stem `accompaniment` or `voc
 counts the 1 s frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also
 hold "isr", "sir" and "sar", and its summary "isr_median", "sir_median" and "sar_median".
 
-With several models the file holds {"schema", "data", "split", "reports": [a report for each]}.
+With several models or folders of estimates the file holds {"schema", "data", "split", "reports":
+[a report for each]}.
 
 All scores are dB. In the file a score that does not exist (its reference is silent) is null, and
 that of an exact estimate is the string "inf". Tracks with a silent reference are listed, but the
@@ -49,9 +51,10 @@ DEFINITIONS = {
     "isr": "ISR by museval (BSSEval v4), median over 1 s frames",
     "sir": "SIR by museval (BSSEval v4), median over 1 s frames",
     "sar": "SAR by museval (BSSEval v4), median over 1 s frames",
-    "ours": "the model's estimate",
+    "ours": "the estimate of the model, or of the program that wrote the folder",
     "mixture": "the mixture itself as the estimate of either stem",
-    "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT",
+    "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT; for a folder in"
+    " that of the first model, or else in one of 4096 / 1024",
     "_median": "median over tracks that have the score",
     "_mean": "mean over tracks that have the score",
 }
@@ -121,13 +124,14 @@ def table(report: dict) -> str:
                 f"  {_number(s['sdr_frames']):>9} {_number(s['sdr_global']):>9}" for s in stems
             )
             label = track["name"][:NAME] if name == ESTIMATES[0] else ""
-            lines.append(f"{label:{NAME}}  {_words(name):10}{cells}\n")
+            estimate = _labels([report])[0] if name == ESTIMATES[0] else _words(name)
+            lines.append(f"{label:{NAME}}  {estimate:10}{cells}\n")
     failed = [f"failed: {entry['name']}: {entry['error']}\n" for entry in report["failures"]]
     return "".join([*lines, *failed, "\n", summary_table(report)])
 
 
 def together(reports: Sequence[dict]) -> dict:
-    """Put the reports of several models on the same songs into one."""
+    """Put the reports of several models or folders on the same songs into one."""
     shared = {name: reports[0][name] for name in ("schema", "data", "split")}
     return {**shared, "reports": list(reports)}
 
@@ -182,9 +186,10 @@ def _counted(report: dict) -> str:
 
 
 def _labels(reports: Sequence[dict]) -> list[str]:
-    """Name the models: the ends of their paths, as far as there is room."""
+    """Name the models and folders: the ends of their paths, as far as there is room."""
     if len(reports) == 1:
-        return ["ours"]
+        written = reports[0]["model"]["description"].get("stage") == "estimates"
+        return ["estimates" if written else "ours"]
     paths = [str(report["model"]["path"]) for report in reports]
     return [path if len(path) <= NAME else f"…{path[1 - NAME :]}" for path in paths]
 

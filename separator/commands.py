@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "separator.inference.evaluate",
-        "score a model on songs with known stems",
+        "score models, or stems of other programs, on songs with known stems",
         (
             (
                 "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18",
@@ -85,6 +85,15 @@ COMMANDS = {
                 "separator evaluate runs/a/model.safetensors runs/b/model.safetensors "
                 "--data ~/MUSDB18 --json scores.json",
                 "compare two models in one table",
+            ),
+            (
+                "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18 "
+                "--estimates separated/htdemucs --estimates spleeter",
+                "compare a model with stems that other programs wrote",
+            ),
+            (
+                "separator evaluate --data ~/MUSDB18 --split test --estimates separated/htdemucs",
+                "score such stems alone",
             ),
         ),
     ),

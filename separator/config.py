@@ -45,8 +45,9 @@ def parse(
         cls: a frozen dataclass; its docstring's "Attributes:" are the help.
         argv: YAML files, `key=value`, `--key value`; what comes later wins.
         command: the name to show in the help.
-        positional: the field (of list type) that takes the bare words; when None, bare words are
-            YAML files.
+        positional: the field (of list type) that takes the bare words, at least one unless it has
+            a default; each other list of names takes one name for each `--key`. When None, bare
+            words are YAML files.
 
     Raises:
         UsageError: an unknown key, a wrong type, or a value out of range; names the key.
@@ -116,7 +117,7 @@ def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from separator.help_format import formatter, sentence
+    from separator.help_format import formatter
 
     parser = ArgumentParser(
         prog=f"separator {command}",
@@ -128,12 +129,11 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
     )
     if positional:
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        metavar = positional.upper()
-        parser.add_argument(
-            positional, nargs="+", type=str, metavar=metavar, help=sentence(cls, positional)
-        )
-        parser.add_class_arguments(cls, skip={positional}, fail_untyped=True)
-        assert positional in fields
+        lists = {name for name, field in fields.items() if field.type in (list[str], "list[str]")}
+        for name in sorted(lists):
+            _add_list(parser, cls, fields[name], bare=name == positional)
+        parser.add_class_arguments(cls, skip=lists, fail_untyped=True)
+        assert positional in lists
         for action in parser._actions:
             if action.dest in fields and fields[action.dest].type in (bool, "bool"):
                 action.metavar = "[=false]"  # a flag, whose value is not a word of its own
@@ -141,6 +141,21 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
     return parser
+
+
+def _add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> None:
+    """Add a list of names: of the bare words, or of one name for each time the option is given."""
+    from separator.help_format import sentence
+
+    optional = field.default_factory is not dataclasses.MISSING
+    options = {"type": str, "help": sentence(cls, field.name)}
+    if optional:
+        options["default"] = []
+    if bare:
+        metavar = field.name.upper()
+        parser.add_argument(field.name, nargs="*" if optional else "+", metavar=metavar, **options)
+    else:
+        parser.add_argument(f"--{field.name}", action="append", metavar="PATH", **options)
 
 
 def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:

@@ -19,7 +19,8 @@ def formatter() -> type:
             text = super()._get_help_string(action)
             if action.default == "":
                 return text.replace("%(default)s", '""')
-            return text.replace(", default: %(default)s", "") if action.default is None else text
+            none = action.default is None or action.default == []
+            return text.replace(", default: %(default)s", "") if none else text
 
         def _fill_text(self, text: str, width: int, indent: str) -> str:
             if "\n" in text:  # examples, which must be copied in one piece

@@ -89,6 +89,11 @@ def _audio_files(folder: Path, skipped: list[str]) -> list[Path]:
     return sorted(map(Path, walked.stamps))
 
 
+def files_by_folder(root: Path, skipped: list[str]) -> dict[Path, dict[str, Path]]:
+    """Folders that hold audio files, at any depth, with these by their names without suffix."""
+    return _folders(_audio_files(root, skipped), skipped)
+
+
 def _folders(files: Iterable[Path], skipped: list[str]) -> dict[Path, dict[str, Path]]:
     """The folders that hold files, each with these by their names without suffix.
 
@@ -130,7 +135,7 @@ def _musdb18(root: Path, skipped: list[str]) -> list[SongFiles]:
 def _stem_folders(root: Path, skipped: list[str]) -> list[SongFiles]:
     """Every folder with a vocals file, or with a mixture and an instrumental."""
     songs: dict[Path, Stems] = {}
-    for folder, files in _folders(_audio_files(root, skipped), skipped).items():
+    for folder, files in files_by_folder(root, skipped).items():
         stems = sorted_stems(files)
         if stems is None:
             reason = "has no vocals and accompaniment; name the files by stem"
@@ -285,6 +290,3 @@ def check_kind(root: Path, kind: str) -> str:
         place = printable(str(root))
         raise SeparatorError(f"{place}: kind {kind!r} is not known; use one of {known}")
     return recognise(root) if kind == "auto" else kind
-
-
-__all__ = ["FINDERS", "FOUR", "ONE", "TWO", "SongFiles", "check_kind", "described", "recognise"]

@@ -73,7 +73,7 @@ def held_out(path: Path, tags: Mapping[str, Sequence[str]]) -> str | None:
     """
     for artist, title in _claims(path, tags):
         bare = re.sub(r"\s*[(\[][^()\[\]]*[)\]]\s*$", "", title)
-        song = _KNOWN.get((_plain(artist), _plain(bare)))
+        song = _KNOWN.get((plain_name(artist), plain_name(bare)))
         if song:
             return song
     return None
@@ -97,7 +97,7 @@ def _parts(name: str) -> list[str]:
     return [re.sub(r"^\s*\d{1,3}[\s.)]+(?=\S)", "", part) for part in parts]
 
 
-def _plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """Letters and digits alone, lower case, without accents."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     return "".join(letter for letter in plain if letter.isalnum())
@@ -109,7 +109,7 @@ def _known() -> dict[tuple[str, str], str]:
     for song in SONGS:
         artist, title = song.split(" - ")
         for name in (artist, re.split(r" feat\. | \(", artist)[0]):
-            known[_plain(name), _plain(title)] = song
+            known[plain_name(name), plain_name(title)] = song
     return known
 
 

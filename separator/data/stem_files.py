@@ -119,6 +119,29 @@ def sorted_stems(files: Mapping[str, Path]) -> Stems | None:
     return None
 
 
+def estimated_stems(files: Mapping[str, Path]) -> Stems | None:
+    """Sort the files that a program separated a song into, by name without suffix.
+
+    The accompaniment is a file of that kind, else the sum of all that is not vocals. A mixture
+    does not count.
+
+    Returns:
+        Stems as of `sorted_stems`; the vocals or the accompaniment alone where the files say
+        nothing of the other; None where they say nothing of either.
+    """
+    roles = {name: role(name) for name in files}
+    whole = any(kind == "accompaniment" for kind, _ in roles.values())
+    kinds = TWO if whole else FOUR
+    chosen = {name: path for name, path in files.items() if roles[name][0] in kinds}
+    if stems := sorted_stems(chosen):
+        return stems
+    for kind in TWO:
+        alone = {name: StemFile(chosen[name]) for name in chosen if roles[name] == (kind, True)}
+        if alone:
+            return {kind: _voices(alone) if kind == "vocals" else tuple(alone.values())[:1]}
+    return None
+
+
 def unclear(stems: Stems) -> list[Path]:
     """Files that count as vocals for one word of a name that is not understood as a whole."""
     voices = {file.path for file in stems.get("vocals", ()) if file.gain > 0}

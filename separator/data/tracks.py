@@ -140,15 +140,26 @@ def _probed(
     tracks = []
     for song in songs:
         try:
-            stems = _sources(song.stems)
-            samples, rate = _common_length(stems)
+            tracks.append(track_of(song, place))
         except (SeparatorError, OSError) as error:
             skipped.append(one_line(error))
-            continue
-        tracks.append(
-            Track(song.name, song.split or "", stems, samples, rate, *place, song.content)
-        )
     return tracks
+
+
+def track_of(song: SongFiles, place: tuple[str, str, float]) -> Track:
+    """Look at the headers of a song's files.
+
+    Args:
+        song: the song.
+        place: kind, root and weight, as the attributes of `Track`.
+
+    Raises:
+        SeparatorError: a file cannot be read, or is much shorter than another.
+        OSError: the system does not let a file be read.
+    """
+    stems = _sources(song.stems)
+    samples, rate = _common_length(stems)
+    return Track(song.name, song.split or "", stems, samples, rate, *place, song.content)
 
 
 def _log_found(root: Path, kind: str, tracks: Sequence[Track], skipped: int) -> None:

@@ -1,0 +1,238 @@
+"""Stems that other programs wrote, to be scored as the estimates of models are.
+
+A folder of estimates holds, at any depth, a folder for each song with a file for each stem, as
+demucs, spleeter, open-unmix and MUSDB18's layout have it, or files "SONG (Vocals).flac" and
+"SONG (Instrumental).flac", as `separator separate` writes them.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from separator import audio
+from separator.data.layouts import SongFiles, files_by_folder
+from separator.data.musdb_test import plain_name
+from separator.data.reader import Source
+from separator.data.splits import Parts
+from separator.data.stem_files import TWO, Stems, estimated_stems, role, table
+from separator.data.tracks import Track, load_stems, track_of
+from separator.data.walk import checked_folders
+from separator.errors import SeparatorError, printable
+from separator.inference.choices import TITLES
+from separator.stft_config import STFTConfig
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.1  # seconds by which the length of an estimate may differ from the song's
+NAMED = 3  # missing songs that an error names
+_TITLED = re.compile(rf"(.+)[ _]\(({'|'.join(TITLES)})\)", re.IGNORECASE)
+_ENDING = re.compile(r"(\.stem)?(_umx[a-z0-9]*)?$", re.IGNORECASE)  # of MUSDB18 and open-unmix
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The stems that one program wrote for a set of tracks.
+
+    Attributes:
+        root: their folder.
+        songs: their files for each track, by the track's identity.
+        rate: sampling rate at which they are scored, in Hz.
+        stft: transform of the ideal mask beside them.
+    """
+
+    root: str
+    songs: dict[object, Track]
+    rate: int
+    stft: STFTConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done: files are read on the CPU."""
+        return torch.device("cpu")
+
+    @property
+    def description(self) -> dict:
+        """Which files count as which stem, for the report."""
+        return {
+            "stage": "estimates",
+            "stems": table(dict(song.stems) for song in self.songs.values()),
+        }
+
+    def stems(self, track: Track, mixture: Tensor) -> Tensor:
+        """Read the estimates of a track.
+
+        Args:
+            track: one of those that `find_estimates` was given.
+            mixture: (c t) at `rate`; a stem without a file is the mixture minus the other stem.
+
+        Returns:
+            (s c t), the accompaniment and the vocals, as long as the mixture.
+
+        Raises:
+            SeparatorError: a file cannot be read.
+        """
+        samples = mixture.shape[-1]
+        waves = {
+            name: torch.nn.functional.pad(wave, (0, samples - wave.shape[-1]))
+            for name, wave in load_stems(self.songs[track.identity], self.rate).items()
+        }
+        for name, other in (TWO, TWO[::-1]):
+            if name not in waves:
+                waves[name] = mixture - waves[other]
+        return torch.stack([waves[name] for name in TWO])
+
+
+def find_estimates(
+    folder: str, tracks: Sequence[Track], rate: int, stft: STFTConfig | None = None
+) -> Estimates:
+    """Find the stems that a program wrote for each of the tracks.
+
+    Args:
+        folder: the program's output folder, or one above it.
+        tracks: songs with known stems.
+        rate: sampling rate at which the estimates are scored, in Hz.
+        stft: transform of the ideal mask; by default that of `STFTConfig`.
+
+    Raises:
+        SeparatorError: the folder is not there, a track has no stems or several there, or a file
+            cannot be read or has another length than its song.
+    """
+    (root,) = checked_folders([folder], "give --estimates a folder of separated songs")
+    skipped: list[str] = []
+    files = _files(Path(root), skipped)
+    for reason in skipped:
+        log.warning("skipped: %s", reason)
+    songs = {}
+    for track, parts in zip(tracks, _matched(root, tracks, files), strict=True):
+        song = track_of(SongFiles(track.name, track.split, files[parts]), ("stems", root, 1.0))
+        _check_lengths(song, track)
+        songs[track.identity] = song
+    found = Estimates(folder, songs, rate, stft or STFTConfig())
+    number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
+    log.info("%s: %s; %s", printable(folder), number, found.description["stems"])
+    _log_conversions(found)
+    return found
+
+
+def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
+    """Sort the files below a folder into songs, by the songs' paths below it."""
+    songs: dict[Parts, dict[str, Path]] = {}
+    for folder, files in files_by_folder(root, skipped).items():
+        parts = folder.relative_to(root).parts or (root.name,)
+        for name, path in files.items():
+            song, stem = _song_and_stem(parts, name)
+            songs.setdefault(song, {})[stem] = path
+    found = {}
+    for parts, files in songs.items():
+        stems = estimated_stems(files)
+        if stems is None:
+            name = printable(str(next(iter(files.values())).parent))
+            skipped.append(f"{name}: has no vocals or accompaniment; name the files by stem")
+        else:
+            found[parts] = stems
+    return found
+
+
+def _song_and_stem(folder: Parts, name: str) -> tuple[Parts, str]:
+    """Return the song and the stem that a file is of: by its folder, or by its name alone."""
+    titled = _TITLED.fullmatch(name)
+    return ((*folder, titled[1]), titled[2]) if titled else (folder, name)
+
+
+def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list[Parts]:
+    """Return the song in a folder of estimates that each track is.
+
+    Raises:
+        SeparatorError: a track has none or several, or shares one with another track.
+    """
+    place, indexes = printable(root), _indexes(files)
+    missing, owners = [], {}
+    for track in tracks:
+        name = printable(track.name)
+        songs = _candidates(track.name, indexes)
+        if not songs:
+            missing.append(name)
+            continue
+        if len(songs) > 1:
+            both = " and ".join(printable("/".join(song)) for song in songs[:2])
+            raise SeparatorError(
+                f"{place}: {both} both match the song {name}; give --estimates the folder "
+                "of one program"
+            )
+        if songs[0] in owners:
+            folder = printable("/".join(songs[0]))
+            raise SeparatorError(
+                f"{place}: {folder} matches the songs {owners[songs[0]]} and {name}; give each "
+                "song a folder of its own"
+            )
+        owners[songs[0]] = name
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise SeparatorError(
+            f"{place}: has no stems of {len(missing)} of {len(tracks)} songs: "
+            f"{', '.join(missing[:NAMED])}{more}; separate these too, into folders of their names"
+        )
+    return list(owners)
+
+
+def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
+    """Index songs by exact names, by plain names, and "mixture" by the folders around it."""
+    exact, plain, around = indexes = ({}, {}, {})
+    for parts in files:
+        names = ["/".join(parts[start:]) for start in range(len(parts))]
+        folders = parts[:-1] if role(parts[-1]) == ("mixture", True) else ()
+        for index, keys in (
+            (exact, names),
+            (plain, map(_plain, names)),
+            (around, map(_plain, folders)),
+        ):
+            for key in set(keys) - {""}:  # a name without letters and digits has no plain form
+                index.setdefault(key, []).append(parts)
+    return indexes
+
+
+def _candidates(name: str, indexes: Sequence[Mapping[str, list[Parts]]]) -> list[Parts]:
+    """Return the songs that match a track's name best."""
+    exact, plain, around = indexes
+    key, last = _plain(name), _plain(name.rpartition("/")[2])
+    return exact.get(name) or plain.get(key) or around.get(key) or plain.get(last) or []
+
+
+def _plain(name: str) -> str:
+    """Letters and digits of a name, without what MUSDB18 and open-unmix add to its end."""
+    return plain_name(_ENDING.sub("", name))
+
+
+def _check_lengths(song: Track, track: Track) -> None:
+    """Refuse estimates whose length is not that of the track."""
+    lengths = [source.samples / source.rate for source in _sources(track)]
+    for source in _sources(song):
+        seconds = source.samples / source.rate
+        if not min(lengths) - TOLERANCE <= seconds <= max(lengths) + TOLERANCE:
+            raise SeparatorError(
+                f"{printable(str(source.path))}: lasts {seconds:.2f} s, its song "
+                f"{track.seconds:.2f} s; separate the whole song again"
+            )
+
+
+def _log_conversions(estimates: Estimates) -> None:
+    """Say how many files are resampled or made stereo before they are scored."""
+    sources = [source for song in estimates.songs.values() for source in _sources(song)]
+    resampled = sum(source.rate != estimates.rate for source in sources)
+    mono = sum(audio.probe(source.path).channels == 1 for source in sources)
+    name, total = printable(estimates.root), len(sources)
+    if resampled:
+        log.info(
+            "%s: %d of %d files are resampled to %d Hz", name, resampled, total, estimates.rate
+        )
+    if mono:
+        log.info("%s: %d of %d files are mono and count as both channels", name, mono, total)
+
+
+def _sources(track: Track) -> list[Source]:
+    return [source for _, group in track.stems for source in group]
