@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import threading
+import time
+from collections.abc import Callable
 
 
 def follow_parent() -> None:
@@ -17,3 +19,25 @@ def follow_parent() -> None:
 def _wait_for_the_end() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def follow_launcher(tell: Callable[[], None], every: float = 1.0) -> None:
+    """Exit when the launcher of this process, such as torchrun, is gone.
+
+    A launcher that was killed ends none of its ranks, and they would wait hours for each other,
+    since it held what they meet by.
+
+    Args:
+        tell: called before the exit; says why.
+        every: seconds from one look to the next.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(), tell, every), daemon=True).start()
+
+
+def _watch(launcher: int, tell: Callable[[], None], every: float) -> None:
+    while os.getppid() == launcher:
+        time.sleep(every)
+    try:
+        tell()
+    finally:
+        os._exit(1)

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from separator.devices import find_device
 from separator.errors import SeparatorError, one_line
+from separator.processes import follow_launcher
+
+log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(hours=3)  # the other ranks wait while rank 0 writes and its disk is slow
 
@@ -83,6 +86,8 @@ def session(device: torch.device) -> Iterator[None]:
         yield
         return
     cuda = device.type == "cuda"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        follow_launcher(_tell_of_torchrun)
     if rank():
         _be_silent()
     try:
@@ -105,6 +110,12 @@ def session(device: torch.device) -> Iterator[None]:
     barrier()
     gc.collect()  # replicas hold the group
     dist.destroy_process_group()
+
+
+def _tell_of_torchrun() -> None:
+    """Say why the ranks end; rank 0 alone."""
+    if not rank():
+        log.error("torchrun was killed, so its ranks end; the same command resumes")
 
 
 def _be_silent() -> None:
