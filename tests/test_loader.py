@@ -23,7 +23,7 @@ from separator.data.config import AugmentConfig, DataConfig
 from separator.data.corpus import write_corpus
 from separator.data.layouts import FOUR, TWO
 from separator.data.loader import Batch, batches
-from separator.data.sources import config_tracks, parse_root
+from separator.data.sources import config_tracks, parse_root, training_tracks
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError
 
@@ -337,6 +337,32 @@ def test_what_two_roots_hold_is_taken_from_the_first(tmp_path, caplog):
     assert [track.name for track in tracks[12:]] == ["another.flac", "artist/a", "artist/b"]
     assert "two: left out: 12 songs that a root before it has too" in caplog.text
     assert "artist: left out: 2 " in caplog.text
+
+
+def test_a_fraction_of_the_songs_is_part_of_any_larger_one(tmp_path):
+    for i in range(40):
+        for name in ("vocals", "drums"):
+            noise(tmp_path / "stems" / f"song{i}" / f"{name}.wav", 0.05, i)
+    for kind in ("instrumentals", "vocals"):
+        for i in range(10):
+            noise(tmp_path / "pool" / kind / f"{i}.wav", 0.05, i)
+    roots = [str(tmp_path / "stems"), str(tmp_path / "pool")]
+    whole, valid = training_tracks(DataConfig(roots))
+    names = {}
+    for fraction in (0.001, 0.1, 0.25, 1.0):
+        train, others = training_tracks(DataConfig(roots, fraction=fraction))
+        assert others == valid
+        assert [t for t in train if t.kind == "pool"] == [t for t in whole if t.kind == "pool"]
+        assert train == [track for track in whole if track in train]
+        names[fraction] = {track.name for track in train if track.kind == "stems"}
+    stems = sum(track.kind == "stems" for track in whole)
+    assert [len(n) for n in names.values()] == [1, round(0.1 * stems), round(0.25 * stems), stems]
+    assert names[0.001] < names[0.1] < names[0.25] < names[1.0]
+    places = sorted(int(name.removeprefix("song")) for name in names[0.25])
+    assert places != list(range(places[0], places[0] + len(places)))  # not the first by name
+    for fraction in (0, 1.1):
+        with pytest.raises(SeparatorError, match=r"^data\.fraction: "):
+            DataConfig(roots, fraction=fraction)
 
 
 def test_training_on_a_library_is_refused_with_the_fix(tmp_path):

@@ -52,6 +52,8 @@ class DataConfig:
         segment_seconds: Length of a training segment in seconds.
         batch: Segments in a batch, on each device.
         workers: Processes that read ahead; 0 reads in the training process.
+        fraction: Part of the training songs that is used; of pools and libraries all are. What is
+            used of a smaller part is used of a larger one too, whatever the run's seed.
         valid_share: Part of the songs kept for validation where a collection has no split.
         cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
         memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.
@@ -63,6 +65,7 @@ class DataConfig:
     segment_seconds: float = 6.0
     batch: int = 8
     workers: int = 2
+    fraction: float = 1.0
     valid_share: float = 0.1
     cache_gb: float = 60.0
     memory_mb: float = 1024.0
@@ -77,4 +80,5 @@ class DataConfig:
         require(self, "[0, 256]", "data.workers")
         require(self, "[0, 10000000]", "data.cache_gb", "data.memory_mb")
         require(self, "[-1000, 0]", "data.silence_db")
+        require(self, "(0, 1]", "data.fraction")
         require(self, "[0, 1)", "data.valid_share")

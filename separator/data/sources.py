@@ -1,5 +1,6 @@
 """From `data.roots` to songs: what the words mean, and which songs train and which validate."""
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -89,4 +90,18 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
                 fix = "add songs"
             roots = printable(", ".join(config.roots))
             raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
-    return splits["train"], splits["valid"]
+    return _part(splits["train"], config.fraction), splits["valid"]
+
+
+def _part(tracks: list[Track], fraction: float) -> list[Track]:
+    """Keep a share of the songs that are not of pools or libraries, one of them at least.
+
+    Songs are ordered by a hash of their names: a smaller share is part of a larger one, and no
+    seed of a run changes it.
+    """
+    labelled = [track for track in tracks if track.kind not in ("pool", "library")]
+    labelled.sort(key=lambda track: hashlib.blake2b(os.fsencode(track.name)).digest())
+    left_out = set(map(id, labelled[max(1, round(fraction * len(labelled))) :]))
+    if left_out:
+        log.info("data.fraction: %d songs are left out", len(left_out))
+    return [track for track in tracks if id(track) not in left_out]
