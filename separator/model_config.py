@@ -34,7 +34,7 @@ class ModelConfig:
             (0: nothing is shown, and they are filled with a constant).
         told: pretraining tells the network which cells are masked, and their mask starts from an
             estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
-            all masks start from 0.34.
+            has to find the white frames.
         skips: how a level's encoder output joins the decoder, "add" or "concatenate".
         recompute: compute the cells' activations again in the backward pass, which takes less
             memory and more time; nothing else changes.
