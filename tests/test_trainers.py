@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -290,15 +291,20 @@ def test_the_number_of_ranks_changes_no_curriculum(
     assert all(torch.equal(one[key], two[key]) for key in clusters)
 
 
-def test_a_stopped_command_exits_cleanly_and_resumes(corpus: Path, whole: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_command_exits_cleanly_and_resumes(
+    corpus: Path, whole: Path, tmp_path: Path, workers: int, number: int
+):
     command = "train"  # the loop is the same; being killed, below, is worse
-    command_words = words(command, corpus, tmp_path / "run")
+    command_words = words(command, corpus, tmp_path / "run", f"data.workers={workers}")
     with start_child("stopped", command_words) as child:
         assert child.stdout.readline() == "in step 2\n"
-        child.send_signal(signal.SIGTERM)
+        os.killpg(child.pid, number)  # SLURM and terminals signal the workers too
+        time.sleep(1)  # what a worker does at a signal, it has done
         child.stdin.write("go on\n")
         child.stdin.flush()
-        assert child.wait(timeout=60) == 143
+        assert child.wait(timeout=60) == 128 + number
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert main(command_words) == 0
@@ -512,7 +518,12 @@ def start_child(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(more or {})}
     command = [sys.executable, __file__, role, *command_words]
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

@@ -11,8 +11,10 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from typing import Any
@@ -28,6 +30,7 @@ from separator.processes import follow_parent
 
 AHEAD = 2  # batches that each worker reads ahead
 LOCKS = 8  # that a worker and its queues need at most
+STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT))
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,24 @@ def context_of(workers: int) -> BaseContext | None:
         )  # fmt: skip
         return None
     del locks
+    _start_server()
     return context
+
+
+def _start_server() -> None:
+    """Start the process that makes the workers; it ignores what stops the training process.
+
+    SLURM and terminals send a signal to every process of a run. A server or a worker that it ended
+    would turn an orderly stop into a failure.
+    """
+    if threading.current_thread() is not threading.main_thread():  # may not set handlers
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in set(STOPS)}
+    try:
+        forkserver.ensure_running()  # the new process inherits this
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_size(batch: int) -> None:
@@ -102,8 +122,9 @@ def fits_shared(batch: int, workers: int) -> bool:
 
 
 def start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which stops the workers itself; do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the training process, which stops the workers itself; do not outlive it."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_end)  # its own would drop the batch and go on
     follow_parent()
 
