@@ -240,6 +240,17 @@ def test_where_processes_get_no_locks_the_trainer_reads(corpus, tracks, monkeypa
     assert "Read-only file system" in caplog.text
 
 
+def test_a_worker_that_leaves_signals_to_the_trainer_can_be_ended():
+    worker = workers.context_of(1).Process(target=time.sleep, args=(600,), daemon=True)
+    worker.start()
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(1)
+    assert worker.exitcode is None
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == -signal.SIGKILL
+
+
 @pytest.mark.slow
 def test_a_container_with_little_shared_memory(corpus):
     """The process as it is in Docker: torch's own words and the system's own limits."""

@@ -6,7 +6,6 @@ worker cannot pass on ends that worker: one that is merely missing would be wait
 """
 
 import logging
-import multiprocessing
 import os
 import re
 import signal
@@ -14,8 +13,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+from multiprocessing import forkserver, popen_forkserver
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -56,10 +55,25 @@ class Stack:
         return np.stack([wave.numpy() for wave in waves])
 
 
+class _Popen(popen_forkserver.Popen):
+    """A worker that Python or torch ends by SIGKILL, since it ignores SIGTERM."""
+
+    terminate = popen_forkserver.Popen.kill
+
+
+class _Worker(ForkServerProcess):
+    _Popen = staticmethod(_Popen)
+
+
+class _Workers(ForkServerContext):
+    """Starts workers from a clean server: a fork of a process with threads can hang."""
+
+    Process = _Worker
+
+
 def context_of(workers: int) -> BaseContext | None:
     """Return what starts so many processes; None where the system gives them no locks."""
-    # A fork of a process with threads (tensorboard's, CUDA's) can hang; a clean server's cannot
-    context = multiprocessing.get_context("forkserver")
+    context = _Workers()
     context.set_forkserver_preload(["separator.data.loader"])
     try:
         locks = [context.Lock() for _ in range(LOCKS * (workers + 1))]  # a page each in /dev/shm
