@@ -7,6 +7,7 @@ demucs, spleeter, open-unmix and MUSDB18's layout have it, or files "SONG (Vocal
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def find_estimates(
     number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
     log.info("%s: %s; %s", printable(folder), number, found.description["stems"])
     _log_conversions(found)
+    _warn_of_missing_files(found)
     return found
 
 
@@ -152,9 +154,11 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
     """
     place, indexes = printable(root), _indexes(files)
     missing, owners = [], {}
+    matches = {track.name: _candidates(track.name, indexes) for track in tracks}
+    named = {song for songs in matches.values() for song in songs}
     for track in tracks:
         name = printable(track.name)
-        songs = _candidates(track.name, indexes)
+        songs = matches[track.name] or _by_last_name(track.name, indexes, named)
         if not songs:
             missing.append(name)
             continue
@@ -199,8 +203,16 @@ def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
 def _candidates(name: str, indexes: Sequence[Mapping[str, list[Parts]]]) -> list[Parts]:
     """Return the songs that match a track's name best."""
     exact, plain, around = indexes
-    key, last = _plain(name), _plain(name.rpartition("/")[2])
-    return exact.get(name) or plain.get(key) or around.get(key) or plain.get(last) or []
+    key = _plain(name)
+    return exact.get(name) or plain.get(key) or around.get(key) or []
+
+
+def _by_last_name(
+    name: str, indexes: Sequence[Mapping[str, list[Parts]]], named: set[Parts]
+) -> list[Parts]:
+    """Return the songs that match the end of a track's name, and no other track's whole name."""
+    songs = indexes[1].get(_plain(name.rpartition("/")[2]), [])
+    return [song for song in songs if song not in named]
 
 
 def _plain(name: str) -> str:
@@ -218,6 +230,22 @@ def _check_lengths(song: Track, track: Track) -> None:
                 f"{printable(str(source.path))}: lasts {seconds:.2f} s, its song "
                 f"{track.seconds:.2f} s; separate the whole song again"
             )
+
+
+def _warn_of_missing_files(estimates: Estimates) -> None:
+    """Name a song that has other files than most: the program may have been stopped."""
+    names = {
+        song.name: tuple(sorted(source.path.stem for source in _sources(song)))
+        for song in estimates.songs.values()
+    }
+    usual = Counter(names.values()).most_common(1)[0][0]
+    odd = sorted(song for song, files in names.items() if len(files) < len(usual))
+    if odd:
+        log.warning(
+            "%s: %d of %d songs have fewer files than most, %s first: %s instead of %s",
+            printable(estimates.root), len(odd), len(names), printable(odd[0]),
+            printable(", ".join(names[odd[0]])), printable(", ".join(usual)),
+        )  # fmt: skip
 
 
 def _log_conversions(estimates: Estimates) -> None:

@@ -53,8 +53,8 @@ DEFINITIONS = {
     "sar": "SAR by museval (BSSEval v4), median over 1 s frames",
     "ours": "the estimate of the model, or of the program that wrote the folder",
     "mixture": "the mixture itself as the estimate of either stem",
-    "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT; for a folder in"
-    " that of the first model, or else in one of 4096 / 1024",
+    "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT; for a folder of"
+    " estimates in the first model's, or in the default one without a model",
     "_median": "median over tracks that have the score",
     "_mean": "mean over tracks that have the score",
 }

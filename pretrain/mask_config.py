@@ -68,6 +68,13 @@ class MaskConfig:
         if self.noise_level not in ("local", "full"):
             raise SeparatorError(f"mask.noise_level: {self.noise_level!r} is not local or full")
 
+    @property
+    def kinds(self) -> set[str]:
+        """What becomes of chosen cells: the names among `corrupt.KINDS` that occur in the run."""
+        shares = {"mask": self.fill, "noise": self.noise, "other": self.other}
+        shares |= {"kept": 1 - sum(shares.values()), "clean": self.clean_share}
+        return {kind for kind, share in shares.items() if share > 1e-9}
+
     def in_frames(self, frames_per_second: float) -> Self:
         """Return this with `group` in frames, made of `group_seconds` where it is 0."""
         group = self.group or max(1, round(self.group_seconds * frames_per_second))

@@ -29,8 +29,8 @@ def masked_error(
         squared: mean squared error instead of L1.
 
     Returns:
-        "loss" and its parts, the mean error of each kind of chosen cell and the part of the chosen
-        cells' whole error that is of this kind; both are NaN where no cell is of the kind.
+        "loss" and its parts, the mean error of each kind of chosen cell, NaN where there is none,
+        and the part of the chosen cells' whole error that is of this kind.
     """
     error = restored - target
     error = channel_mean(error.square() if squared else error.abs())
@@ -43,9 +43,9 @@ def masked_error(
     whole = (error * corrupted.chosen).sum().clamp(min=1e-12)
     for index, kind in enumerate(KINDS):
         where = corrupted.kinds == index
-        mean = (error * where).sum().detach() / where.sum()
-        scalars[f"loss/{kind}"] = mean
-        scalars[f"loss_share/{kind}"] = mean * where.sum() / whole.detach()
+        amount = (error * where).sum().detach()
+        scalars[f"loss/{kind}"] = amount / where.sum()
+        scalars[f"loss_share/{kind}"] = amount / whole.detach()
     return scalars
 
 

@@ -1,5 +1,6 @@
 """The pretext task: corrupted spectrograms in, the mask that restores them out."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.corrupt import KINDS
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer, deceive
@@ -102,6 +104,8 @@ class PretrainTask(Task):
         weights = at(config.masked_weight, step), at(config.unmasked_weight, step)
         squared = config.error == "mse"
         scalars = masked_error(restored, example.target, corrupted, *weights, squared)
+        for kind in set(KINDS) - config.mask.kinds:  # a gap in its curve, no zero
+            scalars[f"loss_share/{kind}"] = restored.new_tensor(math.nan)
         objectives, logged = self.model.objectives(
             example, outputs, restored, config, step, generator, self.extract
         )

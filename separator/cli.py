@@ -69,7 +69,7 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _repeats_another() -> bool:
-    """Whether torchrun started this process with the words that it gave to another here."""
+    """Whether torchrun runs the same command as another rank on this machine."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 

@@ -27,6 +27,9 @@ def follow_launcher(tell: Callable[[], None], every: float = 1.0) -> None:
     A launcher that was killed ends none of its ranks, and they would wait hours for each other,
     since it held what they meet by.
 
+    What is watched is the process that started this one, so a launcher that goes through a shell
+    is not noticed.
+
     Args:
         tell: called before the exit; says why.
         every: seconds from one look to the next.

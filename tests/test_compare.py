@@ -234,6 +234,20 @@ def test_arms_that_pretrain_alike_share_it(corpus: Path, tmp_path: Path, in_proc
     assert report["frozen"]["improvement"] == report["first"]["improvement"]
     assert report["wider"]["improvement"] != report["first"]["improvement"]
 
+    in_process.clear()  # in another order, the pretraining stays where it was begun
+    del arms["wider"]
+    turned = {name: arms[name] for name in reversed(arms)}
+    more = [f"arms={json.dumps(turned)}", "baseline=first", "seeds=[0]"]
+    assert cli.main(words(corpus, tmp_path, *more)) == 0
+    assert not in_process
+
+
+def test_arms_that_wait_for_a_pretraining_come_last(corpus: Path, tmp_path: Path, in_process: list):
+    arms = {"first": ARMS["window"], "frozen": {**ARMS["window"], "train": ["frozen_steps=1"]}}
+    more = [f"arms={json.dumps(arms)}", "baseline=first"]
+    assert cli.main(words(corpus, tmp_path, *more)) == 0
+    assert kinds(in_process) == ["pretrain", "train", "scores"] * 2 + ["train", "scores"] * 2
+
 
 def test_other_settings_do_not_mix(corpus: Path, tmp_path: Path, in_process: list, capsys):
     one = ["seeds=[0]", f"arms={json.dumps({'window': ARMS['window']})}", "baseline=window"]

@@ -293,6 +293,33 @@ def test_a_missing_song_is_named(data: Path, tmp_path: Path) -> None:
     assert "no such folder; give --estimates a folder" in refused(data, tmp_path / "nowhere")
 
 
+def test_a_song_of_the_same_last_name_is_another_one(tmp_path: Path) -> None:
+    for folder in ("rock", "pop"):
+        for stem in ("vocals", "drums"):
+            save(tmp_path / "data" / "valid" / folder / "Intro" / f"{stem}.wav", np.ones((100, 2)))
+    save(tmp_path / "out" / "pop" / "Intro" / "vocals.wav", np.ones((100, 2)))
+    message = refused(tmp_path / "data", tmp_path / "out")
+    assert "has no stems of 1 of 2 songs: rock/Intro;" in message
+
+
+def test_a_song_with_fewer_files_than_the_others_is_named(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(data, tmp_path / "out", SHAPES["demucs"])
+    report_of(data, tmp_path / "r.json", "--estimates", str(folder))
+    assert "fewer files" not in caplog.text
+    third = "A third"
+    for stem in ("vocals", "drums"):
+        save(tmp_path / "data" / "valid" / third / f"{stem}.wav", truth(data, SONGS[0])["vocals"])
+    for song in SONGS:
+        (tmp_path / "data" / "valid" / song).symlink_to(data / "valid" / song)
+    save(folder / "htdemucs" / third / "vocals.wav", truth(data, SONGS[0])["vocals"])
+    report_of(tmp_path / "data", tmp_path / "r.json", "--estimates", str(folder))
+    assert (
+        "1 of 3 songs have fewer files than most, A third first: vocals instead of" in caplog.text
+    )
+
+
 def test_a_wrong_length_is_an_error(data: Path, tmp_path: Path) -> None:
     folder = write(data, tmp_path, SHAPES["spleeter, 2 stems"])
     path = folder / SONGS[1] / "vocals.wav"

@@ -357,7 +357,10 @@ def test_a_fraction_of_the_songs_is_part_of_any_larger_one(tmp_path):
     for kind in ("instrumentals", "vocals"):
         for i in range(10):
             noise(tmp_path / "pool" / kind / f"{i}.wav", 0.05, i)
-    roots = [str(tmp_path / "stems"), str(tmp_path / "pool")]
+    for i in range(3):
+        for name in ("vocals", "drums"):
+            noise(tmp_path / "more" / f"other{i}" / f"{name}.wav", 0.05, 100 + i)
+    roots = [str(tmp_path / name) for name in ("stems", "pool", "more")]
     whole, valid = training_tracks(DataConfig(roots))
     names = {}
     for fraction in (0.001, 0.1, 0.25, 1.0):
@@ -365,8 +368,9 @@ def test_a_fraction_of_the_songs_is_part_of_any_larger_one(tmp_path):
         assert others == valid
         assert [t for t in train if t.kind == "pool"] == [t for t in whole if t.kind == "pool"]
         assert train == [track for track in whole if track in train]
-        names[fraction] = {track.name for track in train if track.kind == "stems"}
-    stems = sum(track.kind == "stems" for track in whole)
+        assert sum(track.root == roots[2] for track in train) >= 1
+        names[fraction] = {track.name for track in train if track.root == roots[0]}
+    stems = sum(track.root == roots[0] for track in whole)
     assert [len(n) for n in names.values()] == [1, round(0.1 * stems), round(0.25 * stems), stems]
     assert names[0.001] < names[0.1] < names[0.25] < names[1.0]
     places = sorted(int(name.removeprefix("song")) for name in names[0.25])

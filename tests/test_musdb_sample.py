@@ -54,6 +54,7 @@ def test_it_is_fetched_once(example_stem: Path, home: Path, monkeypatch: pytest.
         file.write(example_stem, "train/A - Song.stem.mp4")
         file.write(example_stem, "test/B - Song.stem.mp4")
     asked = serve(monkeypatch, archive.getvalue())
+    (home / "MUSDB18" / "MUSDB18-7").mkdir(parents=True)  # musdb's own, interrupted
     folder = fetch_sample()
     assert folder == home / "MUSDB18" / "MUSDB18-7"
     assert {(t.name, t.kind) for t in find_tracks(folder)} >= {("A - Song", "musdb18")}

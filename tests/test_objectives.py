@@ -44,7 +44,7 @@ def test_values_by_hand():
 def test_kinds_that_do_not_occur_are_gaps():
     out = masked_error(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
     assert out["loss/noise"].isnan() and out["loss/kept"].isnan() and out["loss/clean"].isnan()
-    assert all(out[f"loss_share/{kind}"].isnan() for kind in ("noise", "other", "kept", "clean"))
+    assert all(out[f"loss_share/{kind}"] == 0 for kind in ("noise", "other", "kept", "clean"))
     assert out["loss/unmasked"] == 0
     assert out["loss_share/mask"] == 1
     assert out["loss"].isfinite()
@@ -60,6 +60,25 @@ def test_the_gradient_stays_where_the_weight_is(weights: tuple[float, float], in
     assert (restored.grad[chosen] != 0).all() == inside
     assert (restored.grad[~chosen] != 0).all() == (not inside)
     assert restored.grad[~chosen if inside else chosen].abs().max() == 0
+
+
+def test_the_kinds_that_can_occur():
+    assert MaskConfig(fill=0.8, noise=0.1).kinds == {"mask", "noise", "kept"}
+    assert MaskConfig(fill=0.5, noise=0.2, other=0.3, clean_share=0.1).kinds == {
+        *("mask", "noise", "other", "clean"),
+    }
+    assert MaskConfig(fill=1.0, noise=0.0).kinds == {"mask"}
+
+
+def test_shares_of_micro_batches_add_up_to_one():
+    """Also where a kind occurs in one of them only."""
+    ones, zeros = torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 4)
+    outs = [
+        masked_error(ones, zeros, corrupted(kinds), 1.0, 0.0)
+        for kinds in ([MASK] * 4, [MASK, MASK, NOISE, NOISE])
+    ]
+    shares = [sum(out[f"loss_share/{kind}"] for out in outs) / 2 for kind in KINDS]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_crops_count_alike_however_they_are_batched():

@@ -1,6 +1,9 @@
 """What a new run shows as step 0, and that the training is the same with it."""
 
+import itertools
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from separator.engine import checkpoint, loop
 from separator.engine.loop import fit
+from separator.engine.preview import preview
 from separator.engine.task import Validation
 from tests.test_log import board
 from tests.test_loop import Toy, assert_same, history, run, toy_config, weights
@@ -46,6 +50,20 @@ def show(folder: Path, **changes: object) -> Shows:
     task = Shows(config)
     fit(task, config)
     return task
+
+
+def test_the_first_micro_batch_is_not_kept():
+    class Batch:
+        """What can be referred to weakly."""
+
+    made = (Batch() for _ in itertools.count())
+    task = Shows.__new__(Shows)
+    log = SimpleNamespace(preview=lambda result: None)
+    task.preview = lambda *_: Validation({}, 0.0)
+    going_on = preview(task, nn.Identity(), made, torch.Generator(), log)
+    first = weakref.ref(next(going_on))
+    next(going_on)
+    assert first() is None
 
 
 def shown(folder: Path) -> dict[tuple[str, int], bytes]:

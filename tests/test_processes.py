@@ -1,6 +1,8 @@
 """Processes that end when the one that started them is gone."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -33,11 +35,19 @@ def test_ranks_end_when_torchrun_was_killed(tmp_path: Path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until = time.monotonic() + 120
-    while not rows.exists() or not rows.read_text():
-        assert torchrun.poll() is None and time.monotonic() < until
-        time.sleep(0.1)
-    torchrun.kill()
-    said = torchrun.communicate(timeout=60)[0]  # the ranks hold the pipe until they end
+    until, ranks = time.monotonic() + 120, []
+    try:
+        while not rows.exists() or not rows.read_text():
+            assert torchrun.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children")
+        ranks = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        torchrun.kill()
+        said = torchrun.communicate(timeout=60)[0]  # the ranks hold the pipe until they end
+    finally:
+        torchrun.kill()
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert said.count("torchrun was killed, so its ranks end; the same command resumes") == 1
     assert "Traceback" not in said

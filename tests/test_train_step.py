@@ -1,5 +1,7 @@
 """What a step of training asks of the model: the stems without the vocals, out of their sum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.loader import Batch
 from separator.data.tracks import load_stems
+from separator.loss_config import LossConfig
+from separator.losses import SeparationLoss
 from separator.stft import stft
 from separator.train.config import TrainConfig
 from separator.train.step import TrainTask
@@ -50,6 +54,21 @@ def test_the_loss_by_hand(task: TrainTask):
     truth = (true / loudest).clamp(max=1).sqrt()
     expected = (model.mask * model.seen - truth).abs().mean().item()
     assert scalars["loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_silent_crops_do_not_count_in_the_validation_loss(task: TrainTask):
+    """auraloss' spectral convergence is relative to the target: over silence it is enormous."""
+    config = replace(task.config, loss=LossConfig(magnitude=1.0, multi_stft=0.1))
+    loss = SeparationLoss(config.loss, config.stft)
+    stems = load_stems(task.valid[0], 8000)
+    target, mixture = stems["accompaniment"], sum(stems.values())
+    whole = song_loss(Recorder(), loss, mixture, target, config, task.device)
+    assert {"loss", "loss/magnitude", "loss/multi_stft"} == set(whole)
+    assert whole["loss/multi_stft"] < 20
+    half = target.clone()
+    half[:, half.shape[1] // 2 :] = 0
+    assert song_loss(Recorder(), loss, mixture, half, config, task.device)["loss"] < 20
+    assert song_loss(Recorder(), loss, mixture, 0 * target, config, task.device) == {}
 
 
 def test_stems_are_varied_from_batch_to_batch(task: TrainTask, monkeypatch: pytest.MonkeyPatch):

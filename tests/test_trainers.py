@@ -294,7 +294,7 @@ def test_the_number_of_ranks_changes_no_curriculum(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_command_exits_cleanly_and_resumes(
-    corpus: Path, whole: Path, tmp_path: Path, workers: int, number: int
+    corpus: Path, whole: Path, tmp_path: Path, workers: int, number: int, capfd
 ):
     command = "train"  # the loop is the same; being killed, below, is worse
     command_words = words(command, corpus, tmp_path / "run", f"data.workers={workers}")
@@ -305,6 +305,8 @@ def test_a_stopped_command_exits_cleanly_and_resumes(
         child.stdin.write("go on\n")
         child.stdin.flush()
         assert child.wait(timeout=60) == 128 + number
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "resource_tracker" not in said
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert main(command_words) == 0

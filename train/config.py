@@ -62,7 +62,8 @@ class TrainConfig(ModelChoice, RunConfig):
         head: whether the last layer of a pretrained model is kept or starts anew.
         layer_decay: factor on the learning rate from each stage of a pretrained model to the one
             below it (1 trains all alike).
-        frozen_steps: steps at first in which of a pretrained model the last layer alone learns.
+        frozen_steps: number of first steps in which only the last layer of a pretrained model, with
+            its bias for each bin, is trained; then the others are, at the full rate.
         specaugment: blocks of the mixture that are set to 0.
         valid_seconds: most seconds of each validation song that are scored (0 takes all).
     """

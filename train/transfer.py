@@ -58,8 +58,7 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
 def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
     """Split groups so that all but the last layer learns from step `steps` on only.
 
-    A head that starts anew would first pull the body after it (Kumar et al. 2022, arXiv
-    2202.10054).
+    The gradients of a new head distort pretrained features (Kumar et al. 2022, arXiv 2202.10054).
 
     Args:
         model: its last layer is named as `HEAD` says.

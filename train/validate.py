@@ -96,7 +96,8 @@ def song_loss(
     """Return the training's loss and its parts, the mean over crops of a song.
 
     The crops are as long as the training's, always the same, and scored one at a time: neither
-    memory nor time grows with the song.
+    memory nor time grows with the song. Crops whose target is silent are left out, since losses
+    relative to its level would outweigh all others.
 
     Args:
         model: in evaluation mode.
@@ -105,6 +106,9 @@ def song_loss(
         target: (c t) the true accompaniment.
         config: of the run.
         device: where to compute.
+
+    Returns:
+        "loss" and its parts; empty where all crops are left out.
     """
     samples = round(config.data.segment_seconds * config.rate)
     room, rows = max(0, mixture.shape[-1] - samples), []
@@ -112,11 +116,14 @@ def song_loss(
         start = room * (2 * number + 1) // (2 * LOSS_CROPS)
         crop = torch.stack([wave[None, :, start : start + samples] for wave in (mixture, target)])
         crop = F.pad(crop, (0, samples - crop.shape[-1]))  # the training pads short songs too
+        if crop[1].square().mean().sqrt() < 10 ** (config.data.silence_db / 20):
+            continue
         mixed, true = crop.to(device)
         spectrogram = stft(mixed, config.stft)
         magnitude, scale = normalise(spectrogram.abs(), config.stft)
         rows.append(loss(model(magnitude), spectrogram, scale, true))
-    return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in rows[0]}
+    names = rows[0] if rows else ()
+    return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
 
 def _collect(result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Validation]]) -> None:
@@ -134,9 +141,10 @@ def _collect(result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Val
             "data.roots: no validation song could be scored (all unreadable or silent); "
             "see the messages above"
         )
-    for name in rows[0][1]:
-        losses = torch.stack([losses[name] for _, losses, _ in rows])
-        result.scalars[f"valid/{name}"] = losses.nanmean().item()
+    losses = [losses for _, losses, _ in rows if losses]
+    for name in losses[0] if losses else ():
+        values = torch.stack([song[name] for song in losses])
+        result.scalars[f"valid/{name}"] = values.nanmean().item()
     _summarise(result, table)
 
 

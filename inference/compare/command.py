@@ -61,16 +61,17 @@ def plan(config: CompareConfig) -> list[Run]:
     folder, runs = Path(config.run), []
     for seed in config.seeds:
         for name in config.arms:
-            first = _first_alike(name, stages)
-            pretrained = folder / first / f"seed{seed}" / "pretrain"
+            owners = [folder / alike / f"seed{seed}" for alike in _alike(name, stages)]
+            begun = [owner for owner in owners if (owner / "pretrain").exists()]
+            pretrained = (begun or owners)[0] / "pretrain"
             runs.append(Run(name, seed, folder / name / f"seed{seed}", stages[name], pretrained))
     return runs
 
 
-def _first_alike(name: str, stages: dict[str, dict]) -> str:
-    """Return the first arm that pretrains as this one does; its pretraining serves both."""
-    mine = stages[name].get("pretrain", (None, None))[1]
-    return next(n for n in stages if stages[n].get("pretrain", (None, None))[1] == mine)
+def _alike(name: str, stages: dict[str, dict]) -> list[str]:
+    """Return the arms that pretrain as this one does: the pretraining of one serves all."""
+    settings_of = {other: stages[other].get("pretrain", ([], None))[1] for other in stages}
+    return [other for other in stages if settings_of[other] == settings_of[name]]
 
 
 def _check_roots(config: CompareConfig) -> None:
@@ -91,6 +92,8 @@ def _check_roots(config: CompareConfig) -> None:
 def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     """Do the runs that are missing; return those that failed, and why."""
     todo = [run for run in runs if run.scores() is None]
+    # last: those that would wait for another arm's pretraining
+    todo.sort(key=lambda run: run.run_folder("pretrain") != run.folder / "pretrain")
     log.info(
         "%s: %s, %d to do",
         config.run,

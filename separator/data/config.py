@@ -52,8 +52,8 @@ class DataConfig:
         segment_seconds: Length of a training segment in seconds.
         batch: Segments in a batch, on each device.
         workers: Processes that read ahead; 0 reads in the training process.
-        fraction: Part of the training songs that is used; of pools and libraries all are. What is
-            used of a smaller part is used of a larger one too, whatever the run's seed.
+        fraction: Share of the training songs of each root to use; pools and libraries are used
+            whole. A larger share contains the songs of a smaller one, whatever the run's seed.
         valid_share: Part of the songs kept for validation where a collection has no split.
         cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
         memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -21,15 +22,16 @@ def fetch_sample() -> Path:
         SeparatorError: the ffmpeg program is missing, there is no network, or no room.
     """
     folder = Path(FOLDER).expanduser()
-    if folder.is_dir():
+    if (folder / "train").is_dir():
         return folder
     if not shutil.which("ffmpeg"):
         raise SeparatorError(f"{NAME}: its files need the ffmpeg program; install ffmpeg")
-    import musdb
-
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = None
     try:
+        import musdb
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         with contextlib.redirect_stdout(sys.stderr):  # musdb says where it downloads to
             musdb.DB(root=str(part), download=True, subsets=[])
         part.rename(folder)
@@ -39,5 +41,6 @@ def fetch_sample() -> Path:
             f"to {folder}"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part:
+            shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -90,18 +90,23 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
                 fix = "add songs"
             roots = printable(", ".join(config.roots))
             raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
-    return _part(splits["train"], config.fraction), splits["valid"]
+    return _fraction(splits["train"], config.fraction), splits["valid"]
 
 
-def _part(tracks: list[Track], fraction: float) -> list[Track]:
-    """Keep a share of the songs that are not of pools or libraries, one of them at least.
+def _fraction(tracks: list[Track], fraction: float) -> list[Track]:
+    """Keep a share of the songs of each root that is no pool or library, at least one of them.
 
-    Songs are ordered by a hash of their names: a smaller share is part of a larger one, and no
+    Songs are ordered by a hash of their names, so a larger share contains a smaller one, and no
     seed of a run changes it.
     """
-    labelled = [track for track in tracks if track.kind not in ("pool", "library")]
-    labelled.sort(key=lambda track: hashlib.blake2b(os.fsencode(track.name)).digest())
-    left_out = set(map(id, labelled[max(1, round(fraction * len(labelled))) :]))
+    roots: dict[str, list[Track]] = {}
+    for track in tracks:
+        if track.kind not in ("pool", "library"):
+            roots.setdefault(track.root, []).append(track)
+    left_out: set[int] = set()
+    for songs in roots.values():
+        songs.sort(key=lambda track: hashlib.blake2b(os.fsencode(track.name)).digest())
+        left_out.update(map(id, songs[max(1, round(fraction * len(songs))) :]))
     if left_out:
         log.info("data.fraction: %d songs are left out", len(left_out))
     return [track for track in tracks if id(track) not in left_out]

@@ -10,10 +10,9 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, popen_forkserver
+from multiprocessing import forkserver, popen_forkserver, resource_tracker
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.queues import Queue
 from typing import Any
@@ -29,7 +28,7 @@ from separator.processes import follow_parent
 
 AHEAD = 2  # batches that each worker reads ahead
 LOCKS = 8  # that a worker and its queues need at most
-STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT))
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ def context_of(workers: int) -> BaseContext | None:
     """Return what starts so many processes; None where the system gives them no locks."""
     context = _Workers()
     context.set_forkserver_preload(["separator.data.loader"])
+    _start_server()
     try:
         locks = [context.Lock() for _ in range(LOCKS * (workers + 1))]  # a page each in /dev/shm
     except (OSError, ImportError) as error:
@@ -85,24 +85,23 @@ def context_of(workers: int) -> BaseContext | None:
         )  # fmt: skip
         return None
     del locks
-    _start_server()
     return context
 
 
 def _start_server() -> None:
-    """Start the process that makes the workers; it ignores what stops the training process.
+    """Start the processes that make the workers and watch their locks, deaf to what stops a run.
 
-    SLURM and terminals send a signal to every process of a run. A server or a worker that it ended
-    would turn an orderly stop into a failure.
+    SLURM and terminals send a signal to every process of a run. A helper that it ended would turn
+    an orderly stop into a failure. New processes inherit which signals are blocked; one that comes
+    meanwhile is delivered to this process afterwards.
     """
-    if threading.current_thread() is not threading.main_thread():  # may not set handlers
-        return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in set(STOPS)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        forkserver.ensure_running()  # the new process inherits this
+        resource_tracker.ensure_running()  # unblocks some of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        forkserver.ensure_running()
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_size(batch: int) -> None:

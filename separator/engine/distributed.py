@@ -113,8 +113,8 @@ def session(device: torch.device) -> Iterator[None]:
 
 
 def _tell_of_torchrun() -> None:
-    """Say why the ranks end; rank 0 alone."""
-    if not rank():
+    """Say why the ranks of this machine end; the first of them alone."""
+    if not local_rank():
         log.error("torchrun was killed, so its ranks end; the same command resumes")
 
 

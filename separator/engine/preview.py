@@ -29,4 +29,4 @@ def preview(
     """
     first = next(batches)
     log.preview(task.preview(model, first, generator))
-    return itertools.chain([first], batches)
+    return itertools.chain(iter([first]), batches)  # a list would keep it for the whole run

@@ -299,8 +299,8 @@ class Recall(nn.Module):
 class WhiteFrames(nn.Module):
     """Judge from a spectrogram alone which of its frames were filled with ones.
 
-    One linear map of a frame's bins, of length 1: a white frame is the same in all bins, as music
-    never is. At first every frame is as likely to be white as not.
+    One linear map of a frame's bins, of length 1: a white frame has the same value above `PRIOR` in
+    all bins. At first every frame is as likely to be white as not.
     """
 
     def __init__(self, bins: int) -> None:
