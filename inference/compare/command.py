@@ -7,7 +7,7 @@ again and what was interrupted goes on, so the same command is given until all i
 `report.json` in the run folder, and at the end `report.png`.
 
     RUN/ARM/seedN/pretrain/   a run folder of `separator pretrain`; arms that pretrain alike share
-                              that of the first of them
+                              one, in the folder of the arm that began it
     RUN/ARM/seedN/train/      a run folder of `separator train`, and scores.json
 """
 
