@@ -9,6 +9,9 @@ def main(argv: list[str]) -> int:
     config = parse(PretrainConfig, argv, "pretrain")
 
     from separator.engine.command import run  # torch, for which `--help` does not wait
+    from separator.pretrain.remix import RemixTask
     from separator.pretrain.step import PretrainTask
+    from separator.pretrain.teacher import TeacherTask
 
-    return run(lambda: PretrainTask(config), config)
+    tasks = {"restore": PretrainTask, "remix": RemixTask, "teacher": TeacherTask}
+    return run(lambda: tasks[config.objective](config), config)

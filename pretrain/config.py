@@ -10,6 +10,7 @@ from typing import Literal
 from separator.data.config import DataConfig
 from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
+from separator.loss_config import LossConfig
 from separator.model_config import ModelChoice
 from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.objective_config import (
@@ -21,6 +22,7 @@ from separator.pretrain.objective_config import (
     needs_whole_frames,
 )
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
+from separator.pretrain.separation_config import RemixConfig, TeacherConfig
 from separator.ranges import require
 from separator.stft_config import STFTConfig
 
@@ -29,11 +31,16 @@ from separator.stft_config import STFTConfig
 class PretrainConfig(ModelChoice, RunConfig):
     """Pretrain on mixed songs: hide groups of frames and restore them with a sigmoid mask.
 
+    Other objectives separate, as training on stems does: `remix` removes isolated voices that were
+    mixed with songs, `teacher` learns from the stems that trained models estimate.
+
     Weights and `crop_frames` are numbers, or [[step, value], …]: weights follow straight lines
     from one to the next, the crop's length jumps.
 
     Attributes:
-        data: songs of any kind; of songs with stems the sum is used.
+        objective: restore masked cells, or separate: remix or teacher. Keys from `mask` to
+            `adversary` are of restore alone.
+        data: songs of any kind; restore and teacher use the sum of stems, where there are any.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
         mask: which cells are hidden, and how.
@@ -48,10 +55,16 @@ class PretrainConfig(ModelChoice, RunConfig):
         contrast: tell the hidden cells of a crop apart.
         hard: predict which cells are hard.
         adversary: be taken for music by a second network.
-        valid_crops: crops of validation songs that are scored, always the same.
+        remix: which voices are mixed with the songs, and how.
+        teacher: which models separate the songs, and which crops are learned from.
+        loss: weights of the losses of remix and teacher.
+        valid_crops: crops of validation songs that are scored, always the same; remix and teacher
+            score so many songs.
+        valid_seconds: most seconds of each validation song that remix and teacher score (0: all).
     """
 
     data: DataConfig
+    objective: Literal["restore", "remix", "teacher"] = "restore"
     run: str = "runs/pretrain"
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
     stft: STFTConfig = field(default_factory=STFTConfig)
@@ -66,10 +79,19 @@ class PretrainConfig(ModelChoice, RunConfig):
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     hard: HardConfig = field(default_factory=HardConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    remix: RemixConfig = field(default_factory=RemixConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     valid_crops: int = 64
+    valid_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self, "[1, 65536]", "valid_crops")
+        require(self, "[0, inf)", "valid_seconds")
+        if self.objective != "restore":
+            self._check_separation()
+            return
         for key in ("masked_weight", "unmasked_weight", "crop_frames"):
             check(key, getattr(self, key))
         steps = {int(s) for s, _ in (*pairs(self.masked_weight), *pairs(self.unmasked_weight))}
@@ -82,7 +104,17 @@ class PretrainConfig(ModelChoice, RunConfig):
             object.__setattr__(self, key, getattr(self, key).in_frames(frames_per_second))
         self._check_mask()
         self._check_objectives()
-        require(self, "[1, 65536]", "valid_crops")
+
+    def _check_separation(self) -> None:
+        """Refuse to remix without voices, and to learn without a teacher."""
+        if self.objective == "remix" and not self.remix.voices:
+            raise SeparatorError(
+                "remix.voices: there are none; give folders with isolated voices or with stems"
+            )
+        if self.objective == "teacher" and not self.teacher.models:
+            raise SeparatorError(
+                "teacher.models: there is none; give a model file of `separator train`"
+            )
 
     def _check_objectives(self) -> None:
         """Refuse combinations of objectives that cannot be."""

@@ -18,6 +18,7 @@ LAYERS = (  # of the library, from the ground up
     {"data", "losses", "metrics", "models", "overlap", "wiener"},
     {"engine"},
     {"api"},
+    {"supervised"},
     {"", "__main__", "cli"},
 )
 HEAVY = {

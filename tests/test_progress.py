@@ -19,7 +19,7 @@ from separator.engine.progress import Progress, duration
 from separator.engine.run_config import RunConfig
 from separator.engine.task import Validation
 from separator.pretrain import validate as pretrain_validate
-from separator.train import validate as train_validate
+from separator.supervised import validation as train_validation
 
 
 class Terminal(io.StringIO):
@@ -158,7 +158,7 @@ def said(result: Validation, best: bool, folder: Path, caplog) -> str:
 def test_training_says_decibels(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     result = Validation({}, 0.0)
     nan = math.nan  # a song without vocals
-    train_validate._summarise(result, torch.tensor([[7.0, 2.0, 3.5], [7.28, nan, 3.88]]))
+    train_validation._summarise(result, torch.tensor([[7.0, 2.0, 3.5], [7.28, nan, 3.88]]))
     assert result.score == pytest.approx(7.14)
     assert result.quality == {
         "accompaniment_db": pytest.approx({"model": 7.14, "mixture": 3.69}),

@@ -175,7 +175,7 @@ def test_the_share_of_hard_places_grows() -> None:
 
 
 def task(tmp_path, monkeypatch, **changes) -> TrainTask:
-    monkeypatch.setattr("separator.train.step.training_tracks", lambda data: ([], []))
+    monkeypatch.setattr("separator.supervised.task.training_tracks", lambda data: ([], []))
     config = TrainConfig(
         data=DataConfig(roots=[str(tmp_path)]),
         stft=TRANSFORM,

@@ -13,9 +13,9 @@ from separator.data.tracks import load_stems
 from separator.loss_config import LossConfig
 from separator.losses import SeparationLoss
 from separator.stft import stft
+from separator.supervised.validation import song_loss
 from separator.train.config import TrainConfig
 from separator.train.step import TrainTask
-from separator.train.validate import song_loss
 from tests.toys import MICRO, seeded
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from separator.errors import SeparatorError
 from separator.losses import SeparationLoss
 from separator.metrics import global_sdr
 from separator.stft import normalise, stft
-from separator.train.config import TrainConfig
+from separator.supervised.config import SupervisedConfig
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,10 @@ LOSS_CROPS = 2  # of each song, of which the loss is taken
 def validate(
     model: nn.Module,
     tracks: Sequence[Track],
-    config: TrainConfig,
+    config: SupervisedConfig,
     device: torch.device,
     loss: SeparationLoss,
+    read: Callable[[Track, int, int, int | None], dict[str, Tensor]] = load_stems,
 ) -> Validation:
     """Score a model on songs with stems; the score is the mean global SDR of the accompaniment.
 
@@ -44,6 +45,7 @@ def validate(
         config: of the run.
         device: where to compute.
         loss: of the training, which is logged beside the SDR.
+        read: maps a track, the rate, the first sample and the number of samples to stems.
 
     Raises:
         SeparatorError: none of the songs can be read or scored.
@@ -53,7 +55,7 @@ def validate(
     for place, track in distributed.share(tracks):
         samples = round(config.valid_seconds * config.rate) or None
         try:
-            stems = load_stems(track, config.rate, 0, samples)
+            stems = read(track, config.rate, 0, samples)
         except SeparatorError as error:
             log.warning("left out of the validation: %s", error)
             continue
@@ -90,7 +92,7 @@ def song_loss(
     loss: SeparationLoss,
     mixture: Tensor,
     target: Tensor,
-    config: TrainConfig,
+    config: SupervisedConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """Return the training's loss and its parts, the mean over crops of a song.
@@ -165,7 +167,7 @@ def _summarise(result: Validation, table: Tensor) -> None:
 
 
 def show_waves(
-    result: Validation, name: str, waves: dict[str, Tensor], config: TrainConfig
+    result: Validation, name: str, waves: dict[str, Tensor], config: SupervisedConfig
 ) -> None:
     """Add spectrograms and the sound of the first seconds of waves.
 

@@ -1,0 +1,71 @@
+"""Settings of the pretrainings that separate: remixing, and learning from a teacher."""
+
+from dataclasses import dataclass, field
+
+from separator.errors import SeparatorError
+from separator.ranges import require
+
+
+@dataclass(frozen=True)
+class RemixConfig:
+    """Songs without voices are mixed with isolated voices; the network removes the voices.
+
+    Isolated voices are often dry, mono and band-limited, so a network could learn that wide or
+    bright sound is music. The changes below take these cues away.
+
+    Attributes:
+        voices: folders with isolated voices, or with songs with stems, of which the vocals are
+            taken; each as an entry of data.roots.
+        level_db: lowest and highest level of a voice relative to its accompaniment, in decibels;
+            the level of each mix is uniform between them.
+        reverb: part of the voices that get reverberation.
+        pan_db: a voice's left and right channels are moved apart by up to this much each way.
+        narrow: part of the accompaniments whose left and right channels are brought nearer to
+            each other, by a uniform amount.
+        equalise_db: each stem's spectrum is raised and lowered by up to this much, smoothly.
+        lowpass: part of the mixes of which both stems go through the same low-pass filter.
+    """
+
+    voices: list[str] = field(default_factory=list)
+    level_db: tuple[float, float] = (-12.0, 3.0)
+    reverb: float = 0.5
+    pan_db: float = 3.0
+    narrow: float = 0.5
+    equalise_db: float = 6.0
+    lowpass: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(self, "[-100, 100]", "remix.level_db")
+        require(self, "[0, 1]", "remix.reverb", "remix.narrow", "remix.lowpass")
+        require(self, "[0, 40]", "remix.pan_db", "remix.equalise_db")
+        if self.level_db[0] > self.level_db[1]:
+            raise SeparatorError(
+                f"remix.level_db: {list(self.level_db)}; give the lower number first"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Trained models separate songs; the network learns from their stems, shuffled anew.
+
+    Attributes:
+        models: model files that can separate; the mean of their estimates counts.
+        agreement_db: crops are left out where the vocals of one of several models are further than
+            this SDR from their mean.
+        sounding_db: crops are left out where one stem is softer than the other by more than this
+            (0 keeps all).
+        contrast_db: crops are left out where the stems never differ by this much within a tenth of
+            a second, in which one of them is known to sound alone (0 keeps all).
+        drop: share of the crops of each batch with the largest losses that are left out.
+    """
+
+    models: list[str] = field(default_factory=list)
+    agreement_db: float = 0.0
+    sounding_db: float = 30.0
+    contrast_db: float = 0.0
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self, "[-100, 100]", "teacher.agreement_db")
+        require(self, "[0, 200]", "teacher.sounding_db", "teacher.contrast_db")
+        require(self, "[0, 1)", "teacher.drop")

@@ -1,0 +1,21 @@
+"""What a run that learns from stems must be told."""
+
+from typing import Protocol
+
+from separator.data.config import DataConfig
+from separator.loss_config import LossConfig
+from separator.model_config import Sizes
+from separator.stft_config import STFTConfig
+
+
+class SupervisedConfig(Protocol):
+    """The part of a run's configuration that this task reads."""
+
+    data: DataConfig
+    stft: STFTConfig
+    loss: LossConfig
+    sizes: Sizes
+    rate: int
+    seed: int
+    device: str
+    valid_seconds: float
