@@ -159,7 +159,7 @@ def test_the_report_pairs_songs_and_seeds(tmp_path: Path):
     assert none["curve"] == [[5, 5.5]]
     assert none["train"] == {"steps": 10.5, "seconds": 10.5}
     text = (tmp_path / "report.md").read_text()
-    assert "| none | 2 | 2.50 ± 1.41 | 2.50 | - |" in text
+    assert "| none | 2 | 2.50 ± 1.41 | 2.50 | 5.50 | - |" in text
     assert "| better | 1 | 4.50 | 4.50 | +1.00 [" in text
     assert "failed: better, seed 0: broke" in text
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -394,10 +394,10 @@ def test_order_of_the_words():
         pretrain=["mask.group=4"],
     )
     assert config.words("x", "pretrain") == [
-        *("pretrain/window.yaml", "tiny.yaml", "steps=1000", "max_minutes=0.0", "data.batch=2"),
-        *("mask.group=4", "mask.group=8", 'data.roots=["a, b"]'),
+        *("pretrain/window.yaml", "tiny.yaml", "steps=1000", "max_minutes=0.0"),
+        *('data.roots=["a, b"]', "data.batch=2", "mask.group=4", "mask.group=8"),
     ]
-    assert config.words("x", "train")[-2:] == ["steps=900", 'data.roots=["c"]']
+    assert config.words("x", "train")[-3:] == ['data.roots=["c"]', "data.batch=2", "steps=900"]
 
 
 @pytest.mark.parametrize(
@@ -433,3 +433,62 @@ def test_mistakes_are_told_in_a_line_before_anything_starts(
     assert said in message
     assert message.count("\n") == 1
     assert not run.exists()
+
+
+def test_names_in_braces_are_folders_or_the_models_of_other_arms(tmp_path: Path):
+    taught = ["pretrain/teacher.yaml", "data.roots={voiced}", "teacher.models=[{none}]"]
+    config = CompareConfig(
+        run=str(tmp_path),
+        library=["a"],
+        stems=["c"],
+        songs={"voiced": ["d, e", "f"]},
+        arms={"taught": Arm(taught), "none": Arm()},
+        seeds=[3],
+    )
+    assert config.words("taught", "pretrain")[-2:] == [
+        'data.roots=["d, e", "f"]',
+        "teacher.models=[{none}]",
+    ]
+    none, taught_run = plan(config)  # the arm that is needed comes first
+    assert (none.arm, taught_run.arm) == ("none", "taught")
+    model = tmp_path / "none" / "seed3" / "train" / "last.pt"
+    words = [taught_run._with_models(word) for word in taught_run.stages["pretrain"][0]]
+    assert words[-1] == f'teacher.models=["{model}"]'
+    made_by = taught_run.made_by("pretrain")["pretrain"]
+    assert made_by["teacher"]["models"] == ["none"]  # the same wherever the folder is moved
+
+
+@pytest.mark.parametrize(
+    ("arms", "told"),
+    [
+        ({"a": Arm(["x={b}"]), "b": Arm(["x={a}"]), "none": Arm()}, "needs itself"),
+        ({"a": Arm(["x={a}"]), "none": Arm()}, "needs itself"),
+        ({"a": Arm(["x={voices}"]), "none": Arm()}, "songs={voices: [FOLDER]}"),
+    ],
+)
+def test_names_that_cannot_be_filled_are_refused(arms: dict[str, Arm], told: str):
+    with pytest.raises(SeparatorError) as error:
+        CompareConfig(library=["l"], stems=["s"], arms=arms)
+    assert told in str(error.value)
+
+
+def test_an_arm_that_uses_anothers_model_waits_for_it(corpus: Path, tmp_path: Path, in_process):
+    arms = {
+        "taught": {"pretrain": ["pretrain/teacher.yaml", "teacher.models=[{none}]"]},
+        "none": {},
+    }
+    more = ["seeds=[0]", f"arms={json.dumps(arms)}", "pretrain=[valid_crops=1]", "jobs=2"]
+    assert cli.main(words(corpus, tmp_path / "run", *more)) == 0
+    trained = [call for call in in_process if call[:2] == ["separator", "train"]]
+    taught = [call for call in in_process if call[:2] == ["separator", "pretrain"]]
+    assert len(trained) == 2 and len(taught) == 1  # `none` once, whoever asked first
+    assert in_process.index(taught[0]) > in_process.index(trained[0])
+
+
+def test_when_an_arm_is_as_good_as_the_baseline():
+    arm = {"curve": [[10, 5.0], [20, 7.5], [40, 7.0]], "pretrain": {"steps": 5, "seconds": 30.0}}
+    arm["train"] = {"steps": 40.0, "seconds": 80.0}
+    assert reports._reached(arm, [[10, 6.0], [40, 7.2]]) == {"steps": 20, "seconds": 70.0}
+    assert reports._reached(arm, [[40, 8.0]]) is None
+    assert reports._reached({**arm, "pretrain": None}, [[40, 5.0]])["seconds"] == 20.0
+    assert reports._reached({**arm, "train": None, "curve": []}, []) is None

@@ -44,7 +44,8 @@ class TrainTask(SupervisedTask):
         if not self.config.specaugment.on:
             return super().step(model, batch, step, generator)
         stems = self.stems(batch, generator)
-        spectrogram, accompaniment = stft(stems.sum(dim=1), self.config.stft), stems[:, 0]
+        spectrogram = stft(stems.sum(dim=1), self.config.stft)
+        accompaniment = stems[:, 0].contiguous()
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         keep = self._blocks_to_keep(magnitude, step, generator)
         if self.config.specaugment.target == "alike":

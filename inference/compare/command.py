@@ -60,12 +60,21 @@ def plan(config: CompareConfig) -> list[Run]:
             raise UsageError(f"arms.{name}: {error}") from error
     folder, runs = Path(config.run), []
     for seed in config.seeds:
-        for name in config.arms:
+        own: dict[str, Run] = {}
+        for name in _in_order(config):
             owners = [folder / alike / f"seed{seed}" for alike in _alike(name, stages)]
             begun = [owner for owner in owners if (owner / "pretrain").exists()]
             pretrained = (begun or owners)[0] / "pretrain"
-            runs.append(Run(name, seed, folder / name / f"seed{seed}", stages[name], pretrained))
+            needs = {other: own[other] for other in config.needed_by(name)}
+            place = folder / name / f"seed{seed}"
+            own[name] = Run(name, seed, place, stages[name], pretrained, needs)
+        runs += own.values()
     return runs
+
+
+def _in_order(config: CompareConfig) -> list[str]:
+    """Return the arms, each behind those whose models it uses."""
+    return sorted(config.arms, key=lambda name: len(config.needed_by(name)))
 
 
 def _alike(name: str, stages: dict[str, dict]) -> list[str]:
@@ -83,8 +92,9 @@ def _check_roots(config: CompareConfig) -> None:
         )
     if not config.stems:
         raise UsageError("stems: is empty; give stems=[FOLDER] with songs that have stems")
-    for key in ("library", "stems"):
-        for root in getattr(config, key):
+    lists = {f"songs.{name}": roots for name, roots in config.songs.items()}
+    for key, roots in {"library": config.library, "stems": config.stems, **lists}.items():
+        for root in roots:
             if not Path(parse_root(root)[0]).expanduser().is_dir():
                 raise UsageError(f"{key}: {root}: no such folder; give a folder with music")
 

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from separator.errors import SeparatorError
 from separator.ranges import MOST_SEED, require
 
+NAMED = re.compile(r"\{(\w[\w.+-]*)\}")
+
 
 @dataclass(frozen=True)
 class Arm:
     """One of the trainings that are compared.
+
+    In the value of a key, {NAME} stands for the folders of `songs.NAME`, {library} and {stems} for
+    those of that name, and {ARM} for the model that another arm has fine-tuned with the same seed,
+    as in `teacher.models=[{scratch}]`.
 
     Attributes:
         pretrain: preset files and key=value of `separator pretrain`; empty starts from scratch.
@@ -32,6 +38,7 @@ class CompareConfig:
         run: folder of everything that is made; the same folder again goes on.
         library: songs to pretrain on, as `data.roots` of `separator pretrain`.
         stems: songs with stems to fine-tune on and to score, as `data.roots` of `separator train`.
+        songs: further lists of folders, by the names by which arms ask for them.
         arms: for each name, `pretrain` and `train`: lists of files and key=value.
         baseline: the arm that the others are compared with.
         seeds: each arm is trained with each of them.
@@ -48,6 +55,7 @@ class CompareConfig:
     run: str = "runs/compare"
     library: list[str] = field(default_factory=list)
     stems: list[str] = field(default_factory=list)
+    songs: dict[str, list[str]] = field(default_factory=dict)
     arms: dict[str, Arm] = field(default_factory=dict)
     baseline: str = "none"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -79,6 +87,38 @@ class CompareConfig:
         for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
             if word.startswith("-"):
                 raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
+        for name in self.arms:
+            self._check_names(name)
+
+    def _check_names(self, arm: str) -> None:
+        """Refuse names in braces that stand for nothing, and arms that need each other."""
+        folders = self._folders()
+        for word in (*self.arms[arm].pretrain, *self.arms[arm].train):
+            for name in NAMED.findall(word):
+                if name in self.arms:
+                    if arm in {name, *self.needed_by(name)}:
+                        raise SeparatorError(f"arms.{arm}: {word}: needs itself")
+                elif not folders.get(name):
+                    raise SeparatorError(
+                        f"arms.{arm}: {word}: {name!r} is no arm and no list of folders; give "
+                        f"songs={{{name}: [FOLDER]}}"
+                    )
+
+    def needed_by(self, arm: str) -> list[str]:
+        """Return the arms whose models an arm uses, directly or not."""
+        found: list[str] = []
+        waiting = [arm]
+        while waiting:
+            own = self.arms[waiting.pop()]
+            named = [name for word in (*own.pretrain, *own.train) for name in NAMED.findall(word)]
+            fresh = [name for name in named if name in self.arms and name not in found]
+            found += fresh
+            waiting += fresh
+        return found
+
+    def _folders(self) -> dict[str, list[str]]:
+        """Return all lists of folders by their names."""
+        return {**self.songs, "library": self.library, "stems": self.stems}
 
     def _own_words(self) -> list[str]:
         return [word for arm in self.arms.values() for word in (*arm.pretrain, *arm.train)]
@@ -95,4 +135,15 @@ class CompareConfig:
         steps, minutes = getattr(self, f"{stage}_steps"), getattr(self, f"{stage}_minutes")
         roots = self.library if stage == "pretrain" else self.stems
         songs = f"data.roots={json.dumps(roots)}"  # any path survives that
-        return [*files, f"steps={steps}", f"max_minutes={minutes}", *keys, songs]
+        keys = [f"steps={steps}", f"max_minutes={minutes}", songs, *map(self._filled, keys)]
+        return [*files, *keys]
+
+    def _filled(self, word: str) -> str:
+        """Put lists of folders in the place of their names."""
+        folders = self._folders()
+
+        def fill(match: re.Match) -> str:
+            name = match[1]
+            return match[0] if name in self.arms else json.dumps(folders[name])
+
+        return NAMED.sub(fill, word)

@@ -15,7 +15,9 @@ report.json is
         "sdr": {stem: {"mean", "sd", "median", "by_seed", "by_song"}}, null without a run
         "difference": {"mean", "low", "high", "seeds", "by_song"} of the accompaniment, null for
             the baseline and where it and the arm share no seed
-        "curve": [[step, mean over the runs of the validation's mean accompaniment SDR]]}}
+        "best": each run's best validation of the accompaniment, on the way or at the end
+        "curve": [[step, mean over the runs of the validation's mean accompaniment SDR]],
+        "reached": {"steps", "seconds"} until the curve is first at the end of the baseline's}}
     failures     [{"arm", "seed", "error"}]
 
 A stem is `accompaniment` or `vocals`; SDR is in dB, global: one ratio for a track. Numbers that
@@ -51,6 +53,9 @@ DEFINITIONS = {
     "songs alone where there is one seed; see separator.inference.compare.statistics",
     "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
     "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
+    "best": "of the validations on the songs that are scored, so it flatters, the noisiest most",
+    "reached": "steps of fine-tuning, and seconds of both stages up to there; null where the curve "
+    "stays below the baseline's last validation",
     "seconds": "wall clock of the stage's processes, validations included",
 }
 
@@ -83,6 +88,8 @@ def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
     for name in config.arms:
         arms[name] = _arm([run for run in done if run.arm == name])
         arms[name] |= _statistics(name, config.baseline, tables) if songs else {}
+    for arm in arms.values():
+        arm["reached"] = _reached(arm, arms[config.baseline]["curve"])
     return {
         "schema": 1,
         "definitions": DEFINITIONS,
@@ -100,9 +107,10 @@ def markdown(report: dict[str, Any]) -> str:
     config, baseline = report["config"], report["config"]["baseline"]
     total, done = len(config["arms"]) * len(config["seeds"]), 0
     lines = [
-        f"| arm | seeds | accompaniment | its median | against {baseline} | vocals "
-        "| pretraining: steps, s | improvement | fine-tuning: steps, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| arm | seeds | accompaniment | its median | best on the way | against {baseline} "
+        f"| vocals | pretraining: steps, s | improvement | fine-tuning: steps, s "
+        f"| as good as {baseline} after: steps, s |",
+        f"|{11 * '---|'}",
     ]
     for name, arm in report["arms"].items():
         done += len(arm["runs"])
@@ -110,8 +118,10 @@ def markdown(report: dict[str, Any]) -> str:
         median = f"{music['median']:.2f}" if music else "-"
         improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
         cells = [
-            *(name, str(len(arm["runs"])), _spread(music), median, _interval(arm["difference"])),
-            *(_spread(voice), _budget(arm["pretrain"]), improvement, _budget(arm["train"])),
+            *(name, str(len(arm["runs"])), _spread(music), median),
+            f"{fmean(arm['best']):.2f}" if arm["best"] else "-",
+            *(_interval(arm["difference"]), _spread(voice), _budget(arm["pretrain"])),
+            *(improvement, _budget(arm["train"]), _budget(arm["reached"])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     songs = "1 song" if len(report["songs"]) == 1 else f"{len(report['songs'])} songs"
@@ -206,6 +216,7 @@ def _arm(runs: list[Run]) -> dict[str, Any]:
         for run in runs
         if (found := [r for r in rows(run.run_folder("pretrain")) if r.get("valid/improvement")])
     ]
+    curves = [_validations(run) for run in runs]
     return {
         "runs": [run.seed for run in runs],
         "pretrain": _cost([run for run in runs if "pretrain" in run.stages], "pretrain"),
@@ -213,8 +224,19 @@ def _arm(runs: list[Run]) -> dict[str, Any]:
         "improvement": fmean(improvements) if improvements else None,
         "sdr": None,
         "difference": None,
-        "curve": _curve([rows(run.run_folder("train")) for run in runs]),
+        "best": [max(curve.values()) for curve in curves if curve],
+        "curve": _curve(curves),
     }
+
+
+def _reached(arm: dict[str, Any], baseline: list[list[float]]) -> dict[str, float] | None:
+    """Say when an arm's curve is first as high as the baseline's is at its end."""
+    steps = [step for step, value in arm["curve"] if baseline and value >= baseline[-1][1]]
+    if not steps or not arm["train"]:
+        return None
+    share = steps[0] / max(1, arm["train"]["steps"])
+    before = arm["pretrain"]["seconds"] if arm["pretrain"] else 0.0
+    return {"steps": steps[0], "seconds": before + share * arm["train"]["seconds"]}
 
 
 def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
@@ -228,10 +250,15 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
     }
 
 
-def _curve(runs: list[list[dict]]) -> list[list[float]]:
-    """Mean accompaniment SDR over runs, at each step that all of them were validated at."""
+def _validations(run: Run) -> dict[int, float]:
+    """Mean accompaniment SDR of a run's validations, by step."""
     key = "valid/accompaniment_sdr_mean"
-    curves = [{r["step"]: r[key] for r in run if r.get(key) is not None} for run in runs]
+    found = rows(run.run_folder("train"))
+    return {row["step"]: row[key] for row in found if row.get(key) is not None}
+
+
+def _curve(curves: list[dict[int, float]]) -> list[list[float]]:
+    """Mean over runs, at each step that all of them were validated at."""
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     return [[step, fmean(curve[step] for curve in curves)] for step in steps]
 

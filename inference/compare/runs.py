@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from separator.atomic import write_text
 from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
+from separator.inference.compare.config import NAMED
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def settings(stage: str, words: list[str]) -> dict[str, Any]:
     Raises:
         SeparatorError: a file that is not there, a key it does not know, a value of a wrong type.
     """
+    words = [NAMED.sub(r"\1", word) for word in words]  # arms, whose models are not there yet
     printed, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
@@ -132,6 +134,7 @@ class Run:
         stages: for "pretrain" (if it does) and "train", the trainer's words and what they mean.
         pretrained: run folder of the pretraining, which arms that pretrain alike share; by default
             its own.
+        needs: the runs of the same seed whose models this one uses, by arm.
     """
 
     arm: str
@@ -139,6 +142,7 @@ class Run:
     folder: Path
     stages: dict[str, tuple[list[str], dict[str, Any]]]
     pretrained: Path | None = None
+    needs: dict[str, "Run"] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
@@ -174,11 +178,7 @@ class Run:
 
     def finish(self, children: Children) -> str:
         """Do what is missing, and say in a few words how it ended."""
-        for stage in self.stages:
-            with children.alone(self.run_folder(stage)):
-                if not self._finished(stage):
-                    log.info("%s: %s", self, stage)
-                    self._train(stage, children)
+        self.train(children)
         folder = self.folder / "train"
         children.run(["separator.inference.compare.scores", str(folder)], folder / OUTPUT)
         scores = self.scores()
@@ -186,6 +186,16 @@ class Run:
             raise SeparatorError(f"{folder / SCORES}: was not written; see {folder / OUTPUT}")
         mean = scores["summary"]["ours"]["accompaniment"]["sdr_global_mean"]
         return f"accompaniment SDR {mean:.2f} dB" if mean is not None else "no song was scored"
+
+    def train(self, children: Children) -> None:
+        """Do what is missing of the stages, after those of the runs whose models are used."""
+        for run in self.needs.values():
+            run.train(children)
+        for stage in self.stages:
+            with children.alone(self.run_folder(stage)):
+                if not self._finished(stage):
+                    log.info("%s: %s", self, stage)
+                    self._train(stage, children)
 
     def _finished(self, stage: str) -> bool:
         folder = self.run_folder(stage)
@@ -199,7 +209,8 @@ class Run:
         before = self.record(stage).get("seconds", 0.0)
         note = {"made_by": self.made_by(stage), "seconds": before, "finished": False}
         _write(folder / RECORD, note)
-        words = [*words, f"seed={self.seed}", f"run={folder}"]
+        words = [self._with_models(word) for word in words]
+        words += [f"seed={self.seed}", f"run={folder}"]
         if "pretrain" in self.stages and stage == "train":
             words.append(f"pretrained={self.run_folder('pretrain') / 'model.safetensors'}")
         minutes = self._minutes(stage)
@@ -216,6 +227,13 @@ class Run:
             children.check()
             raise SeparatorError(f"{folder}: was stopped early; the same command goes on")
         _write(folder / RECORD, note | {"seconds": before + seconds, "finished": True})
+
+    def _with_models(self, word: str) -> str:
+        """Put the model files of other arms in the place of the arms' names."""
+        for name, run in self.needs.items():
+            model = json.dumps(str(run.folder / "train" / "last.pt"))  # as it is scored
+            word = word.replace(f"{{{name}}}", model)
+        return word
 
     def _minutes(self, stage: str) -> float:
         return float(self.stages[stage][1].get("max_minutes", 0.0))

@@ -70,7 +70,7 @@ class SupervisedTask(Task):
         """Return the losses of one micro-batch."""
         stems = self.stems(batch, generator)
         spectrogram = stft(stems.sum(dim=1), self.config.stft)
-        return self.losses(model, spectrogram, stems[:, 0])
+        return self.losses(model, spectrogram, stems[:, 0].contiguous())
 
     def losses(
         self, model: nn.Module, spectrogram: Tensor, accompaniment: Tensor

@@ -1,0 +1,165 @@
+"""Pretraining from a teacher: its stems, the crops that are left out, and what is learned."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from separator import cli
+from separator.config import parse
+from separator.data.corpus import write_corpus
+from separator.data.tracks import load_stems
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.separation_config import TeacherConfig
+from separator.pretrain.teacher import TeacherTask, kept
+from separator.stft import stft
+from tests.toys import MICRO, seeded
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=4, seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    run = tmp_path_factory.mktemp("model")
+    assert cli.main(["train", *MICRO, f"data.roots=[{corpus}]", "steps=2", f"run={run}"]) == 0
+    return run / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The other stem of each song, as mixed songs without stems."""
+    folder = tmp_path_factory.mktemp("library")
+    for path in corpus.rglob("vocals.flac"):
+        (folder / f"{path.parent.name}.flac").write_bytes(path.read_bytes())
+    return folder
+
+
+def config_of(roots: Path, *models: Path, more: tuple[str, ...] = ()) -> PretrainConfig:
+    named = ",".join(map(str, models))
+    words = [*MICRO, f"data.roots=[{roots}]", f"teacher.models=[{named}]", "data.valid_share=0.3"]
+    return parse(PretrainConfig, ["pretrain/teacher.yaml", *words, *more], "pretrain")
+
+
+def test_stems_are_the_mean_of_the_teachers_estimates(corpus: Path, model: Path):
+    more = ("teacher.sounding_db=0", "data.augment.remix=0", "data.augment.gain_db=0")
+    more += ("data.augment.swap=0", "data.augment.polarity=0")
+    task = TeacherTask(config_of(corpus, model, model, more=more))
+    halved = task.teachers[1].accompaniment
+    task.teachers[1].accompaniment = lambda mixture: 0.5 * halved(mixture)
+    batch = next(task.batches(0))
+    assert batch.stems.shape[1] == 1  # true stems, which the corpus has, are not read
+    stems = task.stems(batch, seeded())
+    true = task.teachers[0].accompaniment(batch.mixture)
+    torch.testing.assert_close(stems[:, 0], 0.75 * true, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stems.sum(1), batch.mixture, rtol=1e-4, atol=1e-5)
+    assert task.step(task.model, batch, 0, seeded())["loss"].isfinite()
+
+
+def test_stems_are_shuffled_between_songs(corpus: Path, model: Path):
+    more = ("teacher.sounding_db=0", "data.augment.remix=1", "data.batch=8")
+    task = TeacherTask(config_of(corpus, model, more=more))
+    batch = next(task.batches(0))
+    stems = task.stems(batch, seeded())
+    mixtures = batch.mixture.abs()
+    apart = [(stem.sum(0).abs() - mixtures).abs().amax((1, 2)).min() for stem in stems]
+    assert max(apart) > 0.01  # at least one new mixture is none of the old ones
+
+
+def estimates_of(vocals: list[float], crops: int = 3) -> Tensor:
+    """One teacher's stems (1 b 2 c t): noise, and noise at a level of so many decibels."""
+    stems = torch.randn(1, crops, 2, 2, 8000, generator=seeded())
+    stems[0, :, 1] *= torch.tensor([10 ** (level / 20) for level in vocals])[:, None, None]
+    return stems
+
+
+def limits(**values: float) -> PretrainConfig:
+    none = TeacherConfig(models=["x"], sounding_db=0.0)
+    config = parse(PretrainConfig, [*MICRO, "data.roots=[x]"], "pretrain")
+    return replace(config, teacher=replace(none, **values))
+
+
+def test_crops_of_one_stem_are_left_out():
+    stems = estimates_of([0.0, -40.0, 40.0])
+    assert kept(stems, limits()).tolist() == [True, True, True]
+    assert kept(stems, limits(sounding_db=30.0)).tolist() == [True, False, False]
+    all_lost = kept(stems[:, 1:], limits(sounding_db=30.0))
+    assert all_lost.tolist() == [True, True]  # no batch is empty
+
+
+def test_crops_on_which_teachers_differ_are_left_out():
+    one = estimates_of([0.0, 0.0, 0.0])
+    other = one.clone()
+    other[0, 1, 1] += 2 * torch.randn(2, 8000, generator=seeded(1))
+    other[0, 2, 1] += 0.1 * torch.randn(2, 8000, generator=seeded(2))
+    both = torch.cat([one, other])
+    assert kept(both, limits(agreement_db=3.0)).tolist() == [True, False, True]
+    # by hand: the mean is half a deviation d from each, so its SDR is 10 log10(|mean|² / |d / 2|²)
+    mean, half = both[:, 2, 1].mean(0), (one - other)[0, 2, 1] / 2
+    ratio = 10 * math.log10(mean.square().sum() / half.square().sum())
+    assert kept(both, limits(agreement_db=ratio - 0.1)).tolist()[2]
+    assert not kept(both, limits(agreement_db=ratio + 0.1)).tolist()[2]
+
+
+def test_crops_in_which_no_stem_is_ever_alone_are_left_out():
+    stems = estimates_of([0.0, 0.0, 0.0])
+    stems[0, 1, 1, :, 1600:2400] = 0  # a tenth of a second without a voice
+    assert kept(stems, limits(contrast_db=30.0)).tolist() == [False, True, False]
+
+
+class Fixed(nn.Module):
+    """Answers with masks of given heights, one for each crop."""
+
+    def __init__(self, heights: list[float]) -> None:
+        super().__init__()
+        self.heights = nn.Parameter(torch.tensor(heights))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heights[:, None, None, None].expand_as(x)
+
+
+def test_the_worst_crops_of_a_batch_are_dropped(corpus: Path, model: Path):
+    task = TeacherTask(config_of(corpus, model, more=("teacher.drop=0.4",)))
+    wave = torch.randn(5, 2, 8000, generator=seeded())
+    network = Fixed([1.0, 0.2, 0.9, 0.1, 0.95])
+    losses = task.losses(network, stft(wave, task.config.stft), wave)
+    losses["loss"].backward()
+    assert (network.heights.grad != 0).tolist() == [True, False, True, False, True]
+
+
+def test_songs_without_stems_are_scored_against_the_teacher(library: Path, model: Path):
+    task = TeacherTask(config_of(library, model))
+    track = task.valid[0]
+    stems = task._stems_of(track, 8000, 0, 8000)
+    mixture = load_stems(track, 8000, 0, 8000)["mixture"]
+    assert set(stems) == {"accompaniment", "vocals"}
+    torch.testing.assert_close(stems["accompaniment"] + stems["vocals"], mixture)
+    teacher = task.teachers[0].model
+    result = task.validate(teacher, 0)
+    assert result.scalars["valid/accompaniment_sdr_mean"] > 40  # the teacher against itself
+
+
+def test_a_teacher_of_another_rate_is_refused(corpus: Path, model: Path, capsys):
+    words = [*MICRO, "rate=16000", f"data.roots=[{corpus}]", f"teacher.models=[{model}]"]
+    assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 1
+    assert "give rate=8000" in capsys.readouterr().err
+    assert cli.main(["pretrain", "pretrain/teacher.yaml", "data.roots=[x]"]) == 2
+    assert "teacher.models: there is none" in capsys.readouterr().err
+
+
+def test_a_run_is_the_same_in_one_piece_and_in_two(library: Path, model: Path, tmp_path: Path):
+    states = []
+    for parts in ([4], [2, 4]):
+        run = tmp_path / f"run{len(parts)}"
+        for steps in parts:
+            words = [*MICRO, f"data.roots=[{library}]", f"teacher.models=[{model}]"]
+            words += ["data.valid_share=0.3", f"steps={steps}", "optim.schedule=constant"]
+            words += [f"run={run}", "device=cpu"]
+            assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 0
+        states.append(torch.load(run / "last.pt", weights_only=True)["model"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
