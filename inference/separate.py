@@ -21,7 +21,8 @@ class SeparateConfig:
     Attributes:
         inputs: songs and folders of songs.
         output: (or -o) folder for the results; the tree of an input folder is kept below it.
-        model: (or -m) model file; else $SEPARATOR_MODEL or the newest runs/*/model.safetensors.
+        model: (or -m) model file, or a name that `separator models` lists; else $SEPARATOR_MODEL or
+            the first of that list.
         stems: write the vocals too.
         format: format of the results; "input" keeps each song's own, which codes lossy ones twice.
         bits: 16, 24 or 32 (float) bits a sample of wav, flac and aiff; 0 keeps the song's own

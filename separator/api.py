@@ -5,13 +5,12 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separator import audio
+from separator import audio, bundled
 from separator.arguments import path_of, rate_of, samples_of
 from separator.devices import find_device
 from separator.errors import SeparatorError, one_line
@@ -59,7 +58,7 @@ class Separator:
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str = "auto") -> "Separator":
-        """Read a `.safetensors` or checkpoint file.
+        """Read a `.safetensors` or checkpoint file, or a bundled model by its name.
 
         Raises:
             SeparatorError: the file is missing, damaged, not ours, or cannot separate.
@@ -217,14 +216,15 @@ def separate(
         source: an audio file, or samples (c t), floats of which ±1 is full scale; or a list of
             such songs.
         rate: the sample rate of samples; a file has its own.
-        model: a model file or a loaded `Separator`; by default as the command finds it.
+        model: a model file, the name of a bundled model, or a loaded `Separator`; by default
+            $SEPARATOR_MODEL, else the bundled model.
         device: "auto", "cpu", "cuda" or "mps"; a loaded `Separator` stays where it is.
 
     Returns:
         The two stems, or for a list of songs a list of them.
 
     Raises:
-        SeparatorError: any argument that cannot be used: no model, an unreadable file, samples
+        SeparatorError: any argument that cannot be used: an unreadable file, samples
             that are not finite, not floats or not (c t). Where it is one of a list, names which.
     """
     many = isinstance(source, list | tuple)
@@ -246,24 +246,9 @@ def separate(
     return results
 
 
-def find_model() -> Path:
-    """Return $SEPARATOR_MODEL, else the newest runs/*/model.safetensors that can separate.
-
-    Raises:
-        SeparatorError: there is none.
-    """
-    if os.environ.get("SEPARATOR_MODEL"):
-        return Path(os.environ["SEPARATOR_MODEL"])
-    from separator.engine.model_file import load_description
-
-    files = sorted(Path("runs").glob("*/model.safetensors"), key=lambda p: -p.stat().st_mtime)
-    for path in files:
-        if load_description(path).get("stage") == "train":
-            return path
-    raise SeparatorError(
-        "no model: give one with -m MODEL or $SEPARATOR_MODEL, or make one with `separator demo` "
-        "or `separator train`"
-    )
+def find_model() -> str:
+    """Return $SEPARATOR_MODEL, else the name of the model that comes with the package."""
+    return os.environ.get("SEPARATOR_MODEL") or bundled.DEFAULT
 
 
 def _paired(mixtures: deque[Tensor], vocals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

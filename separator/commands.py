@@ -73,6 +73,25 @@ COMMANDS = {
             ),
         ),
     ),
+    "models": Command(
+        "separator.inference.models",
+        "list the models that come with the package",
+        (
+            ("separator models", "list them"),
+            ("separator models tiny-vocals", "show the card of one"),
+        ),
+    ),
+    "export": Command(
+        "separator.inference.export",
+        "write a model file of half the size, to be given away",
+        (
+            (
+                "separator export runs/vocals/model.safetensors -o vocals.safetensors "
+                "--license 'CC BY-NC-SA 4.0'",
+                "store the weights as 16-bit floats",
+            ),
+        ),
+    ),
     "evaluate": Command(
         "separator.inference.evaluate",
         "score models, or stems of other programs, on songs with known stems",

@@ -117,3 +117,15 @@ def test_a_song_that_is_not_remixed_stays_in_time():
     changes = draw(seeded(3), 16, 4, AugmentConfig(remix=0.0, speed=0.3))
     assert (changes.speed == changes.speed[:, :1]).all()
     assert len(changes.speed.unique()) > 1
+
+
+def test_vocals_are_dropped_from_some_mixtures_and_nothing_else_changes():
+    plain = draw(seeded(3), 400, 2, AugmentConfig())
+    some = draw(seeded(3), 400, 2, AugmentConfig(drop_vocals=0.25))
+    silent = some.gain[:, 1] == 0
+    assert 0.15 < silent.float().mean() < 0.35
+    assert torch.equal(some.gain[:, 0], plain.gain[:, 0])
+    assert torch.equal(some.gain[~silent], plain.gain[~silent])
+    assert torch.equal(some.song, plain.song) and torch.equal(some.speed, plain.speed)
+    one = draw(seeded(3), 400, 1, AugmentConfig(drop_vocals=1.0))
+    assert (one.gain != 0).all()  # mixtures have no vocals apart

@@ -40,9 +40,10 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
     """Draw the changes for a batch of `batch` items with `stems` stems each.
 
     Every number is drawn whether it is used or not, so that switching one change off leaves the
-    others as they were. Remixing (Uhlich et al. 2017, "Improving music source separation based on
-    deep neural networks through data augmentation and network blending") is all or nothing within
-    a batch, and permutes: each stem is still heard exactly once.
+    others as they were; new ones are drawn behind the old. Remixing (Uhlich et al. 2017, "Improving
+    music source separation based on deep neural networks through data augmentation and network
+    blending") is all or nothing within a batch, and permutes: each stem is still heard exactly
+    once.
     """
     songs = torch.stack([torch.randperm(batch, generator=generator) for _ in range(stems)], dim=1)
     remix, gain, swap, polarity, speed = (
@@ -55,7 +56,10 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
     song = songs if remixed else plain.song
     speed = NORMAL - config.steps + (speed * (2 * config.steps + 1)).long()
     speed = speed if remixed else speed[:, :1].repeat(1, stems)  # a song's stems stay in time
-    return Augmentation(song, sign * 10 ** (decibels / 20), swap < config.swap, speed)
+    gain = sign * 10 ** (decibels / 20)
+    if stems > 1:  # vocals are last
+        gain[torch.rand(batch, generator=generator) < config.drop_vocals, -1] = 0
+    return Augmentation(song, gain, swap < config.swap, speed)
 
 
 def apply(stems: Tensor, augmentation: Augmentation, samples: int | None = None) -> Tensor:

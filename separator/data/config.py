@@ -18,6 +18,8 @@ class AugmentConfig:
         polarity: Probability that a stem's sign is turned.
         remix: Probability that a batch's stems are regrouped into mixtures of different songs.
         speed: Stems are played faster or slower by up to this share, in steps of a tenth.
+        drop_vocals: Probability that a mixture has no vocals, so that music alone is learned to
+            stay as it is.
     """
 
     gain_db: float = 6.0
@@ -25,10 +27,12 @@ class AugmentConfig:
     polarity: float = 0.5
     remix: float = 0.5
     speed: float = 0.0
+    drop_vocals: float = 0.0
 
     def __post_init__(self) -> None:
         require(self, "[0, 100]", "data.augment.gain_db")
-        require(self, "[0, 1]", "data.augment.swap", "data.augment.polarity", "data.augment.remix")
+        shares = ("swap", "polarity", "remix", "drop_vocals")
+        require(self, "[0, 1]", *(f"data.augment.{name}" for name in shares))
         if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
             raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
 

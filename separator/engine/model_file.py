@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.atomic import replacing
+from separator.bundled import model_path
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
@@ -31,13 +32,19 @@ METADATA = {"format", "separator", "digest"}
 KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
 
 
-def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a model file: safetensors, float32, with the description as JSON in its header.
+def export(
+    path: Path,
+    state: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model file: safetensors, with the description as JSON in its header.
 
     Args:
         path: where, ending in .safetensors.
         state: the weights.
         description: what is needed to rebuild and use the model; anything JSON takes.
+        dtype: of the weights in the file.
 
     Raises:
         SeparatorError: the disk is full or cannot be written.
@@ -47,7 +54,7 @@ def export(path: Path, state: Mapping[str, Tensor], description: Mapping[str, An
 
     tensors = {}
     for name, value in state.items():
-        value = value.detach().to("cpu", torch.float32 if value.is_floating_point() else None)
+        value = value.detach().to("cpu", dtype if value.is_floating_point() else None)
         tensors[name] = value.clone(memory_format=torch.contiguous_format)  # no shared storage
     text = json.dumps(dict(description))
     metadata = {"format": "pt", "separator": text, "digest": digest(tensors, text)}
@@ -86,7 +93,8 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     """Make the model that a file holds.
 
     Args:
-        path: a `.safetensors` of `export`, or a checkpoint, of which the averaged weights count.
+        path: a `.safetensors` of `export`, the name of a bundled model, or a checkpoint, of which
+            the averaged weights count.
 
     Returns:
         The model on the CPU, its transform, and the description with the "digest" of the file.
@@ -94,7 +102,7 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     Raises:
         SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
     """
-    path = Path(path)
+    path = model_path(path)
     if path.suffix == ".pt":
         state, description = _averaged(path)
         model, stft = skeleton(description, layout_of(state, path), path)
@@ -116,7 +124,7 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     Raises:
         SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
     """
-    path = Path(path)
+    path = model_path(path)
     if path.suffix == ".pt":
         state, description = _averaged(path)
         return state, {**description, "digest": digest(state, json.dumps(description))}

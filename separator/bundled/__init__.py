@@ -1,0 +1,26 @@
+"""The models that come with the package, by name: NAME.safetensors and its card, NAME.md.
+
+A name stands for its file wherever a model file is asked for.
+"""
+
+import os
+from pathlib import Path
+
+DEFAULT = "tiny-vocals"  # what separates where nothing else is asked for
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of the bundled models, the default first."""
+    found = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    return sorted(found, key=lambda name: name != DEFAULT)
+
+
+def model_path(path: str | os.PathLike) -> Path:
+    """Return the file of a bundled model where `path` is its name, else `path` itself."""
+    return FOLDER / f"{path}.safetensors" if str(path) in names() else Path(path)
+
+
+def card(name: str) -> str:
+    """Return what a bundled model is for, was trained on and scores, as Markdown."""
+    return (FOLDER / f"{name}.md").read_text("utf-8")
