@@ -22,7 +22,7 @@ from separator.pretrain.objective_config import (
     needs_whole_frames,
 )
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
-from separator.pretrain.separation_config import RemixConfig, TeacherConfig
+from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require
 from separator.stft_config import STFTConfig
 
@@ -32,15 +32,16 @@ class PretrainConfig(ModelChoice, RunConfig):
     """Pretrain on mixed songs: hide groups of frames and restore them with a sigmoid mask.
 
     Other objectives separate, as training on stems does: `remix` removes isolated voices that were
-    mixed with songs, `teacher` learns from the stems that trained models estimate.
+    mixed with songs, `teacher` learns from the stems that trained models estimate, `mixit` takes
+    sums of two songs apart.
 
     Weights and `crop_frames` are numbers, or [[step, value], …]: weights follow straight lines
     from one to the next, the crop's length jumps.
 
     Attributes:
-        objective: restore masked cells, or separate: remix or teacher. Keys from `mask` to
+        objective: restore masked cells, or separate: remix, teacher or mixit. Keys from `mask` to
             `adversary` are of restore alone.
-        data: songs of any kind; restore and teacher use the sum of stems, where there are any.
+        data: songs of any kind; all but remix use the sum of stems, where there are any.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
         mask: which cells are hidden, and how.
@@ -57,6 +58,7 @@ class PretrainConfig(ModelChoice, RunConfig):
         adversary: be taken for music by a second network.
         remix: which voices are mixed with the songs, and how.
         teacher: which models separate the songs, and which crops are learned from.
+        mixit: into how many parts a sum of two songs is split.
         loss: weights of the losses of remix and teacher.
         valid_crops: crops of validation songs that are scored, always the same; remix and teacher
             score so many songs.
@@ -64,7 +66,7 @@ class PretrainConfig(ModelChoice, RunConfig):
     """
 
     data: DataConfig
-    objective: Literal["restore", "remix", "teacher"] = "restore"
+    objective: Literal["restore", "remix", "teacher", "mixit"] = "restore"
     run: str = "runs/pretrain"
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
     stft: STFTConfig = field(default_factory=STFTConfig)
@@ -81,6 +83,7 @@ class PretrainConfig(ModelChoice, RunConfig):
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     remix: RemixConfig = field(default_factory=RemixConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    mixit: MixitConfig = field(default_factory=MixitConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     valid_crops: int = 64
     valid_seconds: float = 60.0
@@ -115,6 +118,10 @@ class PretrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 "teacher.models: there is none; give a model file of `separator train`"
             )
+        if self.objective == "mixit" and self.architecture != "frame_transformer":
+            raise SeparatorError("architecture: mixit needs frame_transformer")
+        if self.objective == "mixit" and self.data.batch < 2:
+            raise SeparatorError("data.batch: mixit adds two crops of a batch; give 2 or more")
 
     def _check_objectives(self) -> None:
         """Refuse combinations of objectives that cannot be."""

@@ -69,3 +69,27 @@ class TeacherConfig:
         require(self, "[-100, 100]", "teacher.agreement_db")
         require(self, "[0, 200]", "teacher.sounding_db", "teacher.contrast_db")
         require(self, "[0, 1)", "teacher.drop")
+
+
+@dataclass(frozen=True)
+class MixitConfig:
+    """Two songs are mixed and split into several parts, which must add up to either song again.
+
+    Attributes:
+        sources: number of masks.
+        voices: folders of songs with stems; the mask that estimates their vocals best becomes the
+            last layer of the file, turned around to keep the accompaniment. Without any, the file
+            has no such layer: fine-tune it with head=reset.
+        voice_songs: number of these songs that are looked at, up to 10 s of each.
+        snr_db: signal-to-noise ratio beyond which a song counts as restored.
+    """
+
+    sources: int = 8
+    voices: list[str] = field(default_factory=list)
+    voice_songs: int = 8
+    snr_db: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(self, "[2, 12]", "mixit.sources")
+        require(self, "[1, 10000]", "mixit.voice_songs")
+        require(self, "[1, 100]", "mixit.snr_db")

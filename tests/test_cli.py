@@ -184,6 +184,8 @@ def test_a_hostile_name_forges_nothing(
         "evaluate": [HOSTILE, "--data", str(folder)],
         "compare": ['arms={"none": {}}', f"stems={json.dumps(['no' + HOSTILE])}"],
         "demo": ["--data", f"no{HOSTILE}"],
+        "models": [HOSTILE],
+        "export": [HOSTILE, "-o", "x.safetensors"],
     }
     status = cli.main([name, *words[name]])
     assert status in ((0,) if name == "scan" else (1, 2))

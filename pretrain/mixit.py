@@ -1,0 +1,210 @@
+"""Mixture invariant training (Wisdom et al. 2020, arXiv 2006.12701) with the network's own masks.
+
+Two crops are added, and several masks split the sum. Of all ways to give each part to one of the
+two crops, the best counts. No stems are needed. For music, see Saijo and Bando 2025, arXiv
+2505.07631: the part that estimates voices best is kept for fine-tuning.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from separator.data.config import AugmentConfig
+from separator.data.identity import song_digests
+from separator.data.loader import Batch, batches
+from separator.data.sources import config_tracks, training_tracks
+from separator.data.tracks import load_stems
+from separator.engine import distributed
+from separator.engine.task import Task, Validation
+from separator.errors import SeparatorError, printable
+from separator.models import create, describe
+from separator.models.frame_transformer import PACE
+from separator.pretrain.config import PretrainConfig
+from separator.pretrain.remix import fewest
+from separator.stft import istft, linear_mask, normalise, stft
+
+SEED = 0x6D6978  # of the validation's mixtures, the same for every run
+SIZE = 4  # mixtures at a time in the validation
+VOICE_SECONDS = 10.0
+
+
+class MixitModel(nn.Module):
+    """A trunk with a last layer of its own that gives several masks.
+
+    The trunk's last layer is not trained; `take_voice` sets it.
+
+    Args:
+        trunk: a frame transformer.
+        sources: number of masks.
+        bins: bins of the spectrogram, the Nyquist bin included.
+    """
+
+    def __init__(self, trunk: nn.Module, sources: int, bins: int) -> None:
+        super().__init__()
+        self.trunk, self.sources = trunk, sources
+        self.head = nn.Linear(trunk.fine_channels, 2 * sources)
+        nn.init.trunc_normal_(self.head.weight, std=trunk.fine_channels**-0.5)
+        nn.init.zeros_(self.head.bias)
+        start = math.log(1 / (sources - 1)) / 2  # squared, such masks add up to one
+        self.start = start
+        self.profile = nn.Parameter(torch.zeros(bins - 1, 2 * sources))
+        self.profile.no_weight_decay = True
+        for weight in (*trunk.head.parameters(), trunk.profile):
+            weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map magnitudes (b c f n) in [0, 1] to masks (b s c f n) in [0, 1]."""
+        fine = self.trunk(x, None, features=True).fine
+        logits = self.head(fine).float() + PACE * self.profile + self.start
+        masks = rearrange(logits.sigmoid(), "b n f (s c) -> b s c n f", s=self.sources)
+        return F.pad(masks, (0, 1, 0, 0, 0, 0), mode="replicate").mT
+
+    @torch.no_grad()
+    def take_voice(self, source: int) -> None:
+        """Let the trunk's mask be what is left of a mixture without one of the sources."""
+        rows = slice(2 * source, 2 * source + 2)
+        trunk = self.trunk
+        trunk.head.weight.copy_(-self.head.weight[rows])
+        trunk.head.bias.copy_(-self.head.bias[rows])
+        trunk.profile.copy_(-self.profile[:, rows] - (trunk.start + self.start) / PACE)
+
+
+class MixitTask(Task):
+    """Separation of sums of songs into the songs, without stems.
+
+    Raises:
+        SeparatorError: no songs to train on or to validate with.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+        self.device = distributed.own_device(config.device)
+        torch.manual_seed(config.seed)
+        trunk = create(config.sizes, config.stft.bins)
+        self.model = MixitModel(trunk, config.mixit.sources, config.stft.bins)
+        self.train, self.valid = training_tracks(config.data)
+        self.waves = self._fixed_crops()
+        self.voices = self._voices() if config.mixit.voices else []
+
+    def _fixed_crops(self) -> tuple[Tensor, ...]:
+        """Read the crops of the validation: (b c t) each."""
+        config = self.config
+        plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
+        data = replace(config.data, augment=plain, workers=0, batch=SIZE)
+        stream = batches(self.valid, data, config.rate, SEED, mixtures=True)
+        return tuple(next(stream).mixture for _ in range(-(-config.valid_crops // SIZE)))
+
+    def _voices(self) -> list[tuple[Tensor, Tensor]]:
+        """Read mixtures and vocals of songs to train on: (c t) each."""
+        config, found = self.config, []
+        tracks = config_tracks(replace(config.data, roots=config.mixit.voices))
+        tracks = [track for track in tracks if track.split == "train"]
+        for track in fewest(tracks, config.mixit.voice_songs):  # those of a small data.fraction
+            if "mixture" in track.names:
+                raise SeparatorError(
+                    f"mixit.voices: {printable(track.root)} has songs without stems; give others"
+                )
+            stems = load_stems(track, config.rate, 0, round(VOICE_SECONDS * config.rate))
+            found.append((stems["accompaniment"] + stems["vocals"], stems["vocals"]))
+        return found
+
+    def songs(self) -> Tensor:
+        """Return what tells the songs trained on and validated with."""
+        return song_digests([*self.train, *self.valid])
+
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
+        config = self.config
+        return batches(
+            self.train, config.data, config.rate, config.seed, start, stride,
+            mixtures=True, device=self.device,
+        )  # fmt: skip
+
+    def step(
+        self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the loss of one micro-batch, in which each crop is mixed with the next one."""
+        loss = self._loss(model, batch.mixture)
+        return {"loss": 0.1 * loss, "loss/snr": loss.detach()}
+
+    def _loss(self, model: nn.Module, crops: Tensor) -> Tensor:
+        """Return the negative SNR in dB of the better assignments, the mean over (b c t) crops."""
+        pairs = torch.stack([crops, crops.roll(1, dims=0)], dim=1)
+        parts = self._split(model, pairs.sum(dim=1))
+        return mixit_loss(parts, pairs, self.config.mixit.snr_db).mean()
+
+    def _split(self, model: nn.Module, mixture: Tensor) -> Tensor:
+        """Split mixtures (b c t) into parts (b s c t)."""
+        transform = self.config.stft
+        spectrogram = stft(mixture, transform)
+        magnitude, _ = normalise(spectrogram.abs(), transform)
+        masked = spectrogram[:, None] * linear_mask(model(magnitude), transform)
+        return istft(masked, transform, mixture.shape[-1])
+
+    def seconds(self, batch: Batch) -> float:
+        """Seconds of audio in a batch."""
+        return batch.seconds(self.config.rate)
+
+    def validate(self, model: nn.Module, step: int) -> Validation:
+        """Score the restored songs, and choose the part that is to be the voice."""
+        ratios = [-self._loss(model, waves.to(self.device)).item() for waves in self.waves]
+        result = Validation({}, sum(ratios) / len(ratios))
+        result.scalars["valid/snr"] = result.score
+        result.summary = f"songs come back out of sums of two with {result.score:.2f} dB SNR"
+        if self.voices:
+            source, ratio = self._best_voice(model)
+            model.take_voice(source)
+            result.scalars["valid/voice_sdr"] = ratio
+            result.notes = (f"part {source} estimates vocals best, {ratio:.1f} dB SDR",)
+        return result
+
+    def _best_voice(self, model: MixitModel) -> tuple[int, float]:
+        """Return which part estimates vocals best, and its SDR in dB over all songs together."""
+        error, power = torch.zeros(model.sources), 0.0
+        for mixture, vocals in self.voices:
+            parts = self._split(model, mixture[None].to(self.device))[0].cpu()
+            error += (parts - vocals).square().sum(dim=(1, 2))
+            power += vocals.square().sum().item()
+        best = int(error.argmin())
+        return best, 10 * math.log10(max(power, 1e-12) / max(error[best].item(), 1e-12))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the model's file says of it."""
+        config = self.config
+        about = describe(config.sizes, config.stft, config.rate)
+        return {"stage": "pretrain", "part": "trunk", **about}
+
+
+def mixit_loss(parts: Tensor, references: Tensor, snr_db: float) -> Tensor:
+    """Return the negative SNR in dB of two references from the best assignment of parts: (b).
+
+    The errors of all 2^s assignments come from the parts' Gram matrix: they cost next to nothing.
+
+    Args:
+        parts: (b s c t) estimates.
+        references: (b 2 c t), whose sum was split.
+        snr_db: the SNR beyond which nothing is gained.
+    """
+    parts, references = parts.flatten(2), references.flatten(2)
+    choices = torch.tensor(list(itertools.product((0.0, 1.0), repeat=parts.shape[1])))
+    choices = choices.to(parts)
+    gram = parts @ parts.mT
+    with_first, with_second = (parts @ references.mT).unbind(dim=2)
+    power = references.square().sum(dim=2).clamp(min=1e-6 * parts.shape[2])
+
+    def ratio(chosen: Tensor, products: Tensor, energy: Tensor) -> Tensor:
+        """Error of the sum of chosen parts (a s) relative to a reference: (b a) in dB."""
+        summed = torch.einsum("as,bst,at->ba", chosen, gram, chosen)
+        error = energy[:, None] - 2 * products @ chosen.T + summed
+        return 10 * (error.clamp(min=0) / energy[:, None] + 10 ** (-snr_db / 10)).log10()
+
+    first = ratio(choices, with_first, power[:, 0])
+    second = ratio(1 - choices, with_second, power[:, 1])
+    return ((first + second) / 2).amin(dim=1)
