@@ -39,12 +39,15 @@ class ScanConfig:
             notice; JSON if its name ends in .json, else tab-separated text.
         jobs: processes to decode with; as many as there are cores when not given.
         index: the index file; $SEPARATOR_INDEX or the user's data folder when not given.
+        pairs: folder that gets songs which the library holds with and without vocals, aligned, for
+            `separator train 'data.roots=[pairs:FOLDER]'`.
     """
 
     roots: list[str]
     report: str | None = None
     jobs: int | None = None
     index: str | None = None
+    pairs: str | None = None
 
     def __post_init__(self) -> None:
         _check_jobs(self.jobs)
@@ -101,11 +104,25 @@ def main(argv: list[str]) -> int:
     print(summary(library))
     for line in filter(None, map(_layout, library.roots)):
         print(line)
+    if config.pairs:
+        _write_pairs(library, config.pairs)
     if config.report:
         write_report(library, config.report)
     elif library.quarantined or library.duplicates or library.notices:
         print("`--report FILE` lists the quarantined files, the duplicates and the notices")
     return 0
+
+
+def _write_pairs(library: Library, folder: str) -> None:
+    """Write the pairs of a library, and say which were left out and why."""
+    from separator.data.pairs import suggested_pairs, write_pairs
+
+    pairs, written = suggested_pairs(library.songs), 0
+    for pair, reason in write_pairs(pairs, folder):
+        written += not reason
+        if reason:
+            print(f"left out     {printable(str(pair.instrumental.path))}: {reason}")
+    print(f"pairs        {written} of {len(pairs)} that names suggest, in {printable(folder)}")
 
 
 def _layout(root: Path) -> str:

@@ -1,0 +1,270 @@
+"""Originals and their instrumentals in a library: found by their names, checked by their sound.
+
+Releases often hold a song twice, as it is and without its vocals ("Instrumental", "Karaoke", "Off
+vocal"). Jansson et al. 2017 trained on 20,000 such pairs. Names only suggest a pair: the two files
+must be the same recording, sample by sample once they are aligned, but for the vocals.
+"""
+
+import logging
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from separator import audio
+from separator.audio import AudioInfo
+from separator.errors import SeparatorError, one_line, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MARK = re.compile(
+    r"\b(?:instrumentals?|karaoke|off[\s-]?vocals?|(?:without|no|minus) vocals?|backing track"
+    r"|minus one|inst)\b\.?|カラオケ|インスト(?:ゥルメンタル|ルメンタル)?|オフ\s?ボーカル|伴奏",
+    re.IGNORECASE,
+)
+BRACKETS = re.compile(r"[(\[{<（【「][^)\]}>）】」]*[)\]}>）】」]")  # noqa: RUF001
+NUMBER = re.compile(r"^\d{1,3}(?:[.\-\s]+\d{1,3})?[.\-\s]+")  # of the track, before a file's title
+
+MAX_SECONDS = 1200.0  # of a song: both are in memory at once, 1.3 GB at 44.1 kHz
+MAX_SHIFT_SECONDS = 20.0
+COARSE_RATE = 4000
+PLACES = (0.2, 0.5, 0.8)  # of the song, where the alignment is refined; they must agree
+PLACE_SECONDS = 10.0
+FRAME_SECONDS = 0.5
+ALIKE_DB = -15.0  # residual, relative to the original, of the frames that fit best
+ALIKE_SHARE = 0.05  # of the frames, which must fit so well
+IDENTICAL_DB = -35.0  # residual of the whole song below which there are no vocals
+SIDES = "mixtures", "instrumentals"
+SILENCE = 1e-4  # mean square, -40 dB of full scale
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files that names say are one song with and without vocals.
+
+    Attributes:
+        original: the song.
+        instrumental: the same without vocals.
+        name: of the song, fit for a file's name.
+    """
+
+    original: AudioInfo
+    instrumental: AudioInfo
+    name: str
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How an instrumental fits its original.
+
+    Attributes:
+        shift: samples by which the original is late.
+        gain: factor on the instrumental.
+        best_db: residual relative to the original, in the frames that fit best.
+        residual_db: the same of the whole.
+    """
+
+    shift: int
+    gain: float
+    best_db: float
+    residual_db: float
+
+
+def suggested_pairs(songs: Iterable[AudioInfo]) -> list[Pair]:
+    """Find pairs by titles, artists and folders, in the order of their names.
+
+    A title with a mark such as "(Instrumental)", or of an album or folder so marked, belongs to the
+    title without it of the same artist, or of the same folder where no artist is named. Of several
+    originals the one nearest in length is taken.
+    """
+    groups: dict[tuple[str, str], tuple[list[AudioInfo], list[AudioInfo]]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for song in songs:
+        artist, title, marked = _described(song)
+        if title:
+            groups.setdefault((artist, title), ([], []))[marked].append(song)
+            if not marked:
+                names[artist, title] = song.path.stem
+    pairs = []
+    for key, (originals, instrumentals) in groups.items():
+        for number, instrumental in enumerate(instrumentals if originals else []):
+            nearest = min(originals, key=lambda o: abs(o.seconds - instrumental.seconds))
+            name = printable(names[key]).replace("/", "_")
+            pairs.append(Pair(nearest, instrumental, f"{name} {number + 1}" if number else name))
+    pairs.sort(key=lambda pair: pair.name)
+    return _numbered(pairs)
+
+
+def _numbered(pairs: list[Pair]) -> list[Pair]:
+    """Give pairs of the same name different ones."""
+    seen: dict[str, int] = {}
+    result = []
+    for pair in pairs:
+        key = pair.name.casefold()
+        seen[key] = seen.get(key, 0) + 1
+        name = f"{pair.name} ({seen[key]})" if seen[key] > 1 else pair.name
+        result.append(Pair(pair.original, pair.instrumental, name))
+    return result
+
+
+def _described(song: AudioInfo) -> tuple[str, str, bool]:
+    """Return whose a song is, its title without marks, and whether it is marked."""
+    try:
+        tags = audio.read_tags(song.path)
+    except Exception as error:  # damaged tags, in as many ways as mutagen has
+        log.debug("%s: %s", song.path, one_line(error))
+        tags = {}
+    title = (tags.get("title") or [NUMBER.sub("", song.path.stem)])[0]
+    album = (tags.get("album") or [song.path.parent.name])[0]
+    artist = (tags.get("artist") or tags.get("albumartist") or [""])[0]
+    marked = bool(MARK.search(title) or MARK.search(album))
+    bare = BRACKETS.sub(lambda found: "" if MARK.search(found[0]) else found[0], title)
+    return _plain(artist) or str(song.path.parent), _plain(MARK.sub("", bare)), marked
+
+
+def _plain(text: str) -> str:
+    """Letters and digits alone, in one case."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(letter for letter in folded if letter.isalnum())
+
+
+def write_pairs(pairs: Sequence[Pair], folder: str | os.PathLike) -> Iterator[tuple[Pair, str]]:
+    """Check pairs by their sound, and write those that fit as FLAC, aligned and at one level.
+
+    FOLDER/mixtures/NAME.flac and FOLDER/instrumentals/NAME.flac are of equal length; `separator
+    train 'data.roots=[pairs:FOLDER]'` reads them. Files that are there are not written again.
+
+    Yields:
+        Each pair with the reason why it is left out, "" for one that is written.
+
+    Raises:
+        SeparatorError: the folder cannot be written.
+    """
+    for pair in pairs:
+        targets = [Path(folder) / side / f"{pair.name}.flac" for side in SIDES]
+        if all(target.exists() for target in targets):
+            yield pair, ""
+            continue
+        try:
+            waves, rate = _aligned(pair)
+        except SeparatorError as error:
+            yield pair, one_line(error)
+            continue
+        for target, wave in zip(targets, waves, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with audio.Writer(target, rate, wave.shape[0]) as writer:
+                writer.write(wave)
+        yield pair, ""
+
+
+def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int]:
+    """Read a pair and cut it to what both hold: (c t) each, and their rate.
+
+    Raises:
+        SeparatorError: a file cannot be read, or they are not one recording; says why.
+    """
+    rate = pair.original.rate
+    for song in (pair.original, pair.instrumental):
+        if song.seconds > MAX_SECONDS:
+            raise SeparatorError(f"longer than {MAX_SECONDS / 60:.0f} minutes")
+    first, second = (_stereo(song, rate) for song in (pair.original, pair.instrumental))
+    found = align(first, second, rate)
+    first, second = _overlapping(first, second, found.shift)
+    second = second * found.gain
+    peak = max(wave.abs().max().item() for wave in (first, second))
+    scale = 1 / max(peak, 1.0)  # decoded mp3s go beyond full scale
+    return (first * scale, second * scale), rate
+
+
+def _stereo(song: AudioInfo, rate: int) -> "Tensor":
+    """Read a song as (2 t) at a rate."""
+    wave = audio.to_channels(audio.read(song.path), 2)
+    return audio.resample(wave, song.rate, rate)
+
+
+def _overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor", "Tensor"]:
+    """Cut two waves (c t), of which the first is late by so many samples, to what both hold."""
+    first, second = first[:, max(0, shift) :], second[:, max(0, -shift) :]
+    length = min(first.shape[-1], second.shape[-1])
+    return first[:, :length], second[:, :length]
+
+
+def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
+    """Find shift and gain with which an instrumental (c t) is taken out of its original (c t).
+
+    Raises:
+        SeparatorError: they are not the same recording, or the original has no vocals either.
+    """
+    first, second = original.mean(dim=0), instrumental.mean(dim=0)
+    low = [audio.resample(wave[None], rate, COARSE_RATE)[0] for wave in (first, second)]
+    limit = round(MAX_SHIFT_SECONDS * COARSE_RATE)
+    coarse = round(_lag(*low, limit) * rate / COARSE_RATE)
+    shift = _refined(*_overlapping(first[None], second[None], coarse), rate) + coarse
+    return _fit(*_overlapping(original, instrumental, shift), rate, shift)
+
+
+def _lag(first: "Tensor", second: "Tensor", limit: int) -> int:
+    """Samples by which the first wave (t) is late, at most `limit`, by GCC-PHAT."""
+    import torch
+
+    size = 1 << (first.shape[-1] + second.shape[-1]).bit_length()
+    cross = torch.fft.rfft(first, size) * torch.fft.rfft(second, size).conj()
+    correlation = torch.fft.irfft(cross / cross.abs().clamp(min=1e-12), size)
+    limit = min(limit, size // 2 - 1)
+    window = torch.cat([correlation[-limit:], correlation[: limit + 1]])
+    return int(window.argmax()) - limit
+
+
+def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
+    """Samples by which the first wave (1 t) is late, less than two coarse ones.
+
+    Raises:
+        SeparatorError: at other places of the song it is another number.
+    """
+    limit = 2 * rate // COARSE_RATE
+    span = min(round(PLACE_SECONDS * rate), first.shape[-1])
+    starts = [round(place * (first.shape[-1] - span)) for place in PLACES]
+    lags = [_lag(first[0, s : s + span], second[0, s : s + span], limit) for s in starts]
+    if max(lags) - min(lags) > 1:
+        raise SeparatorError("another recording, or another speed: places of it do not align")
+    return sorted(lags)[1]
+
+
+def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
+    """Find the gain, and judge how well aligned waves (c t) fit."""
+    frame = round(FRAME_SECONDS * rate)
+    if first.shape[-1] < 4 * frame:
+        raise SeparatorError("too short, or hardly any of it is in both files")
+    frames = [
+        wave[:, : wave.shape[-1] // frame * frame].unflatten(-1, (-1, frame))
+        for wave in (first, second)
+    ]
+    first, second = (part.transpose(0, 1).flatten(1).double() for part in frames)
+    sounding = (first.square().mean(1) > SILENCE) & (second.square().mean(1) > SILENCE)
+    first, second = first[sounding], second[sounding]
+    if len(first) < 4:
+        raise SeparatorError("nearly silent")
+    products = (first * second).sum(1)
+    likeness = products / (first.square().sum(1) * second.square().sum(1)).sqrt()
+    best = likeness.argsort(descending=True)[: max(1, math.ceil(ALIKE_SHARE * len(first)))]
+    gain = (products[best] / second[best].square().sum(1)).median().item()
+    power = first.square().sum(1)
+    residual = (first - gain * second).square().sum(1)
+    shares = (residual / power).clamp(min=1e-12)
+    best_db = 10 * shares.quantile(ALIKE_SHARE).log10().item()
+    residual_db = 10 * (residual.sum() / power.sum()).clamp(min=1e-12).log10().item()
+    if gain <= 0 or best_db > ALIKE_DB:
+        raise SeparatorError(
+            f"another recording: where they fit best, {best_db:.0f} dB are left of it "
+            f"({ALIKE_DB:.0f} or less are wanted)"
+        )
+    if residual_db < IDENTICAL_DB:
+        raise SeparatorError("the original has no vocals either: both are the same")
+    return Alignment(shift, gain, best_db, residual_db)

@@ -1,0 +1,146 @@
+"""Songs that a library holds with and without vocals: found by names, judged by sound."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mutagen.flac import FLAC
+from torch import Tensor
+
+from separator import audio, cli
+from separator.data.corpus import song
+from separator.data.pairs import align, suggested_pairs, write_pairs
+from separator.data.tracks import find_tracks, load_stems
+from separator.errors import SeparatorError
+
+RATE = 44100
+
+
+@pytest.fixture(scope="module")
+def stems() -> tuple[Tensor, Tensor]:
+    """Music and voice of a song of twelve seconds."""
+    parts = {name: torch.from_numpy(wave).float() for name, wave in song(12.0, 7).items()}
+    return parts["drums"] + parts["bass"] + parts["other"], parts["vocals"]
+
+
+def write(path: Path, wave: Tensor, rate: int = RATE, **tags: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with audio.Writer(path, rate, wave.shape[0]) as writer:
+        writer.write(wave)
+    if tags:
+        file = FLAC(path)
+        file.update(tags)
+        file.save()
+    return path
+
+
+def pairs_of(*paths: Path) -> list[tuple[str, str, str]]:
+    found = suggested_pairs(audio.probe(path) for path in paths)
+    return [(p.original.path.name, p.instrumental.path.name, p.name) for p in found]
+
+
+@pytest.mark.parametrize(
+    ("original", "instrumental"),
+    [
+        ("01 Sky.flac", "07 Sky (Instrumental).flac"),
+        ("Sky.flac", "Sky [Karaoke Version].flac"),
+        ("Sky.flac", "Sky - instrumental.flac"),
+        ("Sky.flac", "Sky ～off vocal ver～.flac"),  # noqa: RUF001
+        ("空.flac", "空(カラオケ).flac"),
+        ("Sky (Live).flac", "sky (live) (inst.).flac"),
+    ],
+)
+def test_names_suggest_pairs(tmp_path: Path, original: str, instrumental: str):
+    wave = torch.rand(2, 4000) * 0.1
+    paths = [write(tmp_path / name, wave) for name in (original, instrumental)]
+    if "ver" in instrumental:  # what is beside the mark and in no brackets stays in the title
+        assert pairs_of(*paths) == []
+        return
+    assert pairs_of(*paths) == [(original, instrumental, Path(original).stem)]
+
+
+def test_tags_suggest_pairs_in_any_folder_and_other_artists_do_not(tmp_path: Path):
+    wave = torch.rand(2, 4000) * 0.1
+    paths = [
+        write(tmp_path / "a" / "1.flac", wave, title="Sky", artist="Ann"),
+        write(tmp_path / "b" / "2.flac", wave, title="Sky (Instrumental)", artist="Ann"),
+        write(tmp_path / "c" / "3.flac", wave, title="Sky", artist="Ann", album="Instrumentals"),
+        write(tmp_path / "d" / "4.flac", wave, title="Sky (Instrumental)", artist="Bob"),
+        write(tmp_path / "d" / "5.flac", wave, title="Instrumental", artist="Bob"),
+    ]
+    assert pairs_of(*paths) == [("1.flac", "2.flac", "1"), ("1.flac", "3.flac", "1 2")]
+
+
+def test_the_original_nearest_in_length_is_taken_and_names_differ(tmp_path: Path):
+    paths = [
+        write(tmp_path / "x" / "Sky.flac", torch.rand(1, 8000), artist="Ann", title="Sky"),
+        write(tmp_path / "y" / "Sky.flac", torch.rand(1, 4000), artist="Ann", title="Sky"),
+        write(tmp_path / "z.flac", torch.rand(1, 4100), artist="Ann", title="Sky (inst)"),
+    ]
+    found = suggested_pairs(audio.probe(path) for path in paths)
+    assert [pair.original.path.parent.name for pair in found] == ["y"]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 777, -30000])
+def test_shift_and_gain_are_found(stems: tuple[Tensor, Tensor], shift: int):
+    music, voice = stems
+    late, early = max(0, shift), max(0, -shift)
+    first = torch.nn.functional.pad(music + voice, (late, 0))
+    second = 0.6 * torch.nn.functional.pad(music, (early, 0))
+    found = align(first, second, RATE)
+    assert found.shift == shift
+    assert found.gain == pytest.approx(1 / 0.6, rel=0.03)
+    assert found.best_db < -15
+
+
+def test_what_is_no_pair_is_refused(stems: tuple[Tensor, Tensor]):
+    music, voice = stems
+    other = torch.from_numpy(song(12.0, 8)["other"]).float()
+    cases = {
+        "another recording": (music + voice, other),
+        "both are the same": (music, 0.5 * music),
+        "another": (music + voice, audio.resample(music, 44100, 44000)),
+        "nearly silent": (music * 1e-4, music * 1e-4),
+    }
+    for told, (first, second) in cases.items():
+        with pytest.raises(SeparatorError, match=told):
+            align(first, second, RATE)
+
+
+def test_a_scan_writes_pairs_that_train_reads(
+    tmp_path: Path, stems: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture
+):
+    music, voice = stems
+    library = tmp_path / "music"
+    late = torch.nn.functional.pad(music + voice, (5000, 0))
+    write(library / "Sky.mp3", late)  # lossy, with the encoder's delay
+    write(library / "Sky (Instrumental).flac", audio.resample(music, RATE, 48000), 48000)
+    write(library / "Sea.flac", music + voice)
+    write(library / "Sea (Karaoke).flac", torch.from_numpy(song(12.0, 9)["other"]).float())
+    folder = tmp_path / "pairs"
+    words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
+    assert cli.main([*words, "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "Sea (Karaoke).flac: another recording" in said
+    assert "pairs        1 of 2 that names suggest" in said
+    first = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
+    assert sorted(path.name for path in first) == ["Sky.flac", "Sky.flac"]
+    track = find_tracks(folder, "pairs")[0]
+    found = load_stems(track, RATE)
+    length = found["vocals"].shape[-1]
+    error = (found["vocals"] - voice[:, :length]).square().sum() / voice.square().sum()
+    assert 10 * error.log10() < -10
+    assert cli.main([*words, "--jobs", "1"]) == 0  # again: nothing is written
+    assert first == {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
+
+
+def test_long_and_unreadable_songs_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wave = torch.rand(2, 60000) * 0.1
+    paths = [write(tmp_path / f"Sky{mark}.flac", wave) for mark in ("", " (Instrumental)")]
+    pairs = suggested_pairs(map(audio.probe, paths))
+    monkeypatch.setattr("separator.data.pairs.MAX_SECONDS", 1.0)
+    assert [reason for _, reason in write_pairs(pairs, tmp_path / "p")] == ["longer than 0 minutes"]
+    monkeypatch.undo()
+    paths[1].unlink()
+    ((_, reason),) = write_pairs(pairs, tmp_path / "p")
+    assert "Sky (Instrumental).flac" in reason and not (tmp_path / "p").exists()
