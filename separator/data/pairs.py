@@ -37,6 +37,7 @@ MAX_SHIFT_SECONDS = 20.0
 COARSE_RATE = 4000
 PLACES = (0.2, 0.5, 0.8)  # of the song, where the alignment is refined; they must agree
 PLACE_SECONDS = 10.0
+MAX_DRIFT = 2  # samples between the places
 FRAME_SECONDS = 0.5
 ALIKE_DB = -15.0  # residual, relative to the original, of the frames that fit best
 ALIKE_SHARE = 0.05  # of the frames, which must fit so well
@@ -205,18 +206,24 @@ def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
     first, second = original.mean(dim=0), instrumental.mean(dim=0)
     low = [audio.resample(wave[None], rate, COARSE_RATE)[0] for wave in (first, second)]
     limit = round(MAX_SHIFT_SECONDS * COARSE_RATE)
-    coarse = round(_lag(*low, limit) * rate / COARSE_RATE)
+    coarse = round(_lag(*low, limit, whiten=True) * rate / COARSE_RATE)
     shift = _refined(*_overlapping(first[None], second[None], coarse), rate) + coarse
     return _fit(*_overlapping(original, instrumental, shift), rate, shift)
 
 
-def _lag(first: "Tensor", second: "Tensor", limit: int) -> int:
-    """Samples by which the first wave (t) is late, at most `limit`, by GCC-PHAT."""
+def _lag(first: "Tensor", second: "Tensor", limit: int, whiten: bool) -> int:
+    """Samples by which the first wave (t) is late, at most `limit`, where they correlate best.
+
+    Whitened (GCC-PHAT) it is told from other places of a song that repeats itself; as it is, the
+    residual of the one in the other is smallest there.
+    """
     import torch
 
     size = 1 << (first.shape[-1] + second.shape[-1]).bit_length()
     cross = torch.fft.rfft(first, size) * torch.fft.rfft(second, size).conj()
-    correlation = torch.fft.irfft(cross / cross.abs().clamp(min=1e-12), size)
+    if whiten:
+        cross = cross / cross.abs().clamp(min=1e-12)
+    correlation = torch.fft.irfft(cross, size)
     limit = min(limit, size // 2 - 1)
     window = torch.cat([correlation[-limit:], correlation[: limit + 1]])
     return int(window.argmax()) - limit
@@ -231,8 +238,9 @@ def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
     limit = 2 * rate // COARSE_RATE
     span = min(round(PLACE_SECONDS * rate), first.shape[-1])
     starts = [round(place * (first.shape[-1] - span)) for place in PLACES]
-    lags = [_lag(first[0, s : s + span], second[0, s : s + span], limit) for s in starts]
-    if max(lags) - min(lags) > 1:
+    pieces = [(first[0, s : s + span], second[0, s : s + span]) for s in starts]
+    lags = [_lag(*piece, limit, whiten=False) for piece in pieces]
+    if max(lags) - min(lags) > MAX_DRIFT:
         raise SeparatorError("another recording, or another speed: places of it do not align")
     return sorted(lags)[1]
 
