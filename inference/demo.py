@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from separator import audio, cli
+from separator import audio, bundled, cli
 from separator.api import Separator
 from separator.atomic import replacing
 from separator.config import parse
@@ -136,17 +136,21 @@ def _mixture(track: Track, run: Path) -> Path:
 
 
 def _show_results(model: Path, tracks: list[Track], run: Path, song: Path) -> None:
-    """Print the table, the paths of the stems, and draw mixture, estimate and target."""
+    """Print the table, with the bundled model, and the paths; draw spectrograms of a song."""
     separator = Separator.load(model)
     report = evaluate(separator, tracks)
+    report["model"]["path"] = str(model)
     reports.write(report, run / "evaluation.json")
+    bundled_report = evaluate(Separator.load(bundled.DEFAULT), tracks)
+    bundled_report["model"]["path"] = bundled.DEFAULT
     stems = sorted((run / "stems").glob(f"{song.stem} (*).wav"))
     picture = run / "spectrograms.png"
     target = load_stems(tracks[0], separator.rate)["accompaniment"]
     estimate = next(path for path in stems if "Instrumental" in path.name)
     waves = {"mixture": audio.read(song), "estimate": audio.read(estimate), "target": target}
     draw(waves, separator, picture)
-    lines = [reports.summary_table(report), *(f"{path}\n" for path in [*stems, picture, model])]
+    table = reports.summary_table(report, bundled_report)
+    lines = [table, *(f"{path}\n" for path in [*stems, picture, model])]
     sys.stdout.write("\n" + "".join(lines))
 
 

@@ -22,7 +22,7 @@ def test_the_demo_leaves_a_table_stems_a_picture_and_a_model(
     words = ["demo", "--run", str(run), "--pretrain_steps", "2", "--train_steps", "2"]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
-    for row in ("ours", "mixture", "ideal mask"):
+    for row in ("model.safetensors", "tiny-vocals", "mixture", "ideal mask"):
         assert row in printed
     stems = sorted((run / "stems").glob("*.wav"))
     assert [path.stem.split("(")[1] for path in stems] == ["Instrumental)", "Vocals)"]
