@@ -102,8 +102,7 @@ def _check_roots(config: CompareConfig) -> None:
 def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     """Do the runs that are missing; return those that failed, and why."""
     todo = [run for run in runs if run.scores() is None]
-    # last: those that would wait for another arm's pretraining
-    todo.sort(key=lambda run: run.run_folder("pretrain") != run.folder / "pretrain")
+    todo.sort(key=_waits)
     log.info(
         "%s: %s, %d to do",
         config.run,
@@ -131,6 +130,11 @@ def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
                 children.stop(signal.SIGKILL)
             raise
     return failures
+
+
+def _waits(run: Run) -> bool:
+    """Whether a run would wait for another arm's pretraining: such runs come last."""
+    return "pretrain" in run.stages and run.run_folder("pretrain") != run.folder / "pretrain"
 
 
 def _outcome(future: Future[str]) -> tuple[str, bool]:
