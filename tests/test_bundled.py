@@ -107,3 +107,45 @@ def test_export_halves_a_file_and_keeps_what_it_says(tmp_path: Path, model: Sepa
 def test_silence_stays_silent(model: Separator):
     out = model.separate_wave(torch.zeros(2, RATE), RATE)
     assert all(wave.abs().max() == 0 for wave in out.values())
+
+
+def test_generated_songs_are_separated(model: Separator):
+    for index in range(3):
+        parts = {name: torch.from_numpy(wave).float() for name, wave in song(8.0, 5, index).items()}
+        music, voice = mixed(parts["drums"], parts["bass"], parts["other"]), parts["vocals"]
+        estimate = model.separate_wave(music + voice, RATE)["instrumental"]
+        assert lost(music, estimate - music) > lost(music, voice) + 2.5  # better than the mixture
+        assert lost(music, model.separate_wave(music, RATE)["vocals"]) > 6
+        assert lost(voice, model.separate_wave(voice, RATE)["instrumental"]) > 10
+
+
+def excerpt(path: Path, start: int = 0, seconds: int = 30) -> tuple[Tensor, int]:
+    rate = audio.probe(path).rate
+    return audio.read(path, start * rate, seconds * rate), rate
+
+
+@pytest.mark.slow
+def test_instrumental_music_stays_nearly_as_it_is(model: Separator, shared_data: Path):
+    """Accompaniments of two songs and of karaoke that it did not learn from."""
+    songs = [
+        shared_data / "stems_cc0" / name / "accompaniment.opus"
+        for name in ("SEK_6_Caesium", "SEK_7_Francium")
+    ]
+    songs += sorted((shared_data / "mir1k").glob("*_acc.ogg"))[:6]
+    ratios = []
+    for path in songs:
+        wave, rate = excerpt(path, 30 if "stems_cc0" in str(path) else 0)
+        ratios.append(lost(wave, model.separate_wave(wave, rate)["vocals"]))
+    assert min(ratios) > 6
+    assert torch.tensor(ratios).median() > 13
+
+
+@pytest.mark.slow
+def test_isolated_singing_is_removed(model: Separator, shared_data: Path):
+    """Every eighth clip: those were kept out of its training."""
+    ratios = []
+    for path in sorted((shared_data / "singing").glob("*.ogg"))[::8]:
+        wave, rate = excerpt(path, 0, 20)
+        ratios.append(lost(wave, model.separate_wave(wave, rate)["instrumental"]))
+    assert min(ratios) > 12
+    assert sum(ratios) / len(ratios) > 20
