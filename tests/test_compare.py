@@ -458,6 +458,25 @@ def test_names_in_braces_are_folders_or_the_models_of_other_arms(tmp_path: Path)
     assert made_by["teacher"]["models"] == ["none"]  # the same wherever the folder is moved
 
 
+def test_the_models_of_all_seeds_are_used_together(tmp_path: Path):
+    taught = ["pretrain/teacher.yaml", "teacher.models=[{none@all}]"]
+    config = CompareConfig(
+        run=str(tmp_path),
+        library=["a"],
+        stems=["c"],
+        arms={"none": Arm(), "taught": Arm(taught)},
+        seeds=[3, 4],
+    )
+    runs = plan(config)
+    assert [(run.arm, run.seed) for run in runs[:2]] == [("none", 3), ("taught", 3)]
+    models = ",".join(f'"{tmp_path}/none/seed{seed}/train/last.pt"' for seed in (3, 4))
+    for run in runs[1::2]:
+        words = [run._with_models(word) for word in run.stages["pretrain"][0]]
+        assert f"teacher.models=[{models}]" in words
+        assert run.needs == {"none": [runs[0], runs[2]]}
+        assert run.made_by("pretrain")["pretrain"]["teacher"]["models"] == ["none@all"]
+
+
 @pytest.mark.parametrize(
     ("arms", "told"),
     [

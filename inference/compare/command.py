@@ -58,18 +58,20 @@ def plan(config: CompareConfig) -> list[Run]:
             stages[name] = {s: (words[s], settings(s, words[s])) for s in needed}
         except SeparatorError as error:
             raise UsageError(f"arms.{name}: {error}") from error
-    folder, runs = Path(config.run), []
+    folder = Path(config.run)
+    runs: dict[tuple[str, int], Run] = {}
     for seed in config.seeds:
-        own: dict[str, Run] = {}
         for name in _in_order(config):
             owners = [folder / alike / f"seed{seed}" for alike in _alike(name, stages)]
             begun = [owner for owner in owners if (owner / "pretrain").exists()]
             pretrained = (begun or owners)[0] / "pretrain"
-            needs = {other: own[other] for other in config.needed_by(name)}
             place = folder / name / f"seed{seed}"
-            own[name] = Run(name, seed, place, stages[name], pretrained, needs)
-        runs += own.values()
-    return runs
+            runs[name, seed] = Run(name, seed, place, stages[name], pretrained)
+    for (name, seed), run in runs.items():
+        for other in config.needed_by(name):
+            wanted = config.seeds_needed(name, other, seed)
+            run.needs[other] = [runs[other, needed] for needed in wanted]
+    return list(runs.values())
 
 
 def _in_order(config: CompareConfig) -> list[str]:

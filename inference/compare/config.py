@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from separator.errors import SeparatorError
 from separator.ranges import MOST_SEED, require
 
-NAMED = re.compile(r"\{(\w[\w.+-]*)\}")
+NAMED = re.compile(r"\{(\w[\w.+-]*)(@all)?\}")
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Arm:
     """One of the trainings that are compared.
 
     In the value of a key, {NAME} stands for the folders of `songs.NAME`, {library} and {stems} for
-    those of that name, and {ARM} for the model that another arm has fine-tuned with the same seed,
-    as in `teacher.models=[{scratch}]`.
+    those of that name, {ARM} for the model that another arm has fine-tuned with the same seed, as
+    in `teacher.models=[{scratch}]`, and {ARM@all} for those of all seeds.
 
     Attributes:
         pretrain: preset files and key=value of `separator pretrain`; empty starts from scratch.
@@ -94,7 +94,7 @@ class CompareConfig:
         """Refuse names in braces that stand for nothing, and arms that need each other."""
         folders = self._folders()
         for word in (*self.arms[arm].pretrain, *self.arms[arm].train):
-            for name in NAMED.findall(word):
+            for name, _ in NAMED.findall(word):
                 if name in self.arms:
                     if arm in {name, *self.needed_by(name)}:
                         raise SeparatorError(f"arms.{arm}: {word}: needs itself")
@@ -110,11 +110,17 @@ class CompareConfig:
         waiting = [arm]
         while waiting:
             own = self.arms[waiting.pop()]
-            named = [name for word in (*own.pretrain, *own.train) for name in NAMED.findall(word)]
+            words = (*own.pretrain, *own.train)
+            named = dict.fromkeys(name for word in words for name, _ in NAMED.findall(word))
             fresh = [name for name in named if name in self.arms and name not in found]
             found += fresh
             waiting += fresh
         return found
+
+    def seeds_needed(self, arm: str, other: str, seed: int) -> list[int]:
+        """Return the seeds of another arm whose models an arm uses for one of its seeds."""
+        words = (*self.arms[arm].pretrain, *self.arms[arm].train)
+        return self.seeds if any(f"{{{other}@all}}" in word for word in words) else [seed]
 
     def _folders(self) -> dict[str, list[str]]:
         """Return all lists of folders by their names."""

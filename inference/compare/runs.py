@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def settings(stage: str, words: list[str]) -> dict[str, Any]:
     Raises:
         SeparatorError: a file that is not there, a key it does not know, a value of a wrong type.
     """
-    words = [NAMED.sub(r"\1", word) for word in words]  # arms, whose models are not there yet
+    words = [NAMED.sub(r"\1\2", word) for word in words]  # arms, whose models are not there yet
     printed, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
@@ -134,7 +135,7 @@ class Run:
         stages: for "pretrain" (if it does) and "train", the trainer's words and what they mean.
         pretrained: run folder of the pretraining, which arms that pretrain alike share; by default
             its own.
-        needs: the runs of the same seed whose models this one uses, by arm.
+        needs: the runs whose models this one uses, by arm.
     """
 
     arm: str
@@ -142,7 +143,7 @@ class Run:
     folder: Path
     stages: dict[str, tuple[list[str], dict[str, Any]]]
     pretrained: Path | None = None
-    needs: dict[str, "Run"] = field(default_factory=dict)
+    needs: dict[str, list["Run"]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
@@ -189,8 +190,9 @@ class Run:
 
     def train(self, children: Children) -> None:
         """Do what is missing of the stages, after those of the runs whose models are used."""
-        for run in self.needs.values():
-            run.train(children)
+        for runs in self.needs.values():
+            for run in runs:
+                run.train(children)
         for stage in self.stages:
             with children.alone(self.run_folder(stage)):
                 if not self._finished(stage):
@@ -230,10 +232,14 @@ class Run:
 
     def _with_models(self, word: str) -> str:
         """Put the model files of other arms in the place of the arms' names."""
-        for name, run in self.needs.items():
-            model = json.dumps(str(run.folder / "train" / "last.pt"))  # as it is scored
-            word = word.replace(f"{{{name}}}", model)
-        return word
+
+        def fill(match: re.Match) -> str:
+            runs = self.needs.get(match[1], [])
+            chosen = [run for run in runs if match[2] or run.seed == self.seed]
+            models = [json.dumps(str(run.folder / "train" / "last.pt")) for run in chosen]
+            return ",".join(models) or match[0]  # last.pt: as it is scored
+
+        return NAMED.sub(fill, word)
 
     def _minutes(self, stage: str) -> float:
         return float(self.stages[stage][1].get("max_minutes", 0.0))
