@@ -49,9 +49,10 @@ class TeacherTask(SupervisedTask):
                 )
 
     def find_tracks(self) -> tuple[list[Track], list[Track]]:
-        """Return songs of any kind, to train on and to validate with."""
+        """Return songs of any kind to train on, and to validate with: those with stems, if any."""
         train, valid = training_tracks(self.config.data)
-        return train, fewest(valid, self.config.valid_crops)
+        labelled = [track for track in valid if "mixture" not in track.names]
+        return train, fewest(labelled or valid, self.config.valid_crops)
 
     def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
         """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
@@ -99,7 +100,7 @@ class TeacherTask(SupervisedTask):
         return error.argsort()[:number]
 
     def validate(self, model: nn.Module, step: int) -> Validation:
-        """Score the model on songs with stems, and on others against the teachers."""
+        """Score the model on songs with stems, or else on others against the teachers."""
         return validate(model, self.valid, self.config, self.device, self.loss, self._stems_of)
 
     def _stems_of(self, track: Track, rate: int, start: int, samples: int | None) -> dict:

@@ -144,6 +144,14 @@ def test_songs_without_stems_are_scored_against_the_teacher(library: Path, model
     assert result.scalars["valid/accompaniment_sdr_mean"] > 40  # the teacher against itself
 
 
+def test_songs_with_stems_are_validated_with_where_there_are_some(
+    library: Path, corpus: Path, model: Path
+):
+    task = TeacherTask(config_of(library, model, more=(f"data.roots=[{library},{corpus}]",)))
+    assert task.valid and all("mixture" not in track.names for track in task.valid)
+    assert {track.kind for track in task.train} == {"library", "stems"}
+
+
 def test_a_teacher_of_another_rate_is_refused(corpus: Path, model: Path, capsys):
     words = [*MICRO, "rate=16000", f"data.roots=[{corpus}]", f"teacher.models=[{model}]"]
     assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 1
