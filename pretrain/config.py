@@ -39,8 +39,8 @@ class PretrainConfig(ModelChoice, RunConfig):
     from one to the next, the crop's length jumps.
 
     Attributes:
-        objective: restore masked cells, or separate: remix, teacher or mixit. Keys from `mask` to
-            `adversary` are of restore alone.
+        objective: restore fills in masked cells; remix, teacher and mixit separate. The keys
+            `mask` to `adversary` apply to restore only.
         data: songs of any kind; all but remix use the sum of stems, where there are any.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
@@ -60,8 +60,8 @@ class PretrainConfig(ModelChoice, RunConfig):
         teacher: which models separate the songs, and which crops are learned from.
         mixit: into how many parts a sum of two songs is split.
         loss: weights of the losses of remix and teacher.
-        valid_crops: crops of validation songs that are scored, always the same; remix and teacher
-            score so many songs.
+        valid_crops: crops of validation songs that are scored, always the same; for remix and
+            teacher, the largest number of validation songs.
         valid_seconds: most seconds of each validation song that remix and teacher score (0: all).
     """
 

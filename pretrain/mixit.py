@@ -20,14 +20,14 @@ from separator.data.config import AugmentConfig
 from separator.data.identity import song_digests
 from separator.data.loader import Batch, batches
 from separator.data.sources import config_tracks, training_tracks
+from separator.data.splits import first_by_hash
 from separator.data.tracks import load_stems
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.models import create, describe
 from separator.models.frame_transformer import PACE
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.remix import fewest
 from separator.stft import istft, linear_mask, normalise, stft
 
 SEED = 0x6D6978  # of the validation's mixtures, the same for every run
@@ -52,8 +52,8 @@ class MixitModel(nn.Module):
         self.head = nn.Linear(trunk.fine_channels, 2 * sources)
         nn.init.trunc_normal_(self.head.weight, std=trunk.fine_channels**-0.5)
         nn.init.zeros_(self.head.bias)
-        start = math.log(1 / (sources - 1)) / 2  # squared, such masks add up to one
-        self.start = start
+        # from where the masks, squared as at stft.power=0.5, add up to one
+        self.start = -math.log(max(math.sqrt(sources) - 1, 0.5))
         self.profile = nn.Parameter(torch.zeros(bins - 1, 2 * sources))
         self.profile.no_weight_decay = True
         for weight in (*trunk.head.parameters(), trunk.profile):
@@ -105,12 +105,12 @@ class MixitTask(Task):
         """Read mixtures and vocals of songs to train on: (c t) each."""
         config, found = self.config, []
         tracks = config_tracks(replace(config.data, roots=config.mixit.voices))
-        tracks = [track for track in tracks if track.split == "train"]
-        for track in fewest(tracks, config.mixit.voice_songs):  # those of a small data.fraction
-            if "mixture" in track.names:
-                raise SeparatorError(
-                    f"mixit.voices: {printable(track.root)} has songs without stems; give others"
-                )
+        tracks = [t for t in tracks if t.split == "train" and len(t.names) > 1]
+        if not tracks:
+            raise SeparatorError(
+                "mixit.voices: no songs with stems to train on; give folders with some"
+            )
+        for track in first_by_hash(tracks, config.mixit.voice_songs):  # as data.fraction does
             stems = load_stems(track, config.rate, 0, round(VOICE_SECONDS * config.rate))
             found.append((stems["accompaniment"] + stems["vocals"], stems["vocals"]))
         return found

@@ -1,16 +1,14 @@
 """Pretraining by remixing: isolated voices over songs without voices, to be removed again."""
 
-import hashlib
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from separator.data.loader import Batch
-from separator.data.sources import config_tracks
-from separator.data.splits import pool_shared_out
+from separator.data.reader import Source
+from separator.data.sources import config_tracks, fraction_of
+from separator.data.splits import first_by_hash, pool_shared_out
 from separator.data.tracks import Track
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
@@ -21,7 +19,7 @@ from separator.supervised.task import SupervisedTask
 class RemixTask(SupervisedTask):
     """The downstream task itself, on a library and a collection of voices.
 
-    Songs of data.roots that have stems are used as they are, beside the others.
+    Songs of data.roots that have stems keep their own vocals; the same changes are made to them.
     """
 
     def find_tracks(self) -> tuple[list[Track], list[Track]]:
@@ -45,29 +43,38 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
         SeparatorError: one of the two splits has no song, or there are no voices.
     """
     songs = config_tracks(config.data)
-    voices = config_tracks(replace(config.data, roots=config.remix.voices))
+    voices = _voices(config)
     share = config.data.valid_share
     tracks = [song for song in songs if song.names != ("mixture",)]
     for root in dict.fromkeys(song.root for song in songs if song.names == ("mixture",)):
         own = [song for song in songs if song.root == root]
         halves = [_half(song, "accompaniment", song.stems[0][1], own[0]) for song in own]
-        halves += [_half(voice, "vocals", voice.stems[-1][1], own[0]) for voice in voices]
+        halves += [_half(voice, "vocals", sources, own[0]) for voice, sources in voices]
         tracks += pool_shared_out(halves, share)
     train, valid = ([t for t in tracks if t.split == split] for split in ("train", "valid"))
+    train = fraction_of(train, config.data.fraction)
     if not train or not valid:
         raise SeparatorError(
             f"data.roots, remix.voices: no mix for the split {'valid' if train else 'train'}; add "
             "songs and voices, or set data.valid_share between 0 and 1"
         )
-    return train, fewest(valid, config.valid_crops)
+    return train, first_by_hash(valid, config.valid_crops)
 
 
-def _half(track: Track, stem: str, sources: tuple, song: Track) -> Track:
+def _voices(config: PretrainConfig) -> list[tuple[Track, tuple[Source, ...]]]:
+    """Find the isolated voices, and the vocals of songs with stems, with their sources."""
+    tracks = config_tracks(replace(config.data, roots=config.remix.voices))
+    train = fraction_of([t for t in tracks if t.split == "train"], config.data.fraction)
+    found = []
+    for track in [*train, *(t for t in tracks if t.split != "train")]:
+        stems = dict(track.stems)
+        sources = stems.get("vocals") or stems.get("mixture")
+        if sources:  # half of a pool has accompaniment alone
+            found.append((track, sources))
+    return found
+
+
+def _half(track: Track, stem: str, sources: tuple[Source, ...], song: Track) -> Track:
     """Make a song or voice into one half of a pool that has the root and weight of a song's."""
     stems = ((stem, sources),)
     return replace(track, stems=stems, kind="pool", root=song.root, weight=song.weight)
-
-
-def fewest(tracks: Sequence[Track], most: int) -> list[Track]:
-    """Choose at most so many songs, by a hash of their names."""
-    return sorted(tracks, key=lambda t: hashlib.blake2b(os.fsencode(t.name)).digest())[:most]

@@ -18,12 +18,12 @@ class RemixConfig:
             taken; each as an entry of data.roots.
         level_db: lowest and highest level of a voice relative to its accompaniment, in decibels;
             the level of each mix is uniform between them.
-        reverb: part of the voices that get reverberation.
+        reverb: share of the voices that get reverberation.
         pan_db: a voice's left and right channels are moved apart by up to this much each way.
-        narrow: part of the accompaniments whose left and right channels are brought nearer to
+        narrow: share of the accompaniments whose left and right channels are brought nearer to
             each other, by a uniform amount.
         equalise_db: each stem's spectrum is raised and lowered by up to this much, smoothly.
-        lowpass: part of the mixes of which both stems go through the same low-pass filter.
+        lowpass: share of the mixes of which both stems go through the same low-pass filter.
     """
 
     voices: list[str] = field(default_factory=list)
@@ -50,8 +50,8 @@ class TeacherConfig:
 
     Attributes:
         models: model files that can separate; the mean of their estimates counts.
-        agreement_db: crops are left out where the vocals of one of several models are further than
-            this SDR from their mean.
+        agreement_db: with two models or more, crops are left out where the SDR of one model's
+            vocals against the mean is below this.
         sounding_db: crops are left out where one stem is softer than the other by more than this
             (0 keeps all).
         contrast_db: crops are left out where the stems never differ by this much within a tenth of
@@ -78,8 +78,8 @@ class MixitConfig:
     Attributes:
         sources: number of masks.
         voices: folders of songs with stems; the mask that estimates their vocals best becomes the
-            last layer of the file, turned around to keep the accompaniment. Without any, the file
-            has no such layer: fine-tune it with head=reset.
+            last layer of the file, negated, so that it keeps the accompaniment. Without any, the
+            file has no such layer: fine-tune it with head=reset.
         voice_songs: number of these songs that are looked at, up to 10 s of each.
         snr_db: signal-to-noise ratio beyond which a song counts as restored.
     """

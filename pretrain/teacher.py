@@ -16,11 +16,11 @@ from separator.api import Separator
 from separator.data import augment
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
+from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, load_stems
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.remix import fewest
 from separator.stft import istft, linear_mask, normalise
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate
@@ -52,7 +52,7 @@ class TeacherTask(SupervisedTask):
         """Return songs of any kind to train on, and to validate with: those with stems, if any."""
         train, valid = training_tracks(self.config.data)
         labelled = [track for track in valid if "mixture" not in track.names]
-        return train, fewest(labelled or valid, self.config.valid_crops)
+        return train, first_by_hash(labelled or valid, self.config.valid_crops)
 
     def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
         """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
@@ -85,6 +85,8 @@ class TeacherTask(SupervisedTask):
         self, model: nn.Module, spectrogram: Tensor, accompaniment: Tensor
     ) -> dict[str, Tensor]:
         """Return the losses of the model's estimates, without the worst crops."""
+        if not self.config.teacher.drop:
+            return super().losses(model, spectrogram, accompaniment)
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         mask = model(magnitude)
         best = self._best(mask.detach(), spectrogram, accompaniment)

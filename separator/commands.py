@@ -25,11 +25,15 @@ COMMANDS = {
             ("separator scan ~/Music /mnt/more", "index two folders"),
             ("separator scan ~/Music --report scan.json", "and list what cannot be used"),
             ("separator scan ~/MUSDB18", "show which file counts as which stem"),
+            (
+                "separator scan ~/Music --pairs ~/Pairs",
+                "write songs that are there with and without vocals as training pairs",
+            ),
         ),
     ),
     "pretrain": Command(
         "separator.pretrain.command",
-        "self-supervised pretraining on mixed songs",
+        "pretrain on songs without stems",
         (
             (
                 "separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'",
@@ -39,6 +43,11 @@ COMMANDS = {
                 "separator pretrain pretrain/recipe.yaml base.yaml "
                 "'data.roots=[~/Music,\"/mnt/disk #2\"]' run=runs/base steps=200000",
                 "a larger one; names with ' #' or ': ' stand in double quotes",
+            ),
+            (
+                "separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' "
+                "'teacher.models=[runs/vocals/model.safetensors]'",
+                "learn from the stems that a trained model estimates",
             ),
         ),
     ),

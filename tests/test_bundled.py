@@ -11,7 +11,7 @@ from torch import Tensor
 import separator
 from separator import Separator, audio, bundled, cli
 from separator.data.corpus import song
-from separator.engine.model_file import load_description
+from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
 
 RATE = 44100
@@ -45,7 +45,7 @@ def test_files_are_small_half_precision_and_have_a_card():
         with safe_open(path, framework="pt") as file:
             kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
         assert kinds <= {"F16", "I64"}
-        description = load_description(path)
+        _, description = load_model_file(path)
         assert description["stage"] == "train" and description["license"]
         card = bundled.card(name)
         assert card.startswith(f"# {name}\n")

@@ -480,8 +480,8 @@ def test_the_models_of_all_seeds_are_used_together(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arms", "told"),
     [
-        ({"a": Arm(["x={b}"]), "b": Arm(["x={a}"]), "none": Arm()}, "needs itself"),
-        ({"a": Arm(["x={a}"]), "none": Arm()}, "needs itself"),
+        ({"a": Arm(["x={b}"]), "b": Arm(["x={a}"]), "none": Arm()}, "uses its own model"),
+        ({"a": Arm(["x={a}"]), "none": Arm()}, "uses its own model"),
         ({"a": Arm(["x={voices}"]), "none": Arm()}, "songs={voices: [FOLDER]}"),
     ],
 )
@@ -489,6 +489,16 @@ def test_names_that_cannot_be_filled_are_refused(arms: dict[str, Arm], told: str
     with pytest.raises(SeparatorError) as error:
         CompareConfig(library=["l"], stems=["s"], arms=arms)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["common", "pretrain", "train"])
+def test_words_of_all_arms_can_name_folders_only(key: str):
+    common = {"library": ["l"], "stems": ["s"], "arms": {"none": Arm()}}
+    CompareConfig(**common, **{key: ["data.roots={stems}"]})
+    for name in ("none", "foo"):
+        with pytest.raises(SeparatorError) as error:
+            CompareConfig(**common, **{key: [f"x={{{name}}}"]})
+        assert f"songs={{{name}: [FOLDER]}}" in str(error.value)
 
 
 def test_an_arm_that_uses_anothers_model_waits_for_it(corpus: Path, tmp_path: Path, in_process):

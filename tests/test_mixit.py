@@ -117,3 +117,16 @@ def test_what_cannot_be_is_refused(corpus: Path, tmp_path: Path, capsys: pytest.
     assert "data.batch" in capsys.readouterr().err
     assert cli.main([*words, "architecture=patch_transformer"]) == 2
     assert "frame_transformer" in capsys.readouterr().err
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number, path in enumerate(corpus.rglob("other.flac")):
+        (mixed / f"{number}.flac").write_bytes(path.read_bytes())
+    assert cli.main([*words, f"mixit.voices=[{mixed}]", f"run={tmp_path / 'run'}"]) == 1
+    assert "mixit.voices: no songs with stems" in capsys.readouterr().err
+
+
+def test_squared_masks_start_by_adding_up_to_one():
+    model = MixitModel(create(TINY, STFT.bins), 8, STFT.bins).eval()
+    torch.nn.init.zeros_(model.head.weight)
+    masks = model(torch.rand(1, 2, STFT.bins, 3, generator=seeded()))
+    torch.testing.assert_close(masks.square().sum(1), torch.ones(1, 2, STFT.bins, 3))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from separator import Separator
 from separator.engine import checkpoint, model_file
-from separator.engine.model_file import export, load_description, load_model, load_model_file
+from separator.engine.model_file import export, load_model, load_model_file
 from separator.errors import SeparatorError
 from separator.model_config import PatchConfig
 from separator.models import FrameTransformer, create, describe
@@ -175,7 +175,6 @@ def test_a_description_that_is_not_ours_is_one_line(tmp_path, whole, monkeypatch
 def test_text_that_is_no_description_is_one_line(tmp_path: Path, whole: Path, text: str):
     path = write(tmp_path / "m.safetensors", load_file(whole), text)
     refused(path)
-    assert load_description(path) == {}
 
 
 def mutated(draw: random.Random) -> dict:
@@ -319,9 +318,6 @@ def test_other_safetensors_files_are_not_ours(tmp_path: Path, whole: Path):
     about = {"separator": json.dumps(ABOUT), "digesu": "0" * 64}
     save_file(state, tmp_path / "c.safetensors", about)
     assert "damaged" in refused(tmp_path / "c.safetensors")
-    assert load_description(tmp_path / "a.safetensors") == {}
-    assert load_description(tmp_path / "nowhere.safetensors") == {}
-    assert load_description(whole) == ABOUT
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path, whole: Path, monkeypatch):

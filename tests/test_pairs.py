@@ -101,6 +101,8 @@ def test_what_is_no_pair_is_refused(stems: tuple[Tensor, Tensor]):
         "both are the same": (music, 0.5 * music),
         "another": (music + voice, audio.resample(music, 44100, 44000)),
         "nearly silent": (music * 1e-4, music * 1e-4),
+        "too short": (music[:, :40000] + voice[:, :40000], music[:, :40000]),
+        "hardly any": (torch.zeros(1, 5 * RATE), torch.zeros(1, 15 * RATE)),
     }
     for told, (first, second) in cases.items():
         with pytest.raises(SeparatorError, match=told):

@@ -188,3 +188,30 @@ def test_a_remixed_file_separates_and_is_fine_tuned(folders: tuple[Path, Path], 
     song = next(corpus.rglob("other.flac"))
     done = ["separate", str(song), "-m", str(run / "model.safetensors"), "-o", str(tmp_path / "o")]
     assert cli.main(done) == 0
+
+
+def test_a_pool_lends_its_voices_alone(folders: tuple[Path, Path], tmp_path: Path):
+    music, _ = folders
+    for index in range(3):
+        stems = song(1.0, index=index)
+        write(tmp_path / "pool" / "vocals" / f"v{index}.flac", stems["vocals"])
+        write(tmp_path / "pool" / "instrumentals" / f"i{index}.flac", stems["bass"])
+    train, valid = remix_tracks(config_of((music, tmp_path / "pool")))
+    voices = [track for track in train if track.names == ("vocals",)]
+    paths = [dict(track.stems)["vocals"][0].path for track in [*voices, *valid]]
+    assert voices and {path.parent.name for path in paths} == {"vocals"}
+
+
+def test_a_fraction_of_the_labels_is_one_here_too(folders: tuple[Path, Path], tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", songs=8, seconds=1.0)
+    music, _ = folders
+    roots = f"data.roots=[{music},{corpus}]"
+    counts = []
+    for fraction in (1.0, 0.25):
+        config = config_of((music, corpus), roots, f"data.fraction={fraction}")
+        train, _ = remix_tracks(config)
+        labelled = [track for track in train if track.kind == "stems"]
+        voices = {t.stems[0][1][0].path for t in train if t.names == ("vocals",)}
+        counts.append((len(labelled), len(voices)))
+    (whole, all_voices), (part, few_voices) = counts
+    assert part == round(0.25 * whole) and few_voices == round(0.25 * all_voices)

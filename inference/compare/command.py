@@ -62,7 +62,7 @@ def plan(config: CompareConfig) -> list[Run]:
     runs: dict[tuple[str, int], Run] = {}
     for seed in config.seeds:
         for name in _in_order(config):
-            owners = [folder / alike / f"seed{seed}" for alike in _alike(name, stages)]
+            owners = [folder / alike / f"seed{seed}" for alike in _same_pretraining(name, stages)]
             begun = [owner for owner in owners if (owner / "pretrain").exists()]
             pretrained = (begun or owners)[0] / "pretrain"
             place = folder / name / f"seed{seed}"
@@ -79,7 +79,7 @@ def _in_order(config: CompareConfig) -> list[str]:
     return sorted(config.arms, key=lambda name: len(config.needed_by(name)))
 
 
-def _alike(name: str, stages: dict[str, dict]) -> list[str]:
+def _same_pretraining(name: str, stages: dict[str, dict]) -> list[str]:
     """Return the arms that pretrain as this one does: the pretraining of one serves all."""
     settings_of = {other: stages[other].get("pretrain", ([], None))[1] for other in stages}
     return [other for other in stages if settings_of[other] == settings_of[name]]
@@ -104,7 +104,7 @@ def _check_roots(config: CompareConfig) -> None:
 def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     """Do the runs that are missing; return those that failed, and why."""
     todo = [run for run in runs if run.scores() is None]
-    todo.sort(key=_waits)
+    todo.sort(key=_shares_pretraining)
     log.info(
         "%s: %s, %d to do",
         config.run,
@@ -134,7 +134,7 @@ def _run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     return failures
 
 
-def _waits(run: Run) -> bool:
+def _shares_pretraining(run: Run) -> bool:
     """Whether a run would wait for another arm's pretraining: such runs come last."""
     return "pretrain" in run.stages and run.run_folder("pretrain") != run.folder / "pretrain"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from separator.errors import SeparatorError
 from separator.ranges import MOST_SEED, require
 
-NAMED = re.compile(r"\{(\w[\w.+-]*)(@all)?\}")
+PLACEHOLDER = re.compile(r"\{(\w[\w.+-]*)(@all)?\}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CompareConfig:
         run: folder of everything that is made; the same folder again goes on.
         library: songs to pretrain on, as `data.roots` of `separator pretrain`.
         stems: songs with stems to fine-tune on and to score, as `data.roots` of `separator train`.
-        songs: further lists of folders, by the names by which arms ask for them.
+        songs: more lists of folders; an arm uses one as {NAME}.
         arms: for each name, `pretrain` and `train`: lists of files and key=value.
         baseline: the arm that the others are compared with.
         seeds: each arm is trained with each of them.
@@ -89,15 +89,24 @@ class CompareConfig:
                 raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
         for name in self.arms:
             self._check_names(name)
+        for word in [*self.common, *self.pretrain, *self.train]:
+            for name, _ in PLACEHOLDER.findall(word):
+                if not self._folders().get(name):
+                    raise SeparatorError(
+                        f"{word}: {name!r} is no list of folders; give songs={{{name}: [FOLDER]}}, "
+                        "or name arms in the words of an arm"
+                    )
 
     def _check_names(self, arm: str) -> None:
         """Refuse names in braces that stand for nothing, and arms that need each other."""
         folders = self._folders()
         for word in (*self.arms[arm].pretrain, *self.arms[arm].train):
-            for name, _ in NAMED.findall(word):
+            for name, _ in PLACEHOLDER.findall(word):
                 if name in self.arms:
                     if arm in {name, *self.needed_by(name)}:
-                        raise SeparatorError(f"arms.{arm}: {word}: needs itself")
+                        raise SeparatorError(
+                            f"arms.{arm}: {word}: uses its own model; name another arm"
+                        )
                 elif not folders.get(name):
                     raise SeparatorError(
                         f"arms.{arm}: {word}: {name!r} is no arm and no list of folders; give "
@@ -111,7 +120,7 @@ class CompareConfig:
         while waiting:
             own = self.arms[waiting.pop()]
             words = (*own.pretrain, *own.train)
-            named = dict.fromkeys(name for word in words for name, _ in NAMED.findall(word))
+            named = dict.fromkeys(name for word in words for name, _ in PLACEHOLDER.findall(word))
             fresh = [name for name in named if name in self.arms and name not in found]
             found += fresh
             waiting += fresh
@@ -141,10 +150,10 @@ class CompareConfig:
         steps, minutes = getattr(self, f"{stage}_steps"), getattr(self, f"{stage}_minutes")
         roots = self.library if stage == "pretrain" else self.stems
         songs = f"data.roots={json.dumps(roots)}"  # any path survives that
-        keys = [f"steps={steps}", f"max_minutes={minutes}", songs, *map(self._filled, keys)]
+        keys = [f"steps={steps}", f"max_minutes={minutes}", songs, *map(self._with_folders, keys)]
         return [*files, *keys]
 
-    def _filled(self, word: str) -> str:
+    def _with_folders(self, word: str) -> str:
         """Put lists of folders in the place of their names."""
         folders = self._folders()
 
@@ -152,4 +161,4 @@ class CompareConfig:
             name = match[1]
             return match[0] if name in self.arms else json.dumps(folders[name])
 
-        return NAMED.sub(fill, word)
+        return PLACEHOLDER.sub(fill, word)

@@ -53,9 +53,11 @@ DEFINITIONS = {
     "songs alone where there is one seed; see separator.inference.compare.statistics",
     "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
     "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
-    "best": "of the validations on the songs that are scored, so it flatters, the noisiest most",
-    "reached": "steps of fine-tuning, and seconds of both stages up to there; null where the curve "
-    "stays below the baseline's last validation",
+    "best": "of the validations on the songs that are scored, so it is too high, most of all for "
+    "noisy curves",
+    "reached": "step of fine-tuning at which the mean curve first reaches the baseline's last "
+    "validation, and the seconds of both stages up to there, without the training of other arms' "
+    "models; null where it does not reach it",
     "seconds": "wall clock of the stage's processes, validations included",
 }
 

@@ -24,7 +24,7 @@ from separator.atomic import write_text
 from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
-from separator.inference.compare.config import NAMED
+from separator.inference.compare.config import PLACEHOLDER
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ def settings(stage: str, words: list[str]) -> dict[str, Any]:
     Raises:
         SeparatorError: a file that is not there, a key it does not know, a value of a wrong type.
     """
-    words = [NAMED.sub(r"\1\2", word) for word in words]  # arms, whose models are not there yet
+    words = [
+        PLACEHOLDER.sub(r"\1\2", word) for word in words
+    ]  # arms, whose models are not there yet
     printed, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
@@ -239,7 +241,7 @@ class Run:
             models = [json.dumps(str(run.folder / "train" / "last.pt")) for run in chosen]
             return ",".join(models) or match[0]  # last.pt: as it is scored
 
-        return NAMED.sub(fill, word)
+        return PLACEHOLDER.sub(fill, word)
 
     def _minutes(self, stage: str) -> float:
         return float(self.stages[stage][1].get("max_minutes", 0.0))

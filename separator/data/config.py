@@ -18,8 +18,8 @@ class AugmentConfig:
         polarity: Probability that a stem's sign is turned.
         remix: Probability that a batch's stems are regrouped into mixtures of different songs.
         speed: Stems are played faster or slower by up to this share, in steps of a tenth.
-        drop_vocals: Probability that a mixture has no vocals, so that music alone is learned to
-            stay as it is.
+        drop_vocals: Probability that a mixture has no vocals, so that the network learns to leave
+            instrumental music unchanged.
     """
 
     gain_db: float = 6.0

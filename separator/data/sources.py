@@ -1,6 +1,5 @@
 """From `data.roots` to songs: what the words mean, and which songs train and which validate."""
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from separator.data.cache import StemCache, is_compressed
 from separator.data.config import DataConfig
 from separator.data.layouts import FINDERS
+from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError, printable
 
@@ -90,10 +90,10 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
                 fix = "add songs"
             roots = printable(", ".join(config.roots))
             raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
-    return _fraction(splits["train"], config.fraction), splits["valid"]
+    return fraction_of(splits["train"], config.fraction), splits["valid"]
 
 
-def _fraction(tracks: list[Track], fraction: float) -> list[Track]:
+def fraction_of(tracks: list[Track], fraction: float) -> list[Track]:
     """Keep a share of the songs of each root that is no pool or library, at least one of them.
 
     Songs are ordered by a hash of their names, so a larger share contains a smaller one, and no
@@ -105,8 +105,8 @@ def _fraction(tracks: list[Track], fraction: float) -> list[Track]:
             roots.setdefault(track.root, []).append(track)
     left_out: set[int] = set()
     for songs in roots.values():
-        songs.sort(key=lambda track: hashlib.blake2b(os.fsencode(track.name)).digest())
-        left_out.update(map(id, songs[max(1, round(fraction * len(songs))) :]))
+        kept = {id(song) for song in first_by_hash(songs, max(1, round(fraction * len(songs))))}
+        left_out.update(id(song) for song in songs if id(song) not in kept)
     if left_out:
         log.info("data.fraction: %d songs are left out", len(left_out))
     return [track for track in tracks if id(track) not in left_out]

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.util
 import logging
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -173,6 +174,11 @@ def uniform(name: str, draw: int) -> float:
     text = f"{draw}:{unicodedata.normalize('NFC', name)}"
     coded = text.encode(errors="surrogateescape")  # a file's name need not be text
     return int.from_bytes(hashlib.blake2b(coded, digest_size=6).digest()) / 2**48
+
+
+def first_by_hash(tracks: "Sequence[Track]", most: int) -> "list[Track]":
+    """Choose at most so many songs by a hash of their names: more contain fewer, on any system."""
+    return sorted(tracks, key=lambda t: hashlib.blake2b(os.fsencode(t.name)).digest())[:most]
 
 
 def shared_out(tracks: "list[Track]", share: float) -> "list[Track]":

@@ -134,14 +134,6 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     return state | wide, description
 
 
-def load_description(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what a `.safetensors` file says of itself, without its weights; {} if it is not ours."""
-    try:
-        return _read_header(Path(path)).description
-    except SeparatorError:
-        return {}
-
-
 @dataclass(frozen=True)
 class _Header:
     """What the beginning of a safetensors file says.

@@ -1,4 +1,4 @@
-"""What a run that learns from stems must be told."""
+"""The configuration that training on stems reads."""
 
 from typing import Protocol
 

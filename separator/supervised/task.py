@@ -43,7 +43,7 @@ class SupervisedTask(Task):
         self.train, self.valid = self.find_tracks()
 
     def initialise(self) -> None:
-        """Set the weights that training starts from, before the songs are looked for."""
+        """Load what the run needs, such as weights to start from, before its songs are found."""
 
     def find_tracks(self) -> tuple[Sequence[Track], Sequence[Track]]:
         """Return the songs to train on and those to validate with."""
