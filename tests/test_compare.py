@@ -161,7 +161,7 @@ def test_the_report_pairs_songs_and_seeds(tmp_path: Path):
     text = (tmp_path / "report.md").read_text()
     assert "| none | 2 | 2.50 ± 1.41 | 2.50 | 11.00 | - |" in text
     assert none["best"] == [10, 12]
-    assert "| better | 1 | 4.50 | 4.50 | +1.00 [" in text
+    assert "| better | 1 | 4.50 | 4.50 | 12.00 | +1.00 [" in text
     assert "failed: better, seed 0: broke" in text
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
