@@ -92,6 +92,11 @@ class PretrainConfig(ModelChoice, RunConfig):
         super().__post_init__()
         require(self, "[1, 65536]", "valid_crops")
         require(self, "[0, inf)", "valid_seconds")
+        if self.objective not in ("remix", "teacher") and self.loss != LossConfig():
+            raise SeparatorError(
+                "loss: only objective=remix and objective=teacher use it; leave it out, or give "
+                "presets of train/ to `separator train`"
+            )
         if self.objective != "restore":
             self._check_separation()
             return
