@@ -92,6 +92,19 @@ def test_crops_of_one_stem_are_left_out():
     assert all_lost.tolist() == [True, True]  # no batch is empty
 
 
+def test_crops_that_are_left_out_are_not_learned_from(corpus: Path, model: Path):
+    more = ("data.batch=4", "data.augment.remix=0")
+    task = TeacherTask(config_of(corpus, model, more=more))
+    batch = next(task.batches(0))
+
+    def estimate(mixture: Tensor) -> Tensor:  # no voice in two of the crops
+        return mixture * torch.tensor([1.0, 0.5, 1.0, 0.5])[:, None, None]
+
+    task.teachers[0].accompaniment = estimate
+    stems = task.stems(batch, seeded())
+    assert len(stems) == 2 and (stems[:, 1].abs().amax((1, 2)) > 0).all()
+
+
 def test_crops_on_which_teachers_differ_are_left_out():
     one = estimates_of([0.0, 0.0, 0.0])
     other = one.clone()
