@@ -123,6 +123,8 @@ class PretrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 "teacher.models: there is none; give a model file of `separator train`"
             )
+        if self.teacher.labels and self.data.batch < 2:
+            raise SeparatorError("data.batch: teacher.labels need a part of it; give 2 or more")
         if self.objective == "mixit" and self.architecture != "frame_transformer":
             raise SeparatorError("architecture: mixit needs frame_transformer")
         if self.objective == "mixit" and self.data.batch < 2:

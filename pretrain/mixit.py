@@ -53,7 +53,7 @@ class MixitModel(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=trunk.fine_channels**-0.5)
         nn.init.zeros_(self.head.bias)
         # from where the masks, squared as at stft.power=0.5, add up to one
-        self.start = -math.log(max(math.sqrt(sources) - 1, 0.5))
+        self.start = -math.log(math.sqrt(sources) - 1)
         self.profile = nn.Parameter(torch.zeros(bins - 1, 2 * sources))
         self.profile.no_weight_decay = True
         for weight in (*trunk.head.parameters(), trunk.profile):

@@ -56,7 +56,12 @@ class TeacherConfig:
             (0 keeps all).
         contrast_db: crops are left out where the stems never differ by this much within a tenth of
             a second, in which one of them is known to sound alone (0 keeps all).
-        drop: share of the crops of each batch with the largest losses that are left out.
+        drop: share of the crops of each batch with the largest losses that are left out; crops of
+            songs with stems stay.
+        labels: folders of songs with stems, each as an entry of data.roots; part of each batch is
+            crops of them, with their true stems.
+        label_share: this part, a share of data.batch.
+        label_fraction: share of the songs of `labels` that are used, chosen as by data.fraction.
     """
 
     models: list[str] = field(default_factory=list)
@@ -64,11 +69,16 @@ class TeacherConfig:
     sounding_db: float = 30.0
     contrast_db: float = 0.0
     drop: float = 0.0
+    labels: list[str] = field(default_factory=list)
+    label_share: float = 0.5
+    label_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         require(self, "[-100, 100]", "teacher.agreement_db")
         require(self, "[0, 200]", "teacher.sounding_db", "teacher.contrast_db")
         require(self, "[0, 1)", "teacher.drop")
+        require(self, "(0, 1)", "teacher.label_share")
+        require(self, "(0, 1]", "teacher.label_fraction")
 
 
 @dataclass(frozen=True)

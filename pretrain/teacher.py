@@ -7,21 +7,22 @@ arXiv 2306.09382).
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from separator.api import Separator
 from separator.data import augment
+from separator.data.identity import song_digests
 from separator.data.loader import Batch, batches
-from separator.data.sources import training_tracks
+from separator.data.sources import config_tracks, fraction_of, training_tracks
 from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, load_stems
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
-from separator.stft import istft, linear_mask, normalise
+from separator.stft import istft, linear_mask, normalise, stft
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate
 
@@ -31,15 +32,20 @@ FRAME_SECONDS = 0.1
 class TeacherTask(SupervisedTask):
     """Separation learned from the estimates of trained models.
 
+    Attributes:
+        labelled: songs with stems, of which a part of each batch is.
+
     Raises:
         SeparatorError: a model file that cannot separate, or is of another sample rate.
     """
 
     config: PretrainConfig
+    mixtures = True
 
     def initialise(self) -> None:
-        """Load the teachers."""
+        """Load the teachers, and find the songs with stems."""
         config = self.config
+        self.labelled = self._labelled_tracks()
         self.teachers = [Separator.load(path, str(self.device)) for path in config.teacher.models]
         for path, teacher in zip(config.teacher.models, self.teachers, strict=True):
             if teacher.rate != config.rate:
@@ -54,18 +60,37 @@ class TeacherTask(SupervisedTask):
         labelled = [track for track in valid if "mixture" not in track.names]
         return train, first_by_hash(labelled or valid, self.config.valid_crops)
 
-    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
-        """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
+    def _labelled_tracks(self) -> list[Track]:
+        """Return the songs whose true stems are learned from too."""
         config = self.config
-        return batches(
-            self.train,
-            config.data,
-            config.rate,
-            config.seed,
-            start,
-            stride,
-            mixtures=True,
-            device=self.device,
+        if not config.teacher.labels:
+            return []
+        tracks = config_tracks(replace(config.data, roots=config.teacher.labels))
+        tracks = [t for t in tracks if t.split == "train" and "mixture" not in t.names]
+        if not tracks:
+            raise SeparatorError(
+                "teacher.labels: no songs with stems to train on; give folders with some"
+            )
+        return fraction_of(tracks, config.teacher.label_fraction)
+
+    def songs(self) -> Tensor:
+        """Return what tells the songs trained on and validated with."""
+        return song_digests([*self.train, *self.valid, *self.labelled])
+
+    def batches(self, start: int, stride: int = 1) -> Iterator["TeacherBatch"]:
+        """Yield micro-batches number `start`, `start + stride`, …"""
+        config = self.config
+        if not self.labelled:
+            yield from (TeacherBatch(mixtures) for mixtures in super().batches(start, stride))
+            return
+        number = round(config.teacher.label_share * config.data.batch)
+        number = min(max(number, 1), config.data.batch - 1)
+        mixed = replace(config.data, batch=config.data.batch - number)
+        drawn = config.rate, config.seed, start, stride
+        yield from map(
+            TeacherBatch,
+            batches(self.train, mixed, *drawn, mixtures=True, device=self.device),
+            batches(self.labelled, replace(config.data, batch=number), *drawn, device=self.device),
         )
 
     def estimates(self, mixture: Tensor) -> Tensor:
@@ -73,33 +98,54 @@ class TeacherTask(SupervisedTask):
         found = [teacher.accompaniment(mixture).to(mixture.device) for teacher in self.teachers]
         return torch.stack([torch.stack([wave, mixture - wave], dim=1) for wave in found])
 
-    def stems(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return the teachers' stems of the crops that are kept, in new mixtures: (b 2 c t)."""
+    def stems(self, batch: "TeacherBatch", generator: torch.Generator) -> Tensor:
+        """Return the crops' stems, the labelled ones last: (b 2 c t).
+
+        The teachers' stems of the mixtures that are kept are shuffled into new mixtures.
+        """
         config = self.config
-        estimates = self.estimates(batch.mixture)
+        estimates = self.estimates(batch.mixtures.mixture)
         stems = estimates.mean(dim=0)[kept(estimates, config)]
         changes = replace(config.data.augment, speed=0.0)  # played faster already
-        return augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
+        stems = augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
+        if batch.labels is None:
+            return stems
+        return torch.cat([stems, super().stems(batch.labels, generator)])
 
-    def losses(
-        self, model: nn.Module, spectrogram: Tensor, accompaniment: Tensor
+    def step(
+        self, model: nn.Module, batch: "TeacherBatch", step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Return the losses of the model's estimates, without the worst crops."""
-        if not self.config.teacher.drop:
-            return super().losses(model, spectrogram, accompaniment)
+        """Return the losses of one micro-batch, without the worst of the teachers' crops."""
+        stems = self.stems(batch, generator)
+        spectrogram = stft(stems.sum(dim=1), self.config.stft)
+        accompaniment = stems[:, 0].contiguous()
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         mask = model(magnitude)
-        best = self._best(mask.detach(), spectrogram, accompaniment)
+        if not self.config.teacher.drop:
+            return self.loss(mask, spectrogram, scale, accompaniment)
+        labelled = 0 if batch.labels is None else len(batch.labels.stems)
+        best = self.best(mask.detach(), spectrogram, accompaniment, labelled)
         return self.loss(mask[best], spectrogram[best], scale[best], accompaniment[best])
 
-    def _best(self, mask: Tensor, spectrogram: Tensor, accompaniment: Tensor) -> Tensor:
-        """Return the places of the crops with the higher SDR, all but the share to be dropped."""
+    def best(
+        self, mask: Tensor, spectrogram: Tensor, accompaniment: Tensor, labelled: int
+    ) -> Tensor:
+        """Return the places of the crops to learn from: all but the share with the lowest SDR.
+
+        Args:
+            mask: (b c f n) the model's.
+            spectrogram: (b c f n) complex, of the mixtures.
+            accompaniment: (b c t) the targets.
+            labelled: number of crops with true stems, the last ones, which are all kept.
+        """
         transform, samples = self.config.stft, accompaniment.shape[-1]
         estimate = istft(spectrogram * linear_mask(mask, transform), transform, samples)
         power = accompaniment.square().sum(dim=(1, 2)).clamp(min=1e-9)
         error = (estimate - accompaniment).square().sum(dim=(1, 2)) / power
-        number = max(1, round((1 - self.config.teacher.drop) * len(error)))
-        return error.argsort()[:number]
+        guessed = len(error) - labelled
+        number = max(1, round((1 - self.config.teacher.drop) * guessed))
+        places = torch.arange(guessed, len(error), device=error.device)
+        return torch.cat([error[:guessed].argsort()[:number], places])
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Score the model on songs with stems, or else on others against the teachers."""
@@ -114,6 +160,18 @@ class TeacherTask(SupervisedTask):
         vocals = [teacher.separate_wave(mixture, rate)["vocals"] for teacher in self.teachers]
         voice = torch.stack(vocals).mean(dim=0)
         return {"accompaniment": mixture - voice, "vocals": voice}
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """Mixtures that the teachers separate, and crops of songs with stems beside them, if any."""
+
+    mixtures: Batch
+    labels: Batch | None = None
+
+    def seconds(self, rate: int) -> float:
+        """Seconds of sound, at `rate` hertz."""
+        return sum(batch.seconds(rate) for batch in (self.mixtures, self.labels) if batch)
 
 
 def kept(estimates: Tensor, config: PretrainConfig) -> Tensor:

@@ -239,9 +239,10 @@ def test_every_arm_of_a_comparison_is_a_valid_run(name: str):
     songs = {name: ["z"] for name in ("instrumentals", "voices", "mixtures")}
     config = parse(CompareConfig, [*words, f"songs={json.dumps(songs)}"], "compare")
     for arm, of in config.arms.items():
-        settings("train", config.words(arm, "train"))
+        assert settings("train", config.words(arm, "train"))["data"]["roots"] == ["y"]
         if of.pretrain:
-            settings("pretrain", config.words(arm, "pretrain"))
+            told = settings("pretrain", config.words(arm, "pretrain"))
+            assert told["data"]["roots"] in (["x"], ["z"])
 
 
 def test_base_is_the_default():

@@ -14,7 +14,7 @@ from separator.data.corpus import write_corpus
 from separator.data.tracks import load_stems
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.separation_config import TeacherConfig
-from separator.pretrain.teacher import TeacherTask, kept
+from separator.pretrain.teacher import TeacherBatch, TeacherTask, kept
 from separator.stft import stft
 from tests.toys import MICRO, seeded
 
@@ -52,21 +52,22 @@ def test_stems_are_the_mean_of_the_teachers_estimates(corpus: Path, model: Path)
     task = TeacherTask(config_of(corpus, model, model, more=more))
     halved = task.teachers[1].accompaniment
     task.teachers[1].accompaniment = lambda mixture: 0.5 * halved(mixture)
-    batch = next(task.batches(0))
+    batch = next(task.batches(0)).mixtures
     assert batch.stems.shape[1] == 1  # true stems, which the corpus has, are not read
-    stems = task.stems(batch, seeded())
+    stems = task.stems(TeacherBatch(batch), seeded())
     true = task.teachers[0].accompaniment(batch.mixture)
     torch.testing.assert_close(stems[:, 0], 0.75 * true, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stems.sum(1), batch.mixture, rtol=1e-4, atol=1e-5)
-    assert task.step(task.model, batch, 0, seeded())["loss"].isfinite()
+    assert task.step(task.model, TeacherBatch(batch), 0, seeded())["loss"].isfinite()
 
 
 def test_stems_are_shuffled_between_songs(corpus: Path, model: Path):
     more = ("teacher.sounding_db=0", "data.augment.remix=1", "data.batch=8")
+    more += ("data.augment.gain_db=0", "data.augment.swap=0", "data.augment.polarity=0")
     task = TeacherTask(config_of(corpus, model, more=more))
     batch = next(task.batches(0))
     stems = task.stems(batch, seeded())
-    mixtures = batch.mixture.abs()
+    mixtures = batch.mixtures.mixture.abs()
     apart = [(stem.sum(0).abs() - mixtures).abs().amax((1, 2)).min() for stem in stems]
     assert max(apart) > 0.01  # at least one new mixture is none of the old ones
 
@@ -140,9 +141,51 @@ def test_the_worst_crops_of_a_batch_are_dropped(corpus: Path, model: Path):
     task = TeacherTask(config_of(corpus, model, more=("teacher.drop=0.4",)))
     wave = torch.randn(5, 2, 8000, generator=seeded())
     network = Fixed([1.0, 0.2, 0.9, 0.1, 0.95])
-    losses = task.losses(network, stft(wave, task.config.stft), wave)
+    task.stems = lambda batch, generator: torch.stack([wave, torch.zeros_like(wave)], dim=1)
+    losses = task.step(network, TeacherBatch(next(task.batches(0)).mixtures), 0, seeded())
     losses["loss"].backward()
     assert (network.heights.grad != 0).tolist() == [True, False, True, False, True]
+
+
+def test_part_of_each_batch_is_songs_with_their_true_stems(
+    library: Path, corpus: Path, model: Path
+):
+    more = (f"teacher.labels=[{corpus}]", "data.batch=8", "teacher.label_share=0.25")
+    more += ("teacher.sounding_db=0", "data.augment.remix=0", "data.augment.gain_db=0")
+    more += ("data.augment.swap=0", "data.augment.polarity=0", "data.augment.speed=0")
+    task = TeacherTask(config_of(library, model, more=more))
+    batch = next(task.batches(0))
+    assert batch.mixtures.stems.shape[:2] == (6, 1) and len(batch.labels.stems) == 2
+    assert batch.seconds(8000) == 8.0
+    stems = task.stems(batch, seeded())
+    true = batch.labels.stems
+    torch.testing.assert_close(stems[6:, 1], true[:, -1])
+    torch.testing.assert_close(stems[6:].sum(1), true.sum(1))
+    torch.testing.assert_close(stems[:6].sum(1), batch.mixtures.mixture, rtol=1e-4, atol=1e-5)
+    assert {track.root for track in task.labelled} == {str(corpus)}
+    assert not {track.name for track in task.labelled if track.split != "train"}
+    fewer = TeacherTask(config_of(library, model, more=(*more, "teacher.label_fraction=0.4")))
+    assert len(fewer.labelled) == 1 < len(task.labelled)
+    assert len(task.songs()) == len(fewer.songs()) + len(task.labelled) - 1
+
+
+def test_crops_with_true_stems_are_never_dropped(corpus: Path, model: Path):
+    task = TeacherTask(config_of(corpus, model, more=("teacher.drop=0.7",)))
+    wave = torch.randn(5, 2, 8000, generator=seeded())
+    heights = torch.tensor([0.9, 1.0, 0.8, 0.1, 0.2])[:, None, None, None]
+    spectrogram = stft(wave, task.config.stft)
+    masks = heights.expand_as(spectrogram)
+    assert task.best(masks, spectrogram, wave, 2).tolist() == [1, 3, 4]
+    assert task.best(masks, spectrogram, wave, 0).tolist() == [1, 0]
+
+
+def test_labels_are_songs_with_stems(library: Path, corpus: Path, model: Path, capsys):
+    words = ["pretrain", "pretrain/teacher.yaml", *MICRO, f"data.roots=[{library}]"]
+    words += [f"teacher.models=[{model}]", "data.valid_share=0.3"]
+    assert cli.main([*words, f"teacher.labels=[{library}]"]) == 1
+    assert "teacher.labels: no songs with stems" in capsys.readouterr().err
+    assert cli.main([*words, f"teacher.labels=[{corpus}]", "data.batch=1"]) == 2
+    assert "data.batch: teacher.labels" in capsys.readouterr().err
 
 
 def test_songs_without_stems_are_scored_against_the_teacher(library: Path, model: Path):
@@ -173,7 +216,10 @@ def test_a_teacher_of_another_rate_is_refused(corpus: Path, model: Path, capsys)
     assert "teacher.models: there is none" in capsys.readouterr().err
 
 
-def test_a_run_is_the_same_in_one_piece_and_in_two(library: Path, model: Path, tmp_path: Path):
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_run_is_the_same_in_one_piece_and_in_two(
+    library: Path, corpus: Path, model: Path, tmp_path: Path, labels: bool
+):
     states = []
     for parts in ([4], [2, 4]):
         run = tmp_path / f"run{len(parts)}"
@@ -181,6 +227,7 @@ def test_a_run_is_the_same_in_one_piece_and_in_two(library: Path, model: Path, t
             words = [*MICRO, f"data.roots=[{library}]", f"teacher.models=[{model}]"]
             words += ["data.valid_share=0.3", f"steps={steps}", "optim.schedule=constant"]
             words += [f"run={run}", "device=cpu"]
+            words += [f"teacher.labels=[{corpus}]"] if labels else []
             assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 0
         states.append(torch.load(run / "last.pt", weights_only=True)["model"])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

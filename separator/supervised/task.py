@@ -28,10 +28,13 @@ class SupervisedTask(Task):
     Attributes:
         train: songs to train on.
         valid: songs with stems that training does not see.
+        mixtures: whether batches hold mixtures only, which songs of any kind can give.
 
     Raises:
         SeparatorError: no songs to train on or to validate with.
     """
+
+    mixtures = False
 
     def __init__(self, config: SupervisedConfig) -> None:
         self.config = config
@@ -57,8 +60,9 @@ class SupervisedTask(Task):
         """Yield micro-batches number `start`, `start + stride`, …"""
         config = self.config
         return batches(
-            self.train, config.data, config.rate, config.seed, start, stride, device=self.device
-        )
+            self.train, config.data, config.rate, config.seed, start, stride,
+            mixtures=self.mixtures, device=self.device,
+        )  # fmt: skip
 
     def stems(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return accompaniment and vocals of the crops of a batch: (b 2 c t)."""
