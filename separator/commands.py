@@ -135,6 +135,11 @@ COMMANDS = {
             ),
         ),
     ),
+    "doctor": Command(
+        "separator.inference.doctor",
+        "check this machine, and say how to mend what is missing",
+        (("separator doctor", "print the report, which can be pasted into a report of a fault"),),
+    ),
     "demo": Command(
         "separator.inference.demo",
         "the whole chain on a small corpus, in minutes",

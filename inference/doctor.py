@@ -1,0 +1,222 @@
+"""`separator doctor`: whether this machine can do all that the program does, and how to mend it."""
+
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator import __version__
+from separator.config import parse
+from separator.errors import SeparatorError, one_line, printable
+
+PACKAGES = ("torch", "torchaudio", "numpy", "soundfile", "av", "soxr", "safetensors")
+MIN_FREE_GB = 2.0  # of a disk on which results, runs or caches are written
+MIN_MEMORY_GB = 2.0
+TEST_SECONDS = 20.0  # of music that is separated
+TONE_SECONDS = 0.5
+FRAME_SAMPLES = 1024  # of AAC, whose files end with a whole frame
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Check this machine: versions, devices, codecs, disks, the model, the speed of separation.
+
+    Each line says what was found and, where something is missing, how to mend it. The text holds
+    no names of your files but the folders that the program writes to: it can be pasted into a
+    report of a fault.
+
+    Attributes:
+        model: (or -m) the model to test, a file or a name that `separator models` lists; else
+            $SEPARATOR_MODEL or the first of that list.
+        device: where to run it; auto takes a GPU when there is one.
+    """
+
+    model: str = ""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: the thing checked.
+        text: its version, size or state.
+        fix: how to mend it; empty where nothing is wrong.
+        needed: whether songs cannot be separated without it.
+    """
+
+    name: str
+    text: str
+    fix: str = ""
+    needed: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Print the report; the status is 1 where something that separation needs is missing."""
+    argv = ["--model" if word == "-m" else word for word in argv]
+    config = parse(DoctorConfig, argv, "doctor")
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        versions, torchaudio_loads, machine, devices, codecs, programs, disks,
+        functools.partial(separation, config.model, config.device),
+    )  # fmt: skip
+    broken = False
+    for check in checks:
+        for finding in guarded(check):
+            mark = "ok" if not finding.fix else "MISSING" if finding.needed else "note"
+            sys.stdout.write(f"{mark:<8} {finding.name:<14} {printable(finding.text)}\n")
+            if finding.fix:
+                sys.stdout.write(f"{'':<8} {'':<14} to mend: {printable(finding.fix)}\n")
+            broken |= bool(finding.fix) and finding.needed
+            sys.stdout.flush()
+    return int(broken)
+
+
+def guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of a check; an error in it is a finding too."""
+    try:
+        yield from check()
+    except Exception as error:  # the report goes on whatever is broken
+        fix = "`pip install --force-reinstall separator` mends a damaged installation"
+        if isinstance(error, SeparatorError):
+            fix = "as the message says"
+        name = getattr(check, "func", check).__name__
+        yield Finding(name.replace("_", " "), one_line(error), fix, needed=True)
+
+
+def versions() -> Iterator[Finding]:
+    """Check the packages that separation needs, without importing the large ones."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield Finding("separator", f"{__version__}, Python {platform.python_version()}, {system}")
+    for name in PACKAGES:
+        try:
+            yield Finding(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", f"pip install {name}", needed=True)
+
+
+def torchaudio_loads() -> Iterator[Finding]:
+    """Check that the compiled parts of torch and torchaudio fit each other."""
+    from separator.torchaudio_import import functional
+
+    functional()
+    yield Finding("torchaudio", "loads beside torch")
+
+
+def machine() -> Iterator[Finding]:
+    """Check cores and memory."""
+    from separator.machine import memory, shared_memory
+
+    total = memory() / 1e9
+    fix = "" if total >= MIN_MEMORY_GB else f"separation needs {MIN_MEMORY_GB:.0f} GB"
+    yield Finding("memory", f"{total:.1f} GB, {os.cpu_count()} cores", fix)
+    shared = shared_memory() / 1e9
+    if shared < 0.5:
+        fix = "training reads faster with more: docker run --shm-size=2g"
+        yield Finding("shared memory", f"{shared:.2f} GB", fix)
+
+
+def devices() -> Iterator[Finding]:
+    """List the accelerators, with their memory and whether they compute in bf16."""
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        half = "bf16" if torch.cuda.is_bf16_supported() else "no bf16 (precision=fp32)"
+        yield Finding(f"cuda:{index}", f"{about.name}, {about.total_memory / 1e9:.0f} GB, {half}")
+    if torch.backends.mps.is_available():
+        yield Finding("mps", "Apple GPU")
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        fix = "install a newer driver, or the build of torch for yours: https://pytorch.org"
+        yield Finding("cuda", "there is an NVIDIA driver that torch cannot use", fix)
+    elif not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        yield Finding("GPU", "none; the CPU is used")
+
+
+def codecs() -> Iterator[Finding]:
+    """Write half a second in every format, and read it again."""
+    import torch
+
+    from separator import audio
+    from separator.audio.formats import WRITABLE
+
+    tone = torch.sin(torch.arange(round(TONE_SECONDS * 44100)) / 16).expand(2, -1) * 0.3
+    good = []
+    logging.getLogger("separator.audio").setLevel(logging.ERROR)  # opus has no 44.1 kHz
+    with tempfile.TemporaryDirectory() as folder:
+        for name in WRITABLE:
+            path = Path(folder) / f"tone.{name}"
+            try:
+                with audio.Writer(path, 44100, 2) as writer:
+                    writer.write(tone)
+                samples = audio.read(path).shape[-1] * 44100 / audio.probe(path).rate
+                if abs(samples - tone.shape[-1]) > FRAME_SAMPLES:
+                    raise SeparatorError(f"{samples:.0f} of {tone.shape[-1]} samples came back")
+                good.append(name)
+            except Exception as error:
+                fix = "pip install --upgrade --force-reinstall soundfile av"
+                yield Finding("codec", f"{name}: {one_line(error)}", fix, needed=True)
+    yield Finding("codecs", f"written and read: {', '.join(good)}")
+
+
+def programs() -> Iterator[Finding]:
+    """Look for the programs and packages that some commands need."""
+    fix = "install it (Debian: apt install ffmpeg; macOS: brew install ffmpeg); " \
+        "only MUSDB18's .stem.mp4 files need it"  # fmt: skip
+    path = shutil.which("ffmpeg")
+    yield Finding("ffmpeg", "found" if path else "not found", "" if path else fix)
+
+
+def disks() -> Iterator[Finding]:
+    """Check the folders that are written to."""
+    from separator.data.cache import default_folder
+    from separator.data.library import default_index
+
+    folders = {"here": Path.cwd(), "cache": default_folder(), "index": default_index().parent}
+    for name, folder in folders.items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        text = f"{str(folder).replace(str(Path.home()), '~')}: {free:.0f} GB free"
+        fix = ""
+        if not os.access(there, os.W_OK) or free < MIN_FREE_GB:
+            fix = "free some space there, or make it writable"
+            if name != "here":
+                fix += f", or set SEPARATOR_{name.upper()} to a path on another disk"
+        yield Finding(f"disk, {name}", text, fix)
+
+
+def separation(model: str, device: str) -> Iterator[Finding]:
+    """Load the model, and separate some seconds of music that is made here."""
+    import torch
+
+    from separator.api import Separator, find_model
+    from separator.data.corpus import song
+
+    name = model or find_model()
+    separator = Separator.load(name, device)
+    trained = separator.description.get("trained", {})
+    score = trained.get("score")
+    score = "" if score is None else f", validation {score:.2f} dB"
+    yield Finding("model", f"{name}: {separator.rate} Hz{score}")
+    wave = torch.from_numpy(sum(song(TEST_SECONDS).values())).float()
+    separator.separate_wave(wave[:, : 2 * 44100], 44100)  # compiles kernels, fills caches
+    start = time.perf_counter()
+    stems = separator.separate_wave(wave, 44100)
+    seconds = time.perf_counter() - start
+    error = (sum(stems.values()) - wave).abs().max().item()
+    if not error < 1e-5:
+        fix = "report it with this text: stems must add up to the song"
+        yield Finding("self-test", f"the stems miss the song by {error:.1e}", fix, needed=True)
+        return
+    speed = f"{TEST_SECONDS / seconds:.0f} times real time on {separator.device}"
+    yield Finding(
+        "self-test", f"{TEST_SECONDS:.0f} s of music separated in {seconds:.1f} s, {speed}"
+    )
