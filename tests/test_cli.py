@@ -185,6 +185,7 @@ def test_a_hostile_name_forges_nothing(
         "compare": ['arms={"none": {}}', f"stems={json.dumps(['no' + HOSTILE])}"],
         "demo": ["--data", f"no{HOSTILE}"],
         "models": [HOSTILE],
+        "doctor": ["-m", HOSTILE],
         "export": [HOSTILE, "-o", "x.safetensors"],
     }
     status = cli.main([name, *words[name]])
