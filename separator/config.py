@@ -18,6 +18,7 @@ import yaml
 
 from separator.commands import examples
 from separator.errors import SeparatorError, UsageError, printable
+from separator.renamed import notify, rename_keys, rename_words
 
 Config = TypeVar("Config")
 
@@ -64,7 +65,10 @@ def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | 
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
     keys = [action.dest for action in parser._actions if action.dest != "config"]
     keys = [key for key in keys if key.split(".")[-1] != "help"]
-    words = words if positional else _as_options(words, keys)
+    renamed: set[str] = set()
+    words = words if positional else _as_options(words, keys, renamed)
+    words, old = rename_words(words, keys)
+    notify(renamed | old)
     lists = {a.dest for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
     for word in words:
         key, _, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
@@ -98,7 +102,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
     parser = _parser(cls, cls.__name__, None)
     keys = [action.dest for action in parser._actions]
     try:
-        return _build(cls, parser, parser.parse_object(values))
+        return _build(cls, parser, parser.parse_object(rename_keys(values, keys)[0]))
     except SeparatorError:
         raise
     except Exception as error:
@@ -168,32 +172,28 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     return cls(**{name: values[name] for name in names if name in values})
 
 
-def _as_options(argv: list[str], keys: list[str]) -> list[str]:
-    """`a.yaml b.c=1` becomes `--config=a.yaml --b.c=1`; files may hold the given keys."""
+def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str]:
+    """Turn `a.yaml b.c=1` into `--config=a.yaml --b.c=1`; add files' old keys to `renamed`."""
     words = []
     for word in argv:
         if word.startswith("-"):
             words.append(word)
         elif "=" in word:
             words.append(f"--{word}")
-        elif (
-            words
-            and words[-1].startswith("--")
-            and "=" not in words[-1]
-            and "help" not in words[-1]
-        ):
+        elif words and re.match(r"--(?!.*help)[^=]+$", words[-1]):
             words.append(word)  # the value of `--key value`
         elif Path(word).suffix in (".yaml", ".yml"):
-            words.append(f"--config={_checked_yaml(word, keys)}")
+            words.append(f"--config={_checked_yaml(word, keys, renamed)}")
         else:
             raise SeparatorError(f"{word!r} is neither a YAML file nor key=value")
     return words
 
 
-def _checked_yaml(name: str, keys: list[str]) -> str:
+def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
     """Return the path of a file of keys and values; one that comes with the package needs no path.
 
     `configs/tiny.yaml` and `tiny.yaml` name the packaged file where there is no such file here.
+    For a file with old keys, its text with the new ones is returned.
     """
     path = Path(name)
     if not path.exists():
@@ -213,10 +213,15 @@ def _checked_yaml(name: str, keys: list[str]) -> str:
         raise SeparatorError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SeparatorError(f"{name}: holds no keys; a configuration is `key: value` lines")
+    try:
+        values, old = rename_keys(values, keys)
+    except SeparatorError as error:
+        raise SeparatorError(f"{name}: {error}") from error
     for key in _flat(values, keys):
         if not _known(key, keys):
             raise SeparatorError(f"{name}: unknown key {key!r}{nearest(key, keys)}")
-    return str(path)
+    renamed |= old
+    return yaml.safe_dump(values, default_flow_style=True) if old else str(path)
 
 
 def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:

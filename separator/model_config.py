@@ -7,7 +7,7 @@ from separator.errors import SeparatorError
 from separator.ranges import require
 
 MAX_BLOCKS = 128
-CELL_NAMES = ("primer", "evolved")  # the keys of `separator.models.cells.CELLS`
+BLOCK_NAMES = ("primer", "evolved")  # the keys of `separator.models.blocks.BLOCKS`
 NORM_NAMES = ("rms", "layer", "batch")  # the keys of `separator.models.layers.NORMS`
 
 
@@ -21,22 +21,22 @@ class ModelConfig:
         convs: Nx1 convolutions in each frame encoder below level 0.
         decoder_blocks: transformer decoders before each level's frame decoder; level 0's come
             before the head.
-        hidden: width inside the feed-forwards of each level.
+        ffn_dim: width inside the feed-forwards of each level.
         heads: attention heads at most; a head is at least 16 bins wide.
-        cell: transformer cell, "primer" or "evolved".
-        norm: normalisation in the transformer cells, and after the convolutions of the levels that
+        block: transformer block, "primer" or "evolved".
+        norm: normalisation in the transformer blocks, and after the convolutions of the levels that
             have any: "rms", "layer" or "batch".
         position: relative positions, "rotary" or "relative" (Music Transformer).
         max_distance: frames after which "relative" no longer tells distances apart.
-        dropout: share of features dropped inside the transformer cells.
-        recall: frequency bands, each with an attention of its own, in which each frame is shown
-            beside itself what other frames have in its bins; hidden cells are filled in with it
-            (0: nothing is shown, and they are filled with a constant).
+        dropout: share of features dropped inside the transformer blocks.
+        cross_frame_bands: frequency bands of an attention over frames at full resolution, which
+            adds, as extra input channels, a weighted average of each bin over the other frames,
+            and fills masked bins with it (0: without; masked bins are filled with a constant).
         told: pretraining tells the network which cells are masked, and their mask starts from an
             estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
             has to find the white frames.
         skips: how a level's encoder output joins the decoder, "add" or "concatenate".
-        recompute: compute the cells' activations again in the backward pass, which takes less
+        recompute: compute the blocks' activations again in the backward pass, which takes less
             memory and more time; nothing else changes.
         time_stride: frames of a level that become one frame of the level below; 1 keeps all.
     """
@@ -45,14 +45,14 @@ class ModelConfig:
     convs: int = 2
     encoder_blocks: tuple[int, ...] = (0, 1, 2, 2, 2, 2)
     decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1, 1)
-    hidden: tuple[int, ...] = (0, 2048, 1024, 1024, 512, 256)
+    ffn_dim: tuple[int, ...] = (0, 2048, 1024, 1024, 512, 256)
     heads: int = 8
-    cell: str = "primer"
+    block: str = "primer"
     norm: str = "rms"
     position: str = "rotary"
     max_distance: int = 512
     dropout: float = 0.0
-    recall: int = 4
+    cross_frame_bands: int = 4
     told: bool = True
     recompute: bool = False
     skips: str = "add"
@@ -64,7 +64,7 @@ class ModelConfig:
                 f"model.channels: {len(self.channels)} levels; give 1 to 15 numbers, one for each"
             )
         require(self, "[1, 4096]", "model.channels")
-        for name in ("encoder_blocks", "decoder_blocks", "hidden"):
+        for name in ("encoder_blocks", "decoder_blocks", "ffn_dim"):
             if len(getattr(self, name)) != len(self.channels):
                 raise SeparatorError(
                     f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
@@ -76,8 +76,8 @@ class ModelConfig:
                 f"model.encoder_blocks, model.decoder_blocks: {self.blocks} blocks in all; give at "
                 f"most {MAX_BLOCKS}"
             )
-        require(self, "[0, 65536]", "model.hidden")
-        require(self, "[0, 1024]", "model.recall")
+        require(self, "[0, 65536]", "model.ffn_dim")
+        require(self, "[0, 1024]", "model.cross_frame_bands")
         require(self, "[1, 16]", "model.convs")
         require(self, "[1, 1024]", "model.heads")
         require(self, "[1, 16384]", "model.max_distance")
@@ -86,7 +86,7 @@ class ModelConfig:
         if self.heads & (self.heads - 1):
             raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
         choices = {
-            "cell": CELL_NAMES,
+            "block": BLOCK_NAMES,
             "norm": NORM_NAMES,
             "position": ("rotary", "relative"),
             "skips": ("add", "concatenate"),
@@ -109,7 +109,7 @@ class Stack(NamedTuple):
     width: int
     depth: int
     heads: int
-    hidden: int
+    ffn_dim: int
 
 
 SIZES = {
@@ -130,11 +130,11 @@ class PatchConfig:
         width: features of a token in the encoder, a multiple of 4.
         depth: transformer blocks of the encoder.
         heads: attention heads of the encoder.
-        hidden: width inside the encoder's feed-forwards.
+        ffn_dim: width inside the encoder's feed-forwards.
         decoder_width: features of a token in the decoder, a multiple of 4.
         decoder_depth: transformer blocks of the decoder.
         decoder_heads: attention heads of the decoder.
-        decoder_hidden: width inside the decoder's feed-forwards.
+        decoder_ffn_dim: width inside the decoder's feed-forwards.
         dropout: share of features dropped after each part of a block.
     """
 
@@ -143,11 +143,11 @@ class PatchConfig:
     width: int = 0
     depth: int = 0
     heads: int = 0
-    hidden: int = 0
+    ffn_dim: int = 0
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    decoder_hidden: int = 2048
+    decoder_ffn_dim: int = 2048
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -173,14 +173,14 @@ class PatchConfig:
     @property
     def encoder(self) -> Stack:
         """Sizes of the encoder, those of `size` where none are given."""
-        given = (self.width, self.depth, self.heads, self.hidden)
+        given = (self.width, self.depth, self.heads, self.ffn_dim)
         return Stack(*(own or usual for own, usual in zip(given, SIZES[self.size], strict=True)))
 
     @property
     def decoder(self) -> Stack:
         """Sizes of the decoder."""
         return Stack(
-            self.decoder_width, self.decoder_depth, self.decoder_heads, self.decoder_hidden
+            self.decoder_width, self.decoder_depth, self.decoder_heads, self.decoder_ffn_dim
         )
 
 

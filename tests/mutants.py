@@ -41,7 +41,7 @@ class Mutant:
     tests: str
 
 
-CELLS = "tests/test_models.py -k formulas"
+BLOCKS = "tests/test_models.py -k formulas"
 UNET = "tests/test_models.py -k wired"
 SEED = "tests/test_models.py -k seed_preset"
 EXAMPLE = "tests/test_example.py -k corrupted_spectrogram"
@@ -63,7 +63,7 @@ MUTANTS = [
            "            x = tokens(encoder(x))\n            skips.append(x)",
            "            y = encoder(x)\n            x = tokens(y)\n"
            "            skips.append(torch.cat([y, 0 * x[..., y.shape[-1] :]], dim=-1))", UNET),
-    Mutant("no dense connection", "separator/models/cells.py",
+    Mutant("no dense connection", "separator/models/blocks.py",
            "            seen = [self.squeeze[i](x).squeeze(-1)]",
            "            new = torch.arange(x.shape[-1]) >= x.shape[-1] - i\n"
            "            seen = [self.squeeze[i](x.masked_fill(new, 0)).squeeze(-1)]", UNET),
@@ -71,26 +71,26 @@ MUTANTS = [
            "separator/models/frame_transformer.py",
            "decoder(torch.cat([x, skips[-1]], dim=-1))",
            "decoder(torch.cat([x + skips[-1]] * 2, dim=-1))", UNET),
-    Mutant("the evolved encoder's attention has no residual", "separator/models/cells.py",
+    Mutant("the evolved encoder's attention has no residual", "separator/models/blocks.py",
            "        x = x + self.dropout(self.attention(self.norm3(x)))\n"
            "        return x + self.dropout(self.feed_forward(self.norm4(x)))",
            "        x = self.dropout(self.attention(self.norm3(x)))\n"
-           "        return x + self.dropout(self.feed_forward(self.norm4(x)))", CELLS),
-    Mutant("the evolved decoder has no ReLU", "separator/models/cells.py",
-           "nn.Linear(d, hidden // 2), nn.ReLU())", "nn.Linear(d, hidden // 2))", CELLS),
-    Mutant("its second memory attention looks at itself", "separator/models/cells.py",
+           "        return x + self.dropout(self.feed_forward(self.norm4(x)))", BLOCKS),
+    Mutant("the evolved decoder has no ReLU", "separator/models/blocks.py",
+           "nn.Linear(d, ffn_dim // 2), nn.ReLU())", "nn.Linear(d, ffn_dim // 2))", BLOCKS),
+    Mutant("its second memory attention looks at itself", "separator/models/blocks.py",
            "self.memory_attention2(self.norm4(x), memory)",
-           "self.memory_attention2(self.norm4(x), self.norm4(x))", CELLS),
-    Mutant("Primer's decoder exchanges query and memory", "separator/models/cells.py",
+           "self.memory_attention2(self.norm4(x), self.norm4(x))", BLOCKS),
+    Mutant("Primer's decoder exchanges query and memory", "separator/models/blocks.py",
            "self.memory_attention(self.norm2(x), self.memory_norm(memory))",
-           "self.memory_attention(self.memory_norm(memory), self.norm2(x))", CELLS),
+           "self.memory_attention(self.memory_norm(memory), self.norm2(x))", BLOCKS),
     Mutant("untold, masks start from nine tenths", "separator/models/frame_transformer.py",
-           "HEARD if config.told or config.recall else UNTOLD", "HEARD",
+           "HEARD if config.told or config.cross_frame_bands else UNTOLD", "HEARD",
            "tests/test_models.py -k untold"),
     Mutant("the seed has rotary positions", "configs/seed.yaml",
            "position: relative", "position: rotary", SEED),
-    Mutant("the seed has Primer's cells", "configs/seed.yaml",
-           "cell: evolved", "cell: primer", SEED),
+    Mutant("the seed has Primer's blocks", "configs/seed.yaml",
+           "block: evolved", "block: primer", SEED),
     Mutant("the seed has fewer blocks", "configs/seed.yaml",
            "encoder_blocks: [2, 2, 2, 2, 2]", "encoder_blocks: [2, 2, 2, 2, 1]", SEED),
     Mutant("the seed is told", "configs/seed.yaml", "told: false", "told: true", SEED),

@@ -19,10 +19,10 @@ from separator.pretrain.step import PretrainTask
 RATE, SECONDS = 8000, 0.5
 CELLS = 4  # seed of the hidden cells: one with which every strategy hides some
 SMALL = [
-    *(f"rate={RATE}", "stft.n_fft=256", "stft.hop=128", "device=cpu", "model.recall=0"),
+    *(f"rate={RATE}", "stft.n_fft=256", "stft.hop=128", "device=cpu", "model.cross_frame_bands=0"),
     *("model.channels=[8,16,16]", "model.encoder_blocks=[1,1,1]", "model.decoder_blocks=[1,1,1]"),
     *(
-        "model.hidden=[256,256,256]",
+        "model.ffn_dim=[256,256,256]",
         "model.convs=1",
         "data.batch=1",
         f"data.segment_seconds={SECONDS}",

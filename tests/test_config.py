@@ -40,7 +40,7 @@ def test_words_of_every_kind():
     config = pretrain(
         "data.roots=[a,stems:/b c@0.5]", "steps=7", "--optim.lr=0.25", "--optim.power", "2",
         "model.channels=[4,8,8]", "model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]",
-        "model.hidden=[64,64,64]", "optim.betas=[0.8,0.99]", "mask.share=0.2", "run=runs/x=y",
+        "model.ffn_dim=[64,64,64]", "optim.betas=[0.8,0.99]", "mask.share=0.2", "run=runs/x=y",
         "--compile",
     )  # fmt: skip
     assert config.data.roots == ["a", "stems:/b c@0.5"]

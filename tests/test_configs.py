@@ -38,7 +38,7 @@ SHORT = {
     "growing": ["mask.group=4", "crop_frames=[[0,16],[1,32]]"],
     "labels": ["labels.clusters=4", "labels.crops=8"],
     "adversary": ["adversary.weight=[[0,0],[1,0.1]]", "adversary.start=0"],
-    "maskspec": [*("patch.width=16", "patch.depth=2", "patch.heads=2", "patch.hidden=32"),
+    "maskspec": [*("patch.width=16", "patch.depth=2", "patch.heads=2", "patch.ffn_dim=32"),
                  *("patch.decoder_width=16", "patch.decoder_depth=1", "patch.decoder_heads=2")],
 }  # fmt: skip
 TINY = {  # the same for three seconds at the sizes of tiny.yaml

@@ -169,7 +169,7 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
     """In the real models, at the tensor in which each objective and the masked error meet."""
     asked = config(
         *(f"architecture={architecture}", "patch.patch=8", "patch.width=16", "patch.depth=1"),
-        *("patch.heads=2", "patch.hidden=32", "patch.decoder_width=16", "patch.decoder_depth=1"),
+        *("patch.heads=2", "patch.ffn_dim=32", "patch.decoder_width=16", "patch.decoder_depth=1"),
         *("patch.decoder_heads=2", "next.weight=0.3", "next.token=4", "labels.weight=0.2"),
         *("labels.group=4", "labels.clusters=4", "contrast.weight=0.1", "mask.strategy=hard"),
         *("hard.weight=0.4", "mask.share=0.5", "mask.fill=1", "mask.noise=0"),
@@ -256,7 +256,7 @@ def test_ssasts_sum_is_ten_to_one(corpus: Path, tmp_path: Path):
     got = row(
         corpus,
         tmp_path,
-        *("pretrain/ssast.yaml", "model.recall=2", "balance=false"),
+        *("pretrain/ssast.yaml", "model.cross_frame_bands=2", "balance=false"),
         *("masked_weight=10", "contrast.weight=1"),
     )
     assert got["loss/contrast"] > 0
@@ -404,7 +404,7 @@ def test_pictures_show_what_a_strategy_does(
         "separator.pretrain.crop_media.colour", lambda values: values[None].expand(3, -1, -1)
     )
     monkeypatch.setattr("separator.pretrain.crop_media.with_axes", lambda picture, *size: picture)
-    words = [f"pretrain/{preset}.yaml", "mask.weighted_steps=1", "model.recall=0"]
+    words = [f"pretrain/{preset}.yaml", "mask.weighted_steps=1", "model.cross_frame_bands=0"]
     words += ["mask.uniform_steps=0"]
     sizes = ["mask.band=16", "mask.group=4"] if preset in ("dwm", "hpm") else ["mask.span=4"]
     task = prepared(corpus, tmp_path, *words, *sizes)

@@ -196,7 +196,7 @@ def test_too_few_groups_are_refused():
 
 def tiny() -> ModelConfig:
     return ModelConfig(
-        channels=(2, 4), convs=1, encoder_blocks=(0, 1), decoder_blocks=(0, 1), hidden=(0, 32)
+        channels=(2, 4), convs=1, encoder_blocks=(0, 1), decoder_blocks=(0, 1), ffn_dim=(0, 32)
     )
 
 

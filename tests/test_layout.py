@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices", "help_format"}
+    {
+        "allocator",
+        "arguments",
+        "atomic",
+        "bundled",
+        "commands",
+        "config",
+        "devices",
+        "help_format",
+        "renamed",
+    }
     | {"loss_config", "machine", "model_config", "processes", "ranges", "stft_config", "streams"}
     | {"torchaudio_import"},
     {"audio", "stft"},

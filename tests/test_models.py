@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from separator.config import parse
 from separator.errors import SeparatorError
-from separator.model_config import CELL_NAMES, NORM_NAMES, ModelConfig
+from separator.model_config import BLOCK_NAMES, NORM_NAMES, ModelConfig
 from separator.models import FrameTransformer, build, describe
-from separator.models.cells import CELLS, EvolvedDecoder, EvolvedEncoder, PrimerDecoder
-from separator.models.frame_transformer import cell_shape
+from separator.models.blocks import BLOCKS, EvolvedDecoder, EvolvedEncoder, PrimerDecoder
+from separator.models.frame_transformer import block_sizes
 from separator.models.layers import (
     NORMS,
     Attention,
+    CrossFrameAttention,
     DepthwiseConv,
     FeedForward,
     FrameConv,
     FrameUpsample,
-    Recall,
     RelativeBias,
     Rotary,
     WhiteFrames,
@@ -31,7 +31,7 @@ from separator.pretrain.config import PretrainConfig
 from separator.stft_config import STFTConfig
 
 SMALL = ModelConfig(
-    channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), hidden=(64, 32, 32)
+    channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), ffn_dim=(64, 32, 32)
 )
 BINS = 65
 
@@ -46,9 +46,9 @@ def make(config: ModelConfig = SMALL, bins: int = BINS, **changes: object) -> Fr
 
 
 @pytest.mark.parametrize("position", ["rotary", "relative"])
-@pytest.mark.parametrize("cell", ["primer", "evolved"])
-def test_a_mask_for_any_number_of_frames(cell: str, position: str):
-    model = make(cell=cell, position=position, max_distance=5).eval()
+@pytest.mark.parametrize("block", ["primer", "evolved"])
+def test_a_mask_for_any_number_of_frames(block: str, position: str):
+    model = make(block=block, position=position, max_distance=5).eval()
     for frames in (1, 2, 7, 32):
         with torch.no_grad():
             mask = model(random(2, 2, BINS, frames))
@@ -67,13 +67,13 @@ def test_levels_halve_the_bins_and_never_the_frames():
     model(random(2, 2, BINS, 9))
     down = [(2, 9, 64, 3), (2, 9, 32, 6), (2, 9, 16, 5)]
     up = [(2, 9, 16, 7), (2, 9, 32, 5), (2, 9, 64, 3)]
-    assert seen == down + up  # each cell adds one channel
+    assert seen == down + up  # each block adds one channel
 
 
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_convolutions_do_not_leak_between_frames(convs: int):
     none = (0, 0, 0)
-    model = make(encoder_blocks=none, decoder_blocks=none, convs=convs, recall=0).eval()
+    model = make(encoder_blocks=none, decoder_blocks=none, convs=convs, cross_frame_bands=0).eval()
     before = random(1, 2, BINS, 9)
     after = before.clone()
     after[..., 4] = random(1, 2, BINS, seed=1)
@@ -82,8 +82,8 @@ def test_convolutions_do_not_leak_between_frames(convs: int):
     assert changed.nonzero().flatten().tolist() == [4]
 
 
-def test_a_configuration_knows_all_cells_and_norms():
-    assert (tuple(CELLS), tuple(NORMS)) == (CELL_NAMES, NORM_NAMES)
+def test_a_configuration_knows_all_blocks_and_norms():
+    assert (tuple(BLOCKS), tuple(NORMS)) == (BLOCK_NAMES, NORM_NAMES)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -98,14 +98,14 @@ def test_norms_after_convolutions_do_not_leak_between_frames(norm: str):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_convolutions_are_normalised_where_there_are_cells(norm: str):
+def test_convolutions_are_normalised_where_there_are_blocks(norm: str):
     model = make(encoder_blocks=(0, 0, 1), decoder_blocks=(0, 1, 0), norm=norm)
     encoders = [model.encoders[0], model.encoders[1][0], model.encoders[2][0]]
     assert [isinstance(conv.norm, NORMS[norm]) for conv in encoders] == [False, True, True]
     assert [isinstance(conv.norm, NORMS[norm]) for conv in model.decoders] == [True, False]
 
 
-def test_cells_carry_from_every_frame_to_every_other():
+def test_blocks_carry_from_every_frame_to_every_other():
     model = make().eval()
     x = random(1, 2, BINS, 9).requires_grad_()
     model(x)[..., 8].sum().backward()
@@ -276,15 +276,15 @@ def test_layer_and_batch_norm_have_mean_0_and_variance_1():
 
 
 def plain_unet(model: FrameTransformer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The U-Net of its parts: dense cells, skips with the cells' output, skips as memory."""
+    """The U-Net of its parts: dense blocks, skips with the blocks' output, skips as memory."""
 
     def dense(tokens: nn.Module, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        for i, cell in enumerate(tokens.cells):
+        for i, block in enumerate(tokens.blocks):
             seen = [F.linear(x, tokens.squeeze[i].weight, tokens.squeeze[i].bias)[..., 0]]
             if memory is not None:
                 squeeze = tokens.squeeze_memory[i]
                 seen.append(F.linear(memory, squeeze.weight, squeeze.bias)[..., 0])
-            x = torch.cat([x, cell(*seen)[..., None]], dim=-1)
+            x = torch.cat([x, block(*seen)[..., None]], dim=-1)
         return x
 
     levels = range(len(model.encoders))
@@ -304,7 +304,9 @@ def plain_unet(model: FrameTransformer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("skips", ["add", "concatenate"])
 def test_the_unet_is_wired_as_it_says(skips: str):
-    model = make(encoder_blocks=(1, 2, 2), decoder_blocks=(2, 1, 2), recall=0, skips=skips).eval()
+    model = make(
+        encoder_blocks=(1, 2, 2), decoder_blocks=(2, 1, 2), cross_frame_bands=0, skips=skips
+    ).eval()
     x = random(2, 2, BINS, 7)
     with torch.no_grad():
         out = model(x, features=True)
@@ -317,15 +319,15 @@ def test_the_unet_is_wired_as_it_says(skips: str):
 
 
 @pytest.mark.parametrize("frames", [3, 12])
-def test_cells_are_their_papers_formulas(frames: int):
+def test_blocks_are_their_papers_formulas(frames: int):
     """Residuals, branches, non-linearities and what attends to what, in plain tensor code."""
-    shape = cell_shape(dataclasses.replace(SMALL, cell="evolved", norm="rms"), 1, 64)
+    sizes = block_sizes(dataclasses.replace(SMALL, block="evolved", norm="rms"), 1, 64)
     torch.manual_seed(0)
     encoder, decoder, primer = (
-        kind(shape).eval() for kind in (EvolvedEncoder, EvolvedDecoder, PrimerDecoder)
+        kind(sizes).eval() for kind in (EvolvedEncoder, EvolvedDecoder, PrimerDecoder)
     )
-    for cell in (encoder, decoder, primer):
-        for weight in cell.parameters():  # all parts as large as the others
+    for block in (encoder, decoder, primer):
+        for weight in block.parameters():  # all parts as large as the others
             nn.init.normal_(weight, std=0.3)
     x, memory = torch.randn(2, 2, frames, 32, generator=torch.Generator().manual_seed(1))
 
@@ -340,8 +342,8 @@ def test_cells_are_their_papers_formulas(frames: int):
         a, b = e.gate(norm(e.norm1, y)).chunk(2, -1)
         y = y + a * torch.sigmoid(b)
         z = norm(e.norm2, y)
-        narrow = torch.zeros(2, frames, shape.hidden)
-        narrow[..., : shape.features // 2] = over_time(e.narrow, z)
+        narrow = torch.zeros(2, frames, sizes.ffn_dim)
+        narrow[..., : sizes.features // 2] = over_time(e.narrow, z)
         z = norm(e.norm_branches, e.wide(z).clamp(min=0) + narrow)
         y = y + e.join(over_time(e.mix, z))
         y = y + e.attention(norm(e.norm3, y))
@@ -354,7 +356,7 @@ def test_cells_are_their_papers_formulas(frames: int):
         z = norm(d.norm2, y)
         left = d.left[1](d.left[0](z)).clamp(min=0)
         right = torch.zeros_like(left)
-        right[..., : shape.hidden // 4] = d.right[1](d.right[0](z))
+        right[..., : sizes.ffn_dim // 4] = d.right[1](d.right[0](z))
         y = y + d.join[1](d.join[0](norm(d.norm_branches, left + right)))
         y = y + d.attention2(norm(d.norm3, y), norm(d.norm3, y))
         y = y + d.memory_attention2(norm(d.norm4, y), m)
@@ -392,7 +394,7 @@ def test_time_strides_come_back_to_full_length(stride: int, frames: int):
 
 @pytest.mark.parametrize("changes", [{"skips": "concatenate"}, {"time_stride": 2}])
 def test_every_weight_learns_in_other_shapes(changes: dict):
-    model = make(recall=0, **changes)
+    model = make(cross_frame_bands=0, **changes)
     x, target = random(2, 2, BINS, 9), random(2, 2, BINS, 9, seed=1)
     ((model(x) - target) ** 2).sum().backward()
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
@@ -426,7 +428,7 @@ def white_crop() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("recall", [0, 4])
 def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
     """Literal masking: nothing says what is masked."""
-    told, untold = (make(recall=recall, told=flag).eval() for flag in (True, False))
+    told, untold = (make(cross_frame_bands=recall, told=flag).eval() for flag in (True, False))
     hidden, white, grey = white_crop()
     with torch.no_grad():
         assert torch.equal(untold(white, hidden), untold(white))
@@ -437,14 +439,14 @@ def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
 
 def test_untold_the_masks_of_all_frames_start_alike():
     hidden, white, _ = white_crop()
-    model = make(recall=0, told=False).eval()
+    model = make(cross_frame_bands=0, told=False).eval()
     with torch.no_grad():
         for start in (0.343, 0.9):  # of a new model, halfway; and for fine-tuning
             nn.init.zeros_(model.head.weight)
             mask = model(white, hidden)
             torch.testing.assert_close(mask, torch.full_like(mask, start), rtol=0, atol=1e-3)
             model.reset_head()
-        model = make(recall=4, told=False).eval()
+        model = make(cross_frame_bands=4, told=False).eval()
         nn.init.zeros_(model.head.weight)
         odds = torch.logit(model(white, hidden))
         torch.testing.assert_close(odds, odds[..., :1].expand_as(odds), rtol=0, atol=1e-4)
@@ -452,12 +454,12 @@ def test_untold_the_masks_of_all_frames_start_alike():
 
 def test_untold_frames_that_are_found_white_start_where_told_ones_do():
     hidden, white, _ = white_crop()
-    told, untold = make(recall=4).eval(), make(recall=4, told=False).eval()
+    told, untold = make(cross_frame_bands=4).eval(), make(cross_frame_bands=4, told=False).eval()
     untold.load_state_dict(told.state_dict(), strict=False)
     for model in (told, untold):
-        nn.init.normal_(model.recall.q.bias)  # what a frame asks for is told from its bins
+        nn.init.normal_(model.cross_frame.q.bias)  # what a frame asks for is told from its bins
         nn.init.zeros_(model.head.weight)
-    untold.recall.load_state_dict(told.recall.state_dict())
+    untold.cross_frame.load_state_dict(told.cross_frame.state_dict())
     untold(white).sum().backward()
     assert untold.white.linear.weight.grad.abs().min() > 0
     found = torch.where(hidden[:, 0, 0], 30.0, -30.0)
@@ -484,10 +486,12 @@ def test_white_frames_are_soon_found():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("cell", ["primer", "evolved"])
-def test_every_weight_learns(cell: str, norm: str):
-    model = make(cell=cell, norm=norm)
-    nn.init.normal_(model.recall.q.bias)  # while all frames are alike to it, keys do not matter
+@pytest.mark.parametrize("block", ["primer", "evolved"])
+def test_every_weight_learns(block: str, norm: str):
+    model = make(block=block, norm=norm)
+    nn.init.normal_(
+        model.cross_frame.q.bias
+    )  # while all frames are alike to it, keys do not matter
     x, target = random(2, 2, BINS, 9), random(2, 2, BINS, 9, seed=1)
     ((model(x) - target) ** 2).sum().backward()
     still = {name for name, p in model.named_parameters() if not p.grad.abs().max() > 0}
@@ -496,10 +500,10 @@ def test_every_weight_learns(cell: str, norm: str):
     assert {name for name in still if "squeeze" not in name or norm == "rms"} == set()
 
 
-@pytest.mark.parametrize("cell", ["primer", "evolved"])
-def test_the_memory_is_used(cell: str):
+@pytest.mark.parametrize("block", ["primer", "evolved"])
+def test_the_memory_is_used(block: str):
     """Without the decoders' memory, all else alike, the mask is another one."""
-    model = make(cell=cell).eval()
+    model = make(block=block).eval()
     x = random(1, 2, BINS, 9)
     with torch.no_grad():
         before = model(x)
@@ -508,7 +512,7 @@ def test_the_memory_is_used(cell: str):
                 block.register_forward_pre_hook(
                     lambda m, args: (args[0], torch.zeros_like(args[1]))
                 )
-                for block in tokens.cells
+                for block in tokens.blocks
             ]
             assert hooks
             assert (model(x) - before).abs().max() > 1e-5
@@ -518,7 +522,7 @@ def test_the_memory_is_used(cell: str):
 
 
 @pytest.mark.parametrize("config", [SMALL, ModelConfig(), ModelConfig(channels=(4,), **{
-    key: (1,) for key in ("encoder_blocks", "decoder_blocks")}, hidden=(32,))])  # fmt: skip
+    key: (1,) for key in ("encoder_blocks", "decoder_blocks")}, ffn_dim=(32,))])  # fmt: skip
 def test_stages_hold_every_weight_once(config: ModelConfig):
     with torch.device("meta"):
         model = FrameTransformer(config, 1025)
@@ -543,13 +547,13 @@ def test_the_seed_preset_is_the_sources():
         model = FrameTransformer(config.model, config.stft.bins)
     assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(205e6, rel=0.01)
     assert not config.model.told
-    assert model.recall is None
+    assert model.cross_frame is None
     for level in range(5):
-        encoders, decoders = model.encoder_tokens[level].cells, model.decoder_tokens[level].cells
-        assert [type(cell) for cell in encoders] == [EvolvedEncoder] * 2
-        assert [type(cell) for cell in decoders] == [EvolvedDecoder] * 2
-        for cell in (*encoders, *decoders):
-            attentions = [m for m in cell.modules() if isinstance(m, Attention)]
+        encoders, decoders = model.encoder_tokens[level].blocks, model.decoder_tokens[level].blocks
+        assert [type(block) for block in encoders] == [EvolvedEncoder] * 2
+        assert [type(block) for block in decoders] == [EvolvedDecoder] * 2
+        for block in (*encoders, *decoders):
+            attentions = [m for m in block.modules() if isinstance(m, Attention)]
             assert attentions
             assert all(m.bias is not None and m.rotary is None for m in attentions)
     for decoder, encoder in zip(model.decoders, reversed(model.encoder_tokens[:-1]), strict=True):
@@ -591,15 +595,15 @@ def test_a_model_comes_back_from_its_description():
         ({"channels": (2, 4)}, "encoder_blocks"),
         ({"decoder_blocks": (1, 1)}, "decoder_blocks"),
         ({"encoder_blocks": (1, -1, 1)}, "encoder_blocks"),
-        ({"hidden": (64, 32)}, "hidden"),
-        ({"hidden": (64, 0, 32)}, "hidden"),
-        ({"hidden": (64, 33, 32), "cell": "evolved"}, "hidden"),
-        ({"hidden": (64, 8, 32), "cell": "evolved"}, "hidden"),
+        ({"ffn_dim": (64, 32)}, "ffn_dim"),
+        ({"ffn_dim": (64, 0, 32)}, "ffn_dim"),
+        ({"ffn_dim": (64, 33, 32), "block": "evolved"}, "ffn_dim"),
+        ({"ffn_dim": (64, 8, 32), "block": "evolved"}, "ffn_dim"),
         ({"convs": 0}, "convs"),
         ({"heads": 0}, "heads"),
         ({"heads": 3}, "heads"),
         ({"max_distance": 0}, "max_distance"),
-        ({"cell": "swin"}, "cell"),
+        ({"block": "swin"}, "block"),
         ({"norm": "group"}, "norm"),
         ({"position": "absolute"}, "position"),
         ({"dropout": 1.0}, "dropout"),
@@ -614,12 +618,12 @@ def test_bad_sizes_name_the_key(values: dict, key: str):
 def test_more_levels_than_the_bins_allow():
     many = {key: (1,) * 7 for key in ("channels", "encoder_blocks", "decoder_blocks")}
     with pytest.raises(SeparatorError, match=r"^model\.channels: .*stft\.n_fft"):
-        make(**many, hidden=(64,) * 7)
+        make(**many, ffn_dim=(64,) * 7)
 
 
 def test_recall_equals_attention_written_out():
     torch.manual_seed(0)
-    recall, x = Recall(bins=8, heads=2, key_features=4), random(1, 5, 8, 2) * 0.2
+    recall, x = CrossFrameAttention(bins=8, heads=2, key_features=4), random(1, 5, 8, 2) * 0.2
     for linear in (recall.q, recall.k):
         nn.init.normal_(linear.weight)
         nn.init.normal_(linear.bias)
@@ -643,7 +647,7 @@ def test_recall_equals_attention_written_out():
 
 
 def test_recall_starts_as_the_mean_of_each_bins_log_odds():
-    recall, x = Recall(bins=8, heads=2), random(2, 5, 8, 2)
+    recall, x = CrossFrameAttention(bins=8, heads=2), random(2, 5, 8, 2)
     expected = torch.logit(x, 1e-3).mean(1, keepdim=True).expand(-1, 5, -1, -1)
     torch.testing.assert_close(recall(x), expected, rtol=1e-4, atol=1e-4)
     nothing = torch.zeros(2, 5, 8, 1, dtype=torch.bool)
@@ -651,7 +655,7 @@ def test_recall_starts_as_the_mean_of_each_bins_log_odds():
 
 
 def test_frames_are_shown_what_is_recalled_of_them():
-    """Without cells, other frames reach a frame's mask through what it recalls, and only so."""
+    """Without blocks, other frames reach a frame's mask through the attention, and only so."""
     model = make(encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0)).eval()
     x = random(1, 2, BINS, 9)
     other = x.clone()
@@ -659,13 +663,13 @@ def test_frames_are_shown_what_is_recalled_of_them():
     with torch.no_grad():
         changed = model(other)[..., 8] - model(x)[..., 8]
         assert changed.abs().max() > 1e-6
-        recalled = model.recall(model_input(x))
-        model.recall.forward = lambda *_: recalled
+        recalled = model.cross_frame(model_input(x))
+        model.cross_frame.forward = lambda *_: recalled
         torch.testing.assert_close(model(other)[..., 8], model(x)[..., 8], rtol=0, atol=0)
 
 
 def test_hidden_or_not_frames_are_shown_what_is_recalled():
-    """In pretraining too a frame that is heard sees others without any cell."""
+    """In pretraining too a frame that is heard sees others without any block."""
     model = make(encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0)).eval()
     x = random(1, 2, BINS, 9)
     other = x.clone()
@@ -683,7 +687,7 @@ def model_input(x: Tensor) -> Tensor:
 
 
 def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tenths():
-    model = make(recall=4).eval()
+    model = make(cross_frame_bands=4).eval()
     nn.init.zeros_(model.head.weight)
     x = random(1, 2, BINS, 40) * 0.1 + 0.01
     hidden = torch.zeros(1, 1, 1, 40, dtype=torch.bool)
@@ -702,7 +706,7 @@ def test_what_is_hidden_starts_from_its_bins_average_and_the_rest_from_nine_tent
 
 def test_the_profile_is_a_mask_of_bins_and_channels():
     """A step of it moves a mask as far as its log-odds say, in all frames alike."""
-    model = make(recall=0).eval()
+    model = make(cross_frame_bands=0).eval()
     nn.init.zeros_(model.head.weight)
     nn.init.normal_(model.profile, std=0.03)
     with torch.no_grad():
@@ -725,7 +729,7 @@ def test_the_profile_is_a_mask_of_bins_and_channels():
 
 def test_recall_keeps_its_precision_under_autocast():
     torch.manual_seed(0)
-    recall, x = Recall(bins=64, heads=4), random(2, 9, 64, 2) * 0.2
+    recall, x = CrossFrameAttention(bins=64, heads=4), random(2, 9, 64, 2) * 0.2
     hidden = torch.zeros(2, 9, 64, 1, dtype=torch.bool)
     hidden[:, 3:5] = True
     with torch.no_grad():
@@ -743,7 +747,7 @@ def test_masks_are_not_rounded_under_autocast():
 
 
 def test_what_stands_in_hidden_cells_is_not_seen():
-    model = make(recall=2).eval()
+    model = make(cross_frame_bands=2).eval()
     hidden = random(2, 1, BINS - 1, 9, seed=1) < 0.3
     full = F.pad(hidden, (0, 0, 0, 1))
     x = random(2, 2, BINS, 9) * 0.5
@@ -753,7 +757,7 @@ def test_what_stands_in_hidden_cells_is_not_seen():
 
 
 def test_a_crop_that_is_hidden_whole_is_finite():
-    model, x = make(recall=4), torch.ones(1, 2, BINS, 6)
+    model, x = make(cross_frame_bands=4), torch.ones(1, 2, BINS, 6)
     mask = model(x, torch.ones(1, 1, 1, 6, dtype=torch.bool))
     mask.sum().backward()
     assert mask.isfinite().all()
@@ -761,13 +765,13 @@ def test_a_crop_that_is_hidden_whole_is_finite():
 
 
 def test_every_weight_of_recall_learns():
-    model, x = make(recall=4), random(2, 2, BINS, 9)
-    nn.init.normal_(model.recall.q.bias)
+    model, x = make(cross_frame_bands=4), random(2, 2, BINS, 9)
+    nn.init.normal_(model.cross_frame.q.bias)
     hidden = random(2, 1, BINS - 1, 9, seed=1) < 0.3
     model(x, hidden).square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
 
 
 def test_bands_that_do_not_divide_the_bins_are_refused():
-    with pytest.raises(SeparatorError, match=r"model\.recall"):
-        make(recall=3)
+    with pytest.raises(SeparatorError, match=r"model\.cross_frame_bands"):
+        make(cross_frame_bands=3)

@@ -25,8 +25,8 @@ from separator.stft import normalise, stft
 from separator.stft_config import STFTConfig
 
 SMALL = PatchConfig(
-    patch=4, width=16, depth=2, heads=2, hidden=24,
-    decoder_width=12, decoder_depth=2, decoder_heads=3, decoder_hidden=20,
+    patch=4, width=16, depth=2, heads=2, ffn_dim=24,
+    decoder_width=12, decoder_depth=2, decoder_heads=3, decoder_ffn_dim=20,
 )  # fmt: skip
 BINS = 17  # 4 bands
 COUNTS = {"base": 92_440_320, "small": 47_171_712, "tiny": 31_019_328}  # weights, stereo
@@ -103,7 +103,7 @@ def test_positions_are_sinusoids_of_band_and_time():
 def library_block(block: nn.Module, sizes: Stack) -> nn.Module:
     """Torch's own layer with the same weights."""
     other = nn.TransformerEncoderLayer(
-        *(sizes.width, sizes.heads, sizes.hidden, 0.0, "gelu"), batch_first=True, norm_first=True
+        *(sizes.width, sizes.heads, sizes.ffn_dim, 0.0, "gelu"), batch_first=True, norm_first=True
     )
     names = {
         "self_attn.in_proj_weight": "qkv.weight", "self_attn.in_proj_bias": "qkv.bias",
@@ -403,8 +403,8 @@ def test_learns_one_crop_of_real_music_by_heart(shared_data):
     torch.manual_seed(0)
     model = PatchTransformer(
         PatchConfig(
-            patch=32, width=64, depth=1, heads=4, hidden=128,
-            decoder_width=128, decoder_depth=1, decoder_heads=4, decoder_hidden=256,
+            patch=32, width=64, depth=1, heads=4, ffn_dim=128,
+            decoder_width=128, decoder_depth=1, decoder_heads=4, decoder_ffn_dim=256,
         ),
         1025,
     )  # fmt: skip

@@ -35,7 +35,7 @@ COMMANDS = ("pretrain", "train")
 WORDS = [
     *("rate=8000", "stft.n_fft=256", "stft.hop=128", "device=cpu", "seed=3", "log_every=1"),
     *("model.channels=[2,4,4]", "model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]"),
-    *("model.hidden=[0,32,32]", "model.dropout=0.1", "optim.warmup_steps=2", "steps=6"),
+    *("model.ffn_dim=[0,32,32]", "model.dropout=0.1", "optim.warmup_steps=2", "steps=6"),
     *("data.batch=2", "data.segment_seconds=1", "data.workers=0", "data.valid_share=0.34"),
     *("checkpoint_every=3", "validate_every=0"),
 ]
@@ -484,7 +484,7 @@ def test_a_patch_transformer_is_fine_tuned_and_its_sizes_are_named(
     corpus: Path, tmp_path: Path, capsys
 ):
     patch = ["architecture=patch_transformer", "patch.patch=8", "patch.width=16", "patch.depth=1"]
-    patch += ["patch.heads=2", "patch.hidden=32", "patch.decoder_width=16"]
+    patch += ["patch.heads=2", "patch.ffn_dim=32", "patch.decoder_width=16"]
     patch += ["patch.decoder_depth=1", "patch.decoder_heads=2"]
     more = [*patch, "steps=1"]
     assert main(words("pretrain", corpus, tmp_path / "pretrain", *more)) == 0

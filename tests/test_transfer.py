@@ -19,7 +19,7 @@ from separator.train.config import TrainConfig
 from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 
 MODEL = ModelConfig(
-    channels=(2, 4, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), hidden=(0, 32, 32)
+    channels=(2, 4, 4), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), ffn_dim=(0, 32, 32)
 )
 STFT = STFTConfig(256, 128)
 
@@ -69,7 +69,7 @@ def test_a_fresh_head_lets_nine_tenths_through(pretrained: Path, caplog):
     [
         ({"model": dataclasses.replace(MODEL, channels=(2, 4, 6))}, "model.channels"),
         ({"model": dataclasses.replace(MODEL, position="relative")}, "model.position"),
-        ({"model": dataclasses.replace(MODEL, recall=2)}, "model.recall"),
+        ({"model": dataclasses.replace(MODEL, cross_frame_bands=2)}, "model.cross_frame_bands"),
         ({"stft": STFTConfig(512, 128)}, "stft.n_fft"),
         ({"stft": STFTConfig(256, 128, 0.3)}, "stft.power"),
         ({"rate": 16000}, "rate"),
@@ -105,8 +105,8 @@ def test_rates_fall_from_the_head_down_and_hold_every_weight():
     assert sorted(held) == sorted(id(weight) for weight in model.parameters())
     scale = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
     assert scale[id(model.encoders[0].conv.weight)] == 0.5**5
-    assert scale[id(model.encoder_tokens[2].cells[0].attention.q.weight)] == 0.5**3
-    assert scale[id(model.decoder_tokens[0].cells[0].attention.q.weight)] == 0.5**2
+    assert scale[id(model.encoder_tokens[2].blocks[0].attention.q.weight)] == 0.5**3
+    assert scale[id(model.decoder_tokens[0].blocks[0].attention.q.weight)] == 0.5**2
     assert scale[id(model.head.bias)] == 1
     rates = OptimConfig(lr=0.1, warmup_steps=0)
     optimizer = optim.build(groups, rates)

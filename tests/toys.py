@@ -8,7 +8,7 @@ from separator.stft_config import STFTConfig
 # a trainer's words for the smallest network that has all parts, on a second of sound
 MICRO = [
     *("stft.n_fft=256", "stft.hop=128", "rate=8000", "model.channels=[2,4,4]", "model.convs=1"),
-    *("model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]", "model.hidden=[0,32,32]"),
+    *("model.encoder_blocks=[0,1,1]", "model.decoder_blocks=[0,1,1]", "model.ffn_dim=[0,32,32]"),
     *("data.batch=2", "data.segment_seconds=1", "data.workers=0", "device=cpu"),
 ]
 
@@ -19,7 +19,7 @@ TINY = ModelConfig(
     convs=1,
     encoder_blocks=(0, 1),
     decoder_blocks=(0, 1),
-    hidden=(0, 32),
+    ffn_dim=(0, 32),
     heads=2,
 )
 

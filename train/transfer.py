@@ -78,7 +78,7 @@ def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
 def layer_rates(model: nn.Module, decay: float) -> list[dict]:
     """Parameter groups whose rate falls by `decay` from each stage to the one below it.
 
-    The stages in order are the input, each encoder with its cells, each decoder with its, the head
+    The stages in order are the input, each encoder with its blocks, each decoder with its, the head
     (ULMFiT's discriminative rates, Howard and Ruder 2018, arXiv 1801.06146).
     """
     stages = model.stages()

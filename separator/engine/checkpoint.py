@@ -24,7 +24,9 @@ from separator.engine import optim
 from separator.engine.archive import damaged, read_archive
 from separator.engine.optim import Chain
 from separator.errors import SeparatorError, one_line, printable
+from separator.models import rename_description
 from separator.models.weights import load_weights, other_architecture
+from separator.renamed import rename_keys, rename_tensors
 
 FORMAT = 1
 FIXES = {
@@ -184,6 +186,9 @@ def load(path: Path) -> dict[str, Any]:
             f"{FORMAT}; use the version of separator that wrote it"
         )
     _check_values(payload, path)
+    payload |= {key: rename_tensors(payload[key]) for key in ("model", "ema")}
+    payload["config"], _ = rename_keys(payload["config"])
+    payload["description"], _ = rename_description(payload["description"], path)
     return payload
 
 

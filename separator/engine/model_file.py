@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from separator.atomic import replacing
-from separator.bundled import model_path
+from separator.bundled import FOLDER, model_path
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
-from separator.models import skeleton
+from separator.models import rename_description, skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
+from separator.renamed import notify, rename_tensors
 from separator.stft_config import STFTConfig
 
 MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
@@ -141,9 +142,9 @@ class _Header:
     Attributes:
         path: the file.
         text: the description as it stands there.
-        description: the description.
+        description: the description, with today's names.
         digest: of description and tensors; None in files written before there was one.
-        layout: type and shape of each tensor.
+        layout: type and shape of each tensor, by today's names.
     """
 
     path: Path
@@ -193,7 +194,11 @@ def _read_header(path: Path) -> _Header:
     except ValueError as error:
         raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
     text = metadata["separator"]
-    return _Header(path, text, description, metadata.get("digest"), layout)
+    description, renamed = rename_description(description, path)
+    if path.parent != FOLDER:
+        fix = "write it anew with `separator export`"
+        notify(renamed, f"{printable(str(path))}: ", fix)
+    return _Header(path, text, description, metadata.get("digest"), rename_tensors(layout))
 
 
 def _check_size(path: Path) -> None:
@@ -225,11 +230,11 @@ def _read_tensors(header: _Header) -> tuple[dict[str, Tensor], dict[str, Any]]:
         SeparatorError: the file is damaged.
     """
     with _opened(header.path) as file:
-        state = {name: file.get_tensor(name) for name in header.layout}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     found = digest(state, header.text)
     if header.digest not in (None, found):
         raise _damaged(header.path, "its weights or description are not those it was written with")
-    return state, {**header.description, "digest": found}
+    return rename_tensors(state), {**header.description, "digest": found}
 
 
 @contextmanager

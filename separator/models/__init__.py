@@ -16,6 +16,7 @@ from separator.models.description import check_rest, config_of, refused
 from separator.models.frame_transformer import FrameTransformer
 from separator.models.patch_transformer import PatchTransformer
 from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
+from separator.renamed import rename_keys
 from separator.stft_config import STFTConfig
 
 MODELS = {
@@ -28,14 +29,14 @@ FORMAT = 3  # counts changes after which the same weights would mean something e
 NEEDED = {
     "frame_transformer": frozenset(
         (
-            *("channels", "convs", "encoder_blocks", "decoder_blocks", "hidden", "heads"),
-            *("cell", "norm", "position", "max_distance", "recall"),
+            *("channels", "convs", "encoder_blocks", "decoder_blocks", "ffn_dim", "heads"),
+            *("block", "norm", "position", "max_distance", "cross_frame_bands"),
         )
     ),
     "patch_transformer": frozenset(
         (
-            *("size", "patch", "width", "depth", "heads", "hidden"),
-            *("decoder_width", "decoder_depth", "decoder_heads", "decoder_hidden"),
+            *("size", "patch", "width", "depth", "heads", "ffn_dim"),
+            *("decoder_width", "decoder_depth", "decoder_heads", "decoder_ffn_dim"),
         )
     ),
     "stft": frozenset(("n_fft", "hop", "power")),
@@ -43,7 +44,7 @@ NEEDED = {
 
 __all__ = [
     *("MODELS", "FrameTransformer", "PatchTransformer"),
-    *("build", "check_format", "create", "describe", "skeleton"),
+    *("build", "check_format", "create", "describe", "rename_description", "skeleton"),
 ]
 
 
@@ -104,6 +105,29 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
             f"{printable(str(path))}: holds {printable(told)}; this version reads "
             f"{', '.join(MODELS)} in format {FORMAT}: make the model anew, or use its own version"
         )
+
+
+def rename_description(
+    description: Mapping[str, Any], path: str | os.PathLike
+) -> tuple[dict[str, Any], set[str]]:
+    """Give the settings in a model file's description their new names.
+
+    Args:
+        description: what the file says of itself.
+        path: of the file, for messages.
+
+    Returns:
+        The description with new names, and the old keys that were in it.
+
+    Raises:
+        SeparatorError: a setting is there under both names.
+    """
+    group = "patch" if description.get("architecture") == "patch_transformer" else "model"
+    try:
+        values, renamed = rename_keys({group: description.get("model")})
+    except SeparatorError as error:
+        raise refused(path, error) from error
+    return ({**description, "model": values[group]} if renamed else {**description}), renamed
 
 
 def skeleton(

@@ -1,7 +1,7 @@
 """The frame transformer U-Net: frequency is halved at each level, time never is by default.
 
 A frame of the spectrogram is a token. Frame encoders (Nx1 convolutions) see one frame at a time;
-between frames passes what the transformer cells at each level say, which read the frame's bins
+between frames passes what the transformer blocks at each level say, which read the frame's bins
 through a linear bottleneck to one channel and add their result as one more channel, and, at full
 resolution, what each frame recalls of its own bins in the others.
 """
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.model_config import ModelConfig
-from separator.models.cells import CELLS, CellShape, Tokens
+from separator.models.blocks import BLOCKS, BlockSizes, Tokens
 from separator.models.layers import (
     PRIOR,
+    CrossFrameAttention,
     FrameConv,
     FrameUpsample,
     Outputs,
-    Recall,
     RMSNorm,
     WhiteFrames,
 )
@@ -29,24 +29,24 @@ UNTOLD = (HEARD + PRIOR) / 2  # from where both answers, to keep and to restore,
 PACE = 50.0  # a step of the optimizer moves the profile by so many learning rates
 
 
-def cell_shape(config: ModelConfig, level: int, bins: int) -> CellShape:
-    """Return the sizes of the cells of one level of a model for `bins` bins.
+def block_sizes(config: ModelConfig, level: int, bins: int) -> BlockSizes:
+    """Return the sizes of the blocks of one level of a model for `bins` bins.
 
     Raises:
-        SeparatorError: `model.hidden` does not fit the level.
+        SeparatorError: `model.ffn_dim` does not fit the level.
     """
-    features, hidden = bins >> level, config.hidden[level]
+    features, ffn_dim = bins >> level, config.ffn_dim[level]
     heads = max(1, min(config.heads, features // 16))
     blocks = config.encoder_blocks[level] + config.decoder_blocks[level]
-    least = features // 2 if config.cell == "evolved" else 1
-    if blocks and (hidden < least or (config.cell == "evolved" and hidden % 2)):
-        even = "an even number of " if config.cell == "evolved" else ""
+    least = features // 2 if config.block == "evolved" else 1
+    if blocks and (ffn_dim < least or (config.block == "evolved" and ffn_dim % 2)):
+        even = "an even number of " if config.block == "evolved" else ""
         raise SeparatorError(
-            f"model.hidden: {hidden} on level {level}; give {even}at least {least}"
+            f"model.ffn_dim: {ffn_dim} on level {level}; give {even}at least {least}"
         )
-    return CellShape(
+    return BlockSizes(
         features,
-        hidden,
+        ffn_dim,
         heads,
         config.norm,
         config.position,
@@ -73,12 +73,13 @@ class FrameTransformer(nn.Module):
                 f"model.channels: {levels} levels halve {inner} bins {levels - 1} times, "
                 "which does not go; use fewer levels or a larger stft.n_fft"
             )
-        if config.recall and inner % config.recall:
+        if config.cross_frame_bands and inner % config.cross_frame_bands:
             raise SeparatorError(
-                f"model.recall: {config.recall} bands do not divide {inner} bins; use 0, 1, 2 or 4"
+                f"model.cross_frame_bands: {config.cross_frame_bands} bands do not divide "
+                f"{inner} bins; use 0, 1, 2 or 4"
             )
         self.config = config
-        encoder_cell, decoder_cell = CELLS[config.cell]
+        encoder_block, decoder_block = BLOCKS[config.block]
         # Music falls by some 6 dB an octave; on compressed magnitudes half of that is evened out.
         tilt = torch.arange(1, inner + 1, device="cpu").float() ** 0.25
         self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
@@ -86,22 +87,26 @@ class FrameTransformer(nn.Module):
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
-        self.recall = Recall(inner, config.recall) if config.recall else None
-        self.white = WhiteFrames(inner) if config.recall and not config.told else None
+        self.cross_frame = (
+            CrossFrameAttention(inner, config.cross_frame_bands)
+            if config.cross_frame_bands
+            else None
+        )
+        self.white = WhiteFrames(inner) if config.cross_frame_bands and not config.told else None
         blocks = zip(config.encoder_blocks, config.decoder_blocks, strict=True)
         norms = [config.norm if any(pair) else None for pair in blocks]
-        width, skips = audio_channels * (2 if config.recall else 1), []
+        width, skips = audio_channels * (2 if config.cross_frame_bands else 1), []
         for level, channels in enumerate(config.channels):
-            shape, blocks = cell_shape(config, level, inner), config.encoder_blocks[level]
+            sizes, blocks = block_sizes(config, level, inner), config.encoder_blocks[level]
             self.encoders.append(_frame_encoder(width, channels, config, norms[level], level == 0))
-            cells = [encoder_cell(shape) for _ in range(blocks)]
-            self.encoder_tokens.append(Tokens(channels, cells, 0, config.recompute))
+            made = [encoder_block(sizes) for _ in range(blocks)]
+            self.encoder_tokens.append(Tokens(channels, made, 0, config.recompute))
             width = channels + blocks
             skips.append(width)
         for level in range(levels - 1, -1, -1):
-            shape, blocks = cell_shape(config, level, inner), config.decoder_blocks[level]
-            cells = [decoder_cell(shape) for _ in range(blocks)]
-            self.decoder_tokens.append(Tokens(width, cells, skips[level], config.recompute))
+            sizes, blocks = block_sizes(config, level, inner), config.decoder_blocks[level]
+            made = [decoder_block(sizes) for _ in range(blocks)]
+            self.decoder_tokens.append(Tokens(width, made, skips[level], config.recompute))
             width += blocks
             if level:
                 channels = config.channels[level - 1]
@@ -115,16 +120,16 @@ class FrameTransformer(nn.Module):
         self.fine_channels = width
         self.head = nn.Linear(width, audio_channels)
         # What a mask is in all frames alike is learned first. Without a place of its own it is
-        # carried by the cells' tokens, which grow until what changes from frame to frame is lost.
+        # carried by the blocks' tokens, which grow until what changes from frame to frame is lost.
         self.profile = nn.Parameter(torch.zeros(inner, audio_channels))
         self.profile.no_weight_decay = True  # a bias, of two axes
-        self.start = HEARD if config.told or config.recall else UNTOLD
+        self.start = HEARD if config.told or config.cross_frame_bands else UNTOLD
         self._initialise()
 
     def _initialise(self) -> None:
-        """Small output projections keep each cell near the identity at the start."""
+        """Small output projections keep each block near the identity at the start."""
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith(("recall.", "white.")):
+            if isinstance(module, nn.Linear) and not name.startswith(("cross_frame.", "white.")):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -153,8 +158,8 @@ class FrameTransformer(nn.Module):
         ]
         weights = [[p for module in part for p in module.parameters()] for part in parts]
         weights[-1].append(self.profile)
-        if self.recall is not None:
-            weights[0] += self.recall.parameters()
+        if self.cross_frame is not None:
+            weights[0] += self.cross_frame.parameters()
         if self.white is not None:
             weights[0] += self.white.parameters()
         return weights
@@ -183,8 +188,8 @@ class FrameTransformer(nn.Module):
             hidden = rearrange(hidden, "b c f n -> b n f c")
         white = self.white(x) if self.white is not None else None
         recalled = None
-        if self.recall is not None:
-            recalled = self.recall(x, hidden, None if white is None else F.logsigmoid(-white))
+        if self.cross_frame is not None:
+            recalled = self.cross_frame(x, hidden, None if white is None else F.logsigmoid(-white))
         x, start = self._fill(x, hidden, recalled)
         if white is not None:  # found, not told: their masks start from what is recalled
             start = start + white.sigmoid()[:, :, None, None] * (recalled - HEARD)

@@ -241,7 +241,7 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
-class Recall(nn.Module):
+class CrossFrameAttention(nn.Module):
     """Attention whose values are the frames' own bins: what is heard at near or similar moments.
 
     Each cell becomes the average of its bin over frames, those left out in which it is hidden. In
@@ -317,9 +317,9 @@ class WhiteFrames(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers around Primer's squared ReLU."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, ffn_dim: int) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(features, hidden), nn.Linear(hidden, features)
+        self.up, self.down = nn.Linear(features, ffn_dim), nn.Linear(ffn_dim, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b n d) to (b n d)."""

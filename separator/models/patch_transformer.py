@@ -29,8 +29,8 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(sizes.width), nn.LayerNorm(sizes.width)
         self.qkv = nn.Linear(sizes.width, 3 * sizes.width)
         self.out = nn.Linear(sizes.width, sizes.width)
-        self.up = nn.Linear(sizes.width, sizes.hidden)
-        self.down = nn.Linear(sizes.hidden, sizes.width)
+        self.up = nn.Linear(sizes.width, sizes.ffn_dim)
+        self.down = nn.Linear(sizes.ffn_dim, sizes.width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:

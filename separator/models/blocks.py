@@ -1,4 +1,4 @@
-"""Transformer cells over frames: Primer-EZ, and the Evolved Transformer's as the seed uses them."""
+"""Transformer blocks over frames: those of Primer-EZ and of the Evolved Transformer."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from separator.models.layers import NORMS, Attention, DepthwiseConv, FeedForward
 
 
 @dataclass(frozen=True)
-class CellShape:
-    """Sizes that all cells of one level share.
+class BlockSizes:
+    """Sizes that all blocks of one level share.
 
     Attributes:
         features: bins of the level, the width of a token.
-        hidden: width inside the feed-forward.
+        ffn_dim: width inside the feed-forward.
         heads: attention heads.
         norm: a key of NORMS.
         position: "rotary" or "relative".
@@ -25,7 +25,7 @@ class CellShape:
     """
 
     features: int
-    hidden: int
+    ffn_dim: int
     heads: int
     norm: str
     position: str
@@ -44,11 +44,14 @@ class CellShape:
 class PrimerEncoder(nn.Module):
     """Self-attention and feed-forward, each after a norm and added to its input."""
 
-    def __init__(self, shape: CellShape) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        self.norm1, self.attention = shape.make_norm(), shape.attention()
-        self.norm2, self.feed_forward = shape.make_norm(), FeedForward(shape.features, shape.hidden)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.norm1, self.attention = sizes.make_norm(), sizes.attention()
+        self.norm2, self.feed_forward = (
+            sizes.make_norm(),
+            FeedForward(sizes.features, sizes.ffn_dim),
+        )
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map frames (b n d) to (b n d)."""
@@ -59,13 +62,16 @@ class PrimerEncoder(nn.Module):
 class PrimerDecoder(nn.Module):
     """Self-attention, attention to a memory, feed-forward."""
 
-    def __init__(self, shape: CellShape) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        self.norm1, self.attention = shape.make_norm(), shape.attention()
-        self.norm2, self.memory_attention = shape.make_norm(), shape.attention()
-        self.memory_norm = shape.make_norm()
-        self.norm3, self.feed_forward = shape.make_norm(), FeedForward(shape.features, shape.hidden)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.norm1, self.attention = sizes.make_norm(), sizes.attention()
+        self.norm2, self.memory_attention = sizes.make_norm(), sizes.attention()
+        self.memory_norm = sizes.make_norm()
+        self.norm3, self.feed_forward = (
+            sizes.make_norm(),
+            FeedForward(sizes.features, sizes.ffn_dim),
+        )
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Map frames (b n d) and the memory's (b n d) to (b n d)."""
@@ -75,24 +81,24 @@ class PrimerDecoder(nn.Module):
 
 
 class EvolvedEncoder(nn.Module):
-    """The Evolved Transformer's encoder cell (So et al. 2019, arXiv 1901.11117), Primer's parts.
+    """The Evolved Transformer's encoder block (So et al. 2019, arXiv 1901.11117), Primer's parts.
 
     A gated linear unit; a wide branch beside a temporal convolution, joined by a grouped
     convolution over 9 frames; self-attention; a squared-ReLU feed-forward.
     """
 
-    def __init__(self, shape: CellShape) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        d, hidden = shape.features, shape.hidden
-        self.norm1, self.gate = shape.make_norm(), nn.Linear(d, 2 * d)
-        self.norm2, self.wide = shape.make_norm(), nn.Linear(d, hidden)
+        d, ffn_dim = sizes.features, sizes.ffn_dim
+        self.norm1, self.gate = sizes.make_norm(), nn.Linear(d, 2 * d)
+        self.norm2, self.wide = sizes.make_norm(), nn.Linear(d, ffn_dim)
         self.narrow = nn.Conv1d(d, d // 2, 3, padding=1)
-        self.norm_branches = shape.make_norm(hidden)
-        self.mix = nn.Conv1d(hidden, hidden // 2, 9, padding=4, groups=hidden // 2)
-        self.join = nn.Linear(hidden // 2, d)
-        self.norm3, self.attention = shape.make_norm(), shape.attention()
-        self.norm4, self.feed_forward = shape.make_norm(), FeedForward(d, hidden)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.norm_branches = sizes.make_norm(ffn_dim)
+        self.mix = nn.Conv1d(ffn_dim, ffn_dim // 2, 9, padding=4, groups=ffn_dim // 2)
+        self.join = nn.Linear(ffn_dim // 2, d)
+        self.norm3, self.attention = sizes.make_norm(), sizes.attention()
+        self.norm4, self.feed_forward = sizes.make_norm(), FeedForward(d, ffn_dim)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map frames (b n d) to (b n d)."""
@@ -108,24 +114,24 @@ class EvolvedEncoder(nn.Module):
 
 
 class EvolvedDecoder(nn.Module):
-    """The Evolved Transformer's decoder cell with the level's skip as memory."""
+    """The Evolved Transformer's decoder block with the level's skip as memory."""
 
-    def __init__(self, shape: CellShape) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        d, hidden = shape.features, shape.hidden
-        self.memory_norm = shape.make_norm()
-        self.norm1 = shape.make_norm()
-        self.attention1, self.memory_attention1 = shape.attention(), shape.attention()
-        self.norm2 = shape.make_norm()
-        self.left = nn.Sequential(DepthwiseConv(d, 11), nn.Linear(d, hidden // 2), nn.ReLU())
-        self.right = nn.Sequential(DepthwiseConv(d, 7), nn.Linear(d, hidden // 4))
-        self.norm_branches = shape.make_norm(hidden // 2)
-        self.join = nn.Sequential(DepthwiseConv(hidden // 2, 7), nn.Linear(hidden // 2, d))
-        self.norm3, self.attention2 = shape.make_norm(), shape.attention()
-        self.norm4, self.memory_attention2 = shape.make_norm(), shape.attention()
-        self.norm5 = shape.make_norm()
-        self.feed_forward = nn.Sequential(nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, d))
-        self.dropout = nn.Dropout(shape.dropout)
+        d, ffn_dim = sizes.features, sizes.ffn_dim
+        self.memory_norm = sizes.make_norm()
+        self.norm1 = sizes.make_norm()
+        self.attention1, self.memory_attention1 = sizes.attention(), sizes.attention()
+        self.norm2 = sizes.make_norm()
+        self.left = nn.Sequential(DepthwiseConv(d, 11), nn.Linear(d, ffn_dim // 2), nn.ReLU())
+        self.right = nn.Sequential(DepthwiseConv(d, 7), nn.Linear(d, ffn_dim // 4))
+        self.norm_branches = sizes.make_norm(ffn_dim // 2)
+        self.join = nn.Sequential(DepthwiseConv(ffn_dim // 2, 7), nn.Linear(ffn_dim // 2, d))
+        self.norm3, self.attention2 = sizes.make_norm(), sizes.attention()
+        self.norm4, self.memory_attention2 = sizes.make_norm(), sizes.attention()
+        self.norm5 = sizes.make_norm()
+        self.feed_forward = nn.Sequential(nn.Linear(d, ffn_dim), nn.SiLU(), nn.Linear(ffn_dim, d))
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Map frames (b n d) and the memory's (b n d) to (b n d)."""
@@ -142,34 +148,34 @@ class EvolvedDecoder(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Densely connected transformer cells: each sees all channels and adds one.
+    """Densely connected transformer blocks: each sees all channels and adds one.
 
     (b n f c) to (b n f c + blocks). The bottleneck to one channel is linear.
     """
 
     def __init__(
-        self, channels: int, cells: list[nn.Module], memory: int, recompute: bool = False
+        self, channels: int, blocks: list[nn.Module], memory: int, recompute: bool = False
     ) -> None:
         super().__init__()
-        self.cells, self.recompute = nn.ModuleList(cells), recompute
-        self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(cells)))
-        self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in cells if memory)
+        self.blocks, self.recompute = nn.ModuleList(blocks), recompute
+        self.squeeze = nn.ModuleList(nn.Linear(channels + i, 1) for i in range(len(blocks)))
+        self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in blocks if memory)
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
-        for i, cell in enumerate(self.cells):
+        for i, block in enumerate(self.blocks):
             seen = [self.squeeze[i](x).squeeze(-1)]
             if memory is not None:
                 seen.append(self.squeeze_memory[i](memory).squeeze(-1))
             if self.recompute and torch.is_grad_enabled():
-                token = checkpoint(cell, *seen, use_reentrant=False)
+                token = checkpoint(block, *seen, use_reentrant=False)
             else:
-                token = cell(*seen)
+                token = block(*seen)
             x = torch.cat([x, token.unsqueeze(-1)], dim=-1)
         return x
 
 
-CELLS = {
+BLOCKS = {
     "primer": (PrimerEncoder, PrimerDecoder),
     "evolved": (EvolvedEncoder, EvolvedDecoder),
 }

@@ -1,0 +1,223 @@
+"""Keys and tensors of the previous version are read under their new names, with one notice."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from separator.bundled import model_path
+from separator.config import from_dict, parse, to_dict
+from separator.engine import checkpoint
+from separator.engine.model_file import export, load_model, load_model_file
+from separator.errors import SeparatorError
+from separator.model_config import ModelConfig, PatchConfig
+from separator.models import create, describe
+from separator.pretrain.config import PretrainConfig
+from separator.renamed import KEYS, rename_keys, rename_words
+from separator.stft_config import STFTConfig
+from separator.train.config import TrainConfig
+
+OLD = {"channels": [2, 4], "encoder_blocks": [0, 1], "decoder_blocks": [0, 1], "hidden": [0, 32]}
+FEW = {"channels": (2, 4), "encoder_blocks": (0, 1), "decoder_blocks": (0, 1), "ffn_dim": (0, 32)}
+NOTICE = "model.hidden is now model.ffn_dim"
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What commands log."""
+    caplog.set_level(logging.INFO, "separator")
+    return caplog
+
+
+def pretrain(*words: object) -> PretrainConfig:
+    return parse(PretrainConfig, ["data.roots=[a]", *map(str, words)], "pretrain")
+
+
+@pytest.mark.parametrize("config", [PretrainConfig, TrainConfig])
+def test_every_new_key_is_one_of_a_trainer_and_no_old_one_is(config: type):
+    values = to_dict(parse(config, ["data.roots=[a]"], "x"))
+    for old, new in KEYS.items():
+        renamed, found = rename_keys({})
+        assert (renamed, found) == ({}, set())
+        assert (lookup(values, old), old in KEYS.values()) == (False, False)
+        assert lookup(values, new) or config is TrainConfig
+
+
+def lookup(values: dict, key: str) -> bool:
+    for part in key.split("."):
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.hidden=[0,32,0,0,0,0]",),
+        ("--model.hidden=[0,32,0,0,0,0]",),
+        ("--model.hidden", "[0,32,0,0,0,0]"),
+    ],
+    ids=str,
+)
+def test_an_old_key_on_the_command_line(words: tuple[str, ...], log: pytest.LogCaptureFixture):
+    blocks = "model.encoder_blocks=[0,1,0,0,0,0]", "model.decoder_blocks=[0,1,0,0,0,0]"
+    assert pretrain(*words, *blocks).model.ffn_dim == (0, 32, 0, 0, 0, 0)
+    assert [NOTICE in notice for notice in log.messages] == [True]
+
+
+def test_old_keys_in_files_and_words_are_noted_once(tmp_path: Path, log: pytest.LogCaptureFixture):
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({"model": OLD, "patch": {"hidden": 40}, "run": "#1: a, {b}"}))
+    config = pretrain(path, path, "model.recall=2")
+    assert config.model == ModelConfig(**FEW, cross_frame_bands=2)
+    assert (config.patch.ffn_dim, config.run) == (40, "#1: a, {b}")
+    assert len(log.messages) == 1
+    assert NOTICE in log.messages[0]
+    assert "patch.hidden is now patch.ffn_dim" in log.messages[0]
+    assert "model.recall is now model.cross_frame_bands" in log.messages[0]
+
+
+def test_what_comes_later_wins_whatever_its_name(tmp_path: Path):
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({"model": OLD}))
+    assert pretrain(path, "model.ffn_dim=[0,64]").model.ffn_dim == (0, 64)
+    path.write_text(yaml.safe_dump({"model": {"cross_frame_bands": 2}}))
+    assert pretrain(path, "model.recall=0").model.cross_frame_bands == 0
+
+
+def test_new_keys_are_not_noted(log: pytest.LogCaptureFixture):
+    pretrain("tiny.yaml", "model.cross_frame_bands=2")
+    assert log.messages == []
+
+
+def test_a_key_under_both_names_is_refused_in_a_line(tmp_path: Path):
+    message = "model.recall: is now model.cross_frame_bands, which is given as well"
+    with pytest.raises(SeparatorError) as error:
+        pretrain("model.recall=2", "model.cross_frame_bands=4")
+    assert str(error.value) == f"{message}; remove model.recall"
+    path = tmp_path / "both.yaml"
+    path.write_text("model: {recall: 2, cross_frame_bands: 4}")
+    with pytest.raises(SeparatorError) as error:
+        pretrain(path)
+    assert str(error.value) == f"{path}: {message}; remove model.recall"
+
+
+def test_groups_move_with_what_is_in_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(KEYS, "old", "a.new")
+    known = ["a.new.x", "a.new.y", "a.z"]
+    values, renamed = rename_keys({"old": {"x": 1, "y": None}, "a": {"z": 3}}, known)
+    assert (values, renamed) == ({"a": {"z": 3, "new": {"x": 1, "y": None}}}, {"old"})
+    words = ["--old.x=1", "--old.y+=2", "b.yaml"]
+    assert rename_words(words, known) == (["--a.new.x=1", "--a.new.y+=2", "b.yaml"], {"old"})
+    monkeypatch.setitem(KEYS, "a.z", "z")
+    assert rename_keys({"a": {"z": 3}}, ["z"])[0] == {"z": 3}
+
+
+def test_a_row_is_not_for_commands_that_have_the_old_key_or_lack_the_new(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(KEYS, "model", "network")
+    for known in (["model"], ["model", "network"]):
+        assert rename_keys({"model": 1}, known) == ({"model": 1}, set())
+        assert rename_words(["--model=1"], known) == (["--model=1"], set())
+
+
+def test_a_saved_configuration(log: pytest.LogCaptureFixture):
+    values = to_dict(pretrain())
+    old = {**values, "model": {**values["model"]}}
+    old["model"]["hidden"] = old["model"].pop("ffn_dim")
+    assert from_dict(PretrainConfig, old) == pretrain()
+    assert log.messages == []  # nobody typed it
+
+
+def old_file(path: Path, sizes: ModelConfig | PatchConfig) -> dict:
+    """Write a model file of the previous version; return the weights under today's names."""
+    torch.manual_seed(0)
+    stft = STFTConfig(n_fft=64, hop=32)
+    description = {"stage": "train", **describe(sizes, stft, 44100)}
+    names = {"ffn_dim": "hidden", "decoder_ffn_dim": "decoder_hidden", "block": "cell"}
+    names["cross_frame_bands"] = "recall"
+    description["model"] = {names.get(k, k): v for k, v in description["model"].items()}
+    model = create(sizes, stft.bins)
+    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    old = {previous_name(name): value for name, value in state.items()}
+    assert (old.keys() != state.keys()) == isinstance(sizes, ModelConfig)
+    export(path, old, description)
+    return state
+
+
+def previous_name(name: str) -> str:
+    return name.replace("_tokens", "_t").replace(".blocks.", ".cells.").replace(
+        "cross_frame.", "recall."
+    ).replace("_t.", "_tokens.")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ModelConfig(**FEW),
+        PatchConfig(patch=4, width=16, depth=1, heads=2, ffn_dim=24, decoder_depth=1),
+    ],
+    ids=["frame", "patch"],
+)
+def test_a_model_file_of_the_previous_version(
+    sizes: ModelConfig | PatchConfig, tmp_path: Path, log: pytest.LogCaptureFixture
+):
+    path = tmp_path / "old.safetensors"
+    state = old_file(path, sizes)
+    model, stft, description = load_model(path)
+    same = create(sizes, stft.bins).eval()
+    same.load_state_dict(state)
+    x = torch.rand(2, 2, stft.bins, 5)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(x), same(x))
+    assert description["model"] == to_dict(sizes)
+    group = "patch" if isinstance(sizes, PatchConfig) else "model"
+    assert [f"{path}: " in n and f"{group}.hidden is now" in n for n in log.messages] == [True]
+    assert "`separator export`" in log.messages[0]
+    weights, described = load_model_file(path)
+    export(tmp_path / "new.safetensors", weights, described)
+    log.clear()
+    assert load_model(tmp_path / "new.safetensors")[2]["model"] == to_dict(sizes)
+    assert log.messages == []
+
+
+def test_a_description_with_both_names_is_refused(tmp_path: Path):
+    path = tmp_path / "both.safetensors"
+    state = old_file(path, ModelConfig(**FEW))
+    description = load_model_file(path)[1]
+    description["model"]["recall"] = 4
+    export(path, state, description)
+    with pytest.raises(SeparatorError, match=f"{path}: describes no model .*model.recall: is now"):
+        load_model(path)
+
+
+def test_the_bundled_model_keeps_its_weights_and_says_nothing(log: pytest.LogCaptureFixture):
+    path = model_path("tiny-vocals")
+    stored, loaded = load_file(path), load_model(path)[0].state_dict()
+    assert len(stored) == len(loaded)
+    for name, value in loaded.items():
+        assert torch.equal(value, stored[previous_name(name)].float()), name
+    assert log.messages == []
+
+
+def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
+    path = tmp_path / "last.pt"
+    payload = {
+        **{"format": checkpoint.FORMAT, "averaged": 0, "optimizer": {}, "step": 3, "scores": []},
+        **{"skipped": 0, "rollbacks": 0, "config": {"model": OLD}},
+        "description": {"architecture": "frame_transformer", "model": OLD},
+        "model": {"trunk.encoder_tokens.1.cells.0.norm1.gain": torch.ones(2)},
+        "ema": {"recall.q.weight": torch.zeros(3)},
+    }
+    torch.save(payload, path)
+    loaded = checkpoint.load(path)
+    for part in ("config", "description"):
+        assert loaded[part]["model"]["ffn_dim"] == [0, 32]
+        assert "hidden" not in loaded[part]["model"]
+    assert [*loaded["model"]] == ["trunk.encoder_tokens.1.blocks.0.norm1.gain"]
+    assert [*loaded["ema"]] == ["cross_frame.q.weight"]
