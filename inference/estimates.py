@@ -23,9 +23,9 @@ from separator.data.splits import Parts
 from separator.data.stem_files import TWO, Stems, estimated_stems, role, table
 from separator.data.tracks import Track, load_stems, track_of
 from separator.data.walk import checked_folders
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import TITLES
-from separator.stft_config import STFTConfig
 
 log = logging.getLogger(__name__)
 

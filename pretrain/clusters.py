@@ -6,12 +6,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import normalise, stft
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
 from separator.pretrain.labels import NOWHERE, cut, unigram_entropy
 from separator.pretrain.objective_config import LabelConfig
-from separator.stft import normalise, stft
-from separator.stft_config import STFTConfig
 from separator.torchaudio_import import functional
 
 BANDS = 64  # of mel, for each channel

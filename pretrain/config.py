@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from separator.data.config import DataConfig
+from separator.dsp.config import STFTConfig
 from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
 from separator.loss_config import LossConfig
@@ -24,7 +25,6 @@ from separator.pretrain.objective_config import (
 from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
 from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require
-from separator.stft_config import STFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

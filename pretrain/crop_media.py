@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
+from separator.dsp.stft import istft
 from separator.engine.pictures import colour, with_axes
 from separator.engine.task import Validation
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import with_masked_group
 from separator.pretrain.example import Example
-from separator.stft import istft
 
 SHOWN = 2  # crops of a batch whose pictures and sounds are logged
 

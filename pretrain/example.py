@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from separator.dsp.stft import compress, normalise, stft
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of, without_padding
 from separator.pretrain.joint import (
@@ -20,7 +21,6 @@ from separator.pretrain.joint import (
 from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.ramps import on, stair
-from separator.stft import compress, normalise, stft
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, left_out
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objective_config import NextConfig
-from separator.stft_config import STFTConfig
 
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
 STEEP = 64  # poles of the low-pass: 80 dB down within a fifth of an octave above the cut-off

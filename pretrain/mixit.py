@@ -22,13 +22,13 @@ from separator.data.loader import Batch, batches
 from separator.data.sources import config_tracks, training_tracks
 from separator.data.splits import first_by_hash
 from separator.data.tracks import load_stems
+from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.errors import SeparatorError
 from separator.models import create, describe
 from separator.models.frame_transformer import PACE
 from separator.pretrain.config import PretrainConfig
-from separator.stft import istft, linear_mask, normalise, stft
 
 SEED = 0x6D6978  # of the validation's mixtures, the same for every run
 SIZE = 4  # mixtures at a time in the validation

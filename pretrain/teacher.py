@@ -19,10 +19,10 @@ from separator.data.loader import Batch, batches
 from separator.data.sources import config_tracks, fraction_of, training_tracks
 from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, load_stems
+from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
-from separator.stft import istft, linear_mask, normalise, stft
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate
 

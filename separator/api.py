@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from separator import audio, bundled
 from separator.arguments import path_of, rate_of, samples_of
 from separator.devices import find_device
+from separator.dsp.config import STFTConfig
+from separator.dsp.overlap_add import overlap_add
+from separator.dsp.stft import istft, linear_mask, normalise, stft
+from separator.dsp.wiener import wiener
 from separator.errors import SeparatorError, one_line
-from separator.overlap import overlap_add
-from separator.stft import istft, linear_mask, normalise, stft
-from separator.stft_config import STFTConfig
-from separator.wiener import wiener
 
 log = logging.getLogger(__name__)
 

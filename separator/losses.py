@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import compress, istft, linear_mask, stft
 from separator.loss_config import LossConfig
-from separator.stft import compress, istft, linear_mask, stft
-from separator.stft_config import STFTConfig
 
 
 class SeparationLoss(nn.Module):
     """The weighted sum of the losses for one stem, from the mask that a model gave.
 
-    The stereo filter that separation adds (`separator.wiener`) is left out: training through it
+    The stereo filter that separation adds (`separator.dsp.wiener`) is left out: training through it
     gained nothing.
     """
 

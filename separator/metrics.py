@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from separator.stft import istft, stft
-from separator.stft_config import STFTConfig
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import istft, stft
 
 BLOCK = 1 << 20  # samples worked on at once, so that memory does not grow with the song
 

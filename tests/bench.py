@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.config import parse
+from separator.dsp.stft import normalise, stft
 from separator.engine import optim
 from separator.losses import SeparationLoss
 from separator.models import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.corrupt import corrupt, grid_of
-from separator.stft import normalise, stft
 from separator.train.config import TrainConfig
 
 

@@ -198,7 +198,7 @@ MUTANTS = [
     Mutant("relative positions count backwards", "separator/models/layers.py",
            "self.table[:, rows].transpose", "self.table[:, rows.flip(0)].transpose",
            "tests/test_models.py -k relative"),
-    Mutant("the stereo filter takes the other stem's part", "separator/wiener.py",
+    Mutant("the stereo filter takes the other stem's part", "separator/dsp/wiener.py",
            "(masked + TINY) / (powers", "(powers[0] + powers[1] - masked + TINY) / (powers",
            "tests/test_wiener.py"),
     Mutant("MUSDB18's test songs are trained on", "separator/data/splits.py",

@@ -31,9 +31,9 @@ from separator.config import parse
 from separator.data.loader import batches
 from separator.data.sources import training_tracks
 from separator.data.tracks import load_stems
-from separator.overlap import overlap_add
-from separator.stft import istft, stft
-from separator.stft_config import STFTConfig
+from separator.dsp.config import STFTConfig
+from separator.dsp.overlap_add import overlap_add
+from separator.dsp.stft import istft, stft
 from separator.train.config import TrainConfig
 
 STFT = STFTConfig(4096, 1024)

@@ -13,11 +13,11 @@ from torch import Tensor
 from separator import cli
 from separator.data.corpus import RATE
 from separator.data.corpus import song as compose
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
 from separator.inference.estimates import find_estimates
 from separator.inference.report import STEMS
-from separator.stft_config import STFTConfig
 from tests.songs import export_model
 
 SONGS = ("Some Artist - First Song", "second_song")

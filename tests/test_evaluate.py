@@ -13,6 +13,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
@@ -20,7 +21,6 @@ from separator.inference import report as reports
 from separator.metrics import frame_sdr, global_sdr, ideal_mask
 from separator.model_config import ModelConfig
 from separator.models import FrameTransformer, describe
-from separator.stft_config import STFTConfig
 
 RATE = 8000
 

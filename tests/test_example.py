@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from separator.cli import main
 from separator.config import parse
 from separator.data.corpus import write_corpus
+from separator.dsp.stft import stft
 from separator.engine import checkpoint
 from separator.engine.loop import fit
 from separator.errors import SeparatorError
@@ -26,7 +27,6 @@ from separator.pretrain.joint import free_groups
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import masked_error
 from separator.pretrain.step import PretrainTask
-from separator.stft import stft
 from tests import toys
 from tests.toys import seeded
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import normalise, stft
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.model_config import ModelConfig
@@ -25,8 +27,6 @@ from separator.pretrain.labels import (
 from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objective_config import LabelConfig
-from separator.stft import normalise, stft
-from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 SMALL = STFTConfig(n_fft=256, hop=128)

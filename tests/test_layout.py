@@ -11,21 +11,12 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {
-        "allocator",
-        "arguments",
-        "atomic",
-        "bundled",
-        "commands",
-        "config",
-        "devices",
-        "help_format",
-        "renamed",
-    }
-    | {"loss_config", "machine", "model_config", "processes", "ranges", "stft_config", "streams"}
+    {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices"}
+    | {"help_format", "renamed"}
+    | {"loss_config", "machine", "model_config", "processes", "ranges", "streams"}
     | {"torchaudio_import"},
-    {"audio", "stft"},
-    {"data", "losses", "metrics", "models", "overlap", "wiener"},
+    {"audio", "dsp"},
+    {"data", "losses", "metrics", "models"},
     {"engine"},
     {"api"},
     {"supervised"},

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import istft, normalise, stft
 from separator.errors import SeparatorError
 from separator.loss_config import LossConfig
 from separator.losses import SeparationLoss, waveform_l1, waveform_sdr
 from separator.metrics import global_sdr
-from separator.stft import istft, normalise, stft
-from separator.stft_config import STFTConfig
 
 ALL = LossConfig(magnitude=1.0, wave=1.0, sdr=0.1, multi_stft=1.0)
 LENGTH = 6000

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import compress, normalise, stft
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import (
     KINDS,
@@ -23,8 +25,6 @@ from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks import STRATEGIES
 from separator.pretrain.masks.geometry import Grid, lowest
 from separator.pretrain.masks.schedule import group_frames, hint
-from separator.stft import compress, normalise, stft
-from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 MASK, NOISE, OTHER, KEPT, CLEAN = range(len(KINDS))

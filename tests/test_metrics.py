@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from separator import metrics
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import istft, stft
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.stft import istft, stft
-from separator.stft_config import STFTConfig
 
 RATE = 44100
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.config import parse
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.model_config import BLOCK_NAMES, NORM_NAMES, ModelConfig
 from separator.models import FrameTransformer, build, describe
@@ -28,7 +29,6 @@ from separator.models.layers import (
     skew,
 )
 from separator.pretrain.config import PretrainConfig
-from separator.stft_config import STFTConfig
 
 SMALL = ModelConfig(
     channels=(2, 4, 4), encoder_blocks=(1, 2, 1), decoder_blocks=(1, 1, 2), ffn_dim=(64, 32, 32)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import stft
 from separator.errors import SeparatorError
 from separator.pretrain.corrupt import Corrupted, corrupt
 from separator.pretrain.joint import Spliced, free_groups, inside, splice, with_separator
@@ -16,8 +18,6 @@ from separator.pretrain.mask_config import MaskConfig
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.next import NextHead
 from separator.pretrain.objective_config import NextConfig
-from separator.stft import stft
-from separator.stft_config import STFTConfig
 from tests.toys import seeded
 
 LENGTH = 2048 * 202  # samples of an item of the songs: 200 frames that see no padding

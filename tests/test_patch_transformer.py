@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from separator.config import from_dict, parse, to_dict
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import normalise, stft
 from separator.errors import SeparatorError
 from separator.model_config import SIZES, PatchConfig, Stack
 from separator.models.layers import PRIOR
@@ -21,8 +23,6 @@ from separator.models.patch_transformer import (
 from separator.pretrain.corrupt import Corrupted
 from separator.pretrain.masks.geometry import Grid
 from separator.pretrain.objectives import baselines, masked_error
-from separator.stft import normalise, stft
-from separator.stft_config import STFTConfig
 
 SMALL = PatchConfig(
     patch=4, width=16, depth=2, heads=2, ffn_dim=24,

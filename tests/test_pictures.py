@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
 from separator.engine.pictures import (
     BOTTOM,
     HEIGHT,
@@ -15,7 +16,6 @@ from separator.engine.pictures import (
     spectrogram_image,
     with_axes,
 )
-from separator.stft_config import STFTConfig
 
 
 def inner(picture: Tensor) -> Tensor:

@@ -45,10 +45,10 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import torch
 
     import separator
+    from separator.dsp.config import STFTConfig
     from separator.engine.model_file import export
     from separator.model_config import ModelConfig
     from separator.models import FrameTransformer, describe
-    from separator.stft_config import STFTConfig
 
     line = re.search(r"stems = (separator\.separate\(.*?\))", README).group(1)
     config = ModelConfig((2, 4, 4), 1, (0, 1, 1), (0, 1, 1), (0, 32, 32))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from separator.bundled import model_path
 from separator.config import from_dict, parse, to_dict
+from separator.dsp.config import STFTConfig
 from separator.engine import checkpoint
 from separator.engine.model_file import export, load_model, load_model_file
 from separator.errors import SeparatorError
@@ -17,7 +18,6 @@ from separator.model_config import ModelConfig, PatchConfig
 from separator.models import create, describe
 from separator.pretrain.config import PretrainConfig
 from separator.renamed import KEYS, rename_keys, rename_words
-from separator.stft_config import STFTConfig
 from separator.train.config import TrainConfig
 
 OLD = {"channels": [2, 4], "encoder_blocks": [0, 1], "decoder_blocks": [0, 1], "hidden": [0, 32]}

@@ -10,9 +10,9 @@ import torch
 from separator.config import to_dict
 from separator.data.config import DataConfig
 from separator.data.loader import Batch
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import istft, normalise, stft
 from separator.errors import SeparatorError
-from separator.stft import istft, normalise, stft
-from separator.stft_config import STFTConfig
 from separator.train.config import SpecAugmentConfig, TrainConfig
 from separator.train.specaugment import (
     adaptive_blocks,

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import compress, istft, linear_mask, normalise, stft
 from separator.errors import SeparatorError
-from separator.stft import compress, istft, linear_mask, normalise, stft
-from separator.stft_config import STFTConfig
 
 SIZES = [(2048, 1024), (4096, 1024), (256, 128), (512, 96)]
 

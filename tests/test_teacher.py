@@ -12,10 +12,10 @@ from separator import cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.tracks import load_stems
+from separator.dsp.stft import stft
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.separation_config import TeacherConfig
 from separator.pretrain.teacher import TeacherBatch, TeacherTask, kept
-from separator.stft import stft
 from tests.toys import MICRO, seeded
 
 

@@ -10,9 +10,9 @@ from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.loader import Batch
 from separator.data.tracks import load_stems
+from separator.dsp.stft import stft
 from separator.loss_config import LossConfig
 from separator.losses import SeparationLoss
-from separator.stft import stft
 from separator.supervised.validation import song_loss
 from separator.train.config import TrainConfig
 from separator.train.step import TrainTask

@@ -9,12 +9,12 @@ import torch
 
 from separator import Separator
 from separator.data.config import DataConfig
+from separator.dsp.config import STFTConfig
 from separator.engine import model_file, optim
 from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
 from separator.model_config import ModelConfig
 from separator.models import FrameTransformer, describe
-from separator.stft_config import STFTConfig
 from separator.train.config import TrainConfig
 from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import istft, stft
+from separator.dsp.wiener import PRIOR, wiener
 from separator.metrics import global_sdr
-from separator.stft import istft, stft
-from separator.stft_config import STFTConfig
-from separator.wiener import PRIOR, wiener
 
 STFT = STFTConfig(n_fft=1024, hop=512)
 

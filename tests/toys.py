@@ -2,8 +2,8 @@
 
 import torch
 
+from separator.dsp.config import STFTConfig
 from separator.model_config import ModelConfig
-from separator.stft_config import STFTConfig
 
 # a trainer's words for the smallest network that has all parts, on a second of sound
 MICRO = [

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from separator.data.config import DataConfig
+from separator.dsp.config import STFTConfig
 from separator.engine.run_config import RunConfig
 from separator.loss_config import LossConfig
 from separator.model_config import ModelChoice
 from separator.ranges import require
-from separator.stft_config import STFTConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.stft_config import STFTConfig
+from separator.dsp.config import STFTConfig
 from separator.train.config import SpecAugmentConfig
 
 Network = Callable[[Tensor], Tensor]

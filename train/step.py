@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.data.loader import Batch
-from separator.stft import istft, normalise, stft
+from separator.dsp.stft import istft, normalise, stft
 from separator.supervised.task import SupervisedTask
 from separator.train.config import TrainConfig
 from separator.train.specaugment import blocks_to_keep

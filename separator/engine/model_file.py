@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from separator.atomic import replacing
 from separator.bundled import FOLDER, model_path
+from separator.dsp.config import STFTConfig
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
@@ -26,7 +27,6 @@ from separator.models import rename_description, skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
 from separator.renamed import notify, rename_tensors
-from separator.stft_config import STFTConfig
 
 MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
 METADATA = {"format", "separator", "digest"}

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.stft import stft
-from separator.stft_config import STFTConfig
+from separator.dsp.config import STFTConfig
+from separator.dsp.stft import stft
 
 RANGE_DB = 80.0
 TICKS_KHZ = (0.1, 1, 4, 10, 20)

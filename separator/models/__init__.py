@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.config import to_dict
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, printable
 from separator.machine import memory
 from separator.model_config import ModelConfig, PatchConfig, Sizes
@@ -17,7 +18,6 @@ from separator.models.frame_transformer import FrameTransformer
 from separator.models.patch_transformer import PatchTransformer
 from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
 from separator.renamed import rename_keys
-from separator.stft_config import STFTConfig
 
 MODELS = {
     "frame_transformer": (FrameTransformer, ModelConfig),

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from separator.dsp.kernels import RescaleByRMS
+
 PRIOR = -3.5  # log-odds of 0.03, about the mean magnitude of music to the power of 0.5
 
 
@@ -31,23 +33,6 @@ class Outputs(NamedTuple):
     shared: Tensor
 
 
-class _Rescale(torch.autograd.Function):
-    """x / rms(x) along the last axis, with half the memory passes of its composition."""
-
-    @staticmethod
-    def forward(context, x: Tensor, epsilon: float) -> Tensor:
-        length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
-        scale = ((length.square() / x.shape[-1]) + epsilon).rsqrt().to(x.dtype)
-        context.save_for_backward(x, scale)
-        return x * scale
-
-    @staticmethod
-    def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
-        x, scale = context.saved_tensors
-        along = torch.linalg.vecdot(gradient, x).unsqueeze(-1) * scale.pow(3) / x.shape[-1]
-        return torch.addcmul(gradient * scale, x, along, value=-1), None
-
-
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last `dims` axes; one gain per last-axis entry.
 
@@ -63,7 +48,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (… size) to (… size)."""
-        y = _Rescale.apply(x.flatten(-self.dims), 1e-6).view(x.shape)
+        y = RescaleByRMS.apply(x.flatten(-self.dims), 1e-6).view(x.shape)
         return y if self.gain is None else y * self.gain
 
 

@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from separator.data.config import DataConfig
+from separator.dsp.config import STFTConfig
 from separator.loss_config import LossConfig
 from separator.model_config import Sizes
-from separator.stft_config import STFTConfig
 
 
 class SupervisedConfig(Protocol):

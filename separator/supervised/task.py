@@ -13,11 +13,11 @@ from separator.data.identity import song_digests
 from separator.data.loader import Batch, batches
 from separator.data.sources import training_tracks
 from separator.data.tracks import Track
+from separator.dsp.stft import normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.losses import SeparationLoss
 from separator.models import create, describe
-from separator.stft import normalise, stft
 from separator.supervised.config import SupervisedConfig
 from separator.supervised.validation import SHOWN, show_waves, validate
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from separator.api import Separator
 from separator.data.tracks import Track, load_stems
+from separator.dsp.stft import normalise, stft
 from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image, with_axes
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import SeparationLoss
 from separator.metrics import global_sdr
-from separator.stft import normalise, stft
 from separator.supervised.config import SupervisedConfig
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.stft_config import STFTConfig
+from separator.dsp.config import STFTConfig
+from separator.dsp.kernels import InverseSTFT
 
 FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
 
@@ -36,37 +37,7 @@ def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
     `length` is what `stft` was given, at most (n - 1) · hop.
     """
     flat = spectrogram.reshape(-1, *spectrogram.shape[-2:])
-    return _Inverse.apply(flat, config, length).reshape(*spectrogram.shape[:-2], length)
-
-
-class _Inverse(torch.autograd.Function):
-    """torch.istft, whose gradient is one more `stft` and is laid out in memory like one.
-
-    Composed of its steps' gradients it takes half as long again, and turns the spectrogram around,
-    so that whatever is multiplied with it in the backward pass takes twice as long.
-    """
-
-    @staticmethod
-    def forward(context, spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
-        context.config, context.frames = config, spectrogram.shape[-1]
-        window = torch.hann_window(config.n_fft, device=spectrogram.device)
-        return torch.istft(spectrogram, config.n_fft, config.hop, window=window, length=length)
-
-    @staticmethod
-    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
-        config, half = context.config, context.config.n_fft // 2
-        total = (context.frames - 1) * config.hop + config.n_fft
-        ends = half, total - half - gradient.shape[-1]
-        window = torch.hann_window(config.n_fft, device=gradient.device)
-        square = window.square()[None, :, None].expand(1, -1, context.frames)
-        overlap = F.fold(square, (1, total), (1, config.n_fft), stride=config.hop).flatten()
-        gradient = gradient / overlap[half : total - ends[1]]
-        result = torch.stft(
-            F.pad(gradient, ends), config.n_fft, config.hop, window=window, center=False,
-            return_complex=True,
-        )  # fmt: skip
-        result[:, 1:-1] *= 2  # each of these bins stands for its conjugate as well
-        return result.div_(config.n_fft), None, None
+    return InverseSTFT.apply(flat, config, length).reshape(*spectrogram.shape[:-2], length)
 
 
 def normalise(magnitude: Tensor, config: STFTConfig) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator.overlap import overlap_add
+from separator.dsp.overlap_add import overlap_add
 
 CHUNK, OVERLAP = 50, 11
 

@@ -1,0 +1,59 @@
+"""Operations with a backward pass of their own, where it was measured to pay."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from separator.dsp.config import STFTConfig
+
+
+class InverseSTFT(torch.autograd.Function):
+    """torch.istft of (b f n) to (b t), whose gradient is a single transform."""
+
+    # For the masks of 8 crops of 3 s (n_fft 4096, one CPU thread) the backward pass through
+    # torch.istft takes 32 to 37 ms, this one 27 to 31. It also leaves the gradient laid out in
+    # memory like the spectrogram: otherwise each product with it takes twice as long.
+    @staticmethod
+    def forward(context, spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
+        """Return `length` samples."""
+        context.config, context.frames = config, spectrogram.shape[-1]
+        window = torch.hann_window(config.n_fft, device=spectrogram.device)
+        return torch.istft(spectrogram, config.n_fft, config.hop, window=window, length=length)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the spectrogram, laid out in memory like one."""
+        config, half = context.config, context.config.n_fft // 2
+        total = (context.frames - 1) * config.hop + config.n_fft
+        ends = half, total - half - gradient.shape[-1]
+        window = torch.hann_window(config.n_fft, device=gradient.device)
+        square = window.square()[None, :, None].expand(1, -1, context.frames)
+        overlap = F.fold(square, (1, total), (1, config.n_fft), stride=config.hop).flatten()
+        gradient = gradient / overlap[half : total - ends[1]]
+        result = torch.stft(
+            F.pad(gradient, ends), config.n_fft, config.hop, window=window, center=False,
+            return_complex=True,
+        )  # fmt: skip
+        result[:, 1:-1] *= 2  # each of these bins stands for its conjugate as well
+        return result.div_(config.n_fft), None, None
+
+
+class RescaleByRMS(torch.autograd.Function):
+    """x / rms(x) along the last axis."""
+
+    # On (8 130 4096) and one CPU thread forward and backward take 9 to 11 ms; composed of torch's
+    # operations, or with F.rms_norm, 20 to 28 ms.
+    @staticmethod
+    def forward(context, x: Tensor, epsilon: float) -> Tensor:
+        """Return x (… n) divided by its root mean square; `epsilon` is added to the square."""
+        length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+        scale = ((length.square() / x.shape[-1]) + epsilon).rsqrt().to(x.dtype)
+        context.save_for_backward(x, scale)
+        return x * scale
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of x."""
+        x, scale = context.saved_tensors
+        along = torch.linalg.vecdot(gradient, x).unsqueeze(-1) * scale.pow(3) / x.shape[-1]
+        return torch.addcmul(gradient * scale, x, along, value=-1), None
