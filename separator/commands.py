@@ -135,6 +135,21 @@ COMMANDS = {
             ),
         ),
     ),
+    "push": Command(
+        "separator.inference.push",
+        "upload a model and its card to the Hugging Face hub",
+        (
+            (
+                "separator push runs/vocals/model.safetensors me/vocals --license cc-by-4.0",
+                "upload the model; others use it with -m hf:me/vocals",
+            ),
+        ),
+    ),
+    "pull": Command(
+        "separator.inference.pull",
+        "fetch a model from the Hugging Face hub or a web address",
+        (("separator pull hf:me/vocals -o vocals.safetensors", "fetch it, check it, write it"),),
+    ),
     "doctor": Command(
         "separator.inference.doctor",
         "check this machine, and say how to mend what is missing",

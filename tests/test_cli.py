@@ -186,6 +186,8 @@ def test_a_hostile_name_forges_nothing(
         "demo": ["--data", f"no{HOSTILE}"],
         "models": [HOSTILE],
         "doctor": ["-m", HOSTILE],
+        "push": [HOSTILE, "me/model"],
+        "pull": [f"hf:{HOSTILE}"],
         "export": [HOSTILE, "-o", "x.safetensors"],
     }
     status = cli.main([name, *words[name]])

@@ -12,7 +12,7 @@ STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
     {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices"}
-    | {"help_format", "renamed"}
+    | {"help_format", "renamed", "model_sources"}
     | {"loss_config", "machine", "model_config", "processes", "ranges", "streams"}
     | {"torchaudio_import"},
     {"audio", "dsp"},

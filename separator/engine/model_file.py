@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from separator.atomic import replacing
-from separator.bundled import FOLDER, model_path
+from separator.bundled import FOLDER
 from separator.dsp.config import STFTConfig
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
+from separator.model_sources import model_file
 from separator.models import rename_description, skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
@@ -94,8 +95,8 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     """Make the model that a file holds.
 
     Args:
-        path: a `.safetensors` of `export`, the name of a bundled model, or a checkpoint, of which
-            the averaged weights count.
+        path: a `.safetensors` of `export`, or what else `model_sources.model_file` takes; or a
+            checkpoint, of which the averaged weights count.
 
     Returns:
         The model on the CPU, its transform, and the description with the "digest" of the file.
@@ -103,7 +104,7 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     Raises:
         SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
     """
-    path = model_path(path)
+    path = model_file(path)
     if path.suffix == ".pt":
         state, description = _averaged(path)
         model, stft = skeleton(description, layout_of(state, path), path)
@@ -125,7 +126,7 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     Raises:
         SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
     """
-    path = model_path(path)
+    path = model_file(path)
     if path.suffix == ".pt":
         state, description = _averaged(path)
         return state, {**description, "digest": digest(state, json.dumps(description))}

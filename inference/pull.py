@@ -1,0 +1,49 @@
+"""`separator pull SOURCE`: a model from the Hugging Face hub or a web address, as a file."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator.atomic import replacing
+from separator.config import parse
+from separator.errors import SeparatorError, printable
+from separator.model_sources import model_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PullConfig:
+    """Fetch a model from the Hugging Face hub or a web address, check it, and copy it to a file.
+
+    Attributes:
+        source: hf:OWNER/NAME, hf:OWNER/NAME@REVISION or https://…, with #sha256=DIGEST if known.
+        output: (or -o) the file to write; NAME.safetensors by default.
+    """
+
+    source: list[str]
+    output: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.source) != 1:
+            raise SeparatorError(f"source: {len(self.source)} are given; give one")
+
+
+def main(argv: list[str]) -> int:
+    """Fetch a model, check it, and write it."""
+    argv = ["--output" if word == "-o" else word for word in argv]
+    config = parse(PullConfig, argv, "pull", positional="source")
+    from separator.engine.model_file import load_model_file
+
+    source = config.source[0]
+    path = model_file(source, newest=True)
+    load_model_file(path)  # compares the digest
+    name = source.removeprefix("hf:").partition("@")[0].partition("#")[0].rpartition("/")[2]
+    output = Path(config.output or f"{name.removesuffix('.safetensors')}.safetensors")
+    if output.exists():
+        raise SeparatorError(f"{printable(str(output))}: exists; give another name with -o FILE")
+    with replacing(output) as temporary:
+        shutil.copyfile(path, temporary)
+    log.info("%s: written", printable(str(output)))
+    return 0

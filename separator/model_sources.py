@@ -1,0 +1,144 @@
+"""Where model files come from: a path, the name of a bundled model, a hub, or a web address."""
+
+import hashlib
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+from separator import bundled
+from separator.atomic import replacing
+from separator.errors import SeparatorError, one_line, printable
+
+FILE = "model.safetensors"  # of a repository on the hub
+HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+ADDRESS = re.compile(r"(?P<scheme>https?):/{1,2}(?P<rest>[^#]+)(?:#sha256=(?P<digest>[0-9a-f]+))?")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+TIMEOUT = 30.0  # seconds without an answer
+MAX_BYTES = 4_000_000_000
+BLOCK = 1 << 20
+
+
+def model_file(source: str | os.PathLike, newest: bool = False) -> Path:
+    """Return the file that a model is read from; fetch it where no copy is here.
+
+    Args:
+        source: a path; the name of a bundled model; `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, a
+            repository of the Hugging Face hub; or `https://…`, optionally with `#sha256=DIGEST`.
+        newest: ask the hub for a newer file than the copy.
+
+    Raises:
+        SeparatorError: the file cannot be fetched, or is not the one with that digest.
+    """
+    text = os.fspath(source)
+    if text.startswith("hf:"):
+        return _from_hub(text, newest)
+    address = ADDRESS.fullmatch(text)
+    if address:  # a Path has lost one of the two slashes
+        url = f"{address['scheme']}://{address['rest']}"
+        return _from_address(url, address["digest"] or "")
+    return bundled.model_path(source)
+
+
+def cache_folder() -> Path:
+    """Return the folder of models from web addresses: $SEPARATOR_MODELS, or the user's data."""
+    import platformdirs
+
+    default = Path(platformdirs.user_data_dir("separator", appauthor=False)) / "models"
+    return Path(os.environ.get("SEPARATOR_MODELS") or default).expanduser()
+
+
+def _from_hub(source: str, newest: bool) -> Path:
+    """Return the copy of a repository's file, fetched if there is none or the newest is wanted."""
+    words = HUB.fullmatch(source)
+    if not words:
+        raise SeparatorError(f"{printable(source)}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+    hub = import_hub()
+    where = {"repo_id": words["repository"], "filename": FILE, "revision": words["revision"]}
+    if not newest:
+        copy = hub.try_to_load_from_cache(**where)
+        if isinstance(copy, str):
+            return Path(copy)
+    try:
+        return Path(hub.hf_hub_download(**where))
+    except (hub.errors.HFValidationError, hub.errors.RepositoryNotFoundError) as error:
+        fix = "no such repository, or a private one: check the name, log in with `hf auth login`"
+        raise SeparatorError(f"{printable(source)}: {fix}") from error
+    except hub.errors.LocalEntryNotFoundError as error:  # before its base class, EntryNotFound
+        fix = "the hub cannot be reached, and no copy is here; check the network"
+        raise SeparatorError(f"{printable(source)}: {fix}") from error
+    except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise SeparatorError(f"{printable(source)}: holds no {FILE} there") from error
+    except Exception as error:  # its own classes, those of its HTTP client, and the system's
+        raise SeparatorError(f"{printable(source)}: {one_line(error)}") from error
+
+
+def import_hub() -> ModuleType:
+    """Import huggingface_hub.
+
+    Raises:
+        SeparatorError: it is not installed.
+    """
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise SeparatorError("hf: needs a package: pip install 'separator[hub]'") from error
+    hub_log = logging.getLogger("huggingface_hub")  # which tells each of its attempts
+    hub_log.setLevel(logging.ERROR)
+    return huggingface_hub
+
+
+def _from_address(url: str, digest: str) -> Path:
+    """Return the cached file of an address, fetched once."""
+    about = urlsplit(url)
+    if about.scheme == "http" and about.hostname not in LOOPBACK:
+        raise SeparatorError(f"{printable(url)}: anyone on the way could change it; give https://")
+    name = re.sub(r"[^\w.-]", "_", about.path.rpartition("/")[2])
+    if not name.endswith(".safetensors"):
+        raise SeparatorError(f"{printable(url)}: give the address of a .safetensors file")
+    path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            _fetch(url, temporary)
+            _check(temporary, digest, url)
+    else:
+        _check(path, digest, url)
+    return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Write what an address gives to a file, with a progress bar on a terminal."""
+    from urllib.request import urlopen
+
+    from tqdm import tqdm
+
+    try:
+        with urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0)
+            hidden = not sys.stderr.isatty()
+            bar = tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden)
+            with bar:
+                while block := answer.read(BLOCK):
+                    bar.update(file.write(block))
+                    if file.tell() > MAX_BYTES:
+                        raise SeparatorError(f"{printable(url)}: is larger than 4 GB")
+            if size and file.tell() != size:
+                raise SeparatorError(f"{printable(url)}: the connection ended early; try again")
+    except (URLError, TimeoutError, ConnectionError, ValueError) as error:
+        reason = getattr(error, "reason", None) or one_line(error)
+        raise SeparatorError(f"{printable(url)}: cannot be fetched ({reason})") from error
+
+
+def _check(path: Path, digest: str, url: str) -> None:
+    """Compare a file's SHA-256 with the digest, of which the beginning may be given."""
+    if digest:
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if not actual.startswith(digest):
+            raise SeparatorError(f"{printable(url)}: its sha256 is {actual}, not {digest}")
