@@ -17,8 +17,9 @@ from separator.atomic import replacing
 from separator.config import parse
 from separator.data import musdb_sample
 from separator.data.corpus import write_corpus
-from separator.data.layouts import recognise
-from separator.data.tracks import Track, load_stems
+from separator.data.layouts import detect_layout
+from separator.data.reader import load_stems
+from separator.data.tracks import Track
 from separator.errors import SeparatorError
 from separator.inference import report as reports
 from separator.inference.evaluate import evaluate, tracks_of
@@ -105,7 +106,7 @@ def _roots(config: DemoConfig, corpus: Path) -> tuple[list[Path], list[Path]]:
         example = _real_example(Path(config.run))
         return [corpus, example] if example else [corpus], [corpus]
     data = Path(config.data)
-    return [data], [corpus if recognise(data) == "library" else data]
+    return [data], [corpus if detect_layout(data).name == "library" else data]
 
 
 def _real_example(run: Path) -> Path | None:

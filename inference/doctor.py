@@ -177,8 +177,8 @@ def programs() -> Iterator[Finding]:
 
 def disks() -> Iterator[Finding]:
     """Check the folders that are written to."""
-    from separator.data.cache import default_folder
     from separator.data.library import default_index
+    from separator.data.stem_cache import default_folder
 
     folders = {"here": Path.cwd(), "cache": default_folder(), "index": default_index().parent}
     for name, folder in folders.items():

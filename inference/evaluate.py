@@ -23,8 +23,9 @@ from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.config import parse
 from separator.data.config import DataConfig
-from separator.data.sources import parse_root
-from separator.data.tracks import Track, find_tracks, load_stems
+from separator.data.reader import load_stems
+from separator.data.roots import parse_root
+from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.estimates import Estimates, find_estimates

@@ -17,11 +17,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.data.config import AugmentConfig
+from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
-from separator.data.loader import Batch, batches
-from separator.data.sources import config_tracks, training_tracks
+from separator.data.reader import load_stems
 from separator.data.splits import first_by_hash
-from separator.data.tracks import load_stems
+from separator.data.tracks import config_tracks, training_tracks
 from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation

@@ -5,11 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from separator.data.loader import Batch
-from separator.data.reader import Source
-from separator.data.sources import config_tracks, fraction_of
+from separator.data.dataset import Batch
 from separator.data.splits import first_by_hash, pool_shared_out
-from separator.data.tracks import Track
+from separator.data.tracks import Source, Track, config_tracks, fraction_of
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.effects import varied

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
-from separator.data.loader import Batch, batches
-from separator.data.sources import training_tracks
+from separator.data.tracks import training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation

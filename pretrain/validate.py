@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from separator.data.config import AugmentConfig
-from separator.data.loader import batches
+from separator.data.dataset import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
 from separator.engine.task import Validation

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from separator import audio
 from separator.config import parse
-from separator.data.loader import batches
-from separator.data.sources import training_tracks
-from separator.data.tracks import load_stems
+from separator.data.dataset import batches
+from separator.data.reader import load_stems
+from separator.data.tracks import training_tracks
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
 from separator.dsp.stft import istft, stft

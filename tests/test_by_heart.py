@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from separator import audio
 from separator.config import parse
-from separator.data.loader import Batch
+from separator.data.dataset import Batch
 from separator.engine.loop import fit
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives import baselines, masked_error

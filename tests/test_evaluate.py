@@ -238,7 +238,7 @@ def test_names_that_are_no_text_are_escaped(
 
 def test_the_split_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from separator.data.config import DataConfig
-    from separator.data.sources import training_tracks
+    from separator.data.tracks import training_tracks
 
     asked = []
     monkeypatch.setattr(command, "find_tracks", lambda *a: asked.append(a) or [Song("one")])

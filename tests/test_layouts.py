@@ -10,10 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from separator.data.layouts import FINDERS, described, recognise
+from separator.data import layouts
+from separator.data.layouts import LAYOUTS, describe_layout, detect_layout
+from separator.data.reader import load_stems
 from separator.data.splits import FOLDERS, placed, split_of
 from separator.data.stem_files import holds_stems, role, sorted_stems, table, unclear
-from separator.data.tracks import find_tracks, load_stems
+from separator.data.tracks import find_tracks
 from separator.errors import SeparatorError
 
 RATE = 8000
@@ -97,7 +99,7 @@ def test_a_word_that_says_vocals_among_others_counts_and_is_told(tmp_path, caplo
     assert sums(stems)["vocals"] == ["vocals", "vocals for Anna"]
     assert unclear(stems) == [Path("vocals for Anna.wav")]
     touch(tmp_path, "s/vocals", "s/drums", "s/vocals for Anna")
-    list(FINDERS["stems"](tmp_path, []))
+    list(LAYOUTS["stems"].find(tmp_path, []))
     assert "vocals for Anna.wav: counts as vocals, for its name; is it?" in caplog.text
 
 
@@ -166,7 +168,7 @@ def test_the_table_says_of_which_files_stems_consist(tmp_path, caplog):
         find_tracks(tmp_path)
     expected = "accompaniment = instrumental (3); vocals = vocals (2), vocals + backing_vocals (1)"
     assert f"{tmp_path}: {expected}" in caplog.text
-    assert described(tmp_path) == (
+    assert describe_layout(tmp_path) == (
         f"{tmp_path}: musdb18hq, 3 songs (not split 2, test 1); {expected}"
     )
     assert table([{"vocals": ()}] * 0) == ""
@@ -258,9 +260,9 @@ def test_splits_around_and_inside_pairs_and_pools(tmp_path, train: str):
                 write(tmp_path / "around" / split / side / f"{name}.wav")
             for side in ("instrumentals", "vocals"):
                 write(tmp_path / "inside" / side / split / f"{name}.wav")
-    assert recognise(tmp_path / "around") == "pairs"
+    assert detect_layout(tmp_path / "around").name == "pairs"
     assert splits(tmp_path / "around") == {"train": {"a", "b"}, "valid": {"c"}, "test": {"d"}}
-    assert recognise(tmp_path / "inside") == "pool"
+    assert detect_layout(tmp_path / "inside").name == "pool"
     assert splits(tmp_path / "inside") == {
         "train": {f"{side}/{name}" for side in ("instrumentals", "vocals") for name in "ab"},
         "valid": {"instrumentals/c with vocals/c"},
@@ -321,8 +323,8 @@ def test_musdb18_is_known_wherever_it_lies(tmp_path, place: str):
     for name in ("A - B.stem.mp4", "._A - B.stem.mp4"):  # the second is a Mac's note, no song
         (folder / name).touch()
     os.mkfifo(folder / "pipe.stem.mp4")
-    assert recognise(tmp_path) == "musdb18"
-    (song,) = FINDERS["musdb18"](tmp_path, [])
+    assert detect_layout(tmp_path).name == "musdb18"
+    (song,) = LAYOUTS["musdb18"].find(tmp_path, [])
     assert song.name.removeprefix("MUSDB18/").removeprefix("train/") == "A - B"
     assert song.split == {"Test": "test"}.get(place)
 
@@ -341,13 +343,13 @@ def test_a_folder_s_name_among_a_library_is_not_its_layout(tmp_path, places: lis
     touch(tmp_path, *places)
     if (tmp_path / "song.stem.mp4.wav").exists():
         (tmp_path / "song.stem.mp4.wav").rename(tmp_path / "song.stem.mp4")
-    assert recognise(tmp_path) == "library"
+    assert detect_layout(tmp_path).name == "library"
 
 
 def test_folders_of_stems_beside_pairs_do_not_make_them_a_library(tmp_path):
     sides = ("mixtures", "instrumentals", "vocals", "drums", "bass", "other")
     touch(tmp_path, *(f"{side}/{name}" for side in sides for name in "ab"))
-    assert recognise(tmp_path) == "pairs"
+    assert detect_layout(tmp_path).name == "pairs"
 
 
 @pytest.mark.parametrize("place", ["{stem}/{song}", "{song}/{stem}/take"])
@@ -390,7 +392,7 @@ def test_an_mp4_of_one_stream_is_no_song_of_musdb18(tmp_path):
 
 def test_one_song_is_told_what_helps(tmp_path):
     from separator.data.config import DataConfig
-    from separator.data.sources import training_tracks
+    from separator.data.tracks import training_tracks
 
     songs(tmp_path, "only")
     with pytest.raises(SeparatorError, match="there is 1 song, and one trains and another"):
@@ -429,3 +431,53 @@ def test_odd_names_stay_names(tmp_path, monkeypatch):
     found = splits(root)
     assert set().union(*found.values()) == set(names)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# The registry
+
+FLAT = """
+from pathlib import Path
+
+from separator.data.layouts.layout import Layout, SongFiles
+from separator.data.stem_files import StemFile
+
+
+class Flat(Layout):
+    name, order = "flat", 5
+
+    def detect(self, root, files):
+        return bool(files) and all("_" in path.stem for path in files)
+
+    def find(self, root, skipped):
+        songs = sorted({path.stem.split("_")[0] for path in root.iterdir()})
+        return [
+            SongFiles(song, "train", {
+                "accompaniment": (StemFile(root / f"{song}_music.wav"),),
+                "vocals": (StemFile(root / f"{song}_voice.wav"),),
+            })
+            for song in songs
+        ]
+
+
+LAYOUTS = (Flat(),)
+"""
+
+
+def test_a_new_layout_is_one_module(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/flat_files.py").write_text(FLAT)
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(tmp_path / "package")])
+    monkeypatch.setattr(layouts, "LAYOUTS", layouts._registered())
+    for name in ("a_music", "a_voice", "b_music", "b_voice"):
+        write(tmp_path / "songs" / f"{name}.wav")
+    tracks = find_tracks(tmp_path / "songs")
+    assert [(t.name, t.kind, t.split, t.names) for t in tracks] == [
+        (name, "flat", "train", ("accompaniment", "vocals")) for name in "ab"
+    ]
+    voice = soundfile.read(tmp_path / "songs/b_voice.wav", dtype="float32")[0]
+    assert np.array_equal(load_stems(tracks[1], RATE)["vocals"].numpy().T, voice)
+
+
+def test_the_guide_lists_every_layout():
+    guide = (Path(__file__).parents[1] / "docs/guide.md").read_text(encoding="utf-8")
+    assert [name for name in LAYOUTS if f"`{name}`" not in guide] == []

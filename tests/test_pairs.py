@@ -10,7 +10,8 @@ from torch import Tensor
 from separator import audio, cli
 from separator.data.corpus import song
 from separator.data.pairs import align, suggested_pairs, write_pairs
-from separator.data.tracks import find_tracks, load_stems
+from separator.data.reader import load_stems
+from separator.data.tracks import find_tracks
 from separator.errors import SeparatorError
 
 RATE = 44100

@@ -9,7 +9,7 @@ import torch
 
 from separator.config import to_dict
 from separator.data.config import DataConfig
-from separator.data.loader import Batch
+from separator.data.dataset import Batch
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import istft, normalise, stft
 from separator.errors import SeparatorError

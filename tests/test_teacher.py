@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from separator import cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
-from separator.data.tracks import load_stems
+from separator.data.reader import load_stems
 from separator.dsp.stft import stft
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.separation_config import TeacherConfig

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from separator import audio
-from separator.data import cache as stem_cache
-from separator.data.cache import StemCache
-from separator.data.layouts import FOUR, recognise
-from separator.data.reader import Reader, Source
-from separator.data.tracks import Track, find_tracks, load_stems, stem_names
+from separator.data import stem_cache
+from separator.data.layouts import detect_layout
+from separator.data.reader import Reader, load_stems
+from separator.data.stem_cache import StemCache
+from separator.data.stem_files import FOUR
+from separator.data.tracks import Source, Track, find_tracks, stem_names
 from separator.errors import SeparatorError
 
 RATE = 8000
@@ -90,7 +91,7 @@ def test_stems_are_recognised_in_half_of_the_folders(tmp_path, places, kind):
         path = tmp_path / f"{place}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert recognise(tmp_path) == kind
+    assert detect_layout(tmp_path).name == kind
 
 
 def test_suffixes_may_be_mixed_and_start_and_length_are_exact(tmp_path):
@@ -356,7 +357,7 @@ def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path
     root = musdb_roots["musdb18"]
     before = sorted(root.rglob("*"))
     tracks = find_tracks(root)
-    assert recognise(root) == "musdb18"
+    assert detect_layout(root).name == "musdb18"
     assert list(split_of(tracks).values()) == ["train", "train", "valid"]
     official = musdb.DB(root=str(root), subsets="train").tracks[0]
     stems = load_stems(tracks[0], 44100, names=FOUR)
@@ -513,7 +514,7 @@ def test_a_full_disk_is_named_only_where_it_is_full(tmp_path):
 
 def test_nan_in_stems_never_reaches_a_batch(tmp_path, caplog):
     from separator.data.config import DataConfig
-    from separator.data.loader import batches
+    from separator.data.dataset import batches
 
     for song in "ab":
         for stem in ("vocals", "drums"):

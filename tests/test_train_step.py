@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from separator.config import parse
 from separator.data.corpus import write_corpus
-from separator.data.loader import Batch
-from separator.data.tracks import load_stems
+from separator.data.dataset import Batch
+from separator.data.reader import load_stems
 from separator.dsp.stft import stft
 from separator.loss_config import LossConfig
 from separator.losses import SeparationLoss
@@ -73,14 +73,14 @@ def test_silent_crops_do_not_count_in_the_validation_loss(task: TrainTask):
 
 def test_stems_are_varied_from_batch_to_batch(task: TrainTask, monkeypatch: pytest.MonkeyPatch):
     """Of the same songs, with and without augmentation: gains and signs of each stem differ."""
-    from separator.data import augment, loader
+    from separator.data import augment, dataset
 
     varied = next(task.batches(0)).stems
     monkeypatch.setattr(
-        loader.augment, "apply", lambda stems, changes, samples: stems[..., :samples]
+        dataset.augment, "apply", lambda stems, changes, samples: stems[..., :samples]
     )
     plain = next(task.batches(0)).stems
-    assert loader.augment is augment
+    assert dataset.augment is augment
     ratio = (varied.square().sum((2, 3)) / plain.square().sum((2, 3))).sqrt()
     assert ratio.std() > 0.05
 

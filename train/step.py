@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from separator.data.loader import Batch
+from separator.data.dataset import Batch
 from separator.dsp.stft import istft, normalise, stft
 from separator.supervised.task import SupervisedTask
 from separator.train.config import TrainConfig

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from separator.config import parse
-from separator.data.sources import parse_root
+from separator.data.roots import parse_root
 from separator.errors import SeparatorError, UsageError, one_line
 from separator.inference.compare import report as reports
 from separator.inference.compare.config import CompareConfig

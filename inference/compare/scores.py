@@ -22,7 +22,7 @@ from separator.api import Separator
 from separator.cli import guarded
 from separator.config import from_dict
 from separator.data.config import DataConfig
-from separator.data.sources import training_tracks
+from separator.data.tracks import training_tracks
 from separator.errors import SeparatorError
 from separator.inference import report as reports
 from separator.inference.compare.runs import RECORD, SCORES

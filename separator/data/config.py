@@ -52,7 +52,7 @@ class DataConfig:
 
     Attributes:
         roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
-            musdb18, musdb18hq, stems, pairs, pool or library, and is recognised when left out.
+            the name of a layout, such as stems or library, and is detected when left out.
         segment_seconds: Length of a training segment in seconds.
         batch: Segments in a batch, on each device.
         workers: Processes that read ahead; 0 reads in the training process.

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from separator.data.reader import Source
-from separator.data.tracks import Track
+from separator.data.tracks import Source, Track
 
 EXCERPT = 4096  # bytes of a file's middle, which tells files of one length apart
 

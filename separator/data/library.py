@@ -127,10 +127,10 @@ def _write_pairs(library: Library, folder: str) -> None:
 
 def _layout(root: Path) -> str:
     """Say how training would take a folder; "" for one of mixed songs."""
-    from separator.data.layouts import described
+    from separator.data.layouts import describe_layout
 
     try:
-        text = described(root)
+        text = describe_layout(root)
     except SeparatorError as error:
         text = str(error)
     return f"layout       {text}" if text else ""

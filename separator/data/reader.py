@@ -1,40 +1,24 @@
 """Slices of stems at one rate and in stereo, from any file, with short songs kept in memory."""
 
+import functools
 import math
 import shutil
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from separator import audio
-from separator.data.cache import StemCache, is_compressed
+from separator.data.stem_cache import StemCache, is_compressed
+from separator.data.stem_files import ONE, TWO
+from separator.data.tracks import Source, Track
 from separator.errors import SeparatorError, printable
 
 _SHORT_SECONDS = 30.0
 _MARGIN = 4096  # samples around a slice that let the resampling filter settle
 _SLACK = 4608  # samples by which a coded file may fall short of its header: four mp3 frames
-
-
-@dataclass(frozen=True)
-class Source:
-    """One audio stream of one file.
-
-    Attributes:
-        path: The file.
-        samples: Its length, at its own rate.
-        rate: Its sampling rate in Hz.
-        stream: Number of the audio stream, for files with several.
-        gain: Factor; -1 subtracts.
-    """
-
-    path: Path
-    samples: int
-    rate: int
-    stream: int = 0
-    gain: float = 1.0
 
 
 class Reader:
@@ -120,3 +104,58 @@ class Reader:
                 shutil.rmtree(self.cache.entry(source.path), ignore_errors=True)
                 wave = audio.read(self.cache.path(source.path, source.stream), start, samples)
         return audio.to_channels(wave, 2) if wave.shape[0] > 2 else wave
+
+
+def load_stems(
+    track: Track,
+    rate: int,
+    start: int = 0,
+    samples: int | None = None,
+    reader: Reader | None = None,
+    names: tuple[str, ...] | None = None,
+) -> dict[str, Tensor]:
+    """Read a song, or a part of it, as stereo stems at `rate`.
+
+    Args:
+        track: The song.
+        rate: Sampling rate of the result; `start` and `samples` are counted at it.
+        start: First sample.
+        samples: How many; fewer come back at the song's end. None: to the end.
+        reader: Keeps caches between calls; its rate must be `rate`.
+        names: Division into stems, such as `FOUR`; by default vocals and accompaniment, or the
+            mixture where nothing else is known. ("mixture",) is the sum of all stems.
+
+    Returns:
+        For each name (c t) with c = 2. Half of a pool has only its own stem.
+
+    Raises:
+        SeparatorError: when a file cannot be read; nothing is ever replaced by zeros.
+    """
+    reader = reader or Reader(rate)
+    left = max(0, track.length(rate) - start)
+    samples = left if samples is None else min(samples, left)
+
+    @functools.cache  # pairs use one file twice
+    def wave(source: Source) -> Tensor:
+        return reader.read(source, start, samples)
+
+    def stem(sources: tuple[Source, ...]) -> Tensor:
+        first, *more = (wave(replace(source, gain=1.0)) for source in sources)
+        total = first if sources[0].gain == 1 else first * sources[0].gain
+        for source, part in zip(sources[1:], more, strict=True):
+            total = total.add(part, alpha=source.gain)
+        return total
+
+    stems = {name: stem(sources) for name, sources in track.stems}
+    return _fold(stems, names or (ONE if "mixture" in stems else TWO))
+
+
+def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Sum stems into a coarser division."""
+    if names == ONE:
+        return {"mixture": torch.stack(list(stems.values())).sum(0)}
+    if names == TWO:
+        rest = [wave for name, wave in stems.items() if name != "vocals"]
+        folded = {"accompaniment": torch.stack(rest).sum(0)} if rest else {}
+        return folded | {name: stems[name] for name in ("vocals",) if name in stems}
+    return {name: stems[name] for name in names}

@@ -21,7 +21,7 @@ from separator.errors import SeparatorError, printable
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from separator.data.layouts import SongFiles
+    from separator.data.layouts.layout import SongFiles
     from separator.data.tracks import Track
 
 Parts = tuple[str, ...]  # of a path below a root: folders, and the song's name last

@@ -4,21 +4,20 @@ A song's stems are sums of sources (streams of files) with factors, so that one 
 stems, pairs (vocals = mixture - instrumental) and pools alike. Reading is in `load_stems`.
 """
 
-import functools
 import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from separator import audio
-from separator.data.layouts import FINDERS, SongFiles, check_kind
-from separator.data.reader import Reader, Source
-from separator.data.splits import pool_shared_out, shared_out
+from separator.data.config import DataConfig
+from separator.data.layouts import LAYOUTS, layout_of
+from separator.data.layouts.layout import SongFiles
+from separator.data.roots import parse_root
+from separator.data.splits import first_by_hash
+from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
 from separator.data.walk import checked_folders
 from separator.errors import SeparatorError, one_line, printable
@@ -26,6 +25,25 @@ from separator.errors import SeparatorError, one_line, printable
 _APART_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One audio stream of one file.
+
+    Attributes:
+        path: The file.
+        samples: Its length, at its own rate.
+        rate: Its sampling rate in Hz.
+        stream: Number of the audio stream, for files with several.
+        gain: Factor; -1 subtracts.
+    """
+
+    path: Path
+    samples: int
+    rate: int
+    stream: int = 0
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Track:
         stems: For each stem, vocals last, the sources whose sum it is.
         samples: Length of the shortest source, at `rate`.
         rate: Sampling rate of that source in Hz.
-        kind: Layout of its root, a key of `layouts.FINDERS`.
+        kind: Layout of its root, a key of `layouts.LAYOUTS`.
         root: The folder it was found in; tracks of one root share their weight.
         weight: Share of training segments that the root gets, relative to other roots.
         content: What tells the same audio in any file; empty where no scan has looked at it.
@@ -91,13 +109,7 @@ def find_tracks(
 
     Args:
         root: The folder.
-        kind: Its layout, or "auto" to recognise it:
-            musdb18: *.stem.mp4 in train/ and test/, or in the folder itself;
-            musdb18hq: train/ and test/ with SONG/{mixture,drums,bass,other,vocals}.wav;
-            stems: SONG/{vocals,drums,bass,other,...}; what is not vocals is accompaniment;
-            pairs: mixtures/ and instrumentals/ with files of the same names;
-            pool: instrumentals/ and vocals/, to be mixed at random;
-            library: anything else: mixed songs without stems.
+        kind: Its layout, a key of `LAYOUTS`, or "auto" to detect it.
             Folders train/, valid/ and test/ around the songs are their split, also under the
             other names of `splits.FOLDERS` and in any case; in a library only where nothing else
             stands beside them. Without valid/, the songs of train/ that musdb validates with do.
@@ -116,19 +128,19 @@ def find_tracks(
     """
     (folder,) = checked_folders([root], "give the path of a folder with music")
     root = Path(folder)
-    kind = check_kind(root, kind)
+    layout = layout_of(root, kind)
     skipped: list[str] = []
-    songs = sorted(FINDERS[kind](root, skipped), key=lambda song: song.name)
-    tracks = _probed(songs, (kind, str(root), weight), skipped)
+    songs = sorted(layout.find(root, skipped), key=lambda song: song.name)
+    tracks = _probed(songs, (layout.name, str(root), weight), skipped)
     for reason in skipped:
         log.warning("skipped: %s", reason)
     if not tracks:
         why = f" ({len(skipped)} skipped: {skipped[0]})" if skipped else ""
         name = printable(str(root))
-        raise SeparatorError(f"{name}: no usable song of kind {kind}{why}; check its layout")
-    tracks = (pool_shared_out if kind == "pool" else shared_out)(tracks, valid_share)
-    _log_found(root, kind, tracks, len(skipped))
-    if kind in ("stems", "musdb18hq"):
+        raise SeparatorError(f"{name}: no usable song of kind {layout.name}{why}; check its layout")
+    tracks = layout.split(tracks, valid_share)
+    _log_found(root, layout.name, tracks, len(skipped))
+    if layout.stems_by_name:
         log.info("%s: %s", printable(str(root)), table(dict(track.stems) for track in tracks))
     return tracks
 
@@ -172,61 +184,6 @@ def _log_found(root: Path, kind: str, tracks: Sequence[Track], skipped: int) -> 
     )
 
 
-def load_stems(
-    track: Track,
-    rate: int,
-    start: int = 0,
-    samples: int | None = None,
-    reader: Reader | None = None,
-    names: tuple[str, ...] | None = None,
-) -> dict[str, Tensor]:
-    """Read a song, or a part of it, as stereo stems at `rate`.
-
-    Args:
-        track: The song.
-        rate: Sampling rate of the result; `start` and `samples` are counted at it.
-        start: First sample.
-        samples: How many; fewer come back at the song's end. None: to the end.
-        reader: Keeps caches between calls; its rate must be `rate`.
-        names: Division into stems, such as `FOUR`; by default vocals and accompaniment, or the
-            mixture where nothing else is known. ("mixture",) is the sum of all stems.
-
-    Returns:
-        For each name (c t) with c = 2. Half of a pool has only its own stem.
-
-    Raises:
-        SeparatorError: when a file cannot be read; nothing is ever replaced by zeros.
-    """
-    reader = reader or Reader(rate)
-    left = max(0, track.length(rate) - start)
-    samples = left if samples is None else min(samples, left)
-
-    @functools.cache  # pairs use one file twice
-    def wave(source: Source) -> Tensor:
-        return reader.read(source, start, samples)
-
-    def stem(sources: tuple[Source, ...]) -> Tensor:
-        first, *more = (wave(replace(source, gain=1.0)) for source in sources)
-        total = first if sources[0].gain == 1 else first * sources[0].gain
-        for source, part in zip(sources[1:], more, strict=True):
-            total = total.add(part, alpha=source.gain)
-        return total
-
-    stems = {name: stem(sources) for name, sources in track.stems}
-    return _fold(stems, names or (ONE if "mixture" in stems else TWO))
-
-
-def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Sum stems into a coarser division."""
-    if names == ONE:
-        return {"mixture": torch.stack(list(stems.values())).sum(0)}
-    if names == TWO:
-        rest = [wave for name, wave in stems.items() if name != "vocals"]
-        folded = {"accompaniment": torch.stack(rest).sum(0)} if rest else {}
-        return folded | {name: stems[name] for name in ("vocals",) if name in stems}
-    return {name: stems[name] for name in names}
-
-
 def _sources(stems: Stems) -> tuple[tuple[str, tuple[Source, ...]], ...]:
     """Probe the files of a song; raises for one that cannot be read."""
 
@@ -261,3 +218,65 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
             *(name, shortest, other, longest),
         )
     return sources[0].samples, sources[0].rate
+
+
+def config_tracks(config: DataConfig) -> list[Track]:
+    """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
+
+    The split does not depend on a run's seed, so that runs can be compared. What several roots hold
+    is the first one's: with another name elsewhere, a song could both train and validate.
+    """
+    tracks: list[Track] = []
+    seen: set[object] = set()
+    for path, kind, weight in map(parse_root, config.roots):
+        found = find_tracks(path, kind, weight, config.valid_share)
+        fresh = [track for track in found if track.identity not in seen]
+        if len(fresh) < len(found):
+            again = len(found) - len(fresh)
+            songs = f"{again} song{'s' * (again != 1)}"
+            log.warning("%s: left out: %s that a root before it has too", printable(path), songs)
+        seen.update(track.identity for track in fresh)
+        tracks += fresh
+    paths = {source.path for track in tracks for _, group in track.stems for source in group}
+    compressed = sorted(filter(is_compressed, paths))
+    StemCache(config.cache_gb).prepare(compressed, threads=max(1, (os.cpu_count() or 2) // 2))
+    return tracks
+
+
+def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
+    """Find the songs to train on and those to validate with.
+
+    Raises:
+        SeparatorError: one of the two is empty.
+    """
+    tracks = config_tracks(config)
+    splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
+    for name, found in splits.items():
+        if not found:
+            fix = "add songs, or set data.valid_share between 0 and 1"
+            if len(tracks) == 1:
+                fix = "there is 1 song, and one trains and another validates: add songs"
+            elif name == "train" or config.valid_share:
+                fix = "add songs"
+            roots = printable(", ".join(config.roots))
+            raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
+    return fraction_of(splits["train"], config.fraction), splits["valid"]
+
+
+def fraction_of(tracks: list[Track], fraction: float) -> list[Track]:
+    """Keep a share of the songs of each root that is no pool or library, at least one of them.
+
+    Songs are ordered by a hash of their names, so a larger share contains a smaller one, and no
+    seed of a run changes it.
+    """
+    roots: dict[str, list[Track]] = {}
+    for track in tracks:
+        if not LAYOUTS[track.kind].whole:
+            roots.setdefault(track.root, []).append(track)
+    left_out: set[int] = set()
+    for songs in roots.values():
+        kept = {id(song) for song in first_by_hash(songs, max(1, round(fraction * len(songs))))}
+        left_out.update(id(song) for song in songs if id(song) not in kept)
+    if left_out:
+        log.info("data.fraction: %d songs are left out", len(left_out))
+    return [track for track in tracks if id(track) not in left_out]

@@ -73,7 +73,7 @@ class _Workers(ForkServerContext):
 def context_of(workers: int) -> BaseContext | None:
     """Return what starts so many processes; None where the system gives them no locks."""
     context = _Workers()
-    context.set_forkserver_preload(["separator.data.loader"])
+    context.set_forkserver_preload(["separator.data.dataset"])
     _start_server()
     try:
         locks = [context.Lock() for _ in range(LOCKS * (workers + 1))]  # a page each in /dev/shm

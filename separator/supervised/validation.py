@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.api import Separator
-from separator.data.tracks import Track, load_stems
+from separator.data.reader import load_stems
+from separator.data.tracks import Track
 from separator.dsp.stft import normalise, stft
 from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image, with_axes

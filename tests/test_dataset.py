@@ -18,13 +18,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from separator import audio, machine
-from separator.data import loader, workers
+from separator.data import dataset, workers
 from separator.data.config import AugmentConfig, DataConfig
 from separator.data.corpus import write_corpus
-from separator.data.layouts import FOUR, TWO
-from separator.data.loader import Batch, batches
-from separator.data.sources import config_tracks, parse_root, training_tracks
-from separator.data.tracks import Track, find_tracks
+from separator.data.dataset import Batch, batches
+from separator.data.roots import parse_root
+from separator.data.stem_files import FOUR, TWO
+from separator.data.tracks import Track, config_tracks, find_tracks, training_tracks
 from separator.errors import SeparatorError
 
 RATE = 44100
@@ -126,8 +126,8 @@ def test_a_bad_file_is_drawn_again_and_logged_once(tmp_path, caplog, monkeypatch
             noise(tmp_path / song / f"{name}.wav", 2.0, len(song))
     tracks = find_tracks(tmp_path)
     noise(tmp_path / "bad" / "drums.wav", 0.01, 0)  # cut off after it was found
-    asked, load_stems = [], loader.load_stems
-    monkeypatch.setattr(loader, "load_stems", lambda *a: asked.append(a) or load_stems(*a))
+    asked, load_stems = [], dataset.load_stems
+    monkeypatch.setattr(dataset, "load_stems", lambda *a: asked.append(a) or load_stems(*a))
     with caplog.at_level(logging.WARNING):
         drawn = take(8, tracks, config(tmp_path), RATE, seed=0)
     assert len(asked) > 8 * 3 + 3
@@ -191,7 +191,7 @@ def test_without_shared_memory_batches_come_through_pipes(
     whole = take(3, tracks, config(corpus), RATE, seed=3)
     monkeypatch.setattr(workers, "shared_memory", lambda: 1e5 if room == "none" else 1e12)
     if room == "taken later":
-        monkeypatch.setattr(loader, "Stack", NoRoom)
+        monkeypatch.setattr(dataset, "Stack", NoRoom)
     with caplog.at_level(logging.WARNING):
         piped = take(3, tracks, config(corpus, workers=1), RATE, seed=3)
     assert same(whole, piped)
@@ -271,7 +271,7 @@ def test_a_container_with_little_shared_memory(corpus):
 TRAINER = """
 import sys, time
 from separator.data.config import DataConfig
-from separator.data.loader import batches
+from separator.data.dataset import batches
 from separator.data.tracks import find_tracks
 
 if __name__ == "__main__":
@@ -383,7 +383,7 @@ def test_a_fraction_of_the_songs_is_part_of_any_larger_one(tmp_path):
 def test_training_on_a_library_is_refused_with_the_fix(tmp_path):
     path = tmp_path / "a.wav"
     wave = noise(path, 1.0, 0)
-    from separator.data.reader import Source
+    from separator.data.tracks import Source
 
     source = Source(path, wave.shape[1], RATE)
     song = Track(

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from separator.data import augment
-from separator.data.cache import StemCache
 from separator.data.config import NORMAL, DataConfig
-from separator.data.layouts import ONE
-from separator.data.reader import Reader
-from separator.data.segments import Cut, segment, segment_table, uniforms
-from separator.data.tracks import Track, load_stems, stem_names
+from separator.data.reader import Reader, load_stems
+from separator.data.sampling import Cut, segment, segment_table, uniforms
+from separator.data.stem_cache import StemCache
+from separator.data.stem_files import ONE
+from separator.data.tracks import Track, stem_names
 from separator.data.workers import (
     AHEAD,
     Stack,

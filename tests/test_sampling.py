@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from separator.data.reader import Source
-from separator.data.segments import segment, segment_table, uniforms
-from separator.data.tracks import Track
+from separator.data.sampling import segment, segment_table, uniforms
+from separator.data.tracks import Source, Track
 from separator.errors import SeparatorError
 
 RATE = 100

@@ -1,0 +1,130 @@
+"""The interface of a layout, and how layouts list files."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from separator.data.splits import Parts, shared_out, without_split
+from separator.data.stem_files import Stems, role
+from separator.data.walk import walk
+from separator.errors import printable
+
+if TYPE_CHECKING:
+    from separator.data.tracks import Track
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SongFiles:
+    """The files of a song, before any of them is opened.
+
+    Attributes:
+        name: path of the song below its root, without the folder of its split.
+        split: "train", "valid", "test", or None where the collection does not say.
+        stems: the files of each stem.
+        content: key of the decoded audio; empty where no scan has computed it.
+    """
+
+    name: str
+    split: str | None
+    stems: Stems
+    content: str = ""
+
+
+class Layout(ABC):
+    """A way to lay out a collection.
+
+    Attributes:
+        name: as in `data.roots`, "NAME:FOLDER".
+        order: place in detection, the lowest first; the layout of order 60 takes every folder.
+        stems_by_name: whether the stems are known by the files' names; the log then lists which
+            files each stem consists of.
+        whole: whether `data.fraction` leaves all songs in.
+    """
+
+    name: str
+    order: int
+    stems_by_name = False
+    whole = False
+
+    @abstractmethod
+    def detect(self, root: Path, files: Sequence[Path]) -> bool:
+        """Return whether most of a folder is laid out so.
+
+        Args:
+            root: the folder.
+            files: all audio files below it, sorted.
+        """
+
+    @abstractmethod
+    def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
+        """List the songs below a folder, with the splits that its folders or musdb's lists give.
+
+        Args:
+            root: the folder.
+            skipped: gets a line "PATH: reason" for each file that no song uses.
+        """
+
+    def split(self, tracks: list["Track"], valid_share: float) -> list["Track"]:
+        """Assign a split to the tracks without one.
+
+        Args:
+            tracks: all songs of one folder.
+            valid_share: share of them that validates.
+        """
+        return shared_out(tracks, valid_share)
+
+
+def audio_files(folder: Path, skipped: list[str]) -> list[Path]:
+    """List the audio files below a folder, at any depth, sorted."""
+    walked = walk([str(folder)])
+    skipped += [f"{printable(path)}: {reason}" for path, reason in walked.problems.items()]
+    return sorted(map(Path, walked.stamps))
+
+
+def files_by_folder(root: Path, skipped: list[str]) -> dict[Path, dict[str, Path]]:
+    """Group the audio files below a folder by their folders, at any depth, as `grouped` does."""
+    return grouped(audio_files(root, skipped), skipped)
+
+
+def grouped(files: Iterable[Path], skipped: list[str]) -> dict[Path, dict[str, Path]]:
+    """Group files by their folders; in each folder, by their names without suffix.
+
+    Of two that differ only in the suffix or in capitals, the first is used.
+    """
+    folders: dict[Path, dict[str, Path]] = {}
+    for path in files:
+        names = folders.setdefault(path.parent, {})
+        same = next((name for name in names if name.casefold() == path.stem.casefold()), None)
+        if same is None:
+            names[path.stem] = path
+        else:
+            taken = printable(names[same].name)
+            skipped.append(f"{printable(str(path))}: {taken} has the same name and is taken")
+    return folders
+
+
+def parts_of(root: Path, song: Path) -> Parts:
+    """Return a song's path below the root; the root's name where the root is the song."""
+    return song.relative_to(root).parts or (root.name,)
+
+
+def song_files(parts: Parts, stems: Stems, splits: dict[Parts, str | None]) -> SongFiles:
+    """Describe a song by its path below the root, its stems and all songs' splits."""
+    return SongFiles(without_split(parts, splits[parts]), splits[parts], stems)
+
+
+def in_stem_folder(root: Path, path: Path) -> bool:
+    """Return whether a file lies in a folder that is named after a stem."""
+    return any(role(folder)[1] for folder in path.relative_to(root).parts[:-1])
+
+
+def warn_of_others(root: Path, number: int, where: str) -> None:
+    """Log that so many files of a folder do not belong to its layout."""
+    if number:
+        files = f"{number} audio file{'s' * (number != 1)}"
+        log.warning("%s: left out: %s outside %s", printable(str(root)), files, where)

@@ -1,0 +1,48 @@
+"""MUSDB18 as it is distributed: one file for each song, with five audio streams."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from separator.data.layouts.layout import (
+    Layout,
+    SongFiles,
+    audio_files,
+    parts_of,
+    warn_of_others,
+)
+from separator.data.splits import musdb_setup, placed, with_lists, without_split
+from separator.data.stem_cache import STEM_SUFFIX
+from separator.data.stem_files import FOUR, StemFile
+
+
+class Musdb18(Layout):
+    """Songs `*.stem.mp4`, in train/ and test/ or in the folder itself.
+
+    Stream 0, the mixture, is not used: it is coded on its own, and the sum of the stems is exact.
+    """
+
+    name = "musdb18"
+    order = 10
+
+    def detect(self, root: Path, files: Sequence[Path]) -> bool:
+        """Return whether half of the files are such songs."""
+        songs = sum(path.name.endswith(STEM_SUFFIX) for path in files)
+        return 2 * songs >= max(1, len(files))
+
+    def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
+        """List the songs; see `Layout.find`."""
+        streams = musdb_setup()["stem_ids"]
+        files = audio_files(root, skipped)
+        paths = [path for path in files if path.name.endswith(STEM_SUFFIX)]
+        warn_of_others(root, len(files) - len(paths), f"*{STEM_SUFFIX}")
+        splits = placed(root, [parts_of(root, path) for path in paths])
+        songs = []
+        for path in paths:
+            parts = parts_of(root, path)
+            name = without_split(parts, splits[parts]).removesuffix(STEM_SUFFIX)
+            stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR}
+            songs.append(SongFiles(name, splits[parts], stems))
+        return with_lists(root, songs)
+
+
+LAYOUTS = (Musdb18(),)
