@@ -177,7 +177,7 @@ def programs() -> Iterator[Finding]:
 
 def disks() -> Iterator[Finding]:
     """Check the folders that are written to."""
-    from separator.data.library import default_index
+    from separator.data.library.scan import default_index
     from separator.data.stem_cache import default_folder
 
     folders = {"here": Path.cwd(), "cache": default_folder(), "index": default_index().parent}

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from separator import audio
 from separator.data.layouts.layout import SongFiles, files_by_folder
-from separator.data.musdb_test import plain_name
+from separator.data.library.musdb_holdout import plain_name
+from separator.data.library.walk import checked_folders
 from separator.data.reader import load_stems
 from separator.data.splits import Parts
 from separator.data.stem_files import TWO, Stems, estimated_stems, role, table
 from separator.data.tracks import Source, Track, track_of
-from separator.data.walk import checked_folders
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import TITLES

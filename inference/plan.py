@@ -12,7 +12,7 @@ from typing import Any
 
 from separator import atomic, audio
 from separator.audio import AudioInfo
-from separator.data.walk import walk
+from separator.data.library.walk import walk
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference.choices import TITLES, Choices, folded, sample_format, targets_of
 from separator.inference.results import Results, Song, Stamp, stamp_of

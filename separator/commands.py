@@ -19,7 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "scan": Command(
-        "separator.data.library",
+        "separator.data.library.scan",
         "index a music library; quarantine broken files",
         (
             ("separator scan ~/Music /mnt/more", "index two folders"),

@@ -203,7 +203,7 @@ MUTANTS = [
            "tests/test_wiener.py"),
     Mutant("MUSDB18's test songs are trained on", "separator/data/splits.py",
            "if held_out(Path(song.name), {})}", "if False}",
-           "tests/test_musdb_test.py tests/test_layouts.py"),
+           "tests/test_musdb_holdout.py tests/test_layouts.py"),
 ]  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, suffix: str) -> None:
 
 
 def test_finding_and_checking_files_needs_no_torch() -> None:
-    program = "import sys, separator.data.library; sys.exit('torch' in sys.modules)"
+    program = "import sys, separator.data.library.scan; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

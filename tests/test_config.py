@@ -11,7 +11,7 @@ import yaml
 from separator.cli import main
 from separator.config import from_dict, nearest, parse, to_dict
 from separator.data.config import DataConfig
-from separator.data.library import ScanConfig
+from separator.data.library.scan import ScanConfig
 from separator.errors import SeparatorError
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig

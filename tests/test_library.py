@@ -16,8 +16,9 @@ import soundfile
 import torch
 
 from separator import audio
-from separator.data import library, library_files, library_report
-from separator.data.library_index import Content, Finding, Index, Stamp
+from separator.data.library import scan as library
+from separator.data.library import scan_report, worker
+from separator.data.library.index import Content, Finding, Index, Stamp
 from separator.errors import SeparatorError
 
 RATE = 44100
@@ -226,7 +227,7 @@ def test_files_that_cannot_be_opened_are_tried_again(tmp_path: Path, scan, monke
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(library_files, "_not_audio", refuse)
+        patch.setattr(worker, "_not_audio", refuse)
         patch.setattr(
             os, "scandir", lambda p: refuse(p) if str(p).endswith("locked") else scandir(p)
         )
@@ -344,7 +345,7 @@ def test_ten_thousand_known_files_are_not_opened(tmp_path: Path, scan, monkeypat
     with Index(tmp_path / "index/i.sqlite") as store:
         store.record(Finding(str(p), stamp, f"key {i}", content) for i, p in enumerate(paths))
     forbid(monkeypatch, "verify", "content_key", "probe")
-    monkeypatch.setattr(library_files, "_not_audio", lambda path: pytest.fail(f"{path} opened"))
+    monkeypatch.setattr(worker, "_not_audio", lambda path: pytest.fail(f"{path} opened"))
     found = scan(tmp_path / "m", jobs=None)
     assert [info.path for info in found.songs] == paths
 
@@ -364,7 +365,7 @@ def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
 SCRIPT = """
 import os, signal
 from separator import audio
-from separator.data.library import scan
+from separator.data.library.scan import scan
 
 verify, calls = audio.verify, []
 
@@ -408,7 +409,7 @@ def test_processes_that_do_not_start_condemn_no_file(tmp_path: Path, scan, monke
     write(tmp_path / "m/a.wav", song(0, 0.05))
     write(tmp_path / "m/b.wav", song(1, 0.05))
     with monkeypatch.context() as patch:  # as in a script without `if __name__ == "__main__":`
-        patch.setattr(library_files, "_start_process", sys.exit)
+        patch.setattr(worker, "_start_process", sys.exit)
         with pytest.raises(SeparatorError, match="worker processes do not start; use jobs=1, or"):
             scan(tmp_path / "m", jobs=2)
     assert len(scan(tmp_path / "m").songs) == 2
@@ -548,7 +549,7 @@ def test_a_length_is_what_decodes_and_what_was_claimed_is_told(
             "damaged.wav": "damaged at 0:12, 0.03 s",
             "longer.wav": "2.0 s can be decoded, its header says 1.0 s",
         }
-    assert "notices      2, of files that are used all the same" in library_report.summary(found)
+    assert "notices      2, of files that are used all the same" in scan_report.summary(found)
     library.write_report(found, tmp_path / "r.json")
     library.write_report(found, tmp_path / "r.tsv")
     values = json.loads((tmp_path / "r.json").read_text())
@@ -603,7 +604,7 @@ def test_a_damaged_index_is_one_line_or_does_not_matter(tmp_path: Path, scan) ->
         else:
             assert {info.path for info in found.songs} <= {info.path for info in whole.songs}
             assert all(info.seconds > 0 and info.channels > 0 for info in found.songs)
-            library_report.summary(found)
+            scan_report.summary(found)
             outcomes.add("same" if found == whole else "other")
     assert {"refused", "same"} <= outcomes
 

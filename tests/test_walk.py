@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from separator import audio
-from separator.data import library, library_report
-from separator.data.walk import SOUND, SPECIAL, UNFINISHED, checked_folders, walk
+from separator.data.library import scan as library
+from separator.data.library import scan_report
+from separator.data.library.walk import SOUND, SPECIAL, UNFINISHED, checked_folders, walk
 from separator.errors import SeparatorError
 
 
@@ -50,7 +51,7 @@ def test_scan_names_them_and_does_not_wait_for_a_pipe(tmp_path, monkeypatch):
     (tmp_path / "m/empty.wav").touch()
     found = library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1, progress=False)
     assert found.totals()["passed_over"] == {kind: 2, SPECIAL: 1}
-    last = library_report.summary(found).splitlines()[-1]
+    last = scan_report.summary(found).splitlines()[-1]
     assert last == f"passed over  {kind} 2, pipes, sockets or devices 1"
     (tmp_path / "m/empty.wav").unlink()
     with pytest.raises(SeparatorError, match=f"no audio files that can be read \\({kind} 2, pipes"):

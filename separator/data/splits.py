@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from separator.data.musdb_test import held_out
+from separator.data.library.musdb_holdout import held_out
 from separator.errors import SeparatorError, printable
 
 log = logging.getLogger(__name__)

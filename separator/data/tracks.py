@@ -15,11 +15,11 @@ from separator import audio
 from separator.data.config import DataConfig
 from separator.data.layouts import LAYOUTS, layout_of
 from separator.data.layouts.layout import SongFiles
+from separator.data.library.walk import checked_folders
 from separator.data.roots import parse_root
 from separator.data.splits import first_by_hash
 from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
-from separator.data.walk import checked_folders
 from separator.errors import SeparatorError, one_line, printable
 
 _APART_SECONDS = 1.0

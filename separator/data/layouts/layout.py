@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from separator.data.library.walk import walk
 from separator.data.splits import Parts, shared_out, without_split
 from separator.data.stem_files import Stems, role
-from separator.data.walk import walk
 from separator.errors import printable
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ class Library(Layout):
 
     def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
         """List the songs that the scan found sound: no broken, silent or duplicate ones."""
-        from separator.data.library import scan
+        from separator.data.library.scan import scan
 
         library = scan([root])
         place = printable(str(root))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from separator.data import library
-from separator.data.musdb_test import SONGS, held_out
+from separator.data.library import scan as library
+from separator.data.library.musdb_holdout import SONGS, held_out
 
 
 def test_there_are_fifty():

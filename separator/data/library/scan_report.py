@@ -10,7 +10,7 @@ from separator.atomic import write_text
 from separator.errors import SeparatorError, one_line, printable
 
 if TYPE_CHECKING:
-    from separator.data.library import Library
+    from separator.data.library.scan import Library
 
 
 def summary(library: "Library") -> str:

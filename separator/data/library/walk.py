@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from separator import audio
-from separator.data.library_index import Stamp
+from separator.data.library.index import Stamp
 from separator.errors import SeparatorError, one_line, printable
 
 SPECIAL = "pipes, sockets or devices"

@@ -4,18 +4,13 @@ Examining never raises for what is wrong with a file: the finding says it.
 """
 
 import itertools
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from separator import audio
-from separator.data.library_index import (
+from separator.data.library.index import (
     Content,
     Finding,
     Index,
@@ -23,39 +18,32 @@ from separator.data.library_index import (
     Stamp,
     local_key,
 )
-from separator.data.musdb_test import held_out
-from separator.errors import SeparatorError, one_line, printable
-from separator.processes import follow_parent
+from separator.data.library.musdb_holdout import held_out
+from separator.errors import one_line, printable
+from separator.processes import calls_in_processes, follow_parent
 
 SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
-WAITING = 2  # files handed out per process: none idles, and a crash puts few under suspicion
 
 
 def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Finding]:
-    """Examine files in `jobs` processes (one: in this process); findings come as they get ready.
+    """Examine files and yield the findings in the order of completion.
 
-    A file on which its process dies, by a fault of the decoder or for lack of memory, is found
-    broken; the others are not lost.
+    A file on which its process dies, by a fault of the decoder or for lack of memory, is broken.
+
+    Args:
+        files: path -> stamp.
+        index: the index file.
+        jobs: number of processes; with 1 the work is done in this process.
     """
+    calls = [(path, stamp, index) for path, stamp in files.items()]
     if jobs == 1:
-        yield from (examine(path, stamp, index) for path, stamp in files.items())
+        yield from itertools.starmap(examine, calls)
         return
-    left, suspects = dict(files), {}
-    while left or suspects:
-        alone = bool(suspects)
-        batch = suspects if alone else left
-        processes, at_once = (1, 1) if alone else (jobs, WAITING * jobs)
-        try:
-            for finding in _pooled(dict(batch), index, processes, at_once):
-                del batch[finding.path]
-                yield finding
-        except BrokenProcessPool:
-            if alone:  # one at a time: it was the first of those left
-                path = next(iter(suspects))
-                yield _crashed(path, suspects.pop(path))
-            else:
-                suspects = {path: left.pop(path) for path in list(left)[: WAITING * jobs]}
+    for (path, stamp, _), finding in calls_in_processes(
+        "scan", examine, calls, jobs, _start_process
+    ):
+        yield finding or _crashed(path, stamp)
 
 
 def examine(path: str, stamp: Stamp, index: Path) -> Finding:
@@ -148,51 +136,6 @@ def _flaw(path: str, error: Exception) -> Content:
     if reason.startswith("truncated"):
         kind, reason = "truncated", reason.partition(", ")[2]
     return Content(status="unreadable" if system else kind, reason=reason)
-
-
-def _pooled(files: Mapping[str, Stamp], index: Path, jobs: int, at_once: int) -> Iterator[Finding]:
-    """Examine files; those in work are among the first `at_once` that were not yielded yet."""
-    queue = iter(files.items())
-    spawn = multiprocessing.get_context("spawn")  # fork would copy threads in an unknown state
-    with ProcessPoolExecutor(jobs, spawn, initializer=_start_process) as pool:
-        try:
-            _greet(pool)
-            running = set()
-            while True:
-                for path, stamp in itertools.islice(queue, at_once - len(running)):
-                    running.add(_submitted(pool, examine, path, stamp, index))
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from [future.result() for future in done]
-        except BrokenProcessPool:
-            raise
-        except BaseException:  # Ctrl-C, or nobody wants the rest: a long file need not be finished
-            for process in list(pool._processes.values()):
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _greet(pool: ProcessPoolExecutor) -> None:
-    """Make sure that processes start at all: else every file would seem to crash its decoder."""
-    try:
-        _submitted(pool, os.getpid).result()
-    except BrokenProcessPool as error:
-        fix = 'use jobs=1, or put the script\'s own calls under `if __name__ == "__main__":`'
-        raise SeparatorError(f"scan: worker processes do not start; {fix}") from error
-
-
-def _submitted(pool: ProcessPoolExecutor, function: Callable, *arguments: object) -> Future:
-    """Submit work; the process that this may start ignores Ctrl-C: its parent stops it."""
-    if threading.current_thread() is not threading.main_thread():  # may not set handlers
-        return pool.submit(function, *arguments)
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the new process inherits this
-    try:
-        return pool.submit(function, *arguments)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _crashed(path: str, stamp: Stamp) -> Finding:
