@@ -1,4 +1,4 @@
-"""`separator export MODEL -o FILE`: a model file of half the size, to be given away."""
+"""`separator export MODEL -o FILE`: a model file of half the size, or ONNX, to be given away."""
 
 import logging
 import os
@@ -13,11 +13,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a model's weights as 16-bit floats, which halves its file.
+    """Write a model's weights as 16-bit floats, which halves its file; or its network as ONNX.
 
     Attributes:
         model: model file, or a checkpoint of a run, of which the averaged weights count.
-        output: (or -o) the file to write, ending in .safetensors.
+        output: (or -o) the file to write; ending in .onnx it holds the network in 32-bit floats for
+            programs without PyTorch, ending in .safetensors a model for this program.
         license: licence of the weights, as the file is to say.
     """
 
@@ -28,8 +29,8 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if len(self.model) != 1:
             raise SeparatorError(f"model: {len(self.model)} are given; give one")
-        if Path(self.output).suffix != ".safetensors":
-            raise SeparatorError("output: give -o FILE.safetensors")
+        if Path(self.output).suffix not in (".safetensors", ".onnx"):
+            raise SeparatorError("output: give -o FILE.safetensors or -o FILE.onnx")
 
 
 def main(argv: list[str]) -> int:
@@ -37,15 +38,25 @@ def main(argv: list[str]) -> int:
     argv = ["--output" if word == "-o" else word for word in argv]
     config = parse(ExportConfig, argv, "export", positional="model")
 
+    path = Path(config.output)
+    if path.suffix == ".onnx":
+        from separator.engine.onnx_file import export_onnx
+
+        export_onnx(path, config.model[0], config.license)
+    else:
+        _write_half(path, config.model[0], config.license)
+    log.info("%s: %.1f MB", printable(config.output), os.path.getsize(path) / 1e6)
+    return 0
+
+
+def _write_half(path: Path, model: str, license: str) -> None:
+    """Write the model with weights of 16 bits."""
     import torch
 
     from separator.engine.model_file import export, load_model_file
 
-    state, description = load_model_file(config.model[0])
+    state, description = load_model_file(model)
     description.pop("digest", None)
-    if config.license:
-        description["license"] = config.license
-    export(Path(config.output), state, description, torch.float16)
-    size = os.path.getsize(config.output) / 1e6
-    log.info("%s: %.1f MB", printable(config.output), size)
-    return 0
+    if license:
+        description["license"] = license
+    export(path, state, description, torch.float16)

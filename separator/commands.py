@@ -92,13 +92,14 @@ COMMANDS = {
     ),
     "export": Command(
         "separator.inference.export",
-        "write a model file of half the size, to be given away",
+        "write a model file of half the size, or ONNX, to be given away",
         (
             (
                 "separator export runs/vocals/model.safetensors -o vocals.safetensors "
                 "--license 'CC BY-NC-SA 4.0'",
                 "store the weights as 16-bit floats",
             ),
+            ("separator export tiny-vocals -o vocals.onnx", "write the network as ONNX"),
         ),
     ),
     "evaluate": Command(

@@ -1,0 +1,54 @@
+"""ONNX files: the same masks as PyTorch's, for any length, and a description that suffices."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from separator import cli
+from separator.engine import onnx_file
+from separator.engine.model_file import load_model
+from separator.errors import SeparatorError
+from tests.songs import export_model
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.mark.slow
+def test_the_bundled_network_is_the_same_without_pytorch(tmp_path: Path):
+    path = tmp_path / "vocals.onnx"
+    assert cli.main(["export", "tiny-vocals", "-o", str(path)]) == 0
+    check(path, "tiny-vocals")
+
+
+def test_a_small_network_is_the_same_without_pytorch(tmp_path: Path):
+    model, path = export_model(tmp_path / "model.safetensors"), tmp_path / "model.onnx"
+    assert cli.main(["export", str(model), "-o", str(path), "--license", "CC0"]) == 0
+    assert check(path, str(model))["license"] == "CC0"
+    other, stft, _ = load_model(export_model(tmp_path / "other.safetensors", seed=1))
+    with pytest.raises(SeparatorError, match="differ from PyTorch's"):
+        onnx_file.compare(path, other.eval(), stft.bins)
+
+
+def check(path: Path, source: str) -> dict:
+    """Compare masks of several shapes; return the description."""
+    model, stft, _ = load_model(source)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for crops, frames in ((1, 1), (1, 50), (3, 17)):
+        magnitude = torch.rand(crops, 2, stft.bins, frames)
+        with torch.no_grad():
+            expected = model.eval()(magnitude).numpy()
+        masks = session.run(None, {"magnitude": magnitude.numpy()})[0]
+        assert np.abs(masks - expected).max() < 1e-4
+    description = json.loads(session.get_modelmeta().custom_metadata_map["separator"])
+    assert description["stft"]["n_fft"] == stft.n_fft and description["rate"] == 44100
+    assert not list(path.parent.glob("*.data"))  # one file holds all
+    return description
+
+
+def test_the_output_has_to_be_one_of_the_two_kinds(capsys):
+    assert cli.main(["export", "tiny-vocals", "-o", "model.pth"]) == 2
+    assert "FILE.onnx" in capsys.readouterr().err
