@@ -57,7 +57,7 @@ class Spectrum(nn.Module):
         return torch.cat([groups.mean(2), groups.std(2, correction=0)], dim=-1)
 
 
-class Trunk(nn.Module):
+class BackboneFeatures(nn.Module):
     """Deep features of frame groups, by a pretrained model: HuBERT's second iteration.
 
     Args:
@@ -83,21 +83,21 @@ class Trunk(nn.Module):
                 "to these, or choose a model of this run's"
             )
         self.model.eval().requires_grad_(False)
-        self.features = self.model.deep_features
+        self.features = self.model.bottleneck_features
 
     @torch.no_grad()
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Map (b c f n), complex or linear magnitudes, to the features of its groups (b m d)."""
         target, _ = normalise(spectrogram.abs(), self.stft)
         with torch.autocast(spectrogram.device.type, enabled=False):
-            deep = self.model(target, None, features=True).deep
+            deep = self.model.features(target).bottleneck
         return cut(deep.float(), self.group).mean(2)
 
 
-def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | Trunk:
+def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | BackboneFeatures:
     """Make what turns spectrograms into the features that `config.source` names."""
     if config.source == "deep":
-        return Trunk(config.model, transform, rate, config.group)
+        return BackboneFeatures(config.model, transform, rate, config.group)
     return Spectrum(transform, rate, config.group)
 
 
@@ -171,7 +171,10 @@ class Labeller(nn.Module):
 
 
 def fit_labels(
-    labeller: Labeller, extract: Spectrum | Trunk, crops: Iterable[Tensor], config: LabelConfig
+    labeller: Labeller,
+    extract: Spectrum | BackboneFeatures,
+    crops: Iterable[Tensor],
+    config: LabelConfig,
 ) -> Tensor:
     """Fit a labeller on the first `config.crops` crops, and return their labels.
 

@@ -24,17 +24,17 @@ class ContrastHead(nn.Module):
 
     Args:
         config: sizes.
-        fine_channels: channels of the model's features before its last layer.
+        pre_head_channels: channels of the model's features before its last layer.
         band: bins in a cell.
         audio_channels: channels of the spectrogram.
     """
 
     def __init__(
-        self, config: ContrastConfig, fine_channels: int, band: int, audio_channels: int = 2
+        self, config: ContrastConfig, pre_head_channels: int, band: int, audio_channels: int = 2
     ) -> None:
         super().__init__()
         self.config = config
-        self.guess = nn.Linear(band * fine_channels, config.features)
+        self.guess = nn.Linear(band * pre_head_channels, config.features)
         self.truth = nn.Linear(band * audio_channels, config.features)
 
     def loss(

@@ -30,7 +30,7 @@ def show_crops(
     target, phase = example.target[:SHOWN], example.spectrogram[:SHOWN].angle()
     corrupted = with_masked_group(example.corrupted)
     spectrogram, chosen = corrupted.spectrogram[:SHOWN], corrupted.chosen[:SHOWN]
-    mask = model(spectrogram, corrupted.hidden[:SHOWN])
+    mask = model(spectrogram, corrupted.hidden[:SHOWN]).mask
     restored = torch.where(chosen, spectrogram * mask, target)
     pictures = {
         "original": target,

@@ -1,14 +1,14 @@
-"""The trunk and the heads of all that is asked of it beside restoring."""
+"""The backbone and the heads of all that is asked of it beside restoring."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from separator.models.layers import Outputs
+from separator.models.base import Outputs
 from separator.pretrain.adversary import Adversary, weight_at
 from separator.pretrain.balance import Objective
-from separator.pretrain.clusters import Labeller, Spectrum, Trunk
+from separator.pretrain.clusters import BackboneFeatures, Labeller, Spectrum
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.contrast import ContrastHead
 from separator.pretrain.example import Example
@@ -20,18 +20,18 @@ from separator.pretrain.ramps import at, on
 
 
 class Pretrainer(nn.Module):
-    """What is trained: the trunk, which is kept, and the heads, which are not.
+    """What is trained: the backbone, which is kept, and the heads, which are not.
 
     Args:
-        trunk: a model of `separator.models`.
+        backbone: a model of `separator.models`.
         config: which heads there are.
         label_features: what `labels` clusters; 0 without it.
     """
 
-    def __init__(self, trunk: nn.Module, config: PretrainConfig, label_features: int) -> None:
+    def __init__(self, backbone: nn.Module, config: PretrainConfig, label_features: int) -> None:
         super().__init__()
-        self.trunk, self.heads = trunk, nn.ModuleDict()
-        bins, features = config.stft.bins - 1, trunk.deep_features
+        self.backbone, self.heads = backbone, nn.ModuleDict()
+        bins, features = config.stft.bins - 1, backbone.bottleneck_features
         band = config.mask.band or bins
         if on(config.next.weight):
             self.heads["next"] = NextHead(features, bins, config.next)
@@ -39,20 +39,18 @@ class Pretrainer(nn.Module):
             self.heads["labels"] = LabelHead(features, config.labels)
             self.labeller = Labeller(label_features, config.labels.clusters)
         if on(config.contrast.weight):
-            self.heads["contrast"] = ContrastHead(config.contrast, trunk.fine_channels, band)
+            self.heads["contrast"] = ContrastHead(config.contrast, backbone.pre_head_channels, band)
         if on(config.hard.weight):
             self.heads["hard"] = LossPredictor(features, bins // band)
 
-    def forward(
-        self, x: Tensor, hidden: Tensor | None = None, features: bool = False
-    ) -> Tensor | Outputs:
-        """Call the trunk."""
-        return self.trunk(x, hidden, features)
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
+        """Return the backbone's mask and features; see `FrameTransformer.features`."""
+        return self.backbone.features(x, masked)
 
     @torch.no_grad()
     def predict(self, target: Tensor, grid: Grid) -> Tensor:
         """Predict the error of each cell from the whole spectrogram: (b c f n) to (b k m)."""
-        return self.heads["hard"](self.trunk(target, None, features=True).deep, grid)
+        return self.heads["hard"](self.backbone.features(target).bottleneck, grid)
 
     def objectives(
         self,
@@ -62,20 +60,20 @@ class Pretrainer(nn.Module):
         config: PretrainConfig,
         step: int,
         generator: torch.Generator,
-        extract: Spectrum | Trunk | None,
+        extract: Spectrum | BackboneFeatures | None,
     ) -> tuple[dict[str, Objective], dict[str, Tensor]]:
         """Return the loss of every head with its weight at this step, and what to log.
 
         Args:
             example: the batch.
-            outputs: the trunk's answer to `example.corrupted`.
+            outputs: the backbone's answer to `example.corrupted`.
             restored: (b c f n) the corrupted spectrogram under the mask.
             config: weights.
             step: finished steps of the run.
             generator: on the CPU.
             extract: makes what is clustered, where there are labels.
         """
-        heads, deep, corrupted = self.heads, outputs.deep, example.corrupted
+        heads, deep, corrupted = self.heads, outputs.bottleneck, example.corrupted
         found: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
         if "next" in heads:
             found["next"] = heads["next"].loss(
@@ -88,7 +86,7 @@ class Pretrainer(nn.Module):
             found["labels"] = heads["labels"].loss(deep, labels, hidden_groups(corrupted, group))
         if "contrast" in heads:
             found["contrast"] = heads["contrast"].loss(
-                outputs.fine, example.target, corrupted, generator
+                outputs.pre_head, example.target, corrupted, generator
             )
         if "hard" in heads:
             found["hard"] = mine(
@@ -96,7 +94,7 @@ class Pretrainer(nn.Module):
             )
         objectives, scalars = {}, {}
         for name, (loss, logged) in found.items():
-            meets = outputs.fine if name == "contrast" else outputs.shared
+            meets = outputs.pre_head if name == "contrast" else outputs.balance_point
             objectives[name] = Objective(loss, at(getattr(config, name).weight, step), meets)
             scalars |= {f"loss/{name}": loss.detach(), **logged}
         return objectives, scalars

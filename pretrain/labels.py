@@ -16,7 +16,7 @@ TEMPERATURE = 0.1  # what their cosines are divided by, as in HuBERT
 
 
 class LabelHead(nn.Module):
-    """Name the cluster of each frame group from the trunk's deepest features.
+    """Name the cluster of each frame group from the backbone's deepest features.
 
     Logits are the cosines between a group's projected features and an embedding of each cluster,
     over 0.1 (HuBERT, arXiv 2106.07447).

@@ -27,7 +27,7 @@ from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.errors import SeparatorError
 from separator.models import create, describe
-from separator.models.frame_transformer import PACE
+from separator.models.frame_transformer import MASK_BIAS_SCALE
 from separator.pretrain.config import PretrainConfig
 
 SEED = 0x6D6978  # of the validation's mixtures, the same for every run
@@ -36,44 +36,46 @@ VOICE_SECONDS = 10.0
 
 
 class MixitModel(nn.Module):
-    """A trunk with a last layer of its own that gives several masks.
+    """A backbone with a last layer of its own that gives several masks.
 
-    The trunk's last layer is not trained; `take_voice` sets it.
+    The backbone's last layer is not trained; `take_voice` sets it.
 
     Args:
-        trunk: a frame transformer.
+        backbone: a frame transformer.
         sources: number of masks.
         bins: bins of the spectrogram, the Nyquist bin included.
     """
 
-    def __init__(self, trunk: nn.Module, sources: int, bins: int) -> None:
+    def __init__(self, backbone: nn.Module, sources: int, bins: int) -> None:
         super().__init__()
-        self.trunk, self.sources = trunk, sources
-        self.head = nn.Linear(trunk.fine_channels, 2 * sources)
-        nn.init.trunc_normal_(self.head.weight, std=trunk.fine_channels**-0.5)
+        self.backbone, self.sources = backbone, sources
+        self.head = nn.Linear(backbone.pre_head_channels, 2 * sources)
+        nn.init.trunc_normal_(self.head.weight, std=backbone.pre_head_channels**-0.5)
         nn.init.zeros_(self.head.bias)
         # from where the masks, squared as at stft.power=0.5, add up to one
         self.start = -math.log(math.sqrt(sources) - 1)
-        self.profile = nn.Parameter(torch.zeros(bins - 1, 2 * sources))
-        self.profile.no_weight_decay = True
-        for weight in (*trunk.head.parameters(), trunk.profile):
+        self.mask_bias = nn.Parameter(torch.zeros(bins - 1, 2 * sources))
+        self.mask_bias.no_weight_decay = True
+        for weight in (*backbone.head.parameters(), backbone.mask_bias):
             weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map magnitudes (b c f n) in [0, 1] to masks (b s c f n) in [0, 1]."""
-        fine = self.trunk(x, None, features=True).fine
-        logits = self.head(fine).float() + PACE * self.profile + self.start
+        fine = self.backbone.features(x).pre_head
+        logits = self.head(fine).float() + MASK_BIAS_SCALE * self.mask_bias + self.start
         masks = rearrange(logits.sigmoid(), "b n f (s c) -> b s c n f", s=self.sources)
         return F.pad(masks, (0, 1, 0, 0, 0, 0), mode="replicate").mT
 
     @torch.no_grad()
     def take_voice(self, source: int) -> None:
-        """Let the trunk's mask be what is left of a mixture without one of the sources."""
+        """Let the backbone's mask be what is left of a mixture without one of the sources."""
         rows = slice(2 * source, 2 * source + 2)
-        trunk = self.trunk
-        trunk.head.weight.copy_(-self.head.weight[rows])
-        trunk.head.bias.copy_(-self.head.bias[rows])
-        trunk.profile.copy_(-self.profile[:, rows] - (trunk.start + self.start) / PACE)
+        backbone = self.backbone
+        backbone.head.weight.copy_(-self.head.weight[rows])
+        backbone.head.bias.copy_(-self.head.bias[rows])
+        backbone.mask_bias.copy_(
+            -self.mask_bias[:, rows] - (backbone.start + self.start) / MASK_BIAS_SCALE
+        )
 
 
 class MixitTask(Task):
@@ -87,8 +89,8 @@ class MixitTask(Task):
         self.config = config
         self.device = distributed.own_device(config.device)
         torch.manual_seed(config.seed)
-        trunk = create(config.sizes, config.stft.bins)
-        self.model = MixitModel(trunk, config.mixit.sources, config.stft.bins)
+        backbone = create(config.sizes, config.stft.bins)
+        self.model = MixitModel(backbone, config.mixit.sources, config.stft.bins)
         self.train, self.valid = training_tracks(config.data)
         self.waves = self._fixed_crops()
         self.voices = self._voices() if config.mixit.voices else []
@@ -179,7 +181,7 @@ class MixitTask(Task):
         """Return what the model's file says of it."""
         config = self.config
         about = describe(config.sizes, config.stft, config.rate)
-        return {"stage": "pretrain", "part": "trunk", **about}
+        return {"stage": "pretrain", "part": "backbone", **about}
 
 
 def mixit_loss(parts: Tensor, references: Tensor, snr_db: float) -> Tensor:

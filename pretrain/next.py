@@ -28,7 +28,7 @@ class NextHead(nn.Module):
     the network nothing. With `config.bands` both answer together.
 
     Args:
-        features: deepest features of a frame, a model's `deep_features`.
+        features: deepest features of a frame, a model's `bottleneck_features`.
         bins: of the spectrogram, without the Nyquist bin.
         config: the separator, whose frames are left out.
         width: features in each of the views.

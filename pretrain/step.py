@@ -44,8 +44,8 @@ class PretrainTask(Task):
             self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)
             features = self.extract.features
         torch.manual_seed(config.seed)
-        trunk = create(config.sizes, config.stft.bins)
-        self.model = Pretrainer(trunk, config, features)
+        backbone = create(config.sizes, config.stft.bins)
+        self.model = Pretrainer(backbone, config, features)
         self.teacher = self.model  # until `attach` gives the average
         if on(config.adversary.weight):
             sizes = 2, config.stft.bins, config.mask.group
@@ -99,7 +99,7 @@ class PretrainTask(Task):
         config = self.config
         example = self.example(batch, step, generator)
         corrupted = example.corrupted
-        outputs = model(corrupted.spectrogram, corrupted.hidden, features=True)
+        outputs = model(corrupted.spectrogram, corrupted.hidden)
         restored = corrupted.spectrogram * outputs.mask
         weights = at(config.masked_weight, step), at(config.unmasked_weight, step)
         squared = config.error == "mse"
@@ -137,4 +137,4 @@ class PretrainTask(Task):
         """Return what the model's file says of it."""
         config = self.config
         about = describe(config.sizes, config.stft, config.rate)
-        return {"stage": "pretrain", "part": "trunk", **about}
+        return {"stage": "pretrain", "part": "backbone", **about}

@@ -12,7 +12,7 @@ from separator.data.dataset import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
 from separator.engine.task import Validation
-from separator.pretrain.clusters import Spectrum, Trunk, health
+from separator.pretrain.clusters import BackboneFeatures, Spectrum, health
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
@@ -70,7 +70,7 @@ class ValidationCrops:
         model: Pretrainer,
         device: torch.device,
         step: int,
-        extract: Spectrum | Trunk | None = None,
+        extract: Spectrum | BackboneFeatures | None = None,
     ) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.
 
@@ -103,13 +103,17 @@ class ValidationCrops:
         return result
 
     def _score(
-        self, model: Pretrainer, example: Example, place: int, extract: Spectrum | Trunk | None
+        self,
+        model: Pretrainer,
+        example: Example,
+        place: int,
+        extract: Spectrum | BackboneFeatures | None,
     ) -> _Score:
         """Score the batch at a place."""
         config, corrupted = self.config, example.corrupted
         # apart, so that the cells do not depend on which heads there are
         draws = torch.Generator().manual_seed(SEED + place)
-        outputs = model(corrupted.spectrogram, corrupted.hidden, features=True)
+        outputs = model(corrupted.spectrogram, corrupted.hidden)
         restored = corrupted.spectrogram * outputs.mask
         _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
         share = len(self.waves[place]) / len(self.songs)

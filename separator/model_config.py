@@ -32,9 +32,9 @@ class ModelConfig:
         cross_frame_bands: frequency bands of an attention over frames at full resolution, which
             adds, as extra input channels, a weighted average of each bin over the other frames,
             and fills masked bins with it (0: without; masked bins are filled with a constant).
-        told: pretraining tells the network which cells are masked, and their mask starts from an
-            estimate; otherwise it sees the corrupted spectrogram as it is and nothing else, and
-            has to find the white frames.
+        mask_known: in pretraining the network is given the positions of masked bins, and their
+            mask starts from an estimate; otherwise its only input is the corrupted spectrogram,
+            and it has to detect the frames that were filled with ones.
         skips: how a level's encoder output joins the decoder, "add" or "concatenate".
         recompute: compute the blocks' activations again in the backward pass, which takes less
             memory and more time; nothing else changes.
@@ -53,7 +53,7 @@ class ModelConfig:
     max_distance: int = 512
     dropout: float = 0.0
     cross_frame_bands: int = 4
-    told: bool = True
+    mask_known: bool = True
     recompute: bool = False
     skips: str = "add"
     time_stride: int = 1

@@ -20,6 +20,7 @@ KEYS = {
     "model.hidden": "model.ffn_dim",
     "model.cell": "model.block",
     "model.recall": "model.cross_frame_bands",
+    "model.told": "model.mask_known",
     "patch.hidden": "patch.ffn_dim",
     "patch.decoder_hidden": "patch.decoder_ffn_dim",
 }
@@ -27,6 +28,9 @@ KEYS = {
 TENSORS = (
     (r"(^|\.)cells\.", r"\1blocks."),
     (r"(^|\.)recall\.", r"\1cross_frame."),
+    (r"(^|\.)white\.", r"\1mask_detector."),
+    (r"(^|\.)profile$", r"\1mask_bias"),
+    (r"^trunk\.", "backbone."),
 )
 
 

@@ -8,11 +8,11 @@ from separator.pretrain.balance import Objective, total
 
 
 def graph() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A trunk's output, a masked error and two objectives of very different sizes."""
+    """A backbone's output, a masked error and two objectives of very different sizes."""
     torch.manual_seed(0)
-    trunk = torch.randn(8, requires_grad=True)
-    features = trunk * 2
-    return trunk, features, 0.01 * features.square().mean(), 50 * features.abs().sum()
+    backbone = torch.randn(8, requires_grad=True)
+    features = backbone * 2
+    return backbone, features, 0.01 * features.square().mean(), 50 * features.abs().sum()
 
 
 def gradient(loss: Tensor, at: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ def test_unbalanced_weights_are_plain_factors():
 
 
 def test_an_error_without_gradient_gives_none_to_others_and_no_nan():
-    trunk, features, _, other = graph()
+    backbone, features, _, other = graph()
     loss = total(0 * features.sum(), {"a": Objective(other, 0.3, features)})
-    assert gradient(loss, trunk).abs().max() == 0
+    assert gradient(loss, backbone).abs().max() == 0
     loss = total(features.sum(), {"a": Objective(0 * other, 0.3, features)})
-    assert gradient(loss, trunk).isfinite().all()
+    assert gradient(loss, backbone).isfinite().all()

@@ -221,9 +221,9 @@ def test_one_real_step_of_the_seed(tmp_path: Path):
     scalars["loss"].backward()
     still = [n for n, weight in task.model.named_parameters() if not weight.grad.abs().max() > 0]
     assert not still
-    before = task.model.trunk.head.weight.detach().clone()
+    before = task.model.backbone.head.weight.detach().clone()
     optimizer.step()
-    assert (task.model.trunk.head.weight != before).all()
+    assert (task.model.backbone.head.weight != before).all()
     assert all(weight.isfinite().all() for weight in task.model.parameters())
 
 

@@ -17,7 +17,7 @@ from separator.engine import checkpoint
 from separator.engine.loop import fit
 from separator.errors import SeparatorError
 from separator.models import create
-from separator.models.layers import Outputs
+from separator.models.base import Outputs
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
@@ -110,7 +110,7 @@ def test_no_crop_of_two_halves_is_without_a_masked_group(seconds: float):
 class Recorder(nn.Module):
     """Stands for the trained model: notes what it is shown and answers with a fixed mask."""
 
-    def forward(self, x: Tensor, hidden: Tensor, features: bool) -> Outputs:
+    def forward(self, x: Tensor, hidden: Tensor) -> Outputs:
         self.seen = x, hidden
         self.mask = torch.linspace(0, 1, x.numel(), requires_grad=True).view_as(x)
         return Outputs(self.mask, x, x, x)
@@ -176,11 +176,11 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
     )
     torch.manual_seed(0)
     extract = extractor(asked.labels, asked.stft, asked.rate)
-    trunk = create(asked.sizes, asked.stft.bins)
-    net = Pretrainer(trunk, asked, extract.features)
+    backbone = create(asked.sizes, asked.stft.bins)
+    net = Pretrainer(backbone, asked, extract.features)
     fit_labels(net.labeller, extract, [waves(8, 1.0)], replace(asked.labels, crops=8))
     example = make_example(waves(4), asked, asked.mask, 0, seeded(), predict=net.predict)
-    outputs = net(example.corrupted.spectrogram, example.corrupted.hidden, features=True)
+    outputs = net(example.corrupted.spectrogram, example.corrupted.hidden)
     restored = example.corrupted.spectrogram * outputs.mask
     main = masked_error(restored, example.target, example.corrupted, 1.0, 0.0)["loss"]
     objectives, _ = net.objectives(example, outputs, restored, asked, 0, seeded(), extract)
@@ -240,7 +240,7 @@ def test_validation_crops_do_not_depend_on_training_settings(corpus: Path, tmp_p
     one, two = (PretrainTask(config(*few, *more)) for more in ((), changed))
     for left, right in zip(one.crops.waves, two.crops.waves, strict=True):
         assert torch.equal(left, right)
-    two.model.trunk.load_state_dict(one.model.trunk.state_dict())
+    two.model.backbone.load_state_dict(one.model.backbone.state_dict())
     with torch.no_grad():
         first, second = (task.validate(task.model.eval(), 0) for task in (one, two))
     assert first.score == second.score
@@ -479,7 +479,7 @@ def test_validation_logs_the_error_of_the_whole_spectrogram(
     with torch.no_grad():
         scalars = task.validate(model, 0).scalars
         corrupted, target = seen[0].corrupted, seen[0].target
-        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden)
+        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden).mask
     errors = (restored - target).abs().mean(1, keepdim=True)
     counted = (corrupted.kinds >= -1).expand_as(errors)
     assert counted.all() != short

@@ -207,7 +207,7 @@ def test_the_second_iteration_clusters_a_models_features(tmp_path: Path):
     config = LabelConfig(clusters=5, group=10, source="deep", model=str(path))
     extract = extractor(config, SMALL, RATE)
     spectrogram = stft(noises(3), SMALL)
-    deep = model(normalise(spectrogram.abs(), SMALL)[0], None, features=True).deep
+    deep = model.features(normalise(spectrogram.abs(), SMALL)[0]).bottleneck
     expected = torch.stack([deep[:, i : i + 10].mean(1) for i in range(0, 60, 10)], dim=1)
     torch.testing.assert_close(extract(spectrogram), expected)
     labeller = Labeller(extract.features, 5)

@@ -66,12 +66,12 @@ def test_the_mixtures_are_sums_of_neighbours_and_the_loss_by_hand(corpus: Path):
 def test_the_file_keeps_what_one_part_leaves():
     torch.manual_seed(0)
     model = MixitModel(create(TINY, STFT.bins), 4, STFT.bins).eval()
-    torch.nn.init.normal_(model.profile, std=0.02)
+    torch.nn.init.normal_(model.mask_bias, std=0.02)
     x = torch.rand(2, 2, STFT.bins, 9, generator=seeded())
     parts = model(x)
     assert parts.shape == (2, 4, 2, STFT.bins, 9) and 0 <= parts.min() <= parts.max() <= 1
     model.take_voice(2)
-    torch.testing.assert_close(model.trunk(x), 1 - parts[:, 2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.backbone(x), 1 - parts[:, 2], rtol=1e-4, atol=1e-5)
 
 
 def test_only_what_is_used_is_trained(corpus: Path):
@@ -79,7 +79,7 @@ def test_only_what_is_used_is_trained(corpus: Path):
     losses = task.step(task.model, next(task.batches(0)), 0, seeded())
     losses["loss"].backward()
     lacking = [name for name, w in task.model.named_parameters() if w.grad is None]
-    assert sorted(lacking) == ["trunk.head.bias", "trunk.head.weight", "trunk.profile"]
+    assert sorted(lacking) == ["backbone.head.bias", "backbone.head.weight", "backbone.mask_bias"]
     assert not any(w.requires_grad for n, w in task.model.named_parameters() if n in lacking)
 
 

@@ -23,9 +23,9 @@ from separator.models.layers import (
     FeedForward,
     FrameConv,
     FrameUpsample,
+    MaskedFrameDetector,
     RelativeBias,
     Rotary,
-    WhiteFrames,
     skew,
 )
 from separator.pretrain.config import PretrainConfig
@@ -309,12 +309,12 @@ def test_the_unet_is_wired_as_it_says(skips: str):
     ).eval()
     x = random(2, 2, BINS, 7)
     with torch.no_grad():
-        out = model(x, features=True)
-        shown = model.level(model_input(x) * model.tilt[:, None])
+        out = model.features(x)
+        shown = model.input_norm(model_input(x) * model.tilt[:, None])
         fine, deep = plain_unet(model, shown)
         mask = (model.head(fine) + 2.2).sigmoid().permute(0, 3, 2, 1)
-    torch.testing.assert_close(out.fine, fine)
-    torch.testing.assert_close(out.deep, deep.flatten(2))
+    torch.testing.assert_close(out.pre_head, fine)
+    torch.testing.assert_close(out.bottleneck, deep.flatten(2))
     torch.testing.assert_close(out.mask[:, :, :-1], mask)
 
 
@@ -379,16 +379,16 @@ def test_time_strides_come_back_to_full_length(stride: int, frames: int):
     joined = []
     hooks = [e.register_forward_hook(lambda *a: joined.append(a[2].shape)) for e in model.encoders]
     with torch.no_grad():
-        out = model(random(2, 2, BINS, frames), features=True)
+        out = model.features(random(2, 2, BINS, frames))
     for hook in hooks:
         hook.remove()
     whole = -(-frames // stride**2) * stride**2
     assert [shape[1] for shape in joined] == [whole, whole // stride, whole // stride**2]
     assert [shape[2] for shape in joined] == [64, 32, 16]
     assert out.mask.shape == (2, 2, BINS, frames)
-    assert out.deep.shape == (2, frames, model.deep_features)
+    assert out.bottleneck.shape == (2, frames, model.bottleneck_features)
     for first in range(0, frames, stride**2):
-        part = out.deep[:, first : first + stride**2]
+        part = out.bottleneck[:, first : first + stride**2]
         assert torch.equal(part, part[:, :1].expand_as(part))
 
 
@@ -407,9 +407,9 @@ def test_recomputed_activations_change_no_gradient():
     gradients = []
     for model in (one, two):
         torch.manual_seed(1)
-        out = model(random(1, 2, BINS, 9), features=True)
+        out = model.features(random(1, 2, BINS, 9))
         loss = out.mask.square().sum()
-        first = torch.autograd.grad(loss, out.shared, retain_graph=True)[0]
+        first = torch.autograd.grad(loss, out.balance_point, retain_graph=True)[0]
         loss.backward()
         gradients.append([first, *(weight.grad for weight in model.parameters())])
     for left, right in zip(*gradients, strict=True):
@@ -428,7 +428,9 @@ def white_crop() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("recall", [0, 4])
 def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
     """Literal masking: nothing says what is masked."""
-    told, untold = (make(cross_frame_bands=recall, told=flag).eval() for flag in (True, False))
+    told, untold = (
+        make(cross_frame_bands=recall, mask_known=flag).eval() for flag in (True, False)
+    )
     hidden, white, grey = white_crop()
     with torch.no_grad():
         assert torch.equal(untold(white, hidden), untold(white))
@@ -439,14 +441,14 @@ def test_untold_the_network_sees_the_white_frames_themselves(recall: int):
 
 def test_untold_the_masks_of_all_frames_start_alike():
     hidden, white, _ = white_crop()
-    model = make(cross_frame_bands=0, told=False).eval()
+    model = make(cross_frame_bands=0, mask_known=False).eval()
     with torch.no_grad():
         for start in (0.343, 0.9):  # of a new model, halfway; and for fine-tuning
             nn.init.zeros_(model.head.weight)
             mask = model(white, hidden)
             torch.testing.assert_close(mask, torch.full_like(mask, start), rtol=0, atol=1e-3)
             model.reset_head()
-        model = make(cross_frame_bands=4, told=False).eval()
+        model = make(cross_frame_bands=4, mask_known=False).eval()
         nn.init.zeros_(model.head.weight)
         odds = torch.logit(model(white, hidden))
         torch.testing.assert_close(odds, odds[..., :1].expand_as(odds), rtol=0, atol=1e-4)
@@ -454,16 +456,19 @@ def test_untold_the_masks_of_all_frames_start_alike():
 
 def test_untold_frames_that_are_found_white_start_where_told_ones_do():
     hidden, white, _ = white_crop()
-    told, untold = make(cross_frame_bands=4).eval(), make(cross_frame_bands=4, told=False).eval()
+    told, untold = (
+        make(cross_frame_bands=4).eval(),
+        make(cross_frame_bands=4, mask_known=False).eval(),
+    )
     untold.load_state_dict(told.state_dict(), strict=False)
     for model in (told, untold):
         nn.init.normal_(model.cross_frame.q.bias)  # what a frame asks for is told from its bins
         nn.init.zeros_(model.head.weight)
     untold.cross_frame.load_state_dict(told.cross_frame.state_dict())
     untold(white).sum().backward()
-    assert untold.white.linear.weight.grad.abs().min() > 0
+    assert untold.mask_detector.linear.weight.grad.abs().min() > 0
     found = torch.where(hidden[:, 0, 0], 30.0, -30.0)
-    untold.white.register_forward_hook(lambda *_: found)
+    untold.mask_detector.register_forward_hook(lambda *_: found)
     with torch.no_grad():
         # told ones count 1e-3 beside their neighbours, so that none is divided by 0
         torch.testing.assert_close(untold(white), told(white, hidden), rtol=0, atol=2e-3)
@@ -472,7 +477,7 @@ def test_untold_frames_that_are_found_white_start_where_told_ones_do():
 def test_white_frames_are_soon_found():
     """300 steps with nothing but white and music to tell apart, noise that falls with frequency."""
     torch.manual_seed(0)
-    finder = WhiteFrames(256)
+    finder = MaskedFrameDetector(256)
     optimizer = torch.optim.Adam(finder.parameters(), lr=1e-3)
     tilt = torch.arange(1, 257).float()[:, None] ** -0.5
     for _ in range(300):
@@ -546,7 +551,7 @@ def test_the_seed_preset_is_the_sources():
     with torch.device("meta"):
         model = FrameTransformer(config.model, config.stft.bins)
     assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(205e6, rel=0.01)
-    assert not config.model.told
+    assert not config.model.mask_known
     assert model.cross_frame is None
     for level in range(5):
         encoders, decoders = model.encoder_tokens[level].blocks, model.decoder_tokens[level].blocks
@@ -708,23 +713,23 @@ def test_the_profile_is_a_mask_of_bins_and_channels():
     """A step of it moves a mask as far as its log-odds say, in all frames alike."""
     model = make(cross_frame_bands=0).eval()
     nn.init.zeros_(model.head.weight)
-    nn.init.normal_(model.profile, std=0.03)
+    nn.init.normal_(model.mask_bias, std=0.03)
     with torch.no_grad():
         mask = model(random(2, 2, BINS, 7))
-    expected = 1 / (1 + torch.exp(-2.2 - 50 * model.profile.detach().T))
+    expected = 1 / (1 + torch.exp(-2.2 - 50 * model.mask_bias.detach().T))
     expected = torch.cat([expected, expected[:, -1:]], dim=1)[None, :, :, None]
     torch.testing.assert_close(mask, expected.expand_as(mask))
     hidden = torch.zeros(2, 1, 1, 7, dtype=torch.bool)
     hidden[..., 2:4] = True
     with torch.no_grad():
         mask = model(random(2, 2, BINS, 7), hidden)  # of what is hidden, where there is such
-    there = 1 / (1 + torch.exp(3.5 - 50 * model.profile.detach().T))[None, :, :, None]
+    there = 1 / (1 + torch.exp(3.5 - 50 * model.mask_bias.detach().T))[None, :, :, None]
     torch.testing.assert_close(mask[:, :, :-1, 2:4], there.expand(2, -1, -1, 2))
     torch.testing.assert_close(
         mask[..., :2], torch.full_like(mask[..., :2], 0.9), rtol=1e-3, atol=0
     )
     model.reset_head()
-    assert not model.profile.any()
+    assert not model.mask_bias.any()
 
 
 def test_recall_keeps_its_precision_under_autocast():

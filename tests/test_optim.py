@@ -45,7 +45,7 @@ def test_a_bias_of_each_bin_does_not_decay(kind: str, by_stage: bool):
     groups = layer_rates(model, 0.5) if by_stage else [{"params": model.parameters()}]
     built = optim.build(groups, OptimConfig(kind=kind, weight_decay=0.1)).param_groups
     decay = {id(weight): group["weight_decay"] for group in built for weight in group["params"]}
-    assert decay[id(model.profile)] == 0
+    assert decay[id(model.mask_bias)] == 0
     assert decay[id(model.head.weight)] == 0.1
     assert len(decay) == len(list(model.parameters()))
 
@@ -68,7 +68,7 @@ def test_a_state_from_before_biases_of_two_axes_did_not_decay_fits(by_stage: boo
     for weight in model.parameters():
         torch.testing.assert_close(new.state[weight], old.state[weight], rtol=0, atol=0)
     decay = {id(w): group["weight_decay"] for group in new.param_groups for w in group["params"]}
-    assert decay[id(model.profile)] == 0
+    assert decay[id(model.mask_bias)] == 0
 
 
 def test_a_state_of_other_shapes_is_refused():

@@ -12,7 +12,7 @@ from separator.dsp.config import STFTConfig
 from separator.dsp.stft import normalise, stft
 from separator.errors import SeparatorError
 from separator.model_config import SIZES, PatchConfig, Stack
-from separator.models.layers import PRIOR
+from separator.models.base import MEAN_MAGNITUDE_LOGIT
 from separator.models.patch_transformer import (
     PatchTransformer,
     patches,
@@ -122,7 +122,9 @@ def naive(model: PatchTransformer, x: Tensor, hidden: Tensor) -> Tensor:
     config, (bands, groups) = model.config, hidden.shape
     size, frames = config.patch, x.shape[-1]
     x = torch.cat([x, x[..., -1:].expand(-1, -1, groups * size - frames)], dim=-1)
-    values = torch.log(x.clamp(1e-3, 1 - 1e-3) / (1 - x.clamp(1e-3, 1 - 1e-3))) - PRIOR
+    values = (
+        torch.log(x.clamp(1e-3, 1 - 1e-3) / (1 - x.clamp(1e-3, 1 - 1e-3))) - MEAN_MAGNITUDE_LOGIT
+    )
     tables = [positions((bands, groups), w, x.device) for w in (config.width, config.decoder_width)]
     seen, words = [], []
     for band in range(bands):
@@ -234,12 +236,12 @@ def test_whole_frames_and_repeated_frames_are_hidden_like_their_cells():
 def test_a_mask_for_any_number_of_frames(frames: int):
     model, x = make(), random(2, 2, BINS, frames)
     with torch.no_grad():
-        mask, deep, fine, _ = model(x, features=True)
+        mask, deep, fine, _ = model.features(x)
     assert torch.equal(mask, answer(model, x))
     assert 0 <= mask.min() < mask.max() <= 1
     assert torch.equal(mask[:, :, -1], mask[:, :, -2])
-    assert deep.shape == (2, frames, model.deep_features)
-    assert fine.shape == (2, frames, BINS - 1, model.fine_channels)
+    assert deep.shape == (2, frames, model.bottleneck_features)
+    assert fine.shape == (2, frames, BINS - 1, model.pre_head_channels)
     assert torch.equal(fine.sigmoid().permute(0, 3, 2, 1), mask[:, :, :-1])
 
 
@@ -247,7 +249,7 @@ def test_deep_features_are_the_mean_over_a_columns_patches():
     model, x, tokens = make(), random(2, 2, BINS, 10), []
     model.decoder_norm.register_forward_hook(lambda _, __, out: tokens.append(out))
     with torch.no_grad():
-        deep = model(x, features=True).deep
+        deep = model.features(x).bottleneck
     for frame in range(10):
         column = [tokens[0][:, band * 3 + frame // 4] for band in range(4)]
         torch.testing.assert_close(deep[:, frame], sum(column) / 4)

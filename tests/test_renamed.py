@@ -140,7 +140,7 @@ def old_file(path: Path, sizes: ModelConfig | PatchConfig) -> dict:
     stft = STFTConfig(n_fft=64, hop=32)
     description = {"stage": "train", **describe(sizes, stft, 44100)}
     names = {"ffn_dim": "hidden", "decoder_ffn_dim": "decoder_hidden", "block": "cell"}
-    names["cross_frame_bands"] = "recall"
+    names |= {"cross_frame_bands": "recall", "mask_known": "told"}
     description["model"] = {names.get(k, k): v for k, v in description["model"].items()}
     model = create(sizes, stft.bins)
     state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
@@ -151,18 +151,20 @@ def old_file(path: Path, sizes: ModelConfig | PatchConfig) -> dict:
 
 
 def previous_name(name: str) -> str:
-    return name.replace("_tokens", "_t").replace(".blocks.", ".cells.").replace(
-        "cross_frame.", "recall."
-    ).replace("_t.", "_tokens.")  # fmt: skip
+    """Return what a tensor of a model was called."""
+    parts = {"blocks": "cells", "cross_frame": "recall", "mask_bias": "profile"}
+    parts |= {"mask_detector": "white"}
+    return ".".join(parts.get(part, part) for part in name.split("."))
 
 
 @pytest.mark.parametrize(
     "sizes",
     [
         ModelConfig(**FEW),
+        ModelConfig(**FEW, mask_known=False),
         PatchConfig(patch=4, width=16, depth=1, heads=2, ffn_dim=24, decoder_depth=1),
     ],
-    ids=["frame", "patch"],
+    ids=["frame", "detector", "patch"],
 )
 def test_a_model_file_of_the_previous_version(
     sizes: ModelConfig | PatchConfig, tmp_path: Path, log: pytest.LogCaptureFixture
@@ -210,7 +212,7 @@ def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
     payload = {
         **{"format": checkpoint.FORMAT, "averaged": 0, "optimizer": {}, "step": 3, "scores": []},
         **{"skipped": 0, "rollbacks": 0, "config": {"model": OLD}},
-        "description": {"architecture": "frame_transformer", "model": OLD},
+        "description": {"architecture": "frame_transformer", "model": OLD, "part": "trunk"},
         "model": {"trunk.encoder_tokens.1.cells.0.norm1.gain": torch.ones(2)},
         "ema": {"recall.q.weight": torch.zeros(3)},
     }
@@ -219,5 +221,6 @@ def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
     for part in ("config", "description"):
         assert loaded[part]["model"]["ffn_dim"] == [0, 32]
         assert "hidden" not in loaded[part]["model"]
-    assert [*loaded["model"]] == ["trunk.encoder_tokens.1.blocks.0.norm1.gain"]
+    assert [*loaded["model"]] == ["backbone.encoder_tokens.1.blocks.0.norm1.gain"]
+    assert loaded["description"]["part"] == "backbone"
     assert [*loaded["ema"]] == ["cross_frame.q.weight"]

@@ -258,7 +258,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     assert row["guard/skipped"] == 0
     state, description = load_model_file(tmp_path / "whole" / "model.safetensors")
     assert description["architecture"] == "frame_transformer"
-    assert not [name for name in state if name.startswith(("trunk", "heads", "labeller"))]
+    assert not [name for name in state if name.startswith(("backbone", "heads", "labeller"))]
 
 
 @pytest.mark.slow

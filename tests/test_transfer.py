@@ -56,7 +56,7 @@ def test_a_fresh_head_lets_nine_tenths_through(pretrained: Path, caplog):
         load_pretrained(model, config(pretrained))
     state = model.state_dict()
     changed = {name for name in state if not torch.equal(state[name], source[name])}
-    assert changed == {"head.weight"}  # the file's bias and profile were as new too
+    assert changed == {"head.weight"}  # the file's bias and mask bias were as new too
     assert f"{len(state) - 3} of {len(state)} tensors taken over" in caplog.text
     with torch.no_grad():
         mask = model(torch.rand(2, 2, STFT.bins, 20, generator=torch.Generator().manual_seed(0)))
@@ -132,7 +132,7 @@ def test_in_a_frozen_start_the_last_layer_alone_learns(kind: str, decay: float):
     start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     for step in range(3):
         moved = {n for n, w in model.named_parameters() if not torch.equal(w, start[n])}
-        expected = {"head.weight", "head.bias", "profile"} if step else set()
+        expected = {"head.weight", "head.bias", "mask_bias"} if step else set()
         assert moved == expected
         for weight in model.parameters():
             weight.grad = torch.rand_like(weight)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import istft, stft
-from separator.dsp.wiener import PRIOR, wiener
+from separator.dsp.wiener import COVARIANCE_SHRINKAGE, wiener
 from separator.metrics import global_sdr
 
 STFT = STFTConfig(n_fft=1024, hop=512)
@@ -32,7 +32,9 @@ def by_the_formula(mixture: np.ndarray, mask: np.ndarray) -> np.ndarray:
         for masked in (m * x, (1 - m) * x):
             matrix = masked @ masked.conj().T
             matrix *= 2 / np.trace(matrix).real
-            covariances.append((matrix + PRIOR * np.eye(2)) / (1 + PRIOR))
+            covariances.append(
+                (matrix + COVARIANCE_SHRINKAGE * np.eye(2)) / (1 + COVARIANCE_SHRINKAGE)
+            )
         for n in range(frames):
             power = abs(x[:, n]) ** 2
             v, other = (m[:, n] * power).sum(), ((1 - m[:, n]) * power).sum()

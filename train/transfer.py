@@ -16,7 +16,7 @@ from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-HEAD = ("head.", "profile")  # what a model's `reset_head` starts anew
+HEAD = ("head.", "mask_bias")  # what a model's `reset_head` starts anew
 FREE = (".dropout", ".recompute")  # settings of a model that its weights do not depend on
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PRIOR = 0.1  # how much of a stem comes from anywhere, next to what comes from its directions
+COVARIANCE_SHRINKAGE = 0.1  # weight of the identity beside a stem's measured covariance
 TINY = 1e-12  # 120 dB below full scale, as a power
 
 
@@ -55,6 +55,6 @@ def _covariance(powers: Sequence[Tensor], cross: Tensor, masks: Sequence[Tensor]
     across = torch.complex((both * cross.real).mean(1), (both * cross.imag).mean(1))
     rows = [left.to(cross), across, across.conj(), right.to(cross)]
     matrix = torch.stack(rows, dim=-1).unflatten(-1, (2, 2))
-    level = (left + right)[..., None, None] / 2 + TINY
-    anywhere = torch.eye(2, device=matrix.device)
-    return (matrix / level + PRIOR * anywhere) / (1 + PRIOR)
+    power = (left + right)[..., None, None] / 2 + TINY
+    identity = torch.eye(2, device=matrix.device)
+    return (matrix / power + COVARIANCE_SHRINKAGE * identity) / (1 + COVARIANCE_SHRINKAGE)

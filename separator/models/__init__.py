@@ -127,7 +127,10 @@ def rename_description(
         values, renamed = rename_keys({group: description.get("model")})
     except SeparatorError as error:
         raise refused(path, error) from error
-    return ({**description, "model": values[group]} if renamed else {**description}), renamed
+    result = {**description, "model": values[group]} if renamed else {**description}
+    if result.get("part") == "trunk":
+        result["part"] = "backbone"
+    return result, renamed
 
 
 def skeleton(

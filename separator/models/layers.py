@@ -5,45 +5,26 @@ convolution is the channels-last kernel (twice as fast on a CPU as the default l
 the bottleneck to one channel is a matrix product whose result is already the frame's token.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from separator.dsp.kernels import RescaleByRMS
-
-PRIOR = -3.5  # log-odds of 0.03, about the mean magnitude of music to the power of 0.5
-
-
-class Outputs(NamedTuple):
-    """A mask and what a model found on its way to it, for heads of other objectives.
-
-    Attributes:
-        mask: (b c f n) in [0, 1].
-        deep: (b n d) the deepest features of each frame.
-        fine: (b n f-1 c') features at full resolution, from which the mask is made.
-        shared: what both `deep` and the mask are made from, where their gradients meet.
-    """
-
-    mask: Tensor
-    deep: Tensor
-    fine: Tensor
-    shared: Tensor
+from separator.models.base import MEAN_MAGNITUDE_LOGIT
 
 
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last `dims` axes; one gain per last-axis entry.
 
-    What is quiet, below 1e-3, is lifted less. Unlike LayerNorm it keeps a constant frame apart from
-    silence: a frame filled with ones stays ones, a silent one stays zero.
+    Values below 1e-3 are amplified less. Unlike LayerNorm it distinguishes a constant frame from
+    silence: a frame of ones stays ones, a silent one stays zero.
     """
 
     def __init__(self, size: int, dims: int = 1) -> None:
         super().__init__()
         self.dims = dims
-        # Over several axes a linear layer follows, which holds the gain already.
+        # Over several axes no gain: the linear layer that follows has one.
         self.gain = nn.Parameter(torch.ones(size)) if dims == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +122,7 @@ class Rotary(nn.Module):
 
     def __init__(self, head_features: int) -> None:
         super().__init__()
-        # on the CPU also where the weights are not yet anywhere: no file holds it
+        # On the CPU even under torch.device("meta"): no file holds this buffer.
         exponent = torch.arange(0, head_features, 2, device="cpu") / head_features
         self.register_buffer("frequency", 10000.0**-exponent, persistent=False)
 
@@ -227,12 +208,17 @@ class Attention(nn.Module):
 
 
 class CrossFrameAttention(nn.Module):
-    """Attention whose values are the frames' own bins: what is heard at near or similar moments.
+    """Attention over frames whose values are the frames' own bins, at full resolution.
 
-    Each cell becomes the average of its bin over frames, those left out in which it is hidden. In
-    the U-Net frames see each other at a fraction of the resolution, which cannot say this much.
-    Where nothing is hidden it is the part of a song that repeats, more often accompaniment than
-    voice (REPET-SIM, Rafii and Pardo 2012, "Music/voice separation using the similarity matrix").
+    The output is a weighted average of each bin over the frames in which it is visible. The U-Net's
+    attention has a fraction of the resolution and cannot give this. Where nothing is masked, the
+    output is the part of a song that repeats, more often accompaniment than voice (REPET-SIM, Rafii
+    and Pardo 2012, "Music/voice separation using the similarity matrix").
+
+    Args:
+        bins: bins of a frame.
+        heads: bands of frequency, each with weights of its own; divides `bins`.
+        key_features: features of a query and of a key.
     """
 
     def __init__(self, bins: int, heads: int, key_features: int = 32) -> None:
@@ -244,48 +230,48 @@ class CrossFrameAttention(nn.Module):
         for parameter in self.k.parameters():
             nn.init.normal_(parameter)
         for parameter in self.q.parameters():
-            nn.init.zeros_(parameter)  # all frames alike
+            nn.init.zeros_(parameter)  # at first all frames have the same weight
 
     def forward(
-        self, x: Tensor, hidden: Tensor | None = None, weight: Tensor | None = None
+        self, x: Tensor, masked: Tensor | None = None, visible: Tensor | None = None
     ) -> Tensor:
-        """Average magnitudes, as log-odds, over frames; heads are frequency bands.
+        """Average magnitudes, as logits, over frames.
 
         Args:
             x: (b n f c) magnitudes in [0, 1].
-            hidden: (b n f 1) boolean: cells that count for nothing, if there are any.
-            weight: (b n) logarithms of how much each frame counts; all alike if not given.
+            masked: (b n f 1) boolean: bins that have no weight.
+            visible: (b n) log probability that a frame is not masked; all alike if not given.
 
         Returns:
-            (b n f c) log-odds; towards `PRIOR` where little else of a bin is heard.
+            (b n f c) logits; near `MEAN_MAGNITUDE_LOGIT` where a bin is masked in most frames.
         """
-        odds, heard = torch.logit(x, 1e-3).sub_(PRIOR), []
-        if hidden is not None:
-            heard = [(~hidden).to(x.dtype)]
-            odds = odds * heard[0]
+        logits = torch.logit(x, 1e-3).sub_(MEAN_MAGNITUDE_LOGIT)
+        if masked is not None:
+            weights = (~masked).to(x.dtype)
+            logits = logits * weights
         # Of length 1: on wide inputs of size 1, each of Adam's steps would turn the weights over.
-        token = F.normalize(odds.mean(-1), dim=-1)
-        v = torch.cat([odds, *heard], dim=-1) if heard else odds
+        token = F.normalize(logits.mean(-1), dim=-1)
+        v = logits if masked is None else torch.cat([logits, weights], dim=-1)
         v = rearrange(v, "b n (h f) c -> b h n (f c)", h=self.heads)
-        with torch.autocast(x.device.type, enabled=False):  # what comes out is the answer's start
-            q, k = (
-                self.rotary(rearrange(linear(token), "b n (h d) -> b h n d", h=self.heads))
-                for linear in (self.q, self.k)
-            )
+        with torch.autocast(x.device.type, enabled=False):  # masks start from the output
+            q = self.rotary(rearrange(self.q(token), "b n (h d) -> b h n d", h=self.heads))
+            k = self.rotary(rearrange(self.k(token), "b n (h d) -> b h n d", h=self.heads))
             scale = q.shape[-1] ** -0.5
-            if weight is not None:  # one more feature of the keys, which all queries ask for
-                weight = (weight.float() / scale)[:, None, :, None].expand(-1, self.heads, -1, 1)
-                q, k = F.pad(q, (0, 1), value=1.0), torch.cat([k, weight], dim=-1)
+            if visible is not None:  # one more feature of the keys, which all queries ask for
+                bias = (visible.float() / scale)[:, None, :, None].expand(-1, self.heads, -1, 1)
+                q, k = F.pad(q, (0, 1), value=1.0), torch.cat([k, bias], dim=-1)
             y = F.scaled_dot_product_attention(q, k, v, scale=scale)
-        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, c=x.shape[-1] + len(heard))
-        return PRIOR + (y[..., :-1] / (y[..., -1:] + 1e-3) if heard else y)
+        y = rearrange(y, "b h n (f c) -> b n (h f) c", h=self.heads, f=x.shape[2] // self.heads)
+        if masked is not None:
+            y = y[..., :-1] / (y[..., -1:] + 1e-3)
+        return MEAN_MAGNITUDE_LOGIT + y
 
 
-class WhiteFrames(nn.Module):
-    """Judge from a spectrogram alone which of its frames were filled with ones.
+class MaskedFrameDetector(nn.Module):
+    """Detect from a spectrogram alone which of its frames were filled with ones.
 
-    One linear map of a frame's bins, of length 1: a white frame has the same value above `PRIOR` in
-    all bins. At first every frame is as likely to be white as not.
+    One linear map of a frame's bins, scaled to length 1: in a masked frame all bins have the same
+    value above `MEAN_MAGNITUDE_LOGIT`. At first every frame has a probability of one half.
     """
 
     def __init__(self, bins: int) -> None:
@@ -294,9 +280,9 @@ class WhiteFrames(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map magnitudes (b n f c) in [0, 1] to log-odds (b n) of being white."""
-        odds = torch.logit(x, 1e-3).sub_(PRIOR).mean(-1)
-        return self.linear(F.normalize(odds, dim=-1)).squeeze(-1).float()
+        """Map magnitudes (b n f c) in [0, 1] to logits (b n) of being masked."""
+        logits = torch.logit(x, 1e-3).sub_(MEAN_MAGNITUDE_LOGIT).mean(-1)
+        return self.linear(F.normalize(logits, dim=-1)).squeeze(-1).float()
 
 
 class FeedForward(nn.Module):

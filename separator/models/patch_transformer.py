@@ -1,8 +1,8 @@
-"""MaskSpec's model: patches of the spectrogram are words, and the encoder sees no hidden ones.
+"""The patch transformer: a masked autoencoder whose encoder sees only the visible patches.
 
-Masked spectrogram prediction (Chong et al. 2022, arXiv 2204.12768) after the masked autoencoder
-(He et al. 2021, arXiv 2111.06377). Its linear output is replaced by a sigmoid mask: hidden cells
-hold 1.0, so their mask is what was restored, and the same weights separate when nothing is hidden.
+Masked spectrogram prediction (MaskSpec, Chong et al. 2022, arXiv 2204.12768) after the masked
+autoencoder (He et al. 2021, arXiv 2111.06377). A sigmoid mask replaces the linear output: masked
+bins hold 1.0, so their mask is the restored magnitude, and the same weights separate a mixture.
 """
 
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.model_config import PatchConfig, Stack
-from separator.models.frame_transformer import HEARD
-from separator.models.layers import PRIOR, Outputs
+from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs
 
 
 class Block(nn.Module):
@@ -44,13 +43,13 @@ class Block(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Magnitudes in, multiplicative mask out.
+    """Map magnitudes to a multiplicative mask.
 
-    Patches do not overlap and hold all audio channels. The last frame is repeated up to a whole
-    patch, and what the model says of the repetitions is cut off, so any number of frames will do.
+    Patches do not overlap and hold all audio channels. For any number of frames, the last one is
+    repeated up to a whole patch and the mask is cut to the input's length.
 
     Args:
-        config: the sizes.
+        config: sizes of the model.
         bins: bins of the spectrogram, the Nyquist bin included; `bins - 1` must be divisible by
             `config.patch`.
         audio_channels: channels of the audio.
@@ -73,11 +72,11 @@ class PatchTransformer(nn.Module):
         self.decoder = nn.ModuleList(Block(decoder, config.dropout) for _ in range(decoder.depth))
         self.decoder_norm = nn.LayerNorm(decoder.width)
         self.head = nn.Linear(decoder.width, values)
-        self.deep_features, self.fine_channels = decoder.width, audio_channels
+        self.bottleneck_features, self.pre_head_channels = decoder.width, audio_channels
         self._initialise()
 
     def _initialise(self) -> None:
-        """Small output projections keep each block near the identity at the start."""
+        """Start each block near the identity: output projections are small."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
@@ -88,12 +87,12 @@ class PatchTransformer(nn.Module):
         self.reset_head()
 
     def reset_head(self) -> None:
-        """Start the last layer anew: masks of nearly 0.9, or the mean magnitude of hidden cells."""
+        """Initialise the last layer: masks of about 0.9, the mean magnitude where masked."""
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
 
     def stages(self) -> list[list[nn.Parameter]]:
-        """Return the weights in the order in which they are passed: patches, blocks, head."""
+        """Return the parameters in the order of the forward pass: patches, blocks, head."""
         parts = [[self.embed], *([block] for block in self.encoder)]
         parts += [[self.encoder_norm, self.join], *([block] for block in self.decoder)]
         parts += [[self.decoder_norm, self.head]]
@@ -101,46 +100,54 @@ class PatchTransformer(nn.Module):
         stages[len(self.encoder) + 1].append(self.unseen)
         return stages
 
-    def forward(
-        self, x: Tensor, hidden: Tensor | None = None, features: bool = False
-    ) -> Tensor | Outputs:
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
         """Map compressed, normalised magnitudes to a mask for them.
 
         Args:
             x: (b c f n) in [0, 1], any number of frames.
-            hidden: boolean (b 1 1 n) or (b 1 f n), in pretraining: cells filled with ones, whose
-                mask is the magnitude restored. Patches hidden whole are kept from the encoder;
-                hidden cells of the others count as the mean magnitude of music.
-            features: also return what other objectives' heads read: `deep` is the mean over a
-                frame's patches of the decoder's tokens, `fine` is the mask before the sigmoid.
+            masked: see `features`.
 
         Returns:
             (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
         """
-        batch, _, bins, frames = x.shape
-        if hidden is None:
-            hidden = x.new_zeros(1, 1, 1, 1, dtype=torch.bool)
-        hidden = hidden[:, :, : bins - 1].expand(batch, 1, bins - 1, frames)
-        # Log-odds are what comes out, and on them quiet bins differ as much as loud ones.
-        odds = torch.where(hidden, 0.0, torch.logit(x[:, :, :-1], 1e-3) - PRIOR)
-        grid = (bins - 1) // self.config.patch, -(-frames // self.config.patch)
-        tokens = self._tokens(
-            patches(odds, self.config.patch), patches(hidden, self.config.patch).all(-1), grid
-        )
-        fine = unpatch(self.head(tokens).float(), grid, self.config.patch)[..., :frames]
-        fine = rearrange(fine + torch.where(hidden, PRIOR, HEARD), "b c f n -> b n f c")
-        mask = rearrange(fine.sigmoid(), "b n f c -> b c f n")
-        mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
-        if not features:
-            return mask
-        deep = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
-        deep = deep.repeat_interleave(self.config.patch, dim=1)[:, :frames]
-        return Outputs(mask, deep, fine, tokens)
+        return self.features(x, masked).mask
 
-    def _tokens(self, values: Tensor, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
+    def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
+        """Compute the mask and the features on the way to it.
+
+        Args:
+            x: (b c f n) in [0, 1], any number of frames.
+            masked: boolean (b 1 1 n) or (b 1 f n), in pretraining: masked bins, which hold ones and
+                whose mask is the restored magnitude. Patches that are masked whole do not enter
+                the encoder; masked bins of other patches count as the mean magnitude of music.
+
+        Returns:
+            The mask (b c f n) in [0, 1], whose Nyquist bin repeats the one below it, and features:
+            `bottleneck` is the mean over a frame's patches of the decoder's tokens, `pre_head` the
+            mask before the sigmoid.
+        """
+        batch, _, bins, frames = x.shape
+        if masked is None:
+            masked = x.new_zeros(1, 1, 1, 1, dtype=torch.bool)
+        masked = masked[:, :, : bins - 1].expand(batch, 1, bins - 1, frames)
+        # The output is in logits, and there quiet bins differ as much as loud ones.
+        logits = torch.where(masked, 0.0, torch.logit(x[:, :, :-1], 1e-3) - MEAN_MAGNITUDE_LOGIT)
+        size = self.config.patch
+        grid = (bins - 1) // size, -(-frames // size)
+        tokens = self._tokens(patches(logits, size), patches(masked, size).all(-1), grid)
+        start = torch.where(masked, MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT)
+        logits = unpatch(self.head(tokens).float(), grid, size)[..., :frames] + start
+        pre_head = rearrange(logits, "b c f n -> b n f c")
+        mask = rearrange(pre_head.sigmoid(), "b n f c -> b c f n")
+        mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
+        bottleneck = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
+        bottleneck = bottleneck.repeat_interleave(size, dim=1)[:, :frames]
+        return Outputs(mask, bottleneck, pre_head, tokens)
+
+    def _tokens(self, values: Tensor, masked: Tensor, grid: tuple[int, int]) -> Tensor:
         """Encode the visible of the patches (b l v), decode all of them: (b l d)."""
-        order, restore = visible_first(hidden)
-        count = (~hidden).sum(1, keepdim=True).clamp(min=1)  # of nothing, attention is no number
+        order, restore = visible_first(masked)
+        count = (~masked).sum(1, keepdim=True).clamp(min=1)  # softmax over an empty set is NaN
         least, most = torch.stack(count.aminmax()).tolist()
         keys = torch.arange(most, device=count.device) < count if least < most else None
         x = self.embed(values) + positions(grid, self.embed.out_features, values.device)
@@ -148,7 +155,7 @@ class PatchTransformer(nn.Module):
         for block in self.encoder:
             x = block(x, keys)
         x = _take(self.join(self.encoder_norm(x)), restore.clamp(max=most - 1))
-        x = torch.where(hidden[..., None], self.unseen, x)
+        x = torch.where(masked[..., None], self.unseen, x)
         x = x + positions(grid, self.join.out_features, values.device)
         for block in self.decoder:
             x = block(x)
@@ -173,9 +180,9 @@ def unpatch(values: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     )
 
 
-def visible_first(hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Order that puts what is not hidden first, and the one that puts all back: both (b l)."""
-    order = hidden.to(torch.uint8).argsort(dim=1, stable=True)
+def visible_first(masked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the order that puts visible patches first and the one that undoes it: both (b l)."""
+    order = masked.to(torch.uint8).argsort(dim=1, stable=True)
     return order, order.argsort(dim=1)
 
 
