@@ -16,21 +16,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.engine import distributed
-from separator.pretrain.corrupt import Corrupted
+from separator.pretrain import schedules
 from separator.pretrain.discriminator import (
     FrameDiscriminator,
     FrameTransformerDiscriminator,
     TokenDiscriminator,
 )
+from separator.pretrain.masking.corruption import Corrupted
 from separator.pretrain.objective_config import AdversaryConfig
-from separator.pretrain.ramps import at
 
 MEMORY = 0.9  # of the running accuracy, from one step to the next
 
 
 def weight_at(config: AdversaryConfig, step: int) -> float:
     """Return the generator's weight at a step: 0 while the discriminator knows nothing yet."""
-    return at(config.weight, step) if step >= config.start else 0.0
+    return schedules.value(config.weight, step) if step >= config.start else 0.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Adversary:
         Pictures show the candidate where it was hidden and what the generator was shown elsewhere,
         so that real and fake ones differ in nothing else.
         """
-        hidden = corrupted.hidden
+        hidden = corrupted.masked
         if self.config.kind == "token":
             return hidden_tokens(candidate, hidden, group)
         shown = corrupted.spectrogram
@@ -210,7 +210,7 @@ class Adversary:
         """Keep the logits that count: of tokens all (k), of frames (b n) the hidden ones (k)."""
         if self.config.kind == "token":
             return logits
-        frames = corrupted.hidden.any(dim=2)[:, 0]
+        frames = corrupted.masked.any(dim=2)[:, 0]
         return logits[frames.repeat(len(logits) // len(frames), 1)]
 
     def _update(self, loss: Tensor, accuracy: Tensor, count: Tensor) -> None:

@@ -13,7 +13,8 @@ from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
 from separator.loss_config import LossConfig
 from separator.model_config import ModelChoice
-from separator.pretrain.mask_config import MaskConfig
+from separator.pretrain import schedules
+from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.objective_config import (
     AdversaryConfig,
     ContrastConfig,
@@ -22,14 +23,14 @@ from separator.pretrain.objective_config import (
     NextConfig,
     needs_whole_frames,
 )
-from separator.pretrain.ramps import Ramp, at, check, highest, on, pairs
+from separator.pretrain.schedules import Schedule
 from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(ModelChoice, RunConfig):
-    """Pretrain on mixed songs: hide groups of frames and restore them with a sigmoid mask.
+    """Pretrain on mixed songs: mask groups of frames and restore them with a sigmoid mask.
 
     Other objectives separate, as training on stems does: `remix` removes isolated voices that were
     mixed with songs, `teacher` learns from the stems that trained models estimate, `mixit` takes
@@ -44,7 +45,7 @@ class PretrainConfig(ModelChoice, RunConfig):
         data: songs of any kind; all but remix use the sum of stems, where there are any.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
-        mask: which cells are hidden, and how.
+        mask: which patches are masked, and how.
         error: mean absolute or mean squared error.
         masked_weight: weight of the error on chosen cells.
         unmasked_weight: weight of the error on the others.
@@ -72,9 +73,9 @@ class PretrainConfig(ModelChoice, RunConfig):
     stft: STFTConfig = field(default_factory=STFTConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     error: Literal["l1", "mse"] = "l1"
-    masked_weight: Ramp = 1.0
-    unmasked_weight: Ramp = 0.0
-    crop_frames: Ramp = 0
+    masked_weight: Schedule = 1.0
+    unmasked_weight: Schedule = 0.0
+    crop_frames: Schedule = 0
     balance: bool = True
     next: NextConfig = field(default_factory=NextConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -101,9 +102,18 @@ class PretrainConfig(ModelChoice, RunConfig):
             self._check_separation()
             return
         for key in ("masked_weight", "unmasked_weight", "crop_frames"):
-            check(key, getattr(self, key))
-        steps = {int(s) for s, _ in (*pairs(self.masked_weight), *pairs(self.unmasked_weight))}
-        if not all(at(self.masked_weight, s) + at(self.unmasked_weight, s) for s in steps):
+            schedules.check(key, getattr(self, key))
+        steps = {
+            int(s)
+            for s, _ in (
+                *schedules.pairs(self.masked_weight),
+                *schedules.pairs(self.unmasked_weight),
+            )
+        }
+        if not all(
+            schedules.value(self.masked_weight, s) + schedules.value(self.unmasked_weight, s)
+            for s in steps
+        ):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: both are 0 at a step; 1 and 0 are usual"
             )
@@ -132,13 +142,15 @@ class PretrainConfig(ModelChoice, RunConfig):
 
     def _check_objectives(self) -> None:
         """Refuse combinations of objectives that cannot be."""
-        if (self.mask.strategy == "hard") != on(self.hard.weight):
+        if self.mask.chosen_strategy.predicted_error != schedules.enabled(self.hard.weight):
             raise SeparatorError(
-                "mask.strategy, hard.weight: hard cells are chosen by a predictor, which learns by "
-                "its weight; give mask.strategy=hard and a hard.weight above 0, or neither"
+                "mask.strategy, hard.weight: hard patches are chosen by a predictor, trained with  "
+                "that weight; give mask.strategy=hard and a hard.weight above 0, or neither"
             )
         beside = [
-            key for key in ("next", "labels", "contrast", "hard") if on(getattr(self, key).weight)
+            key
+            for key in ("next", "labels", "contrast", "hard")
+            if schedules.enabled(getattr(self, key).weight)
         ]
         if beside and self.compile and self.balance:
             raise SeparatorError(
@@ -146,18 +158,18 @@ class PretrainConfig(ModelChoice, RunConfig):
                 "model; give compile=false, or balance=false"
             )
         for key in ("contrast", "hard", "adversary"):
-            if on(getattr(self, key).weight) and not self.mask.fill:
+            if schedules.enabled(getattr(self, key).weight) and not self.mask.mask:
                 raise SeparatorError(
-                    f"mask.fill: 0 hides no cell, but {key} is about hidden ones; give a share"
+                    f"mask.mask: 0 masks no patch, but {key} is about masked ones; give a share"
                 )
-        if on(self.labels.weight) and self.labels.group > self._shortest():
+        if schedules.enabled(self.labels.weight) and self.labels.group > self._shortest():
             raise SeparatorError(
                 f"labels.group: takes crops of {self.labels.group} frames, but the shortest have "
                 f"{self._shortest()}; make it smaller, or the crops longer"
             )
-        if on(self.next.weight):
+        if schedules.enabled(self.next.weight):
             self._check_next()
-        if not on(self.adversary.weight):
+        if not schedules.enabled(self.adversary.weight):
             return
         if needs_whole_frames(self.adversary) and self.mask.band:
             raise SeparatorError(
@@ -173,9 +185,9 @@ class PretrainConfig(ModelChoice, RunConfig):
     def _check_next(self) -> None:
         """Refuse a separator that leaves nothing to hide beside it."""
         from separator.pretrain.joint import free_groups, separator_frames
-        from separator.pretrain.masks.geometry import Grid
+        from separator.pretrain.masking.grid import PatchGrid
 
-        grid = Grid(self.stft.bins, self._shortest(), 1, self.mask.group)
+        grid = PatchGrid(self.stft.bins, self._shortest(), 1, self.mask.group)
         first, last = separator_frames(grid.frames, self.next)
         free = int(free_groups(grid, self.next).sum())
         if first < 1 or last > grid.frames - 2 or free < 2:
@@ -186,26 +198,20 @@ class PretrainConfig(ModelChoice, RunConfig):
             )
 
     def _check_mask(self) -> None:
-        """Refuse cells that would hide whole crops, or none."""
-        from separator.pretrain.masks import BANDS, LONGEST, STRATEGIES
-
-        mask, bins = self.mask, self.stft.bins - 1
-        if mask.strategy not in STRATEGIES:
-            raise SeparatorError(
-                f"mask.strategy: {mask.strategy!r} is not one of {', '.join(STRATEGIES)}"
-            )
+        """Refuse patches that would cover whole crops, or none."""
+        mask, bins, strategy = self.mask, self.stft.bins - 1, self.mask.chosen_strategy
         if mask.band and bins % mask.band:
             raise SeparatorError(
                 f"mask.band: {mask.band} does not divide {bins} bins (stft.n_fft / 2)"
             )
-        if mask.strategy in BANDS and not 0 < mask.band * mask.band_span < bins:
+        if strategy.bands and not 0 < mask.band * mask.band_span < bins:
             raise SeparatorError(
                 f"mask.band, mask.band_span: {mask.band} x {mask.band_span} bins of {bins}; "
                 f"{mask.strategy} needs at least 1 and less than all"
             )
-        if mask.other and self.data.batch < 2:
+        if mask.mix and self.data.batch < 2:
             raise SeparatorError(
-                "mask.other: covers a crop with another one of its batch; give data.batch of 2 up"
+                "mask.mix: mixes a crop with another one of its batch; give data.batch of 2 up"
             )
         frames = self._shortest()
         if 2 * mask.group > frames:
@@ -213,7 +219,7 @@ class PretrainConfig(ModelChoice, RunConfig):
                 f"mask.group: {mask.group} frames, but the shortest crops have {frames}, "
                 "which must be two groups or more; use smaller ones, or longer data.segment_seconds"
             )
-        longest = LONGEST.get(mask.strategy, 0) * mask.span * mask.group
+        longest = strategy.longest_run * mask.span * mask.group
         if longest >= frames:
             raise SeparatorError(
                 f"mask.span: runs of up to {longest} frames, but the shortest crops have {frames}; "
@@ -228,7 +234,7 @@ class PretrainConfig(ModelChoice, RunConfig):
         that there is another song to go on with. They keep their order: a remix of mixtures only
         changes that, and which item is of which song would not be known.
         """
-        if not on(self.next.weight):
+        if not schedules.enabled(self.next.weight):
             return self.data
         from separator.pretrain.joint import ends
 
@@ -246,9 +252,10 @@ class PretrainConfig(ModelChoice, RunConfig):
     def _shortest(self) -> int:
         """Frames of the shortest crops of the run."""
         frames = self._frames
-        if highest(self.crop_frames) > frames:
+        longest = schedules.highest(self.crop_frames)
+        if longest > frames:
             raise SeparatorError(
-                f"crop_frames: {highest(self.crop_frames):g}, but a segment has {frames} to give; "
-                "use a longer data.segment_seconds"
+                f"crop_frames: {longest:g}, but a segment has {frames}; use a longer "
+                "data.segment_seconds"
             )
-        return int(min(value or frames for _, value in pairs(self.crop_frames)))
+        return int(min(value or frames for _, value in schedules.pairs(self.crop_frames)))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.pretrain.corrupt import Corrupted
-from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.masking.corruption import Corrupted
+from separator.pretrain.masking.grid import PatchGrid, group_mean
 from separator.pretrain.objective_config import ContrastConfig
 from separator.pretrain.objectives import masked_mean
 
@@ -56,7 +56,7 @@ class ContrastHead(nn.Module):
         level = level - level.mean(dim=(1, 2, 3), keepdim=True)
         guess = self.guess(_cells(rearrange(fine, "b n f c -> b c f n"), grid))
         truth = self.truth(_cells(level, grid))
-        place, counted = corrupted.draw_hidden(self.config.most, generator)
+        place, counted = corrupted.draw_masked(self.config.most, generator)
         guess, truth = (
             F.normalize(x.gather(1, place[..., None].expand(-1, -1, x.shape[-1])).float(), dim=-1)
             for x in (guess, truth)
@@ -70,7 +70,7 @@ class ContrastHead(nn.Module):
         return masked_mean(error, counted), {"contrast/accuracy": found}
 
 
-def _cells(values: Tensor, grid: Grid) -> Tensor:
+def _cells(values: Tensor, grid: PatchGrid) -> Tensor:
     """Average cells over their frames: (b c f n) without the Nyquist bin to (b k·m f/k·c)."""
     means = group_mean(rearrange(values, "b c (k f) n -> b k f c n", k=grid.bands), grid.size)
     return rearrange(means, "b k f c m -> b (k m) (f c)")

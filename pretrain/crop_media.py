@@ -7,8 +7,8 @@ from separator.dsp.stft import istft
 from separator.engine.pictures import colour, with_axes
 from separator.engine.task import Validation
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import with_masked_group
 from separator.pretrain.example import Example
+from separator.pretrain.masking.corruption import with_masked_group
 
 SHOWN = 2  # crops of a batch whose pictures and sounds are logged
 
@@ -30,7 +30,7 @@ def show_crops(
     target, phase = example.target[:SHOWN], example.spectrogram[:SHOWN].angle()
     corrupted = with_masked_group(example.corrupted)
     spectrogram, chosen = corrupted.spectrogram[:SHOWN], corrupted.chosen[:SHOWN]
-    mask = model(spectrogram, corrupted.hidden[:SHOWN]).mask
+    mask = model(spectrogram, corrupted.masked[:SHOWN]).mask
     restored = torch.where(chosen, spectrogram * mask, target)
     pictures = {
         "original": target,

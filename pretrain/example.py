@@ -8,8 +8,8 @@ from einops import rearrange
 from torch import Tensor
 
 from separator.dsp.stft import compress, normalise, stft
+from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import Corrupted, corrupt, covered, grid_of, without_padding
 from separator.pretrain.joint import (
     Spliced,
     ends,
@@ -18,9 +18,15 @@ from separator.pretrain.joint import (
     splice,
     with_separator,
 )
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
-from separator.pretrain.ramps import on, stair
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import (
+    Corrupted,
+    corrupt,
+    grid_of,
+    ignore_padding,
+    mix_with_previous,
+)
+from separator.pretrain.masking.grid import PatchGrid
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def make_example(
     step: int,
     generator: torch.Generator,
     valid: Tensor | None = None,
-    predict: Callable[[Tensor, Grid], Tensor] | None = None,
+    predict: Callable[[Tensor, PatchGrid], Tensor] | None = None,
     songs: Tensor | None = None,
     own: int | None = None,
 ) -> Example:
@@ -69,22 +75,22 @@ def make_example(
             lend it second halves. All of them without.
     """
     crops = cut_crops(waves, config, step)
-    spectrogram, continues, free = stft(crops, config.stft), None, None
-    if on(config.next.weight):
+    spectrogram, continues, allowed = stft(crops, config.stft), None, None
+    if schedules.enabled(config.next.weight):
         spliced = _spliced(spectrogram, config, len(waves), generator, songs, own)
         spectrogram, continues = spliced.spectrogram, spliced.continues
-        free = free_groups(grid_of(spectrogram, mask, step), config.next)
+        allowed = free_groups(grid_of(spectrogram, mask, step), config.next)
     target, scale = normalise(spectrogram.abs(), config.stft)
-    mixed = difficulty = None
-    if mask.other:
-        mixed = compress(covered(spectrogram, generator).abs(), scale, config.stft)
-    if mask.strategy == "hard" and predict:
-        difficulty = predict(target, grid_of(target, mask, step))
-    corrupted = corrupt(target, mask, step, generator, mixed, difficulty, free)
+    mixed = predicted_error = None
+    if mask.mix:
+        mixed = compress(mix_with_previous(spectrogram, generator).abs(), scale, config.stft)
+    if mask.chosen_strategy.predicted_error and predict:
+        predicted_error = predict(target, grid_of(target, mask, step))
+    corrupted = corrupt(target, mask, step, generator, mixed, predicted_error, allowed)
     if continues is not None:
         target, corrupted = with_separator(target, corrupted, config.next)
     elif valid is not None:
-        corrupted = without_padding(target, corrupted, _music(valid, crops, config))
+        corrupted = ignore_padding(target, corrupted, _music(valid, crops, config))
     return Example(spectrogram, target, corrupted, continues)
 
 
@@ -110,7 +116,7 @@ def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
     Short crops are more crops, so that a step hears as much music at any length, and nothing that
     was read is thrown away but the rest of the division.
     """
-    frames = int(stair(config.crop_frames, step))
+    frames = int(schedules.step_value(config.crop_frames, step))
     samples = crop_samples(frames, config)
     if not frames or samples >= waves.shape[-1]:
         return waves
@@ -129,6 +135,6 @@ def _music(valid: Tensor, crops: Tensor, config: PretrainConfig) -> Tensor:
 
 def crop_samples(frames: int, config: PretrainConfig) -> int:
     """Samples that must be read for a crop of so many frames."""
-    if not on(config.next.weight):
+    if not schedules.enabled(config.next.weight):
         return (frames - 1) * config.stft.hop
     return (2 * frames + sum(ends(config.stft)) - 1) * config.stft.hop

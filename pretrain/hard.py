@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.pretrain.corrupt import Corrupted
-from separator.pretrain.masks.geometry import Grid, group_mean
+from separator.pretrain.masking.corruption import Corrupted
+from separator.pretrain.masking.grid import PatchGrid, group_mean
 from separator.pretrain.objectives import masked_mean
 
 MOST = 256  # cells of a crop that are ranked: pairs are their square
@@ -23,13 +23,13 @@ class LossPredictor(nn.Module):
         super().__init__()
         self.norm, self.linear = nn.LayerNorm(features), nn.Linear(features, bands)
 
-    def forward(self, deep: Tensor, grid: Grid) -> Tensor:
+    def forward(self, deep: Tensor, grid: PatchGrid) -> Tensor:
         """Average each band's prediction over the frames of a group."""
         frames = rearrange(self.linear(self.norm(deep)).float(), "b n k -> b k n")
         return group_mean(frames, grid.size)
 
 
-def cell_error(restored: Tensor, target: Tensor, grid: Grid) -> Tensor:
+def cell_error(restored: Tensor, target: Tensor, grid: PatchGrid) -> Tensor:
     """Error of each cell relative to its level, (b c f n) twice to (b k m).
 
     Relative, because plain errors are largest where music is loudest. The Nyquist bin is left out.
@@ -80,7 +80,7 @@ def mine(
     """Return the ranking loss on up to MOST hidden cells, and how many pairs are ranked rightly."""
     grid = corrupted.grid
     predicted = predictor(deep, grid).flatten(1)
-    place, counted = corrupted.draw_hidden(MOST, generator)
+    place, counted = corrupted.draw_masked(MOST, generator)
     predicted = predicted.gather(1, place)
     with torch.no_grad():
         error = cell_error(restored, target, grid).flatten(1).gather(1, place)

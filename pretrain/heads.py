@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.models.base import Outputs
+from separator.pretrain import schedules
 from separator.pretrain.adversary import Adversary, weight_at
 from separator.pretrain.balance import Objective
 from separator.pretrain.clusters import BackboneFeatures, Labeller, Spectrum
@@ -14,9 +15,8 @@ from separator.pretrain.contrast import ContrastHead
 from separator.pretrain.example import Example
 from separator.pretrain.hard import LossPredictor, mine
 from separator.pretrain.labels import LabelHead, hidden_groups, without_outside
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.next import NextHead
-from separator.pretrain.ramps import at, on
 
 
 class Pretrainer(nn.Module):
@@ -33,14 +33,14 @@ class Pretrainer(nn.Module):
         self.backbone, self.heads = backbone, nn.ModuleDict()
         bins, features = config.stft.bins - 1, backbone.bottleneck_features
         band = config.mask.band or bins
-        if on(config.next.weight):
+        if schedules.enabled(config.next.weight):
             self.heads["next"] = NextHead(features, bins, config.next)
-        if on(config.labels.weight):
+        if schedules.enabled(config.labels.weight):
             self.heads["labels"] = LabelHead(features, config.labels)
             self.labeller = Labeller(label_features, config.labels.clusters)
-        if on(config.contrast.weight):
+        if schedules.enabled(config.contrast.weight):
             self.heads["contrast"] = ContrastHead(config.contrast, backbone.pre_head_channels, band)
-        if on(config.hard.weight):
+        if schedules.enabled(config.hard.weight):
             self.heads["hard"] = LossPredictor(features, bins // band)
 
     def forward(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
@@ -48,7 +48,7 @@ class Pretrainer(nn.Module):
         return self.backbone.features(x, masked)
 
     @torch.no_grad()
-    def predict(self, target: Tensor, grid: Grid) -> Tensor:
+    def predict(self, target: Tensor, grid: PatchGrid) -> Tensor:
         """Predict the error of each cell from the whole spectrogram: (b c f n) to (b k m)."""
         return self.heads["hard"](self.backbone.features(target).bottleneck, grid)
 
@@ -77,7 +77,7 @@ class Pretrainer(nn.Module):
         found: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
         if "next" in heads:
             found["next"] = heads["next"].loss(
-                deep, corrupted.spectrogram, corrupted.hidden, example.continues
+                deep, corrupted.spectrogram, corrupted.masked, example.continues
             )
         if "labels" in heads:
             group = config.labels.group
@@ -95,7 +95,9 @@ class Pretrainer(nn.Module):
         objectives, scalars = {}, {}
         for name, (loss, logged) in found.items():
             meets = outputs.pre_head if name == "contrast" else outputs.balance_point
-            objectives[name] = Objective(loss, at(getattr(config, name).weight, step), meets)
+            objectives[name] = Objective(
+                loss, schedules.value(getattr(config, name).weight, step), meets
+            )
             scalars |= {f"loss/{name}": loss.detach(), **logged}
         return objectives, scalars
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import Corrupted, left_out
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.corruption import Corrupted, restore_patches
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objective_config import NextConfig
 
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
@@ -172,7 +172,7 @@ def separator_frames(frames: int, config: NextConfig) -> tuple[int, int]:
     return frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
 
 
-def free_groups(grid: Grid, config: NextConfig) -> Tensor:
+def free_groups(grid: PatchGrid, config: NextConfig) -> Tensor:
     """Boolean (m): groups that the separator does not touch, among which cells are chosen."""
     first, last = separator_frames(grid.frames, config)
     group = torch.arange(grid.groups)
@@ -202,6 +202,6 @@ def with_separator(
     cell, size = frame // corrupted.grid.size, corrupted.grid.size
     touched = (cell >= first // size) & (cell <= last // size)
     pattern = (1 - torch.arange(bins, device=target.device) % 2).to(target.dtype)[:, None]
-    spectrogram, kinds = left_out(target, corrupted, covered, touched)
+    spectrogram, kinds = restore_patches(target, corrupted, covered, touched)
     target, spectrogram = (torch.where(covered, pattern, x) for x in (target, spectrogram))
     return target, Corrupted(spectrogram, kinds, corrupted.grid)

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import KINDS, OUTSIDE, Corrupted
+from separator.pretrain.masking.corruption import IGNORED, KINDS, Corrupted
 from separator.pretrain.objective_config import LabelConfig
 from separator.pretrain.objectives import masked_mean
 
@@ -89,13 +89,13 @@ def hidden_groups(corrupted: Corrupted, group: int) -> Tensor:
     What was chosen and kept is heard, and so is a clean crop.
     """
     kinds = corrupted.kinds
-    replaced = ((kinds >= 0) & (kinds < KINDS.index("kept"))).float()
+    replaced = ((kinds >= 0) & (kinds < KINDS.index("keep"))).float()
     return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
 
 
 def without_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
     """Labels (b m) with -1, which counts nowhere, for groups with frames of no song among them."""
-    outside = (corrupted.kinds[:, 0] == OUTSIDE).transpose(1, 2)
+    outside = (corrupted.kinds[:, 0] == IGNORED).transpose(1, 2)
     return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NOWHERE)
 
 

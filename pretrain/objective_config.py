@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from separator.errors import SeparatorError
-from separator.pretrain.ramps import Ramp, check, highest
+from separator.pretrain import schedules
+from separator.pretrain.schedules import Schedule
 from separator.ranges import require
 
 LARGEST_WEIGHT = 0.2  # beyond, textures sharpen at the cost of the error that is to be learned
@@ -29,7 +30,7 @@ class NextConfig:
         lowpass: part of the crops of which both halves go through the same low-pass.
     """
 
-    weight: Ramp = 0.0
+    weight: Schedule = 0.0
     token: int = 16
     token_seconds: float = 0.0
     same: float = 0.0
@@ -39,7 +40,7 @@ class NextConfig:
     lowpass: float = 0.5
 
     def __post_init__(self) -> None:
-        check("next.weight", self.weight)
+        schedules.check("next.weight", self.weight)
         if self.token < 0 or self.token % 2 or not (self.token or self.token_seconds):
             raise SeparatorError(
                 f"next.token: {self.token} frames; give an even number of at least 2, or 0 and "
@@ -70,7 +71,7 @@ class LabelConfig:
         unmasked_weight: weight of the groups that are heard, beside 1 of the hidden ones.
     """
 
-    weight: Ramp = 0.0
+    weight: Schedule = 0.0
     clusters: int = 128
     group: int = 16
     crops: int = 256
@@ -79,7 +80,7 @@ class LabelConfig:
     unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check("labels.weight", self.weight)
+        schedules.check("labels.weight", self.weight)
         require(self, "[2, 65536]", "labels.clusters")
         require(self, "[1, 65536]", "labels.group", "labels.crops")
         require(self, "[0, inf)", "labels.unmasked_weight")
@@ -103,13 +104,13 @@ class ContrastConfig:
         most: hidden cells of a crop that are compared; of more, so many are drawn.
     """
 
-    weight: Ramp = 0.0
+    weight: Schedule = 0.0
     features: int = 256
     temperature: float = 0.1
     most: int = 256
 
     def __post_init__(self) -> None:
-        check("contrast.weight", self.weight)
+        schedules.check("contrast.weight", self.weight)
         require(self, "[1, 16384]", "contrast.features")
         require(self, "[2, 65536]", "contrast.most")
         require(self, "(0, inf)", "contrast.temperature")
@@ -123,10 +124,10 @@ class HardConfig:
         weight: weight of the ranking loss of the predictor.
     """
 
-    weight: Ramp = 0.0
+    weight: Schedule = 0.0
 
     def __post_init__(self) -> None:
-        check("hard.weight", self.weight)
+        schedules.check("hard.weight", self.weight)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class AdversaryConfig:
         start: step from which the discriminator trains.
     """
 
-    weight: Ramp = 0.0
+    weight: Schedule = 0.0
     kind: Literal["token", "frame", "frame_transformer"] = "token"
     loss: Literal["hinge", "least_squares", "bce"] = "hinge"
     channels: int = 8
@@ -158,10 +159,11 @@ class AdversaryConfig:
     start: int = 1000
 
     def __post_init__(self) -> None:
-        check("adversary.weight", self.weight)
-        if highest(self.weight) > LARGEST_WEIGHT:
+        schedules.check("adversary.weight", self.weight)
+        largest = schedules.highest(self.weight)
+        if largest > LARGEST_WEIGHT:
             raise SeparatorError(
-                f"adversary.weight: {highest(self.weight)} is over {LARGEST_WEIGHT}, the largest "
+                f"adversary.weight: {largest} is over {LARGEST_WEIGHT}, the largest "
                 "share of the masked error's gradient; 0.1 is usual"
             )
         require(self, "[1, 4096]", "adversary.channels")

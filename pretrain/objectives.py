@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from separator.pretrain.corrupt import KINDS, Corrupted
-from separator.pretrain.masks.geometry import channel_mean
+from separator.pretrain.masking.corruption import KINDS, Corrupted
+from separator.pretrain.masking.grid import channel_mean
 
 
 def masked_error(

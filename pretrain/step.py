@@ -16,16 +16,16 @@ from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation
 from separator.errors import SeparatorError
 from separator.models import create, describe
+from separator.pretrain import schedules
 from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import KINDS
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer, deceive
+from separator.pretrain.masking.corruption import KINDS
 from separator.pretrain.objectives import masked_error
-from separator.pretrain.ramps import at, on
 from separator.pretrain.validate import ValidationCrops
 
 
@@ -40,18 +40,18 @@ class PretrainTask(Task):
         self.config = config
         self.device = distributed.own_device(config.device)
         self.extract, features = None, 0
-        if on(config.labels.weight):
+        if schedules.enabled(config.labels.weight):
             self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)
             features = self.extract.features
         torch.manual_seed(config.seed)
         backbone = create(config.sizes, config.stft.bins)
         self.model = Pretrainer(backbone, config, features)
         self.teacher = self.model  # until `attach` gives the average
-        if on(config.adversary.weight):
+        if schedules.enabled(config.adversary.weight):
             sizes = 2, config.stft.bins, config.mask.group
             self.companion = Adversary(config.adversary, *sizes).to(self.device)
         self.train, self.valid = training_tracks(config.data)
-        if on(config.next.weight) and config.next.same < 1 and len(self.train) < 2:
+        if schedules.enabled(config.next.weight) and config.next.same < 1 and len(self.train) < 2:
             raise SeparatorError(
                 "next.same: crops go on with other songs, but there is one song to train on; give "
                 "next.same=1, which takes another place of the same song, or more songs"
@@ -99,9 +99,12 @@ class PretrainTask(Task):
         config = self.config
         example = self.example(batch, step, generator)
         corrupted = example.corrupted
-        outputs = model(corrupted.spectrogram, corrupted.hidden)
+        outputs = model(corrupted.spectrogram, corrupted.masked)
         restored = corrupted.spectrogram * outputs.mask
-        weights = at(config.masked_weight, step), at(config.unmasked_weight, step)
+        weights = (
+            schedules.value(config.masked_weight, step),
+            schedules.value(config.unmasked_weight, step),
+        )
         squared = config.error == "mse"
         scalars = masked_error(restored, example.target, corrupted, *weights, squared)
         for kind in set(KINDS) - config.mask.kinds:  # a gap in its curve, no zero
@@ -119,7 +122,7 @@ class PretrainTask(Task):
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch; what `next` reads around its crops does not count."""
-        if on(self.config.next.weight):
+        if schedules.enabled(self.config.next.weight):
             return self.config.data.batch * self.config.data.segment_seconds
         return batch.seconds(self.config.rate)
 

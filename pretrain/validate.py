@@ -18,7 +18,7 @@ from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
 from separator.pretrain.heads import Pretrainer
 from separator.pretrain.labels import unigram_entropy, without_outside
-from separator.pretrain.masks.geometry import channel_mean
+from separator.pretrain.masking.grid import channel_mean
 from separator.pretrain.objectives import baselines
 
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
@@ -61,7 +61,7 @@ class ValidationCrops:
         self.waves = torch.cat([batch.mixture for batch in read])[kept].split(SIZE)
         self.music = torch.cat([batch.valid for batch in read])[kept].split(SIZE)
         self.songs = torch.cat([batch.songs for batch in read])[kept]
-        self.mask = replace(config.mask, fill=1.0, noise=0.0, other=0.0, clean_share=0.0)
+        self.mask = replace(config.mask, mask=1.0, noise=0.0, mix=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
         self.shown = replace(config.mask, clean_share=0.0)
 
@@ -113,7 +113,7 @@ class ValidationCrops:
         config, corrupted = self.config, example.corrupted
         # apart, so that the cells do not depend on which heads there are
         draws = torch.Generator().manual_seed(SEED + place)
-        outputs = model(corrupted.spectrogram, corrupted.hidden)
+        outputs = model(corrupted.spectrogram, corrupted.masked)
         restored = corrupted.spectrogram * outputs.mask
         _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
         share = len(self.waves[place]) / len(self.songs)

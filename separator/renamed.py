@@ -21,6 +21,8 @@ KEYS = {
     "model.cell": "model.block",
     "model.recall": "model.cross_frame_bands",
     "model.told": "model.mask_known",
+    "mask.fill": "mask.mask",
+    "mask.other": "mask.mix",
     "patch.hidden": "patch.ffn_dim",
     "patch.decoder_hidden": "patch.decoder_ffn_dim",
 }

@@ -21,7 +21,7 @@ from separator.engine import optim
 from separator.losses import SeparationLoss
 from separator.models import FrameTransformer
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.corrupt import corrupt, grid_of
+from separator.pretrain.masking.corruption import corrupt, grid_of
 from separator.train.config import TrainConfig
 
 

@@ -16,13 +16,13 @@ from torch.nn.utils import parametrize
 from separator.engine import distributed
 from separator.errors import SeparatorError
 from separator.pretrain.adversary import LOSSES, Adversary, hidden_tokens, weight_at
-from separator.pretrain.corrupt import KINDS, Corrupted
 from separator.pretrain.discriminator import (
     FrameDiscriminator,
     FrameTransformerDiscriminator,
     TokenDiscriminator,
 )
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.corruption import KINDS, Corrupted
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objective_config import AdversaryConfig, needs_whole_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,7 +50,7 @@ def corrupted(target: Tensor, *rows: str, group: int = GROUP) -> Corrupted:
     """Cells of whole frames from pictures such as "..#.", one letter a group ("~" is noise)."""
     kind = {"#": KINDS.index("mask"), "~": KINDS.index("noise"), ".": -1}
     kinds = torch.tensor([[kind[letter] for letter in row] for row in rows])
-    grid = Grid(target.shape[-2], target.shape[-1], 1, group)
+    grid = PatchGrid(target.shape[-2], target.shape[-1], 1, group)
     kinds = grid.expand(kinds[:, None])
     return Corrupted(torch.where(kinds == 0, 1.0, target), kinds, grid)
 
@@ -112,7 +112,7 @@ def test_tokens_are_those_of_a_naive_loop(frames: int, group: int, bins: int):
 @pytest.mark.parametrize("rows", [("....", "...."), ("..#.", "...."), ("###.", "#..#")])
 def test_one_token_and_none(rows: tuple[str, ...]):
     picture = spectrogram(2, 0, frames=15)  # the last group is cut short
-    tokens = hidden_tokens(picture, corrupted(picture, *rows).hidden, GROUP)
+    tokens = hidden_tokens(picture, corrupted(picture, *rows).masked, GROUP)
     assert len(tokens) == sum(row[:3].count("#") for row in rows)
 
 
@@ -192,10 +192,10 @@ def test_a_frame_transformer_judges_each_frame_knowing_all_of_them():
 def naive_logits(one: Adversary, picture: Tensor, where: Corrupted) -> Tensor:
     """What a network says of the hidden tokens or frames of a picture."""
     if one.config.kind == "token":
-        return one.network(torch.stack(naive_tokens(picture, where.hidden, GROUP)))
-    pasted = where.spectrogram * ~where.hidden + picture * where.hidden
+        return one.network(torch.stack(naive_tokens(picture, where.masked, GROUP)))
+    pasted = where.spectrogram * ~where.masked + picture * where.masked
     logits = one.network(torch.cat([where.spectrogram, pasted], 1)[:, :, :-1])
-    return logits[where.hidden[:, 0, 0]]
+    return logits[where.masked[:, 0, 0]]
 
 
 def by_hand(one: Adversary, real: Tensor, fake: Tensor, where: Corrupted) -> tuple[Tensor, float]:
@@ -248,7 +248,7 @@ def test_fooling_moves_the_generator_only(kind: str, loss: str):
     assert touched[:-1].any()
     assert not touched[-1].any()  # the Nyquist bin
     assert fake.grad.isfinite().all()
-    assert not (fake.grad * ~where.hidden).any()
+    assert not (fake.grad * ~where.masked).any()
     assert (fake.grad[0, :, :-1, :GROUP].abs().sum(dim=(0, 1)) > 0).all()
     step = (fake.detach() - 0.1 * fake.grad / fake.grad.norm()).clamp(0, 1)
     assert one.fool(step, where, GROUP) < value
@@ -262,7 +262,7 @@ def test_fooling_moves_the_generator_only(kind: str, loss: str):
 def test_only_what_was_hidden_tells_real_from_fake(kind: str):
     real = spectrogram(2, 0)
     where = corrupted(real, "#.~#....", ".....##.")
-    fake = torch.where(where.hidden, real, spectrogram(2, 1))
+    fake = torch.where(where.masked, real, spectrogram(2, 1))
     one = adversary(kind)
     for step in range(3):
         out = one.discriminate(real, fake, where, GROUP, step)

@@ -333,7 +333,7 @@ def _sentence(owner: type, name: str) -> str:
 @pytest.mark.parametrize(
     ("word", "key"),
     [
-        ("mask.strategy=random", "mask.strategy: 'random' is not one of uniform"),
+        ("mask.strategy=random", "mask.strategy: 'random' is not one of clusters"),
         ("mask.band=7", "mask.band: 7 does not divide 2048 bins"),
         ("error=l2", "error"),
         ("mask.strategy=frequency", "mask.band, mask.band_span: 0 x 15 bins of 2048"),
@@ -348,8 +348,8 @@ def test_what_pretraining_does_not_know_is_named(word: str, key: str):
 
 
 def test_covering_crops_with_another_needs_two():
-    message = error("data.roots=[x]", "mask.other=0.1", "data.batch=1")
-    assert message.startswith("mask.other: ")
+    message = error("data.roots=[x]", "mask.mix=0.1", "data.batch=1")
+    assert message.startswith("mask.mix: ")
     assert "data.batch" in message
 
 

@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,9 @@ from separator.data.corpus import write_corpus
 from separator.engine import optim
 from separator.inference.compare.config import CompareConfig
 from separator.inference.compare.runs import settings
-from separator.pretrain import masks
+from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.masks.schedule import hint
-from separator.pretrain.ramps import at
+from separator.pretrain.masking.strategies.dispersion import uniform_share
 from separator.pretrain.step import PretrainTask
 from separator.train.config import TrainConfig
 from tests import toys
@@ -99,17 +100,21 @@ def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, t
 
 
 def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Path):
+    """Its one file, in a folder of strategies, is all the code that it needs."""
     text = (CONFIGS.parent / "docs" / "strategies.md").read_text()
-    function, entry, preset = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
-    known = dict(masks.STRATEGIES)
-    try:
-        exec(function + entry, {"STRATEGIES": masks.STRATEGIES})
-        (tmp_path / "comb.yaml").write_text(preset)
-        words = ["pretrain", str(tmp_path / "comb.yaml"), "tiny.yaml", *MICRO]
-        assert cli.main([*words, f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}"]) == 0
-    finally:
-        masks.STRATEGIES.clear()
-        masks.STRATEGIES.update(known)
+    code, preset = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "comb.py").write_text(code)
+    (tmp_path / "comb.yaml").write_text(preset)
+    run = (
+        "import sys; from separator.pretrain.masking import strategies\n"
+        f"strategies.__path__.append({str(tmp_path)!r})\n"
+        "from separator.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["pretrain", str(tmp_path / "comb.yaml"), "tiny.yaml", *MICRO, "mask.every=2"]
+    words += [f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}"]
+    subprocess.run([sys.executable, "-c", run, *words], check=True)
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["mask"]
+    assert (saved["strategy"], saved["every"]) == ("comb", 2)
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -128,11 +133,11 @@ def test_sizes_lie_over_every_preset(kind: str, size: str):
 
 
 BERT = {
-    **{"share": 0.15, "fill": 0.8, "noise": 0.1, "other": 0.0, "clean_share": 0.0},
+    **{"share": 0.15, "mask": 0.8, "noise": 0.1, "mix": 0.0, "clean_share": 0.0},
     **{"strategy": "uniform", "group": 16, "band": 0},
 }
 RECIPE = {"error": "l1", "masked_weight": 1, "unmasked_weight": 0}
-FILLED = {"fill": 1.0, "noise": 0.0, "other": 0.0, "clean_share": 0.0}
+FILLED = {"mask": 1.0, "noise": 0.0, "mix": 0.0, "clean_share": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_objectives_of_presets_pull(name: str):
     if name != "adversary":
         assert config.next.weight == 0.1
     if name != "next":
-        weights = [at(config.adversary.weight, step) for step in (1999, 4000, 10**6)]
+        weights = [schedules.value(config.adversary.weight, step) for step in (1999, 4000, 10**6)]
         assert weights == [0, 0.1, 0.1]
         assert config.adversary.start < 2000
 
@@ -230,7 +235,7 @@ def test_one_real_step_of_the_seed(tmp_path: Path):
 def test_dwm_begins_uniformly_for_a_sixth_of_its_steps():
     config = parse(PretrainConfig, ["pretrain/dwm.yaml", "data.roots=[x]"], "pretrain").mask
     assert config.uniform_steps == round(config.weighted_steps / 6)
-    assert [hint(step, config) == 1 for step in (0, 1666, 1667)] == [True, True, False]
+    assert [uniform_share(step, config) == 1 for step in (0, 1666, 1667)] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "compare").glob("*")))

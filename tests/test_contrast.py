@@ -7,12 +7,12 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.pretrain.contrast import FLOOR, ContrastHead
-from separator.pretrain.corrupt import Corrupted, corrupt
-from separator.pretrain.mask_config import MaskConfig
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import Corrupted, corrupt
 from separator.pretrain.objective_config import ContrastConfig
 from tests.toys import seeded
 
-MASK = MaskConfig(group=4, band=8, share=0.5, fill=1.0, noise=0.0)
+MASK = MaskConfig(group=4, band=8, share=0.5, mask=1.0, noise=0.0)
 
 
 def example(seed: int = 0, batch: int = 2) -> tuple[Tensor, Corrupted]:
@@ -35,7 +35,7 @@ def test_the_loss_is_the_naive_loop():
     losses, found = [], []
     for item in range(2):
         centred = level[item] - level[item].mean()
-        places = corrupted.hidden_cells[item].nonzero().tolist()
+        places = corrupted.masked_patches[item].nonzero().tolist()
         answers = fine[item].permute(2, 1, 0)
         guess = torch.stack([head.guess(cell(answers, *place)) for place in places])
         truth = torch.stack([head.truth(cell(centred, *place)) for place in places])
@@ -48,12 +48,12 @@ def test_the_loss_is_the_naive_loop():
     torch.testing.assert_close(logged["contrast/accuracy"], torch.stack(found).mean())
 
 
-def test_only_hidden_cells_are_compared():
+def test_only_masked_patches_are_compared():
     head = ContrastHead(ContrastConfig(weight=1.0, features=16), 3, 8)
     target, corrupted = example()
     fine = torch.randn(2, 22, 32, 3, requires_grad=True)
     head.loss(fine, target, corrupted, seeded())[0].backward()
-    hidden = corrupted.hidden[:, 0, :-1].transpose(1, 2)  # (b n f)
+    hidden = corrupted.masked[:, 0, :-1].transpose(1, 2)  # (b n f)
     used = fine.grad.abs().sum(-1) > 0
     assert (used == hidden).all()
 

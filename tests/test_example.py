@@ -24,7 +24,7 @@ from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
 from separator.pretrain.heads import Pretrainer
 from separator.pretrain.joint import free_groups
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objectives import masked_error
 from separator.pretrain.step import PretrainTask
 from tests import toys
@@ -118,7 +118,7 @@ class Recorder(nn.Module):
 
 def test_the_corrupted_spectrogram_goes_in_and_is_multiplied_with_the_mask(corpus: Path):
     """The loss by hand: mask times what was shown, against the original, on the chosen cells."""
-    words = [f"data.roots=[{corpus}]", "mask.share=0.4", "mask.fill=0.5", "mask.noise=0.3"]
+    words = [f"data.roots=[{corpus}]", "mask.share=0.4", "mask.mask=0.5", "mask.noise=0.3"]
     task = PretrainTask(config(*words))
     batch, model = next(task.batches(0)), Recorder()
     scalars = task.step(model, batch, 0, seeded())
@@ -172,7 +172,7 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
         *("patch.heads=2", "patch.ffn_dim=32", "patch.decoder_width=16", "patch.decoder_depth=1"),
         *("patch.decoder_heads=2", "next.weight=0.3", "next.token=4", "labels.weight=0.2"),
         *("labels.group=4", "labels.clusters=4", "contrast.weight=0.1", "mask.strategy=hard"),
-        *("hard.weight=0.4", "mask.share=0.5", "mask.fill=1", "mask.noise=0"),
+        *("hard.weight=0.4", "mask.share=0.5", "mask.mask=1", "mask.noise=0"),
     )
     torch.manual_seed(0)
     extract = extractor(asked.labels, asked.stft, asked.rate)
@@ -180,7 +180,7 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
     net = Pretrainer(backbone, asked, extract.features)
     fit_labels(net.labeller, extract, [waves(8, 1.0)], replace(asked.labels, crops=8))
     example = make_example(waves(4), asked, asked.mask, 0, seeded(), predict=net.predict)
-    outputs = net(example.corrupted.spectrogram, example.corrupted.hidden)
+    outputs = net(example.corrupted.spectrogram, example.corrupted.masked)
     restored = example.corrupted.spectrogram * outputs.mask
     main = masked_error(restored, example.target, example.corrupted, 1.0, 0.0)["loss"]
     objectives, _ = net.objectives(example, outputs, restored, asked, 0, seeded(), extract)
@@ -277,7 +277,7 @@ def test_ssasts_sum_is_ten_to_one(corpus: Path, tmp_path: Path):
         (["crop_frames=500"], "crop_frames"),
         (["crop_frames=16", "next.weight=0.1", "next.token=10"], "next.token"),
         (["crop_frames=6"], "mask.group"),
-        (["contrast.weight=0.1", "mask.fill=0"], "mask.fill"),
+        (["contrast.weight=0.1", "mask.mask=0"], "mask.mask"),
         (["next.weight=0.1", "next.token=4", "compile=true"], "compile"),
         (["masked_weight=[[0,0],[9,1]]"], "masked_weight, unmasked_weight"),
         (["masked_weight=0"], "masked_weight, unmasked_weight"),
@@ -319,17 +319,17 @@ def prepared(corpus: Path, folder: Path, *words: str) -> PretrainTask:
     return PretrainTask(config(f"data.roots=[{corpus}]", f"run={folder}", *words))
 
 
-def test_the_hidden_cells_are_those_that_the_teacher_finds_hard(corpus: Path, tmp_path: Path):
+def test_the_masked_patches_are_those_that_the_teacher_finds_hard(corpus: Path, tmp_path: Path):
     words = ["mask.strategy=hard", "hard.weight=0.1", "mask.band=16", "mask.weighted_steps=1"]
-    task = prepared(corpus, tmp_path, *words, "mask.share=0.5", "mask.fill=1", "mask.noise=0")
+    task = prepared(corpus, tmp_path, *words, "mask.share=0.5", "mask.mask=1", "mask.noise=0")
     told = []
 
-    def predict(target: Tensor, grid: Grid) -> Tensor:
+    def predict(target: Tensor, grid: PatchGrid) -> Tensor:
         told.append(torch.rand(len(target), grid.bands, grid.groups, generator=seeded(1)))
         return told[0]
 
     task.attach(SimpleNamespace(predict=predict))
-    hidden = task.example(next(task.batches(0)), 5, seeded()).corrupted.hidden_cells.flatten(1)
+    hidden = task.example(next(task.batches(0)), 5, seeded()).corrupted.masked_patches.flatten(1)
     hardest = told[0].flatten(1).topk(hidden.shape[1] // 4, dim=1).indices
     assert hidden.gather(1, hardest).all()
     assert hidden.float().mean().item() == pytest.approx(0.5, abs=0.01)
@@ -369,7 +369,7 @@ def test_labels_are_of_what_was_played(
 def test_the_adversary_is_shown_both_sides_and_pulls(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    words = ["adversary.weight=0.1", "adversary.start=0", "mask.share=0.5", "mask.fill=1"]
+    words = ["adversary.weight=0.1", "adversary.start=0", "mask.share=0.5", "mask.mask=1"]
     task = prepared(corpus, tmp_path, *words, "mask.noise=0", "balance=false")
     seen = {}
 
@@ -386,7 +386,7 @@ def test_the_adversary_is_shown_both_sides_and_pulls(
     batch = next(task.batches(0))
     scalars = task.step(task.model, batch, 0, seeded())
     example = task.example(batch, 0, seeded())
-    hidden = example.corrupted.hidden.expand_as(example.target)
+    hidden = example.corrupted.masked.expand_as(example.target)
     assert torch.equal(seen["real"], example.target)
     assert seen["fake"] is seen["fooling"]
     assert (seen["fake"][~hidden] <= example.target[~hidden]).all()
@@ -418,8 +418,8 @@ def test_pictures_show_what_a_strategy_does(
     with torch.no_grad():
         images = task.validate(task.model.eval(), 9).images
     (mask, step), example = shown[-1]
-    assert (mask.strategy, mask.noise, mask.other) == (
-        task.config.mask.strategy, task.config.mask.noise, task.config.mask.other,
+    assert (mask.strategy, mask.noise, mask.mix) == (
+        task.config.mask.strategy, task.config.mask.noise, task.config.mask.mix,
     )  # fmt: skip
     assert step == 9
     for index in range(2):
@@ -440,7 +440,7 @@ def test_pictures_show_what_a_strategy_does(
 
 
 @pytest.mark.parametrize("group", ["mask.band=0", "mask.band=16"])
-@pytest.mark.parametrize("kind", ["noise", "other", "kept", "clean_share"])
+@pytest.mark.parametrize("kind", ["noise", "mix", "keep", "clean_share"])
 def test_every_picture_has_a_masked_group(
     kind: str, group: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -449,10 +449,10 @@ def test_every_picture_has_a_masked_group(
         "separator.pretrain.crop_media.colour", lambda values: values[None].expand(3, -1, -1)
     )
     monkeypatch.setattr("separator.pretrain.crop_media.with_axes", lambda picture, *size: picture)
-    words = [] if kind == "kept" else [f"mask.{kind}=1"]
+    words = [] if kind == "keep" else [f"mask.{kind}=1"]
     if kind != "noise":
         words.append("mask.noise=0")
-    task = prepared(corpus, tmp_path, "mask.fill=0", group, *words)
+    task = prepared(corpus, tmp_path, "mask.mask=0", group, *words)
     model = task.model.eval()
     with torch.no_grad():
         found = [task.validate(model, 9), task.preview(model, next(task.batches(0)), seeded())]
@@ -479,7 +479,7 @@ def test_validation_logs_the_error_of_the_whole_spectrogram(
     with torch.no_grad():
         scalars = task.validate(model, 0).scalars
         corrupted, target = seen[0].corrupted, seen[0].target
-        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.hidden).mask
+        restored = corrupted.spectrogram * model(corrupted.spectrogram, corrupted.masked).mask
     errors = (restored - target).abs().mean(1, keepdim=True)
     counted = (corrupted.kinds >= -1).expand_as(errors)
     assert counted.all() != short

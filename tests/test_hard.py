@@ -8,14 +8,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from separator.pretrain.corrupt import corrupt, grid_of
 from separator.pretrain.hard import LossPredictor, agreement, cell_error, mine, ranking_loss
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid, group_mean
-from separator.pretrain.masks.hard import hard, hard_share
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import corrupt, grid_of
+from separator.pretrain.masking.grid import PatchGrid, group_mean
+from separator.pretrain.masking.strategies.hard import hard, hard_share
 from tests.toys import seeded
 
-CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, fill=1.0, noise=0.0)
+CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, mask=1.0, noise=0.0)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -31,7 +31,7 @@ def test_the_hard_share_grows_to_a_half():
 
 @pytest.mark.parametrize("step", [0, 30, 100])
 def test_the_count_is_exact_and_the_hardest_are_in(step: int):
-    grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.75, weighted_steps=100)
+    grid, config = PatchGrid(33, 40, 4, 4), MaskConfig(share=0.75, weighted_steps=100)
     difficulty = random(6, 4, 10)
     chosen = hard(difficulty, grid, config, step, seeded(1))
     assert chosen.sum(dim=(1, 2)).tolist() == [30] * 6
@@ -40,7 +40,7 @@ def test_the_count_is_exact_and_the_hardest_are_in(step: int):
 
 
 def test_without_a_share_every_cell_is_as_likely():
-    grid, config = Grid(33, 40, 4, 4), MaskConfig(share=0.5)
+    grid, config = PatchGrid(33, 40, 4, 4), MaskConfig(share=0.5)
     difficulty = torch.arange(40.0).reshape(1, 4, 10).expand(4000, -1, -1)
     often = hard(difficulty, grid, config, 0, seeded()).float().mean(0)
     assert (often - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
@@ -54,7 +54,7 @@ def test_group_mean_is_the_naive_loop():
 
 def test_cell_errors_are_the_naive_loop():
     target, restored = random(2, 2, 17, 10), random(2, 2, 17, 10, seed=1)
-    grid = Grid(17, 10, 2, 4)
+    grid = PatchGrid(17, 10, 2, 4)
     found = cell_error(restored, target, grid)
     for item, band, group in itertools.product(range(2), range(2), range(3)):
         cell = (item, slice(None), slice(8 * band, 8 * band + 8), slice(4 * group, 4 * group + 4))
@@ -94,7 +94,7 @@ def test_the_predictor_learns_to_rank_unseen_cells():
         deep = torch.randn(4, 16, 12, generator=seeded(seed))
         wrong = (deep @ truth).sigmoid().transpose(1, 2).repeat_interleave(8, 1)
         wrong = torch.cat([wrong, wrong[:, -1:]], dim=1)[:, None]
-        config = MaskConfig(group=4, band=8, share=0.75, fill=1.0, noise=0.0)
+        config = MaskConfig(group=4, band=8, share=0.75, mask=1.0, noise=0.0)
         corrupted = corrupt(target, config, 0, seeded(seed))
         return deep, target * (1 - wrong), target, corrupted
 
@@ -113,12 +113,12 @@ def test_the_predictor_learns_to_rank_unseen_cells():
 
 def test_corrupt_hides_what_is_said_to_be_hard():
     config = MaskConfig(
-        strategy="hard", group=4, band=8, share=0.25, fill=1.0, noise=0.0, weighted_steps=1
+        strategy="hard", group=4, band=8, share=0.25, mask=1.0, noise=0.0, weighted_steps=1
     )
     target = random(2, 2, 33, 40)
     grid = grid_of(target, config, 5)
     difficulty = torch.zeros(2, grid.bands, grid.groups)
     difficulty[:, 1, 2:7] = 1  # a planted place
-    hidden = corrupt(target, config, 5, seeded(), difficulty=difficulty).hidden_cells
+    hidden = corrupt(target, config, 5, seeded(), predicted_error=difficulty).masked_patches
     assert hidden.sum(dim=(1, 2)).tolist() == [10, 10]
     assert hidden[:, 1, 2:7].all()

@@ -16,7 +16,6 @@ from separator.errors import SeparatorError
 from separator.model_config import ModelConfig
 from separator.models import FrameTransformer, describe
 from separator.pretrain.clusters import Labeller, Spectrum, extractor, fit_labels, health
-from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
 from separator.pretrain.labels import (
     LabelHead,
     cut,
@@ -24,14 +23,15 @@ from separator.pretrain.labels import (
     unigram_entropy,
     without_outside,
 )
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import KINDS, Corrupted, corrupt
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objective_config import LabelConfig
 from tests.toys import seeded
 
 SMALL = STFTConfig(n_fft=256, hop=128)
 RATE = 8000
-MASK, NOISE, OTHER, KEPT = map(KINDS.index, ("mask", "noise", "other", "kept"))
+MASK, NOISE, OTHER, KEPT = map(KINDS.index, ("mask", "noise", "mix", "keep"))
 
 
 def blobs(clusters: int, each: int, features: int = 40) -> Tensor:
@@ -224,7 +224,7 @@ def test_the_second_iteration_clusters_a_models_features(tmp_path: Path):
 
 
 def of_kinds(kinds: Tensor) -> Corrupted:
-    return Corrupted(torch.empty(0), kinds, Grid(*kinds.shape[2:], 1, 4))
+    return Corrupted(torch.empty(0), kinds, PatchGrid(*kinds.shape[2:], 1, 4))
 
 
 def corrupted(text: str, bins: int = 1) -> Corrupted:
@@ -398,7 +398,7 @@ def gain_over_unigrams(longest: int) -> float:
     labeller = Labeller(extract.features, 12)
     labeller.fit(extract(magnitude[:100]).flatten(0, 1))
     labels = labeller(extract(magnitude))
-    mask = MaskConfig(group=4, share=0.25, fill=1.0, noise=0.0)
+    mask = MaskConfig(group=4, share=0.25, mask=1.0, noise=0.0)
     seen = corrupt(normalise(magnitude, SMALL)[0], mask, 0, generator)
     hidden = hidden_groups(seen, 4)
     random = torch.randn(128, 2 * 129, 17, generator=generator) / 20

@@ -751,7 +751,7 @@ def test_masks_are_not_rounded_under_autocast():
     assert len(torch.logit(mask).unique()) > mask.numel() // 4  # bf16 near 2.2: a few dozen
 
 
-def test_what_stands_in_hidden_cells_is_not_seen():
+def test_what_stands_in_masked_patches_is_not_seen():
     model = make(cross_frame_bands=2).eval()
     hidden = random(2, 1, BINS - 1, 9, seed=1) < 0.3
     full = F.pad(hidden, (0, 0, 0, 1))

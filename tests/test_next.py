@@ -12,10 +12,10 @@ from torch import Tensor
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import stft
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import Corrupted, corrupt
 from separator.pretrain.joint import Spliced, free_groups, inside, splice, with_separator
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import Corrupted, corrupt
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.next import NextHead
 from separator.pretrain.objective_config import NextConfig
 from tests.toys import seeded
@@ -241,7 +241,7 @@ def test_bad_settings_name_the_key(values: dict, key: str):
 
 def separated(frames: int, group: int, token: int, band: int = 0, **values):
     target = torch.rand(5, 2, 17, frames, generator=seeded(1)) * 0.9
-    mask = MaskConfig(group=group, share=0.6, noise=0.1, fill=0.8, band=band, **values)
+    mask = MaskConfig(group=group, share=0.6, noise=0.1, mask=0.8, band=band, **values)
     before = corrupt(target, mask, 0, seeded(2))
     copies = [x.clone() for x in (target, before.spectrogram, before.kinds)]
     new, after = with_separator(target, before, NextConfig(token=token))
@@ -287,7 +287,7 @@ def test_free_groups_are_those_that_the_separator_does_not_touch(
 ):
     middle = frames // 2
     blanked = set(range(middle - token // 2, middle + token // 2))
-    free = free_groups(Grid(17, frames, 1, group), NextConfig(token=token)).tolist()
+    free = free_groups(PatchGrid(17, frames, 1, group), NextConfig(token=token)).tolist()
     assert free == [not blanked & set(range(g * group, (g + 1) * group)) for g in range(len(free))]
     assert len(free) == -(-frames // group)
 
@@ -299,7 +299,7 @@ def test_clean_crops_count_but_for_the_separator():
 
 def test_nothing_is_given_up_where_nothing_was_chosen():
     target = torch.rand(1, 1, 9, 32)
-    none = Corrupted(target + 1, torch.full((1, 1, 1, 32), -1), Grid(9, 32, 1, 8))
+    none = Corrupted(target + 1, torch.full((1, 1, 1, 32), -1), PatchGrid(9, 32, 1, 8))
     _, after = with_separator(target, none, NextConfig(token=4))
     kept = after.kinds[0, 0, 0] == -1
     assert kept.sum() == 28

@@ -5,18 +5,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator.pretrain.corrupt import KINDS, Corrupted, corrupt
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import KINDS, Corrupted, corrupt
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objectives import baselines, masked_error
 
-MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "kept"))
+MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "keep"))
 
 
 def corrupted(*kinds: list[int]) -> Corrupted:
     """Only where and what; the loss does not look at the spectrogram."""
     kinds = torch.tensor(kinds)[:, None, None]
-    grid = Grid(2, kinds.shape[-1], 1, 1)
+    grid = PatchGrid(2, kinds.shape[-1], 1, 1)
     return Corrupted(torch.empty(0), kinds, grid)
 
 
@@ -36,15 +36,15 @@ def test_values_by_hand():
     assert out["loss"].item() == pytest.approx(masked + 0.5 * unmasked)
     assert out["loss/mask"].item() == pytest.approx((2 + 7 + 8) / 3)
     assert out["loss/noise"].item() == pytest.approx(2)
-    assert out["loss/kept"].item() == pytest.approx(5)
-    shares = [out[f"loss_share/{kind}"].item() for kind in ("mask", "noise", "kept")]
+    assert out["loss/keep"].item() == pytest.approx(5)
+    shares = [out[f"loss_share/{kind}"].item() for kind in ("mask", "noise", "keep")]
     assert shares == pytest.approx([17 / 24, 2 / 24, 5 / 24])
 
 
 def test_kinds_that_do_not_occur_are_gaps():
     out = masked_error(random(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), corrupted([MASK] * 4), 1.0, 1.0)
-    assert out["loss/noise"].isnan() and out["loss/kept"].isnan() and out["loss/clean"].isnan()
-    assert all(out[f"loss_share/{kind}"] == 0 for kind in ("noise", "other", "kept", "clean"))
+    assert out["loss/noise"].isnan() and out["loss/keep"].isnan() and out["loss/clean"].isnan()
+    assert all(out[f"loss_share/{kind}"] == 0 for kind in ("noise", "mix", "keep", "clean"))
     assert out["loss/unmasked"] == 0
     assert out["loss_share/mask"] == 1
     assert out["loss"].isfinite()
@@ -63,11 +63,11 @@ def test_the_gradient_stays_where_the_weight_is(weights: tuple[float, float], in
 
 
 def test_the_kinds_that_can_occur():
-    assert MaskConfig(fill=0.8, noise=0.1).kinds == {"mask", "noise", "kept"}
-    assert MaskConfig(fill=0.5, noise=0.2, other=0.3, clean_share=0.1).kinds == {
-        *("mask", "noise", "other", "clean"),
+    assert MaskConfig(mask=0.8, noise=0.1).kinds == {"mask", "noise", "keep"}
+    assert MaskConfig(mask=0.5, noise=0.2, mix=0.3, clean_share=0.1).kinds == {
+        *("mask", "noise", "mix", "clean"),
     }
-    assert MaskConfig(fill=1.0, noise=0.0).kinds == {"mask"}
+    assert MaskConfig(mask=1.0, noise=0.0).kinds == {"mask"}
 
 
 def test_shares_of_micro_batches_add_up_to_one():
@@ -138,7 +138,11 @@ def test_single_cells_by_hand():
     kinds[0, 0, 0, 1], kinds[0, 0, 1, 2] = MASK, NOISE
     restored = torch.arange(12.0).reshape(1, 2, 2, 3)
     out = masked_error(
-        restored, torch.zeros_like(restored), Corrupted(restored, kinds, Grid(2, 3, 1, 1)), 1.0, 0.5
+        restored,
+        torch.zeros_like(restored),
+        Corrupted(restored, kinds, PatchGrid(2, 3, 1, 1)),
+        1.0,
+        0.5,
     )
     masked = ((1 + 7) / 2 + (5 + 11) / 2) / 2
     assert out["loss/masked"].item() == pytest.approx(masked)
@@ -147,7 +151,7 @@ def test_single_cells_by_hand():
     squared = masked_error(
         restored,
         torch.zeros_like(restored),
-        Corrupted(restored, kinds, Grid(2, 3, 1, 1)),
+        Corrupted(restored, kinds, PatchGrid(2, 3, 1, 1)),
         1.0,
         0.0,
         squared=True,

@@ -20,8 +20,8 @@ from separator.models.patch_transformer import (
     unpatch,
     visible_first,
 )
-from separator.pretrain.corrupt import Corrupted
-from separator.pretrain.masks.geometry import Grid
+from separator.pretrain.masking.corruption import Corrupted
+from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.objectives import baselines, masked_error
 
 SMALL = PatchConfig(
@@ -189,7 +189,7 @@ def test_as_many_words_are_encoded_as_are_visible():
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_what_stands_in_hidden_cells_is_not_seen(whole: bool):
+def test_what_stands_in_masked_patches_is_not_seen(whole: bool):
     model, x = make(), random(2, 2, BINS, 14)
     hidden = some_hidden(2, 14) if whole else random(2, 1, BINS, 14, seed=2) < 0.4
     answers = [
@@ -274,7 +274,7 @@ def test_squared_error_of_hidden_patches_asks_nothing_of_visible_ones():
     model, x = make(), random(2, 2, BINS, 12)
     hidden = some_hidden(2, 12)
     corrupted = Corrupted(
-        torch.where(hidden, 1.0, x), torch.where(hidden, 0, -1), Grid(BINS, 12, 4, 4)
+        torch.where(hidden, 1.0, x), torch.where(hidden, 0, -1), PatchGrid(BINS, 12, 4, 4)
     )
     mask = model(corrupted.spectrogram, hidden)
     mask.retain_grad()
@@ -396,7 +396,9 @@ def test_learns_one_crop_of_real_music_by_heart(shared_data):
     hidden = random(32 * math.ceil(frames / 32)).argsort().argsort() >= 8 * 3  # three in four
     hidden = cells(hidden.view(1, 32, -1), 32, frames)
     corrupted = Corrupted(
-        torch.where(hidden, 1.0, target), torch.where(hidden, 0, -1), Grid(1025, frames, 32, 32)
+        torch.where(hidden, 1.0, target),
+        torch.where(hidden, 0, -1),
+        PatchGrid(1025, frames, 32, 32),
     )
 
     def error(restored: Tensor) -> Tensor:

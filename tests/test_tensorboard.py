@@ -77,7 +77,7 @@ def write_runs(root: Path) -> None:
     with Log(root / "before", 0, config, "pretrain") as log:
         for step in (1, 2):
             kinds = {"loss/mask": 0.5, "loss/noise": float("nan") if step == 1 else 0.25}
-            log.train(step, {"loss": 0.1, **kinds, "loss/kept": float("nan")})
+            log.train(step, {"loss": 0.1, **kinds, "loss/keep": float("nan")})
         gain = {"gain_over_trivial": {"model": 0.025}}
         log.validation(2, Validation({"valid/improvement": 0.025}, 0.025, quality=gain))
 

@@ -107,7 +107,7 @@ def test_a_run_leaves_its_files(whole: Path, command: str):
 
 def test_pretraining_logs_the_improvement_over_the_best_trivial_answer(whole: Path):
     train, (valid,) = rows(whole / "pretrain"), rows(whole / "pretrain", "validation")
-    assert {"loss/masked", "loss/unmasked", "loss/mask", "loss/noise", "loss/kept"} < train[
+    assert {"loss/masked", "loss/unmasked", "loss/mask", "loss/noise", "loss/keep"} < train[
         0
     ].keys()
     best = min(valid[f"valid/l1_{name}"] for name in ("zero", "bin_mean", "interpolation"))
@@ -237,7 +237,7 @@ def test_three_steps_and_three_more_are_six(corpus: Path, tmp_path: Path, comman
 EVERYTHING = [
     *("next.weight=0.1", "next.token=4", "labels.weight=[[0,0.1],[6,0.2]]", "labels.group=4"),
     *("labels.clusters=4", "labels.crops=8", "contrast.weight=0.1", "contrast.features=8"),
-    *("mask.strategy=hard", "hard.weight=0.1", "mask.weighted_steps=6", "mask.other=0.1"),
+    *("mask.strategy=hard", "hard.weight=0.1", "mask.weighted_steps=6", "mask.mix=0.1"),
     *("adversary.weight=[[2,0],[4,0.1]]", "adversary.start=1", "adversary.lr=1e-4"),
     *("data.segment_seconds=2", "crop_frames=[[0,24],[4,56]]", "unmasked_weight=[[0,1],[5,0]]"),
 ]

@@ -13,22 +13,23 @@ from torch import Tensor
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import compress, normalise, stft
 from separator.errors import SeparatorError
-from separator.pretrain.corrupt import (
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import (
     KINDS,
-    OTHER_DB,
+    MIX_DB,
     Corrupted,
     corrupt,
-    covered,
+    mix_with_previous,
+    patch_frames,
     with_masked_group,
 )
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks import STRATEGIES
-from separator.pretrain.masks.geometry import Grid, lowest
-from separator.pretrain.masks.schedule import group_frames, hint
+from separator.pretrain.masking.grid import PatchGrid, lowest
+from separator.pretrain.masking.registry import STRATEGIES
+from separator.pretrain.masking.strategies.dispersion import uniform_share
 from tests.toys import seeded
 
 MASK, NOISE, OTHER, KEPT, CLEAN = range(len(KINDS))
-assert KINDS == ("mask", "noise", "other", "kept", "clean")
+assert KINDS == ("mask", "noise", "mix", "keep", "clean")
 RUNS = ("random_time", "window", "frequency", "time_frequency")
 COUNTED = sorted(set(STRATEGIES) - set(RUNS) - {"hubert"})
 
@@ -42,9 +43,9 @@ def cells(
 ) -> Tensor:
     """The chosen cells of random spectrograms, each cell 2 bins by 3 frames."""
     config = MaskConfig(strategy=strategy, band=2, group=3, **values)
-    grid = Grid(2 * bands + 1, 3 * groups, bands, 3)
+    grid = PatchGrid(2 * bands + 1, 3 * groups, bands, 3)
     shape = (bands, groups) if strategy == "hard" else (2, grid.bins, grid.frames)
-    return STRATEGIES[strategy](spectrogram(batch, *shape), grid, config, step, seeded(seed))
+    return STRATEGIES[strategy].choose(spectrogram(batch, *shape), grid, config, step, seeded(seed))
 
 
 def fits_uniform(counts: np.ndarray, deviations: float = 2.326) -> bool:
@@ -81,13 +82,13 @@ def test_fifteen_percent_are_fifteen_percent_in_the_mean(strategy: str, groups: 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_cells_are_chosen_among_the_free_groups_alone(strategy: str):
+def test_patches_are_chosen_among_the_allowed_groups_alone(strategy: str):
     """The share is that of the free ones; with the two nearest the separator left out here."""
     free = torch.ones(12, dtype=torch.bool)
     free[5:7] = False
     config = MaskConfig(strategy=strategy, band=16, group=4, share=0.25, span=3, band_span=2)
     target = spectrogram(300, 2, 65, 46)  # the last group is cut short
-    out = corrupt(target, config, 0, seeded(), target, free=free)
+    out = corrupt(target, config, 0, seeded(), target, allowed=free)
     chosen = out.chosen.expand(-1, -1, 65, -1)[..., ::4][:, 0, ::16][:, :4]
     assert chosen.shape == (300, 4, 12)
     assert not chosen[..., 5:7].any()
@@ -231,7 +232,7 @@ def test_kept_blocks_are_five_by_five():
 
 @pytest.mark.parametrize("strategy", ["mixed_spans", "window", "hubert"])
 def test_one_draw_decides_for_a_run(strategy: str):
-    config = MaskConfig(strategy=strategy, group=1, span=6, share=0.3, fill=0.4, other=0.4)
+    config = MaskConfig(strategy=strategy, group=1, span=6, share=0.3, mask=0.4, mix=0.4)
     x = spectrogram(200, 1, 3, 100)
     kinds = corrupt(x, config, 0, seeded(), torch.ones_like(x)).kinds[:, 0, 0]
     inside = (kinds[:, 1:] >= 0) & (kinds[:, :-1] >= 0)
@@ -242,22 +243,28 @@ def test_one_draw_decides_for_a_run(strategy: str):
 @pytest.mark.parametrize("band", [4, 32])  # of the larger ones not all bins are looked at
 def test_dispersion_prefers_cells_in_which_much_happens(band: int):
     """Without hints a cell is chosen the more often the larger its deviation."""
-    grid = Grid(4 * band + 1, 24, 4, 4)
+    grid = PatchGrid(4 * band + 1, 24, 4, 4)
     config = MaskConfig(strategy="dispersion", band=band, group=4, share=0.2)
     spread = torch.linspace(0.02, 1, 24)[torch.randperm(24, generator=seeded(5))].reshape(4, 6)
     x = torch.rand(1, 2, grid.bins, 24, generator=seeded()).mul(3) * grid.expand(spread[None])
     x = (x - 4.5).exp().expand(5000, -1, -1, -1)
-    picked = STRATEGIES["dispersion"](x, grid, config, 10_000, seeded(1)).float().mean(0).flatten()
+    picked = (
+        STRATEGIES["dispersion"]
+        .choose(x, grid, config, 10_000, seeded(1))
+        .float()
+        .mean(0)
+        .flatten()
+    )
     weight = grid.deviation(x[:1].mean(1, keepdim=True).clamp(min=1e-2).log()).flatten()
     ranks = torch.stack([picked.argsort().argsort(), weight.argsort().argsort()]).float()
     assert torch.corrcoef(ranks)[0, 1] > 0.9
     config = dataclasses.replace(config, uniform_steps=5, weighted_steps=5)
-    plain = STRATEGIES["dispersion"](x, grid, config, 4, seeded(1)).float().mean((0,))
+    plain = STRATEGIES["dispersion"].choose(x, grid, config, 4, seeded(1)).float().mean((0,))
     assert (plain - 0.2).abs().max() < 0.025  # all hints: uniform
 
 
 def test_deviation_is_numpys():
-    grid, x = Grid(9, 12, 2, 5), spectrogram(2, 2, 9, 12)  # the last cell is cut short
+    grid, x = PatchGrid(9, 12, 2, 5), spectrogram(2, 2, 9, 12)  # the last cell is cut short
     out = grid.deviation(x)
     for item in range(2):
         for k in range(2):
@@ -271,7 +278,7 @@ def test_hints_fall_with_the_global_step():
     config = MaskConfig(uniform_steps=50, weighted_steps=300)
     steps = (0, 49, 50, 100, 150, 200, 300, 1000)
     expected = (1, 1, 0.972, 0.889, 0.75, 0.556, 0, 0)
-    assert [hint(step, config) for step in steps] == pytest.approx(expected, abs=1e-3)
+    assert [uniform_share(step, config) for step in steps] == pytest.approx(expected, abs=1e-3)
 
 
 def test_lowest_marks_as_many_in_each_row():
@@ -285,10 +292,10 @@ def test_lowest_marks_as_many_in_each_row():
 
 @pytest.mark.parametrize(("frames", "size"), [(12, 4), (13, 4), (3, 4), (7, 1)])
 @pytest.mark.parametrize("bands", [1, 2, 8])
-def test_cells_cover_the_spectrogram_as_a_loop_says(frames: int, size: int, bands: int):
-    grid = Grid(9, frames, bands, size)
+def test_patches_cover_the_spectrogram_as_a_loop_says(frames: int, size: int, bands: int):
+    grid = PatchGrid(9, frames, bands, size)
     assert grid.groups == math.ceil(frames / size)
-    values = torch.arange(2 * grid.cells).reshape(2, bands, -1)
+    values = torch.arange(2 * grid.patches).reshape(2, bands, -1)
     out = grid.expand(values)
     assert out.shape == (2, 1, 1 if bands == 1 else 9, frames)
     for item in range(2):
@@ -305,7 +312,7 @@ def test_only_whole_groups_are_hidden_and_the_rest_is_untouched(frames: int):
     out = corrupt(target, MaskConfig(group=8, share=0.4), 0, seeded())
     assert torch.equal(target, before)
     assert out.chosen.shape == out.kinds.shape == (6, 1, 1, frames)
-    assert torch.equal(out.hidden, out.kinds == MASK)
+    assert torch.equal(out.masked, out.kinds == MASK)
     assert torch.equal(out.chosen, out.kinds >= 0)
     for start in range(0, frames, 8):
         part = out.kinds[..., start : start + 8]
@@ -327,7 +334,7 @@ def test_the_kinds_have_their_shares():
 
 
 def test_full_noise_is_uniform_for_each_cell():
-    config = MaskConfig(fill=0.0, noise=1.0, noise_level="full")
+    config = MaskConfig(mask=0.0, noise=1.0, noise_level="full")
     out = corrupt(torch.zeros(4, 2, 50, 64), config, 0, seeded())
     noise = out.spectrogram[out.chosen.expand_as(out.spectrogram)]
     quantiles = noise.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
@@ -339,7 +346,7 @@ def test_local_noise_is_as_loud_as_its_bin():
     level = torch.tensor([0.0, 0.01, 0.1, 0.4, 0.9])[:, None]
     target = level.expand(2, 2, 5, 4000).clone()
     target[..., ::2] = 0  # the bins' means are half of these
-    out = corrupt(target, MaskConfig(group=4, fill=0.0, noise=1.0), 0, seeded())
+    out = corrupt(target, MaskConfig(group=4, mask=0.0, noise=1.0), 0, seeded())
     chosen = (out.kinds == NOISE).expand_as(target)
     assert (out.spectrogram[chosen] >= target[chosen]).all()
     silent = chosen & (target == 0)
@@ -347,7 +354,7 @@ def test_local_noise_is_as_loud_as_its_bin():
         noise = out.spectrogram[:, :, bin_][silent[:, :, bin_]]
         assert noise.max() <= loudest
         assert noise.mean().item() == pytest.approx(loudest / 2, rel=0.05)
-    loud = corrupt(torch.full((1, 1, 5, 64), 0.9), MaskConfig(fill=0.0, noise=1.0), 0, seeded())
+    loud = corrupt(torch.full((1, 1, 5, 64), 0.9), MaskConfig(mask=0.0, noise=1.0), 0, seeded())
     assert loud.spectrogram.max() == 1
 
 
@@ -401,15 +408,15 @@ def test_the_same_generator_gives_the_same():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_cells_in_bands_are_restorable_and_the_rest_untouched(strategy: str):
+def test_patches_in_bands_are_restorable_and_the_rest_untouched(strategy: str):
     config = MaskConfig(
-        strategy=strategy, band=16, group=4, share=0.5, span=5, band_span=4, fill=0.5, noise=0.2,
-        other=0.2, clean_share=0.2,
+        strategy=strategy, band=16, group=4, share=0.5, span=5, band_span=4, mask=0.5, noise=0.2,
+        mix=0.2, clean_share=0.2,
     )  # fmt: skip
     waves = torch.randn(6, 2, 8000, generator=seeded())
     complex_ = stft(waves, STFTConfig(256, 128))
     target, scale = normalise(complex_.abs(), STFTConfig(256, 128))
-    mixed = compress(covered(complex_, seeded()).abs(), scale, STFTConfig(256, 128))
+    mixed = compress(mix_with_previous(complex_, seeded()).abs(), scale, STFTConfig(256, 128))
     out = corrupt(target, config, 3, seeded(), mixed)
     kind = out.kinds.expand_as(target)
     chosen = out.chosen.expand_as(target)
@@ -427,10 +434,10 @@ def test_another_song_lies_within_its_levels():
         torch.randn(400, 1, 4000, generator=seeded()) * torch.logspace(-3, 0, 400)[:, None, None]
     )
     complex_ = stft(waves, STFTConfig(256, 128))
-    added = covered(complex_, seeded()) - complex_
+    added = mix_with_previous(complex_, seeded()) - complex_
     level = added.abs().square().mean((1, 2, 3)) / complex_.abs().square().mean((1, 2, 3))
     decibels = (10 * level.log10()).numpy()
-    low, high = OTHER_DB
+    low, high = MIX_DB
     assert decibels.min() > low - 0.01
     assert decibels.max() < high + 0.01
     assert fits_uniform(np.histogram(decibels, 5, (low, high))[0])
@@ -441,8 +448,8 @@ def test_another_song_lies_within_its_levels():
 def test_groups_grow_with_the_global_step():
     config = MaskConfig(group=16, share=0.25, warmup_steps=100)
     steps = (0, 1, 6, 7, 50, 93, 94, 100, 10**6)
-    assert [group_frames(step, config) for step in steps] == [1, 1, 1, 2, 8, 15, 16, 16, 16]
-    assert group_frames(0, MaskConfig(group=16)) == 16
+    assert [patch_frames(step, config) for step in steps] == [1, 1, 1, 2, 8, 15, 16, 16, 16]
+    assert patch_frames(0, MaskConfig(group=16)) == 16
     target = spectrogram(2, 1, 3, 64)
     for step, size in ((0, 1), (50, 8), (200, 16)):
         kinds = corrupt(target, config, step, seeded()).kinds.flatten(1).unflatten(1, (-1, size))
@@ -455,10 +462,10 @@ def test_groups_grow_with_the_global_step():
     [
         ({"share": 1.5}, "mask.share"),
         ({"share": -0.1}, "mask.share"),
-        ({"fill": 2.0}, "mask.fill"),
+        ({"mask": 2.0}, "mask.mask"),
         ({"clean_share": -1.0}, "mask.clean_share"),
-        ({"fill": 0.8, "noise": 0.3}, "mask.fill, mask.noise, mask.other"),
-        ({"fill": 0.8, "other": 0.3}, "mask.fill, mask.noise, mask.other"),
+        ({"mask": 0.8, "noise": 0.3}, "mask.mask, mask.noise, mask.mix"),
+        ({"mask": 0.8, "mix": 0.3}, "mask.mask, mask.noise, mask.mix"),
         ({"band": -1}, "mask.band"),
         ({"span": 0}, "mask.span"),
         ({"band_span": -1}, "mask.band_span"),
@@ -479,7 +486,7 @@ def test_bad_settings_name_the_key(values: dict, key: str):
 @pytest.mark.parametrize("bands", [1, 2])
 def test_a_crop_without_a_masked_group_gets_one(bands: int):
     """Its first chosen group, or its first; other crops stay as they are."""
-    grid = Grid(5, 10, bands, 3)  # the last group has one frame
+    grid = PatchGrid(5, 10, bands, 3)  # the last group has one frame
     kinds = torch.full((5, bands, 4), -1, dtype=torch.int8)
     kinds[0, -1, 2] = KEPT
     kinds[0, 0, 3] = NOISE

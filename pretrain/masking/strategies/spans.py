@@ -1,46 +1,70 @@
 """Runs of neighbouring frames or bands at any place."""
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from separator.pretrain.mask_config import MaskConfig
-from separator.pretrain.masks.geometry import Grid, lowest, wanted
+from separator.pretrain.lazy_torch import Generator, Tensor, torch
+from separator.pretrain.masking.grid import PatchGrid, lowest, wanted
+from separator.pretrain.masking.options import BandSpanOptions, ShareOptions, SpanOptions
+from separator.pretrain.masking.registry import register
 
 
+@dataclass(frozen=True)
+class CountedSpanOptions(ShareOptions, SpanOptions):
+    """Settings of strategies that choose a given number of groups in runs."""
+
+
+@dataclass(frozen=True)
+class TimeFrequencyOptions(SpanOptions, BandSpanOptions):
+    """Settings of `time_frequency`."""
+
+
+@register(SpanOptions, one_draw_per_run=True, longest_run=1)
 def random_time(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor, grid: PatchGrid, config: SpanOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose one run of 0 to `span` groups, all bands (SpecAugment's, arXiv 1904.08779)."""
     width = _integers(len(spectrogram), min(config.span, grid.groups), generator)
     return _run(width, grid.groups, generator)[:, None].expand(-1, grid.bands, -1)
 
 
+@register(SpanOptions, one_draw_per_run=True, longest_run=1)
 def window(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor, grid: PatchGrid, config: SpanOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose one run of exactly `span` groups, all bands."""
     width = torch.full((len(spectrogram), 1), min(config.span, grid.groups))
     return _run(width, grid.groups, generator)[:, None].expand(-1, grid.bands, -1)
 
 
+@register(BandSpanOptions, bands=True)
 def frequency(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor, grid: PatchGrid, config: BandSpanOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose one run of 0 to `band_span` bands, all groups."""
     width = _integers(len(spectrogram), min(config.band_span, grid.bands), generator)
     return _run(width, grid.bands, generator)[:, :, None].expand(-1, -1, grid.groups)
 
 
+@register(TimeFrequencyOptions, longest_run=1, bands=True)
 def time_frequency(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor,
+    grid: PatchGrid,
+    config: TimeFrequencyOptions,
+    step: int,
+    generator: Generator,
 ) -> Tensor:
     """Choose a run of groups and a run of bands: together they form a T or a cross."""
     rows = frequency(spectrogram, grid, config, step, generator)
     return rows | random_time(spectrogram, grid, config, step, generator)
 
 
+@register(CountedSpanOptions, one_draw_per_run=True, longest_run=1)
 def hubert(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor,
+    grid: PatchGrid,
+    config: CountedSpanOptions,
+    step: int,
+    generator: Generator,
 ) -> Tensor:
     """Choose spans of `span` groups that may overlap (HuBERT, arXiv 2106.07447), all bands.
 
@@ -58,8 +82,13 @@ def hubert(
     return chosen[:, None].expand(-1, grid.bands, -1)
 
 
+@register(CountedSpanOptions, one_draw_per_run=True, longest_run=2)
 def mixed_spans(
-    spectrogram: Tensor, grid: Grid, config: MaskConfig, step: int, generator: torch.Generator
+    spectrogram: Tensor,
+    grid: PatchGrid,
+    config: CountedSpanOptions,
+    step: int,
+    generator: Generator,
 ) -> Tensor:
     """Choose `share` of the groups in spans of a half, one and two times `span`, all bands.
 
@@ -75,12 +104,12 @@ def mixed_spans(
     return chosen[:, None].expand(-1, grid.bands, -1)
 
 
-def _integers(batch: int, most: int, generator: torch.Generator) -> Tensor:
+def _integers(batch: int, most: int, generator: Generator) -> Tensor:
     """Draw whole numbers from 0 to `most`, both included: (b 1)."""
     return torch.randint(0, most + 1, (batch, 1), generator=generator)
 
 
-def _run(width: Tensor, length: int, generator: torch.Generator) -> Tensor:
+def _run(width: Tensor, length: int, generator: Generator) -> Tensor:
     """Mark a run of `width` (b 1) at a start uniform over where it fits: boolean (b length)."""
     uniform = torch.rand(width.shape, generator=generator, dtype=torch.float64)
     start = (uniform * (length - width + 1)).long()

@@ -1,21 +1,19 @@
-"""Cells: frame groups, split into frequency bands or not, that are hidden or kept as one word."""
+"""Patches: frame groups, split into frequency bands or not, that are masked or kept as a whole."""
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from separator.pretrain.lazy_torch import F, Generator, Tensor, torch
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How a spectrogram is cut into cells.
+class PatchGrid:
+    """How a spectrogram is cut into patches.
 
     Attributes:
         bins: bins of the spectrogram, the Nyquist bin included; it goes with the topmost band.
         frames: frames of the spectrogram.
-        bands: cells on top of each other, which divide `bins - 1`; 1 makes whole frames.
-        size: frames in a cell; the last cell of a row may be cut short.
+        bands: patches on top of each other, which divide `bins - 1`; 1 makes whole frames.
+        size: frames in a patch; the last patch of a row may be cut short.
     """
 
     bins: int
@@ -25,32 +23,32 @@ class Grid:
 
     @property
     def groups(self) -> int:
-        """Cells in a row."""
+        """Patches in a row."""
         return -(-self.frames // self.size)
 
     @property
-    def cells(self) -> int:
-        """Cells in all."""
+    def patches(self) -> int:
+        """Patches in all."""
         return self.bands * self.groups
 
-    def expand(self, cells: Tensor) -> Tensor:
-        """Spread one value for each cell (b k m) over the spectrogram, (b 1 f n).
+    def expand(self, patches: Tensor) -> Tensor:
+        """Spread one value for each patch (b k m) over the spectrogram, (b 1 f n).
 
         Whole frames give (b 1 1 n), which lies over (b c f n) as well. Bins are innermost in
         memory, as in spectrograms.
         """
-        wide = cells.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames]
+        wide = patches.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames]
         if self.bands == 1:
             return wide.mT
         tall = wide.repeat_interleave((self.bins - 1) // self.bands, dim=3)
         return torch.cat([tall, tall[..., -1:]], dim=3).mT
 
-    def frames_of(self, cells: Tensor) -> Tensor:
-        """Mark the frames in which any of the cells lies: boolean (b k m) to boolean (b n)."""
-        return cells.any(dim=1).repeat_interleave(self.size, dim=1)[:, : self.frames]
+    def frames_of(self, patches: Tensor) -> Tensor:
+        """Mark the frames in which any of the patches lies: boolean (b k m) to boolean (b n)."""
+        return patches.any(dim=1).repeat_interleave(self.size, dim=1)[:, : self.frames]
 
     def deviation(self, values: Tensor) -> Tensor:
-        """Mean absolute deviation within each cell: (b c f n) to (b k m).
+        """Mean absolute deviation within each patch: (b c f n) to (b k m).
 
         The Nyquist bin counts for nothing. Values above the mean deviate by as much as those below.
         """
@@ -79,19 +77,19 @@ def lowest(scores: Tensor, number: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, place) < number[:, None]
 
 
-def wanted(share: float, cells: int, batch: int, generator: torch.Generator) -> Tensor:
-    """Draw how many cells to choose in each crop: whole numbers (b) whose mean is share · cells.
+def wanted(share: float, patches: int, batch: int, generator: Generator) -> Tensor:
+    """Draw how many patches to choose in each crop: integers (b) whose mean is share · patches.
 
     The fraction is rounded up as often as it says: 15 % of 9 groups are 1 or 2. At least one is
     chosen and one is left, for without context there is nothing to learn. Independent draws for
-    each cell would choose none of 16 at 15 % in 7 % of the crops.
+    each patch would choose none of 16 at 15 % in 7 % of the crops.
     """
     draw = torch.rand(batch, generator=generator)
-    return (share * cells + draw).long().clamp(max=cells - 1).clamp(min=1)
+    return (share * patches + draw).long().clamp(max=patches - 1).clamp(min=1)
 
 
 def first_of_run(values: Tensor, chosen: Tensor) -> Tensor:
-    """Give every cell of a run of chosen ones its first cell's value: (b k m), boolean (b k m)."""
+    """Give every patch of a run of chosen ones the value of the first: (b k m), boolean (b k m)."""
     place = torch.arange(chosen.shape[-1])
     begins = chosen & ~torch.cat([torch.zeros_like(chosen[..., :1]), chosen[..., :-1]], dim=-1)
     first = torch.where(begins, place, 0).cummax(dim=-1).values

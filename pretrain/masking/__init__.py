@@ -1,0 +1,1 @@
+"""Masking: a strategy chooses patches of a spectrogram, and the corruption replaces them."""

@@ -1,0 +1,57 @@
+"""Masking strategies by name, with their settings and needs."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from separator.pretrain.lazy_torch import Tensor
+from separator.pretrain.masking import strategies
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose patches.
+
+    Attributes:
+        choose: maps (spectrogram (b c f n), grid, config, global step, generator) to the chosen
+            patches, boolean (b k m). All randomness comes from the generator, on the CPU, and
+            everything that changes over a run from the step, so that a resumed run is the same.
+        config: dataclass of the keys of `mask` that the strategy reads.
+        one_draw_per_run: one corruption draw decides for a whole run of patches.
+        longest_run: longest run of groups, as a multiple of `mask.span`; it must leave context.
+        bands: it needs patches of less than all bins.
+        predicted_error: `choose` gets the predicted errors (b k m) instead of the spectrogram.
+    """
+
+    choose: Callable[..., Tensor]
+    config: type
+    one_draw_per_run: bool = False
+    longest_run: int = 0
+    bands: bool = False
+    predicted_error: bool = False
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def register(config: type, **needs: int) -> Callable[[Callable], Callable]:
+    """Make a decorator that adds a function to the strategies, under its own name.
+
+    Args:
+        config: dataclass of its settings; a setting that several strategies share has one default.
+        needs: other attributes of its `Strategy`.
+    """
+
+    def add(choose: Callable) -> Callable:
+        STRATEGIES[choose.__name__] = Strategy(choose, config, **needs)
+        return choose
+
+    return add
+
+
+def load() -> dict[str, Strategy]:
+    """Import every file of `strategies` and return the registered strategies."""
+    for module in pkgutil.iter_modules(strategies.__path__, f"{strategies.__name__}."):
+        importlib.import_module(module.name)
+    return STRATEGIES

@@ -1,0 +1,1 @@
+"""Masking strategies: each file registers its own, and every file in this folder is loaded."""

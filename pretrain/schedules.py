@@ -1,0 +1,57 @@
+"""Settings that change over a run: functions of the global step, so that resuming is exact."""
+
+import bisect
+
+from separator.errors import SeparatorError
+from separator.ranges import LARGEST
+
+Schedule = float | tuple[tuple[float, float], ...]  # a number, or (step, value) pairs
+
+
+def value(schedule: Schedule, step: int) -> float:
+    """Return a schedule's value at a step: linear between the pairs, constant outside them."""
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    after = bisect.bisect_right([place for place, _ in schedule], step)
+    if after in (0, len(schedule)):
+        return float(schedule[min(after, len(schedule) - 1)][1])
+    (left, low), (right, high) = schedule[after - 1 : after + 1]
+    return low + (high - low) * (step - left) / (right - left)
+
+
+def step_value(schedule: Schedule, step: int) -> float:
+    """Return the value of the last pair whose step has come, without interpolation."""
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    after = bisect.bisect_right([place for place, _ in schedule], step)
+    return float(schedule[max(after - 1, 0)][1])
+
+
+def enabled(schedule: Schedule) -> bool:
+    """Whether a schedule is above 0 at any step."""
+    return highest(schedule) > 0
+
+
+def pairs(schedule: Schedule) -> tuple[tuple[float, float], ...]:
+    """Return a schedule as (step, value) pairs."""
+    return ((0, schedule),) if isinstance(schedule, int | float) else schedule
+
+
+def highest(schedule: Schedule) -> float:
+    """Return the largest value of a schedule."""
+    return float(max(number for _, number in pairs(schedule)))
+
+
+def check(name: str, schedule: Schedule) -> None:
+    """Refuse a schedule that is not one of numbers from 0 up.
+
+    Raises:
+        SeparatorError: no pairs, steps that do not grow, or a negative value; names the key.
+    """
+    places = [place for place, _ in pairs(schedule)]
+    values = [number for _, number in pairs(schedule)]
+    grows = bool(places) and sorted(set(places)) == places
+    if not grows or min(values) < 0 or max(*places, *values) > LARGEST:
+        raise SeparatorError(
+            f"{name}: give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"
+        )
