@@ -9,17 +9,11 @@ from typing import Any
 
 from separator import audio
 from separator.audio import AudioInfo
+from separator.errors import SeparatorError
 
 TITLES = ("Instrumental", "Vocals")  # as files and tags call the stems
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
-# Formats that hold samples as they are: what each writes of a song whose format it cannot hold or
-# that has none, and then what else it can hold. A float aiff is for those who ask for it.
-PCM = {
-    "wav": ("FLOAT", "PCM_16", "PCM_24"),
-    "flac": ("PCM_24", "PCM_16"),
-    "aiff": ("PCM_24", "PCM_16"),
-}
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,21 @@ class Choices:
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
 
 
+def check_bits(format: str, bits: int) -> None:
+    """Refuse bits a sample that a format does not hold.
+
+    Raises:
+        SeparatorError: names those that it holds, or says that it has none.
+    """
+    encoding = audio.ENCODINGS[format]
+    subtypes = encoding.subtypes + encoding.requested_subtypes
+    if not subtypes:
+        raise SeparatorError(f"bits: {format} has none; leave it out, or give bitrate")
+    if SUBTYPES[bits] not in subtypes:
+        allowed = " or ".join(str(key) for key, name in SUBTYPES.items() if name in subtypes)
+        raise SeparatorError(f"bits: {format} holds {allowed}; choose one, or --format wav")
+
+
 def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
     """Choose how a format holds the samples of a song's stems; "" for lossy codecs.
 
@@ -67,13 +76,13 @@ def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
         suffix: of the results, without its dot.
         bits: as the user chose; 0 keeps what the song has, 8 bits as 16, 32-bit integers as 24.
     """
-    if suffix not in PCM:
+    encoding = audio.ENCODINGS[suffix]
+    if not encoding.subtypes:
         return ""
-    if bits == 32 and suffix == "aiff":
-        return "FLOAT"
     own = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16", "PCM_32": "PCM_24"}
     wanted = SUBTYPES[bits] if bits else own.get(info.subtype, info.subtype)
-    return wanted if wanted in PCM[suffix] else PCM[suffix][0]
+    allowed = encoding.subtypes + (encoding.requested_subtypes if bits else ())
+    return wanted if wanted in allowed else allowed[0]
 
 
 def folded(*parts: object) -> tuple[str, ...]:

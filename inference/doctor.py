@@ -146,13 +146,12 @@ def codecs() -> Iterator[Finding]:
     import torch
 
     from separator import audio
-    from separator.audio.formats import WRITABLE
 
     tone = torch.sin(torch.arange(round(TONE_SECONDS * 44100)) / 16).expand(2, -1) * 0.3
     good = []
     logging.getLogger("separator.audio").setLevel(logging.ERROR)  # opus has no 44.1 kHz
     with tempfile.TemporaryDirectory() as folder:
-        for name in WRITABLE:
+        for name in audio.ENCODINGS:
             path = Path(folder) / f"tone.{name}"
             try:
                 with audio.Writer(path, 44100, 2) as writer:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from separator import __version__
+from separator.audio.formats import ENCODINGS
 from separator.config import parse
 from separator.errors import SeparatorError, printable
+from separator.inference.choices import check_bits
 from separator.ranges import require
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class SeparateConfig:
     output: str = "stems"
     model: str = ""
     stems: bool = False
-    format: Literal["input", "wav", "flac", "mp3", "ogg", "opus", "m4a", "aiff"] = "flac"
+    format: Literal["input", *ENCODINGS] = "flac"
     bits: Literal[0, 16, 24, 32] = 0
     bitrate: int = 0
     strict: bool = False
@@ -56,10 +58,8 @@ class SeparateConfig:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
         if self.bits not in (0, 16, 24, 32):
             raise SeparatorError(f"bits: {self.bits} is not 0, 16, 24 or 32")
-        if self.bits and self.format not in ("input", "wav", "flac", "aiff"):
-            raise SeparatorError(f"bits: {self.format} has none; leave it out, or give bitrate")
-        if self.bits == 32 and self.format == "flac":
-            raise SeparatorError("bits: flac holds 16 or 24; choose one, or --format wav")
+        if self.bits and self.format != "input":
+            check_bits(self.format, self.bits)
         if self.keep and self.overwrite:
             raise SeparatorError("keep: contradicts overwrite; leave one of them out")
 

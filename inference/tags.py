@@ -9,8 +9,6 @@ from separator.inference.results import Record, write_record
 
 log = logging.getLogger(__name__)
 
-PLAIN = {".wav", ".aiff"}  # their tags are an afterthought that many players do not read
-
 
 def copy_tags(source: Path, target: Path, suffix: str) -> None:
     """Copy a song's tags and front cover to a stem; the title gets " (SUFFIX)".
@@ -18,7 +16,7 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
     wav and aiff stay without tags. Tags that cannot be read leave the stem without them and are
     logged: the audio matters more.
     """
-    if target.suffix in PLAIN:
+    if not _is_tagged(target):
         return
     import mutagen
 
@@ -46,7 +44,7 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
 
 def mark(target: Path, record: Record) -> None:
     """Put the record of where a stem came from into its tags, in formats that have tags."""
-    if target.suffix in PLAIN:
+    if not _is_tagged(target):
         return
     import mutagen
 
@@ -54,6 +52,10 @@ def mark(target: Path, record: Record) -> None:
         write_record(target, record)
     except (mutagen.MutagenError, OSError, ValueError) as error:
         log.warning("no record in the tags (%s)", one_line(error))
+
+
+def _is_tagged(path: Path) -> bool:
+    return audio.ENCODINGS[audio.format_of(path)].tagged
 
 
 def _picture(path: Path) -> tuple[bytes, str] | None:

@@ -160,7 +160,7 @@ def test_other_formats(tmp_path: Path, suffix: str, codec: str) -> None:
     assert verify(path).samples == whole.shape[1] and verify(path).notices == ()
     assert_slices_equal(path, whole, 0.0)
     assert bool(probe(path).subtype) == codec.startswith(("pcm", "flac", "wavpack", "tta"))
-    assert audio.written_as(probe(path).format) in audio.FORMATS
+    assert audio.written_as(probe(path).format) in audio.ENCODINGS
 
 
 def test_a_colon_is_no_protocol_and_no_file_names_others(tmp_path: Path) -> None:

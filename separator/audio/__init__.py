@@ -10,25 +10,25 @@ exception: AAC with noise substitution, which FFmpeg's own encoder uses at moder
 its noise from the decoder's history, so that there the substituted bands differ. In a 192 kb/s
 file half of the slices did, the worst second by -29 dB of the song's power. MUSDB18 has none.
 
-Finding and checking files needs no torch; the names of `_TENSORS` import it when first used, so
-that the processes of a scan start in a fraction of the time.
+Names are imported when they are first used: formats without codecs, probing and checking without
+torch, so that help is fast and the processes of a scan start in a fraction of the time.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from separator.audio.decoding import Checked, content_key, probe, verify
-from separator.audio.formats import FORMATS, SUFFIXES, AudioError, AudioInfo, written_as
-from separator.audio.tags import read_tags
-
 if TYPE_CHECKING:
+    from separator.audio.decoding import Checked, content_key, probe, verify
     from separator.audio.downmix import to_channels
+    from separator.audio.formats import ENCODINGS, SUFFIXES, format_of, written_as
+    from separator.audio.info import AudioError, AudioInfo
     from separator.audio.rates import Resampler, resample
     from separator.audio.reading import blocks, read
+    from separator.audio.tag_reader import read_tags
     from separator.audio.writer import Writer
 
 __all__ = [
-    "FORMATS",
+    "ENCODINGS",
     "SUFFIXES",
     "AudioError",
     "AudioInfo",
@@ -37,6 +37,7 @@ __all__ = [
     "Writer",
     "blocks",
     "content_key",
+    "format_of",
     "probe",
     "read",
     "read_tags",
@@ -46,14 +47,22 @@ __all__ = [
     "written_as",
 ]
 
-_TENSORS = {
-    **{"read": "reading", "blocks": "reading", "Writer": "writer"},
-    **{"resample": "rates", "Resampler": "rates", "to_channels": "downmix"},
+_NAMES = {
+    "decoding": ("Checked", "content_key", "probe", "verify"),
+    "downmix": ("to_channels",),
+    "formats": ("ENCODINGS", "SUFFIXES", "format_of", "written_as"),
+    "info": ("AudioError", "AudioInfo"),
+    "rates": ("Resampler", "resample"),
+    "reading": ("blocks", "read"),
+    "tag_reader": ("read_tags",),
+    "writer": ("Writer",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> object:
-    """Import what works on tensors on first use."""
-    if name in _TENSORS:
-        return getattr(importlib.import_module(f"separator.audio.{_TENSORS[name]}"), name)
+    """Import a name on first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"separator.audio.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'separator.audio' has no attribute {name!r}")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from separator.audio.damage import Damage
 from separator.audio.demuxer import coded
-from separator.audio.formats import AudioError, AudioInfo
-from separator.audio.losses import Losses
+from separator.audio.info import AudioError, AudioInfo
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.sources import BLOCK, Source, source_of
 
@@ -52,7 +52,7 @@ def verify(path: str | os.PathLike) -> Checked:
         AudioError: as `probe`, or more than 1 s and 1 % of it is damaged.
     """
     source = source_of(path)
-    lost = Losses(source.info.path, source.info.rate)
+    lost = Damage(source.info.path, source.info.rate)
     samples, peak, non_finite = 0, 0.0, 0
     for block in regrouped(source.decode(0, None, BLOCK, lost), BLOCK):
         bad = block.size - np.count_nonzero(np.isfinite(block))

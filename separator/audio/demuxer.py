@@ -9,7 +9,7 @@ import av
 from av import AudioCodecContext, AudioLayout, AudioStream
 from av.container import InputContainer
 
-from separator.audio.formats import AudioError, Refused, reporting
+from separator.audio.info import AudioError, Refused, reporting
 from separator.errors import printable
 
 # Demuxers of sound files alone. Others open what the file names: other files, or addresses.

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from separator.audio.formats import MAX_CHANNELS, AudioError
-from separator.audio.layouts import shares_by_count
+from separator.audio.channel_layouts import shares_by_count
+from separator.audio.formats import MAX_CHANNELS
+from separator.audio.info import AudioError
 
 
 def to_channels(wave: Tensor, channels: int) -> Tensor:

@@ -1,17 +1,17 @@
-"""What encodes a stream of samples: libsndfile, and FFmpeg's AAC."""
+"""Encoders of a stream of samples: libsndfile's, and FFmpeg's for AAC."""
 
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
 from av import AudioFrame
 
-from separator.audio.soundfile_file import Forward, native_name, xiph_order
+from separator.audio.soundfile_file import Forward, native_name
 
-AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle
 _PIECE = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
 
@@ -27,11 +27,20 @@ class Encoder(Protocol):
 
 
 class SoundfileEncoder:
-    """Everything but AAC.
+    """Encode with libsndfile: everything but AAC.
 
     Integers are rounded, with triangular dither (two uniform draws of one step each) where asked:
     the rounding error is noise then, not distortion. Its seed is the sound, so that the same sound
     gives the same file and two stems different noise. Digital silence stays silence.
+
+    Args:
+        path: the file.
+        rate: in Hz.
+        channels: 1 or 2.
+        container: libsndfile's name of the container.
+        codec: libsndfile's name of the codec, such as "PCM_16".
+        options: more arguments of `soundfile.SoundFile`.
+        dither: whether 16-bit integers are dithered.
     """
 
     def __init__(
@@ -39,27 +48,20 @@ class SoundfileEncoder:
         path: Path,
         rate: int,
         channels: int,
-        format: str,
-        subtype: str,
-        bitrate: int | None,
+        container: str,
+        codec: str,
+        options: dict[str, Any],
         dither: bool = False,
     ) -> None:
-        container = "OGG" if format in ("ogg", "opus") else format.upper()
-        coding = {"ogg": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}.get(format, subtype)
-        quality = _quality(format, rate, channels, bitrate)
-        self._bits = int(coding[4:]) if coding.startswith("PCM_") else 0
+        self._bits = int(codec[4:]) if codec.startswith("PCM_") else 0
         self._dither = dither and self._bits == 16
         self._noise: np.random.Generator | None = None
-        order = xiph_order(container, channels)
-        self._order = None if order is None else np.argsort(order)
         self._file = Forward(
-            native_name(path), "w", rate, channels, subtype=coding, format=container, **quality
+            native_name(path), "w", rate, channels, subtype=codec, format=container, **options
         )
 
     def write(self, wave: np.ndarray) -> None:
         """Append (c t)."""
-        if self._order is not None:
-            wave = wave[self._order]
         for at in range(0, wave.shape[1], _PIECE):
             part = np.ascontiguousarray(wave[:, at : at + _PIECE].T)
             self._file.write(self._integers(part) if self._bits else part)
@@ -84,24 +86,6 @@ class SoundfileEncoder:
         self._file.close()
 
 
-def _quality(format: str, rate: int, channels: int, bitrate: int | None) -> dict[str, object]:
-    """Express a bit rate as libsndfile's compression level, 0 (best) to 1."""
-    if format == "mp3" and bitrate is None:
-        return {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
-    if format == "mp3":  # linear between the least and most that the MPEG version allows
-        low, high = (32, 320) if rate >= 32000 else (8, 160) if rate >= 16000 else (8, 64)
-        # frames of a low constant rate are too small for the header that records the delay
-        mode = "CONSTANT" if bitrate >= 64 else "AVERAGE"
-        level = min(max((high - bitrate) / (high - low), 0.0), 0.9999)  # libsndfile refuses 1
-        return {"bitrate_mode": mode, "compression_level": level}
-    if format == "opus":  # libsndfile: 6 to 256 kb/s a channel
-        return {"compression_level": min(max(1 - ((bitrate or 192) / channels - 6) / 250, 0), 1)}
-    if format == "ogg":  # Vorbis I: nominal rates of quality 0 to 10, stereo
-        nominal = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
-        return {"compression_level": 1 - float(np.interp(bitrate or 256, nominal, range(11))) / 10}
-    return {}
-
-
 class AacEncoder:
     """AAC in an MP4 whose edit list removes the encoder's delay.
 
@@ -116,20 +100,20 @@ class AacEncoder:
         path: Path,
         rate: int,
         channels: int,
-        format: str,
-        subtype: str,
-        bitrate: int | None,
+        container: str,
+        codec: str,
+        options: dict[str, Any],
         dither: bool = False,
     ) -> None:
-        self._rate, self._layout = rate, AAC_LAYOUTS[channels]
+        self._rate, self._layout = rate, "mono" if channels == 1 else "stereo"
         self._primes = int(rate * _PRIMING)
         self._waiting: list[np.ndarray] | None = []
         self._held = self._at = 0
-        self._container = av.open(f"file:{path}", "w", format="mp4")
+        self._container = av.open(f"file:{path}", "w", format=container)
         self._stream = self._container.add_stream(
-            "aac", rate=rate, layout=self._layout, options={"aac_pns": "0"}
+            codec, rate=rate, layout=self._layout, options={"aac_pns": "0"}
         )
-        self._stream.bit_rate = (bitrate or 256) * 1000
+        self._stream.bit_rate = options["bit_rate"]
 
     def write(self, wave: np.ndarray) -> None:
         """Append (c t)."""
@@ -169,3 +153,6 @@ class AacEncoder:
                 self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
+
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {"soundfile": SoundfileEncoder, "aac": AacEncoder}

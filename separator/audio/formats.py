@@ -1,78 +1,137 @@
-"""The table of audio formats, what is known of a file, and how errors are told."""
+"""The table of audio formats.
 
-import contextlib
-import errno
-from collections.abc import Iterator
+An output format is a row of `FORMATS` with an `Encoding`: no other code depends on which there
+are. Commands list the formats in their help, so this module imports no codec.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import av
-import soundfile
-
-from separator.errors import SeparatorError, printable
+from typing import Any
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; others are a damaged header's
 MAX_CHANNELS = 8
 
 
+def mp3_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
+    """Return options of libsndfile for MP3: VBR of the best quality where no bit rate is given.
+
+    Args:
+        rate: in Hz.
+        channels: 1 or 2.
+        bitrate: in kb/s.
+    """
+    if bitrate is None:
+        return {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
+    # linear between the lowest and highest bit rate of the MPEG version
+    low, high = (32, 320) if rate >= 32000 else (8, 160) if rate >= 16000 else (8, 64)
+    # frames of a low constant rate are too small for the header that records the delay
+    mode = "CONSTANT" if bitrate >= 64 else "AVERAGE"
+    level = min(max((high - bitrate) / (high - low), 0.0), 0.9999)  # libsndfile refuses 1
+    return {"bitrate_mode": mode, "compression_level": level}
+
+
+def opus_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
+    """Return options of libsndfile for Opus, 192 kb/s by default; arguments of `mp3_options`."""
+    per_channel = (bitrate or 192) / channels  # libsndfile: 6 to 256 kb/s
+    return {"compression_level": min(max(1 - (per_channel - 6) / 250, 0), 1)}
+
+
+def vorbis_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
+    """Return options of libsndfile for Vorbis, 256 kb/s by default; arguments of `mp3_options`."""
+    import numpy as np
+
+    nominal = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)  # of quality 0 to 10, stereo
+    return {"compression_level": 1 - float(np.interp(bitrate or 256, nominal, range(11))) / 10}
+
+
+def aac_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
+    """Return options of `encoders.AacEncoder`, 256 kb/s by default; arguments of `mp3_options`."""
+    return {"bit_rate": (bitrate or 256) * 1000}
+
+
 @dataclass(frozen=True)
-class Format:
-    """What can be read and, where `max_channels` is not 0, written.
+class Encoding:
+    """How a format is written.
 
     Attributes:
-        name: as in `AudioInfo.format`.
+        encoder: a key of `encoders.ENCODERS`.
+        container: as the encoder calls it.
+        codec: as the encoder calls it; "" where the sample format is the codec.
+        options: returns the encoder's options for a rate (Hz), channels and bit rate (kb/s or
+            None); only lossy formats have a bit rate.
+        subtypes: sample formats of a lossless format, the default first.
+        requested_subtypes: sample formats that are written only where the user asks for them.
+        rates: sampling rates in Hz, where the codec has only some.
+        max_rate: highest sampling rate in Hz.
+        long_container: container of more sound than 32 bits count, in bytes; "" where there is
+            none, None where the format has no such limit.
+        tagged: whether results get tags; many players do not read those of wav and aiff.
+    """
+
+    encoder: str
+    container: str
+    codec: str = ""
+    options: Callable[[int, int, int | None], dict[str, Any]] | None = None
+    subtypes: tuple[str, ...] = ()
+    requested_subtypes: tuple[str, ...] = ()
+    rates: tuple[int, ...] = ()
+    max_rate: int = MAX_RATE
+    long_container: str | None = None
+    tagged: bool = True
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that can be read.
+
+    Attributes:
+        name: as in `AudioInfo.format`, and the suffix of results without its dot.
         suffixes: file name endings.
-        also: those that are read but not written.
-        max_channels: as many can be written; 0: the format is read only.
-        subtypes: sample formats of a lossless one, the default first.
-        rates: in Hz, where the codec allows only some.
-        max_rate: in Hz; above it libsndfile's Vorbis encoder ends the process.
+        also: endings that are read but not written.
+        encoding: how it is written; None where it is read only.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    max_channels: int = 0
     also: tuple[str, ...] = ()
-    subtypes: tuple[str, ...] = ()
-    rates: tuple[int, ...] = ()
-    max_rate: int = MAX_RATE
+    encoding: Encoding | None = None
 
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_AAC_RATES = (*_MP3_RATES, 64000, 88200, 96000)
+_WAV = Encoding(
+    encoder="soundfile",
+    container="WAV",
+    subtypes=("FLOAT", "PCM_16", "PCM_24"),
+    long_container="RF64",
+    tagged=False,
+)
+_FLAC = Encoding("soundfile", "FLAC", subtypes=("PCM_24", "PCM_16"), max_rate=655_350)
+_MP3 = Encoding("soundfile", "MP3", "MPEG_LAYER_III", mp3_options, rates=_MP3_RATES)
+# above this rate libsndfile's Vorbis encoder ends the process
+_VORBIS = Encoding("soundfile", "OGG", "VORBIS", vorbis_options, max_rate=200_000)
+_OPUS = Encoding("soundfile", "OGG", "OPUS", opus_options, rates=_OPUS_RATES)
+_AAC = Encoding("aac", "mp4", "aac", aac_options, rates=_AAC_RATES)
+_AIFF = Encoding(
+    encoder="soundfile",
+    container="AIFF",
+    subtypes=("PCM_24", "PCM_16"),
+    requested_subtypes=("FLOAT",),
+    long_container="",
+    tagged=False,
+)
 FORMATS = {
     row.name: row
     for row in (
-        Format(
-            "wav",
-            (".wav", ".wave"),
-            max_channels=8,
-            also=(".w64", ".rf64"),
-            subtypes=("FLOAT", "PCM_16", "PCM_24"),
-        ),
-        Format(
-            "flac",
-            (".flac",),
-            max_channels=8,
-            subtypes=("PCM_24", "PCM_16"),
-            max_rate=655_350,
-        ),
-        Format("mp3", (".mp3",), max_channels=2, also=(".mp2", ".mpga"), rates=_MP3_RATES),
-        Format("ogg", (".ogg", ".oga"), max_channels=8, max_rate=200_000),
-        Format("opus", (".opus",), max_channels=8, rates=(8000, 12000, 16000, 24000, 48000)),
-        Format(
-            "m4a",
-            (".m4a", ".mp4", ".m4b"),
-            max_channels=6,
-            also=(".aac", ".mov", ".alac", ".3gp"),
-            rates=(*_MP3_RATES, 64000, 88200, 96000),
-        ),
-        Format(
-            "aiff",
-            (".aiff", ".aif"),
-            max_channels=8,
-            also=(".aifc",),
-            subtypes=("PCM_24", "PCM_16", "FLOAT"),
-        ),
+        Format("wav", (".wav", ".wave"), (".w64", ".rf64"), _WAV),
+        Format("flac", (".flac",), (), _FLAC),
+        Format("mp3", (".mp3",), (".mp2", ".mpga"), _MP3),
+        Format("ogg", (".ogg", ".oga"), (), _VORBIS),
+        Format("opus", (".opus",), (), _OPUS),
+        Format("m4a", (".m4a", ".mp4", ".m4b"), (".aac", ".mov", ".alac", ".3gp"), _AAC),
+        Format("aiff", (".aiff", ".aif"), (".aifc",), _AIFF),
         Format("caf", (".caf",)),
         Format("wma", (".wma", ".asf")),
         Format("ape", (".ape",)),
@@ -89,47 +148,7 @@ FORMATS = {
 }
 _BY_SUFFIX = {suffix: row.name for row in FORMATS.values() for suffix in row.suffixes + row.also}
 SUFFIXES = frozenset(_BY_SUFFIX)
-WRITABLE = tuple(row.name for row in FORMATS.values() if row.max_channels)
-
-
-class AudioError(SeparatorError):
-    """A file cannot be read or written: one line, "PATH: what is wrong; the fix"."""
-
-
-class Refused(AudioError):
-    """A file that is known for what it is: no other library is asked."""
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file holds.
-
-    Attributes:
-        path: the file.
-        format: a name of `FORMATS`.
-        codec: of its sound.
-        samples: per channel, as many as decode.
-        rate: in Hz.
-        channels: as `read` gives them; unusual layouts are folded to stereo.
-        streams: number of audio streams.
-        notices: what the header said wrongly, what is missing or was folded: without the path.
-        subtype: sample format, "PCM_16", "PCM_24", "FLOAT", ...; "" for lossy codecs.
-    """
-
-    path: Path
-    format: str
-    codec: str
-    samples: int
-    rate: int
-    channels: int
-    streams: int = 1
-    notices: tuple[str, ...] = ()
-    subtype: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """Duration in seconds."""
-        return self.samples / self.rate
+ENCODINGS = {row.name: row.encoding for row in FORMATS.values() if row.encoding}
 
 
 def format_of(path: Path) -> str:
@@ -139,32 +158,4 @@ def format_of(path: Path) -> str:
 
 def written_as(format: str) -> str:
     """Return the format in which results of a file of `format` can be written."""
-    return format if format in WRITABLE else "flac"
-
-
-def tolerance(samples: int, rate: int) -> int:
-    """Return how many samples may be missing or damaged: 1 %, or 1 s but at most a quarter."""
-    return max(samples // 100, min(rate, samples // 4))
-
-
-@contextlib.contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """Turn what codecs and the system raise into an AudioError that advises what it knows."""
-    try:
-        yield
-    except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
-        words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        words = " ".join(str(words).split()).rstrip(".") or "codec error"
-        raise AudioError(f"{printable(str(path))}: {words}{_advice(error)}") from error
-
-
-def _advice(error: Exception) -> str:
-    """Return the fix that an error's number supports, if any."""
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some disk space or write elsewhere"
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return "; check the name"
-    if number in (errno.EACCES, errno.EPERM):
-        return "; check its permissions"
-    return ""
+    return format if format in ENCODINGS else "flac"

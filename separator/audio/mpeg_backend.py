@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av import CodecContext, Packet
 
-from separator.audio.formats import AudioError, AudioInfo, Refused, tolerance
+from separator.audio.info import AudioError, AudioInfo, Refused, tolerance
 from separator.audio.mpeg_frames import (
     Gap,
     Header,

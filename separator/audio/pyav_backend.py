@@ -10,7 +10,7 @@ from av import AudioFrame, AudioResampler, AudioStream, Packet
 from av.container import InputContainer
 
 from separator.audio.demuxer import demuxer, is_listed, layout_of
-from separator.audio.formats import AudioInfo, Refused, reporting
+from separator.audio.info import AudioInfo, Refused, reporting
 from separator.audio.integrity import iff_span, unexplained
 from separator.errors import printable
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separator.audio.damage import Damage
 from separator.audio.decoding import regrouped
-from separator.audio.losses import Losses
 from separator.audio.sources import source_of
 from separator.errors import printable
 
@@ -34,7 +34,7 @@ def read(
     source = source_of(path, stream)
     info = source.info
     stop = info.samples if samples is None else min(start + samples, info.samples)
-    lost = Losses(info.path, info.rate)
+    lost = Damage(info.path, info.rate)
     parts = list(source.decode(start, stop, 1 << 20, lost))
     lost.check(info.samples)
     if not parts:
@@ -61,7 +61,7 @@ def blocks(
     """
     source = source_of(path, stream)
     info = source.info
-    lost = Losses(info.path, info.rate, strict)
+    lost = Damage(info.path, info.rate, strict)
     for block in regrouped(source.decode(0, None, size, lost), size):
         yield torch.from_numpy(block)
     for notice in lost.notices():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from separator.audio.formats import AudioInfo, Refused, reporting
+from separator.audio.info import AudioInfo, Refused, reporting
 from separator.audio.integrity import Span, flac_is_whole, iff_span, ogg_pages, unexplained
 from separator.audio.soundfile_file import Forward, Part, native_name, xiph_order
 from separator.errors import printable

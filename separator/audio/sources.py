@@ -9,21 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from separator.audio.channel_layouts import fold, shares
 from separator.audio.demuxer import channel_names
-from separator.audio.formats import (
-    MAX_CHANNELS,
-    MAX_RATE,
-    MIN_RATE,
-    SUFFIXES,
-    AudioError,
-    AudioInfo,
-    Refused,
-    format_of,
-    reporting,
-    tolerance,
-)
+from separator.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, SUFFIXES, format_of
+from separator.audio.info import AudioError, AudioInfo, Refused, reporting, tolerance
 from separator.audio.integrity import id3_size, mp4_is_cut
-from separator.audio.layouts import fold, shares
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
 from separator.audio.pyav_backend import EVER, PyAVSource

@@ -12,8 +12,9 @@ import soundfile
 from torch import Tensor
 
 from separator.atomic import replacing
-from separator.audio.encoders import AAC_LAYOUTS, AacEncoder, SoundfileEncoder
-from separator.audio.formats import FORMATS, WRITABLE, AudioError, format_of, reporting
+from separator.audio.encoders import ENCODERS
+from separator.audio.formats import ENCODINGS, FORMATS, format_of
+from separator.audio.info import AudioError, reporting
 from separator.audio.rates import Resampler
 from separator.audio.soundfile_file import native_name
 from separator.errors import printable
@@ -21,7 +22,7 @@ from separator.errors import printable
 log = logging.getLogger(__name__)
 
 _BYTES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}  # of a sample
-_MOST_BYTES = (1 << 32) - (1 << 16)  # of sound: wav and aiff count in 32 bits, with their headers
+_MAX_BYTES = (1 << 32) - (1 << 16)  # of sound, so that sound and headers are counted in 32 bits
 
 
 class Writer:
@@ -58,15 +59,16 @@ class Writer:
         self.path, self.rate, self.channels, self.bitrate = Path(path), rate, channels, bitrate
         self.format = format or self._format_by_suffix()
         self._name = printable(str(self.path))
-        if self.format not in WRITABLE:
-            raise AudioError(f"{self._name}: unknown format; use one of {' '.join(WRITABLE)}")
-        self._row = FORMATS[self.format]
-        self.subtype = subtype or (self._row.subtypes or ("",))[0]
+        if self.format not in ENCODINGS:
+            raise AudioError(f"{self._name}: unknown format; use one of {' '.join(ENCODINGS)}")
+        self._encoding = ENCODINGS[self.format]
+        self._subtypes = self._encoding.subtypes + self._encoding.requested_subtypes
+        self.subtype = subtype or (self._subtypes or ("",))[0]
         self.dither = dither
         self.clipped = self.samples = 0
         self._check()
         self._container = self._container_of(samples or 0)
-        if bitrate and self._row.subtypes:
+        if bitrate and self._subtypes:
             log.warning("%s is lossless: a bit rate of %d is not used", self.format, bitrate)
         self.file_rate = self._legal_rate()
         if self.file_rate != rate:
@@ -79,45 +81,41 @@ class Writer:
         return name if name and self.path.suffix.lower() in FORMATS[name].suffixes else ""
 
     def _check(self) -> None:
-        if self._row.subtypes and self.subtype not in self._row.subtypes:
-            allowed = " ".join(self._row.subtypes)
+        if self._subtypes and self.subtype not in self._subtypes:
+            allowed = " ".join(self._subtypes)
             raise AudioError(f"{self._name}: {self.format} has no {self.subtype}; use {allowed}")
-        if self.format == "m4a" and self.path.suffix.lower() == ".aac":
-            raise AudioError(f"{self._name}: raw AAC cannot record its delay; use .m4a")
-        aac = self.format == "m4a" and self.channels not in AAC_LAYOUTS
-        if self.channels > self._row.max_channels or aac:
-            raise AudioError(
-                f"{self._name}: {self.format} cannot hold {self.channels} channels; "
-                "fold to stereo or write wav"
-            )
+        if self.channels not in (1, 2):
+            raise AudioError(f"{self._name}: {self.channels} channels: fold them to one or two")
         if self.bitrate is not None and not 32 <= self.bitrate <= 512:
             raise AudioError(f"{self._name}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
 
     def _legal_rate(self) -> int:
         """Return the lowest rate of the format that loses no band, or its highest."""
-        legal = self._row.rates or (min(self.rate, self._row.max_rate),)
+        legal = self._encoding.rates or (min(self.rate, self._encoding.max_rate),)
         return min((one for one in legal if one >= self.rate), default=legal[-1])
 
     def _container_of(self, samples: int) -> str:
-        """Return `format`, or "rf64" for more samples than the 32 bits of a wav can count."""
-        if self.format not in ("wav", "aiff"):
-            return self.format
-        if samples * self.channels * _BYTES[self.subtype] <= _MOST_BYTES:
-            return self.format
-        if self.format == "aiff":
-            raise AudioError(f"{self._name}: aiff cannot hold 4 GiB; write flac or wav")
-        return "rf64"
+        """Return the container for so many samples, which may be more than 32 bits count."""
+        encoding = self._encoding
+        if encoding.long_container is None:
+            return encoding.container
+        if samples * self.channels * _BYTES[self.subtype] <= _MAX_BYTES:
+            return encoding.container
+        if not encoding.long_container:
+            raise AudioError(f"{self._name}: {self.format} cannot hold 4 GiB; write flac or wav")
+        return encoding.long_container
 
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
         self._resampler = Resampler(self.rate, self.file_rate, self.channels)
         with contextlib.ExitStack() as stack, reporting(self.path):
             self._temporary = stack.enter_context(replacing(self.path))
-            encoder = AacEncoder if self.format == "m4a" else SoundfileEncoder
+            encoding, shape = self._encoding, (self.file_rate, self.channels)
+            options = encoding.options(*shape, self.bitrate) if encoding.options else {}
+            codec = encoding.codec or self.subtype
             with self._written():
-                self._encoder = encoder(
-                    *(self._temporary, self.file_rate, self.channels),
-                    *(self._container, self.subtype, self.bitrate, self.dither),
+                self._encoder = ENCODERS[encoding.encoder](
+                    self._temporary, *shape, self._container, codec, options, self.dither
                 )
             stack.push(self._finish)
             self._stack = stack.pop_all()
@@ -138,8 +136,10 @@ class Writer:
         if self.subtype.startswith("PCM"):
             self.clipped += int((wave.abs() > 1).sum())
         self.samples += wave.shape[1]
-        if self._container_of(self.samples) not in (self.format, self._container):
-            raise AudioError(f"{self._name}: wav cannot hold 4 GiB; give `samples`, or write flac")
+        if self._container_of(self.samples) not in (self._encoding.container, self._container):
+            raise AudioError(
+                f"{self._name}: {self.format} cannot hold 4 GiB; give `samples`, or write flac"
+            )
         if wave.shape[1]:
             with self._written():
                 self._encoder.write(wave.numpy())

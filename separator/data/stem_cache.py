@@ -211,5 +211,6 @@ def _store(entry: Path, stream: int, wave: np.ndarray, rate: int) -> None:
     fits = np.abs(wave).max() <= _LARGEST_16_BIT
     format_, subtype = ("flac", "PCM_16") if fits else ("wav", "FLOAT")
     path = entry / f"{stream}.{format_}"
-    with audio.Writer(path, rate, wave.shape[1], format=format_, subtype=subtype) as writer:
-        writer.write(torch.from_numpy(np.ascontiguousarray(wave.T)))
+    stereo = audio.to_channels(torch.from_numpy(np.ascontiguousarray(wave.T)), 2)
+    with audio.Writer(path, rate, 2, format=format_, subtype=subtype) as writer:
+        writer.write(stereo)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from separator.audio.formats import AudioError, tolerance
+from separator.audio.info import AudioError, tolerance
 from separator.errors import printable
 
 _NAMED = 5  # places that are named one by one
 
 
-class Losses:
+class Damage:
     """Places, in samples, whose sound is lost; called by decoders.
 
     Raises:

@@ -1,0 +1,80 @@
+"""The description of an audio file, and errors of files."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator.errors import SeparatorError, printable
+
+
+class AudioError(SeparatorError):
+    """A file cannot be read or written: one line, "PATH: what is wrong; the fix"."""
+
+
+class Refused(AudioError):
+    """A file that is known for what it is: no other library is asked."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        format: a name of `FORMATS`.
+        codec: of its sound.
+        samples: per channel, as many as decode.
+        rate: in Hz.
+        channels: as `read` gives them; unusual layouts are folded to stereo.
+        streams: number of audio streams.
+        notices: what the header said wrongly, what is missing or was folded: without the path.
+        subtype: sample format, "PCM_16", "PCM_24", "FLOAT", ...; "" for lossy codecs.
+    """
+
+    path: Path
+    format: str
+    codec: str
+    samples: int
+    rate: int
+    channels: int
+    streams: int = 1
+    notices: tuple[str, ...] = ()
+    subtype: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.samples / self.rate
+
+
+def tolerance(samples: int, rate: int) -> int:
+    """Return how many samples may be missing or damaged: 1 %, or 1 s but at most a quarter."""
+    return max(samples // 100, min(rate, samples // 4))
+
+
+@contextlib.contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Turn what codecs and the system raise into an AudioError that advises what it knows."""
+    import av
+    import soundfile
+
+    try:
+        yield
+    except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
+        words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        words = " ".join(str(words).split()).rstrip(".") or "codec error"
+        raise AudioError(f"{printable(str(path))}: {words}{_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    """Return the fix that an error's number supports, if any."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "; free some disk space or write elsewhere"
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return "; check the name"
+    if number in (errno.EACCES, errno.EPERM):
+        return "; check its permissions"
+    return ""
