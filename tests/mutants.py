@@ -157,7 +157,7 @@ MUTANTS = [
            'tracks = [t for t in songs + voices if t.split == "train"]',
            'tracks = [t for t in songs if t.split == "train"] + voices', "tests/test_remix.py"),
     Mutant("a pair is written without its shift", "separator/data/pairs.py",
-           "first, second = _overlapping(first, second, found.shift)",
+           "first, second = _overlapping(first, second, alignment.shift)",
            "first, second = _overlapping(first, second, 0)", "tests/test_pairs.py -k scan"),
     Mutant("augmentation is never applied", "separator/data/dataset.py",
            "stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)",

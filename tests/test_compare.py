@@ -147,7 +147,7 @@ def test_the_report_pairs_songs_and_seeds(tmp_path: Path):
     reports.draw(reports.write(config, runs, failures), tmp_path / "report.png")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["songs"] == ["a", "b"]
-    assert report["restore_patches"] == ["c", "d"]
+    assert report["left_out"] == ["c", "d"]
     none, better = report["arms"]["none"], report["arms"]["better"]
     assert none["sdr"]["accompaniment"]["by_seed"] == [1.5, 3.5]
     assert none["sdr"]["vocals"]["mean"] == -2.5

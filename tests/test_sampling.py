@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from separator.data.sampling import segment, segment_table, uniforms
+from separator.data.sampling import draw_segment, segment_table, uniforms
 from separator.data.tracks import Source, Track
 from separator.errors import SeparatorError
 
@@ -31,7 +31,7 @@ def starts(table, **fixed) -> list[tuple[int, int]]:
         (cut.track, cut.start)
         for batch in range(500)
         for index in range(8)
-        for cut in segment(table, keys["seed"], keys["first"] + batch, index)
+        for cut in draw_segment(table, keys["seed"], keys["first"] + batch, index)
     ]
 
 
@@ -39,7 +39,7 @@ def test_the_same_numbers_give_the_same_segment():
     # written down: a change here would silently change what every recorded run has seen
     assert uniforms(1, 2, 3, 4)[0] == pytest.approx(0.8258934428812, abs=1e-12)
     table = segment_table([track("a", 1000), track("b", 500)], 200, RATE)
-    assert segment(table, 7, 5, 3) == segment(table, 7, 5, 3)
+    assert draw_segment(table, 7, 5, 3) == draw_segment(table, 7, 5, 3)
 
 
 def test_every_start_is_as_likely_and_none_is_out_of_range():
@@ -65,7 +65,7 @@ def test_sources_are_drawn_by_weight_whatever_their_size():
 def test_seeds_batches_and_attempts_share_nothing():
     table = segment_table([track("a", 10**12)], 100, RATE)
     drawn = [
-        segment(table, seed, batch, index, attempt)
+        draw_segment(table, seed, batch, index, attempt)
         for seed in range(3)
         for batch in range(150)
         for index in range(8)
@@ -77,7 +77,7 @@ def test_seeds_batches_and_attempts_share_nothing():
 
 
 def test_a_short_song_starts_at_zero_and_says_how_much_is_music():
-    (cut,) = segment(segment_table([track("a", 60)], 100, RATE), 0, 0, 0)
+    (cut,) = draw_segment(segment_table([track("a", 60)], 100, RATE), 0, 0, 0)
     assert (cut.start, cut.valid) == (0, 60)
 
 
@@ -90,7 +90,7 @@ def test_a_pool_gives_an_instrumental_and_an_independent_voice():
     songs = [track(f"i{i}", 1000, kind="pool", stems=("accompaniment",)) for i in range(3)]
     voices = [track(f"v{i}", 1000, kind="pool", stems=("vocals",)) for i in range(2)]
     table = segment_table(songs + voices, 100, RATE)
-    drawn = [segment(table, 0, step, 0, 0) for step in range(3000)]
+    drawn = [draw_segment(table, 0, step, 0, 0) for step in range(3000)]
     counts = Counter((song.track, voice.track) for song, voice in drawn)
     assert set(counts) == {(i, v) for i in range(3) for v in (3, 4)}
     assert chi_square(list(counts.values()), [500] * 6) < 4.1

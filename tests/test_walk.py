@@ -40,8 +40,8 @@ def test_unfinished_and_special_files_are_counted_and_never_opened(tmp_path):
         walked = walk([str(tmp_path)])
     assert sorted(Path(path).name for path in walked.stamps) == ["a.wav", "part.wav"]
     assert walked.passed_over == {UNFINISHED: 2, SPECIAL: 3}
-    assert walked.restore_patches() == "pipes, sockets or devices 3, .part 2"
-    assert walk([str(tmp_path / "nothing")]).restore_patches() == ""
+    assert walked.left_out() == "pipes, sockets or devices 3, .part 2"
+    assert walk([str(tmp_path / "nothing")]).left_out() == ""
 
 
 def test_scan_names_them_and_does_not_wait_for_a_pipe(tmp_path, monkeypatch):

@@ -52,18 +52,18 @@ def verify(path: str | os.PathLike) -> Checked:
         AudioError: as `probe`, or more than 1 s and 1 % of it is damaged.
     """
     source = source_of(path)
-    lost = Damage(source.info.path, source.info.rate)
+    damage = Damage(source.info.path, source.info.rate)
     samples, peak, non_finite = 0, 0.0, 0
-    for block in regrouped(source.decode(0, None, BLOCK, lost), BLOCK):
+    for block in regrouped(source.decode(0, None, BLOCK, damage), BLOCK):
         bad = block.size - np.count_nonzero(np.isfinite(block))
         if bad:
             non_finite += bad
             block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
         samples += block.shape[1]
         peak = max(peak, float(np.abs(block).max()))
-    lost.check(source.info.samples)
+    damage.check(source.info.samples)
     info = replace(source.info, samples=samples)
-    return Checked(info, samples, peak, non_finite, info.notices + lost.notices())
+    return Checked(info, samples, peak, non_finite, info.notices + damage.notices())
 
 
 def content_key(path: str | os.PathLike) -> str:

@@ -25,7 +25,7 @@ def coded(path: Path) -> Iterator[bytes]:
     Raises:
         AudioError: nothing can be demuxed from it, or there are no audio packets in it.
     """
-    found = False
+    has_packets = False
     with reporting(path), _open(path, {}) as container:
         for audio in container.streams.audio:
             context = audio.codec_context
@@ -34,9 +34,9 @@ def coded(path: Path) -> Iterator[bytes]:
                 channels = layout_of(context).nb_channels
                 yield f"{name} {context.sample_rate} {channels};".encode()
         for packet in container.demux(container.streams.audio) if container.streams.audio else ():
-            found = found or packet.size > 0
+            has_packets = has_packets or packet.size > 0
             yield bytes(packet)
-    if not found:
+    if not has_packets:
         raise Refused(f"{printable(str(path))}: holds no sound; check what it is")
 
 

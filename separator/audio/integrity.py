@@ -164,9 +164,9 @@ def _find(file: BinaryIO, at: int, word: bytes, size: int) -> int:
     while at < size:
         file.seek(at)
         piece = file.read(1 << 20)
-        found = piece.find(word)
-        if found >= 0:
-            return at + found
+        offset = piece.find(word)
+        if offset >= 0:
+            return at + offset
         at += max(len(piece) - len(word) + 1, len(word))
     return size
 

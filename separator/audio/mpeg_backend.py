@@ -98,26 +98,26 @@ def index(path: Path) -> Index:
         start = first_frame(reader)
         if start is None:
             raise AudioError(f"{printable(str(path))}: holds no MPEG audio; check what it is")
-        found, joined = Index(start[1]), False
+        table, joined = Index(start[1]), False
         for item in walk(reader, *start):
             if not isinstance(item, Gap):
-                found.add(*item, joined)
+                table.add(*item, joined)
                 joined = False
             elif item.is_tag:
                 joined = True
             elif item.end == reader.size:
-                found.cut = True
+                table.cut = True
             else:
-                found.damage.append((found.frames, item.end - item.start))
-            if isinstance(item, Gap) and (kind := other_kind(reader, item, found.kind)):
-                seconds = found.frames * found.kind.samples / found.kind.rate
+                table.damage.append((table.frames, item.end - item.start))
+            if isinstance(item, Gap) and (kind := other_kind(reader, item, table.kind)):
+                seconds = table.frames * table.kind.samples / table.kind.rate
                 raise Refused(
-                    f"{printable(str(path))}: its rate changes from {found.kind.rate} to "
+                    f"{printable(str(path))}: its rate changes from {table.kind.rate} to "
                     f"{kind.rate} Hz at {seconds:.1f} s; encode both parts at one rate"
                 )
-    if not found.frames:
+    if not table.frames:
         raise AudioError(f"{printable(str(path))}: holds no samples")
-    return found
+    return table
 
 
 class MpegSource:
@@ -155,16 +155,16 @@ class MpegSource:
             )
 
     def _notices(self) -> Iterator[str]:
-        found = self.index
-        claims = [segment.header.frames for segment in found.segments]
-        if len(found.segments) > 1 and sum(segment.frames > 0 for segment in found.segments) > 1:
-            yield f"{len(found.segments)} files joined into one, all of them are read"
+        index = self.index
+        claims = [segment.header.frames for segment in index.segments]
+        if len(index.segments) > 1 and sum(segment.frames > 0 for segment in index.segments) > 1:
+            yield f"{len(index.segments)} files joined into one, all of them are read"
         declared = None if None in claims else sum(claims)
-        if declared is not None and declared != found.frames:
-            yield f"its header counts {declared} frames, {found.frames} are there"
-        if found.cut:
+        if declared is not None and declared != index.frames:
+            yield f"its header counts {declared} frames, {index.frames} are there"
+        if index.cut:
             yield "it ends inside a frame"
-        if len(found.channels) > 1:
+        if len(index.channels) > 1:
             yield "mono and stereo frames follow each other, all are read as stereo"
 
     def coded(self) -> Iterator[bytes]:
@@ -175,7 +175,7 @@ class MpegSource:
             yield frame
 
     def decode(
-        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) of about `size`; what is damaged is zero.
 
@@ -193,7 +193,7 @@ class MpegSource:
                 return
             span = max(start, place) - place + first, min(stop, after) - place + first
             if span[0] < span[1]:
-                yield from self._decode_segment(segment, *span, place - first, size, lost)
+                yield from self._decode_segment(segment, *span, place - first, size, report_damage)
 
     def _decode_segment(
         self,
@@ -202,12 +202,12 @@ class MpegSource:
         stop: int,
         offset: int,
         size: int,
-        lost: Callable[[int, int], None],
+        report_damage: Callable[[int, int], None],
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a segment, counted from its first frame's beginning."""
         length, channels = self.index.kind.samples, self.info.channels
         first, last = start // length, -(-stop // length)
-        self._tell_gaps(segment, first, last, offset, lost)
+        self._report_gaps(segment, first, last, offset, report_damage)
         room = np.zeros((channels, size + length), np.float32)
         filled = 0
         codec = CodecContext.create(f"mp{self.index.kind.layer}float", "r")
@@ -221,7 +221,7 @@ class MpegSource:
                 continue
             part = room[:, filled : filled + end - skip]
             if wave is None:
-                lost(at + skip + offset, end - skip)
+                report_damage(at + skip + offset, end - skip)
                 part[:] = 0
             else:
                 part[:] = wave[:, skip:end]
@@ -232,20 +232,20 @@ class MpegSource:
         if filled:
             yield room[:, :filled].copy()
 
-    def _tell_gaps(
+    def _report_gaps(
         self,
         segment: Segment,
         first: int,
         last: int,
         offset: int,
-        lost: Callable[[int, int], None],
+        report_damage: Callable[[int, int], None],
     ) -> None:
         """Report what is missing before the frames [first, last) of a segment."""
-        found, length = self.index, self.index.kind.samples
-        for frame, size in found.damage:
+        index, length = self.index, self.index.kind.samples
+        for frame, size in index.damage:
             if first <= frame - segment.first < last:
-                missing = max(round(size * found.frames / found.bytes), 1)
-                lost((frame - segment.first) * length + offset, missing * length)
+                missing = max(round(size * index.frames / index.bytes), 1)
+                report_damage((frame - segment.first) * length + offset, missing * length)
 
     def _frames(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         """Yield the frames [first, last), each with its number."""

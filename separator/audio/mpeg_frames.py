@@ -97,9 +97,9 @@ class Reader:
         """Return where `byte` stands next, or the file's end."""
         while place < self.size:
             piece = self.at(place, 1 << 16)
-            found = piece.find(byte)
-            if found >= 0:
-                return place + found
+            offset = piece.find(byte)
+            if offset >= 0:
+                return place + offset
             place += len(piece) or 1
         return self.size
 
@@ -219,8 +219,8 @@ def other_kind(reader: Reader, gap: Gap, kind: Kind) -> Kind | None:
     place = _past_tags(reader, gap.start)
     last = min(place + _MAX_FRAME, gap.end)
     while place < last:
-        found, _ = _kinds().get(reader.at(place, 3), (kind, 0))
-        if found != kind and _follow(reader, place, sizes_of(found), 4):
-            return found
+        other, _ = _kinds().get(reader.at(place, 3), (kind, 0))
+        if other != kind and _follow(reader, place, sizes_of(other), 4):
+            return other
         place = reader.find(b"\xff", place + 1)
     return None

@@ -114,7 +114,7 @@ class PyAVSource:
         start: int,
         stop: int,
         size: int,
-        lost: Callable[[int, int], None],
+        report_damage: Callable[[int, int], None],
         seeks: bool = True,
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t); 0 is the first after the encoder's delay.
@@ -126,15 +126,15 @@ class PyAVSource:
         with reporting(self._path), self._demuxer() as (container, audio):
             # interleaved, since PyAV looks for a ninth plane in frames of eight and crashes
             convert, end = AudioResampler("flt"), None
-            for at, frame in self._placed(container, audio, start if seeks else 0, lost):
+            for at, frame in self._placed(container, audio, start if seeks else 0, report_damage):
                 if end is None and at > start and seeks:  # the index led past the place
-                    yield from self.decode(start, stop, size, lost, seeks=False)
+                    yield from self.decode(start, stop, size, report_damage, seeks=False)
                     return
                 while end is not None and end < min(at, stop):  # times that jump
                     silent = min(at, stop, end + size) - end
                     if end + silent > start:
                         skip = max(start - end, 0)
-                        lost(end + skip, silent - skip)
+                        report_damage(end + skip, silent - skip)
                         yield np.zeros((self._channels, silent - skip), np.float32)
                     end += silent
                 end = at + frame.samples
@@ -145,14 +145,14 @@ class PyAVSource:
                 if end >= stop:
                     return
             if end is None and seeks:
-                yield from self.decode(start, stop, size, lost, seeks=False)
+                yield from self.decode(start, stop, size, report_damage, seeks=False)
 
     def _placed(
         self,
         container: InputContainer,
         audio: AudioStream,
         start: int,
-        lost: Callable[[int, int], None],
+        report_damage: Callable[[int, int], None],
     ) -> Iterator[tuple[int, AudioFrame]]:
         """Yield frames from a little before `start`, each with the sample that it begins at."""
         scale, end, failed = audio.time_base * self._rate, None, 0
@@ -167,19 +167,19 @@ class PyAVSource:
                 at = end
                 if frame.pts is not None and self._timed:
                     at = round((frame.pts - (audio.start_time or 0)) * scale)
-                end = self._joined(end, at or 0, failed, lost)
+                end = self._joined(end, at or 0, failed, report_damage)
                 failed = 0
                 yield end, frame
                 end += frame.samples
 
     def _joined(
-        self, end: int | None, at: int, failed: int, lost: Callable[[int, int], None]
+        self, end: int | None, at: int, failed: int, report_damage: Callable[[int, int], None]
     ) -> int:
         """Return where a frame belongs whose time says `at` while `end` samples are there."""
         if end is None:
             return at
         if failed and at <= end:
-            lost(end, failed)
+            report_damage(end, failed)
         if at > end + (0 if failed else _SLACK):
             if at - end > _MAX_JUMP * self._rate:
                 raise Refused(

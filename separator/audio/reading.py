@@ -34,9 +34,9 @@ def read(
     source = source_of(path, stream)
     info = source.info
     stop = info.samples if samples is None else min(start + samples, info.samples)
-    lost = Damage(info.path, info.rate)
-    parts = list(source.decode(start, stop, 1 << 20, lost))
-    lost.check(info.samples)
+    damage = Damage(info.path, info.rate)
+    parts = list(source.decode(start, stop, 1 << 20, damage))
+    damage.check(info.samples)
     if not parts:
         return torch.zeros(info.channels, 0)
     whole = np.concatenate(parts, axis=1) if len(parts) > 1 else np.ascontiguousarray(parts[0])
@@ -61,9 +61,9 @@ def blocks(
     """
     source = source_of(path, stream)
     info = source.info
-    lost = Damage(info.path, info.rate, strict)
-    for block in regrouped(source.decode(0, None, size, lost), size):
+    damage = Damage(info.path, info.rate, strict)
+    for block in regrouped(source.decode(0, None, size, damage), size):
         yield torch.from_numpy(block)
-    for notice in lost.notices():
+    for notice in damage.notices():
         log.warning("%s: %s", printable(str(info.path)), notice)
-    lost.check(info.samples, info.samples // 2)
+    damage.check(info.samples, info.samples // 2)

@@ -67,9 +67,9 @@ class SoundfileSource:
         if self._container == "OGG":
             return self._checked_ogg(samples)
         if self._container == "FLAC":
-            known = 0 < samples < 1 << 48
-            exact = known and flac_is_whole(self._path, samples)
-            return (samples if known else None), exact, ()
+            counted = 0 < samples < 1 << 48
+            exact = counted and flac_is_whole(self._path, samples)
+            return (samples if counted else None), exact, ()
         if self._subtype.startswith("MPEG"):  # in a wav: the length is a guess
             return None, False, ()
         span = iff_span(self._path) if self._link is None else None
@@ -106,7 +106,7 @@ class SoundfileSource:
         return Forward(Part(self._path, *self._link))
 
     def decode(
-        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32 of at most about `size`.
 
@@ -145,7 +145,7 @@ class SoundfileSource:
         return same
 
     def mended(
-        self, start: int, stop: int, lost: Callable[[int, int], None]
+        self, start: int, stop: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a damaged FLAC in parts (c t), each from its own place.
 
@@ -158,7 +158,7 @@ class SoundfileSource:
                 if at + skip >= end:
                     continue
                 if not whole:
-                    lost(at + skip, end - at - skip)
+                    report_damage(at + skip, end - at - skip)
                 yield np.ascontiguousarray(part[skip : end - at].T)
 
     def _halved(self, at: int, wanted: int) -> Iterator[tuple[int, np.ndarray, bool]]:
@@ -237,7 +237,7 @@ class ChainedSource:
         )
 
     def decode(
-        self, start: int, stop: int, size: int, lost: Callable[[int, int], None]
+        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) as `SoundfileSource.decode` does."""
         at = bisect_right(self._starts, start) - 1
@@ -246,7 +246,7 @@ class ChainedSource:
                 return
             first, last = max(start - place, 0), min(stop - place, part.info.samples)
             try:
-                yield from part.decode(first, last, size, lost)
+                yield from part.decode(first, last, size, report_damage)
             except Ended as end:
                 raise Ended(place + end.at) from end
 

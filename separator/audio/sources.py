@@ -38,36 +38,36 @@ class Source:
     weights: np.ndarray | None = None
 
     def decode(
-        self, start: int, stop: int | None, size: int, lost: Callable[[int, int], None]
+        self, start: int, stop: int | None, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32 of about `size`.
 
-        Where libsndfile gives up FFmpeg goes on, if it can. `lost` is called with place and length
-        of what does not decode: there is silence instead, or nothing where its length is unknown.
+        Where libsndfile gives up FFmpeg goes on, if it can. `report_damage` gets start and length
+        of samples that do not decode: they are silence, or missing where their number is unknown.
         """
         stop = self.info.samples if stop is None else min(stop, self.info.samples)
         if start >= stop:
             return
         try:
-            for part in self.backend.decode(start, stop, size, lost):
+            for part in self.backend.decode(start, stop, size, report_damage):
                 yield self._folded(part)
         except Ended as end:
             at = end.at
-            for part in self._rest(at, stop, size, lost):
+            for part in self._rest(at, stop, size, report_damage):
                 at += part.shape[1]
                 yield self._folded(part)
             if at < stop:
-                lost(at, stop - at)
+                report_damage(at, stop - at)
 
     def _rest(
-        self, at: int, stop: int, size: int, lost: Callable[[int, int], None]
+        self, at: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
         """Yield what FFmpeg decodes from sample `at` on, if it reads the file.
 
         FFmpeg leaves damaged FLAC frames out, and what follows would come too early.
         """
         if isinstance(self.backend, SoundfileSource) and self.info.format == "flac":
-            yield from self.backend.mended(at, stop, lost)
+            yield from self.backend.mended(at, stop, report_damage)
             return
         try:
             other = PyAVSource(self.info.path)
@@ -75,7 +75,7 @@ class Source:
             return
         channels = self.info.channels if self.weights is None else self.weights.shape[1]
         if (other.info.rate, other.info.channels) == (self.info.rate, channels):
-            yield from other.decode(at, stop, size, lost)
+            yield from other.decode(at, stop, size, report_damage)
 
     def _folded(self, part: np.ndarray) -> np.ndarray:
         return part if self.weights is None else fold(part, self.weights)
@@ -139,8 +139,8 @@ def _openers(path: Path, stream: int) -> list[Callable[[Path], Backend]]:
         return [open_soundfile, PyAVSource]
     if head.startswith(b"riff"):  # libsndfile takes the floats of some W64 for integers
         return [PyAVSource, open_soundfile]
-    known = head.startswith(_FFMPEG) or head[4:8] == b"ftyp"
-    if is_frame(head) or (format_of(path) == "mp3" and not known):
+    other = head.startswith(_FFMPEG) or head[4:8] == b"ftyp"
+    if is_frame(head) or (format_of(path) == "mp3" and not other):
         return [MpegSource, PyAVSource]
     return [PyAVSource, _mostly_mpeg]
 

@@ -20,5 +20,5 @@ def read_tags(path: str | os.PathLike) -> dict[str, list[str]]:
     file = mutagen.File(path, easy=True)
     if file is None or file.tags is None:
         return {}
-    found = {key: file.tags.get(key) for key in KEYS if key in file.tags}
-    return {key: [str(value) for value in values] for key, values in found.items() if values}
+    tags = {key: file.tags.get(key) for key in KEYS if key in file.tags}
+    return {key: [str(value) for value in values] for key, values in tags.items() if values}

@@ -127,8 +127,8 @@ def _tone(frequency: float, length: int, brightness: float) -> np.ndarray:
 def _envelope(length: int, attack: float, decay: float, release: float = 0.03) -> np.ndarray:
     """(t) rise over `attack` seconds, exponential fall of time constant `decay`, short end."""
     time = np.arange(length) / RATE
-    left = (length - np.arange(length)) / RATE
-    return np.minimum(time / attack, 1) * np.exp(-time / decay) * np.minimum(left / release, 1)
+    remaining = (length - np.arange(length)) / RATE
+    return np.minimum(time / attack, 1) * np.exp(-time / decay) * np.minimum(remaining / release, 1)
 
 
 def _chords(rng: np.random.Generator, score: _Score) -> np.ndarray:
@@ -197,9 +197,9 @@ def _melody(rng: np.random.Generator, score: _Score) -> tuple[np.ndarray, np.nda
             length = int(score.beat * rng.choice([0.5, 1.0, 1.0, 1.5, 2.0]))
             near = score.chord_at(start) + np.array([0, 2, 4, 7, 9, 11])
             degree = int(rng.choice(near[np.argsort(np.abs(near - degree))[:4]]))
-            piece = slice(start, start + length)
-            pitch[piece] = score.pitch(degree)
-            vowel[piece] = rng.integers(len(_VOWELS))
+            note = slice(start, start + length)
+            pitch[note] = score.pitch(degree)
+            vowel[note] = rng.integers(len(_VOWELS))
             _add(loud, start, _envelope(length, 0.05, 4.0, 0.06))
             start += length
         start += int(score.beat * rng.choice([1.0, 2.0]))  # breath

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from separator.data import augment
 from separator.data.config import NORMAL, DataConfig
 from separator.data.reader import Reader, load_stems
-from separator.data.sampling import Cut, segment, segment_table, uniforms
+from separator.data.sampling import Segment, draw_segment, segment_table, uniforms
 from separator.data.stem_cache import StemCache
 from separator.data.stem_files import ONE
 from separator.data.tracks import Track, stem_names
@@ -95,25 +95,25 @@ class _Segments(Dataset):
         skipped: list[str] = []
         silent = 0
         for attempt in range(_ATTEMPTS):
-            cuts = segment(self.table, self.seed, batch, index, attempt)
+            segments = draw_segment(self.table, self.seed, batch, index, attempt)
             try:
-                stems, valid = self._read(cuts)
+                stems, valid = self._read(segments)
             except (SeparatorError, OSError) as error:
                 skipped.append(str(error))
                 continue
             if silent < _SILENT_ATTEMPTS and _decibels(stems.sum(0)) < self.config.silence_db:
                 silent += 1
                 continue
-            return stems, valid, cuts[0].track, skipped
+            return stems, valid, segments[0].track, skipped
         return None, [], 0, skipped  # raised by the training process: its errors stay one line
 
-    def _read(self, cuts: tuple[Cut, ...]) -> tuple[Tensor, list[int]]:
-        """(s c t) stems and (s) valid samples of one cut, or of a pool's two."""
+    def _read(self, segments: tuple[Segment, ...]) -> tuple[Tensor, list[int]]:
+        """(s c t) stems and (s) valid samples of one segment, or of a pool's two."""
         stems: dict[str, Tensor] = {}
-        for cut in cuts:
-            track, rate = self.tracks[cut.track], self.reader.rate
-            names = None if len(cuts) == 2 else self.names
-            stems |= load_stems(track, rate, cut.start, cut.valid, self.reader, names)
+        for segment in segments:
+            track, rate = self.tracks[segment.track], self.reader.rate
+            names = None if len(segments) == 2 else self.names
+            stems |= load_stems(track, rate, segment.start, segment.valid, self.reader, names)
         valid = [wave.shape[-1] for wave in stems.values()]
         out = torch.zeros(len(stems), 2, self.table.samples)
         for place, wave in enumerate(stems.values()):  # in the order of `names`

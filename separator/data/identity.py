@@ -9,7 +9,7 @@ from torch import Tensor
 
 from separator.data.tracks import Source, Track
 
-EXCERPT = 4096  # bytes of a file's middle, which tells files of one length apart
+SAMPLED_BYTES = 4096  # bytes of a file's middle, which tells files of one length apart
 
 
 def song_digests(tracks: Sequence[Track]) -> Tensor:
@@ -38,14 +38,14 @@ def _digest(track: Track, root: int) -> int:
 
 
 def _source(source: Source) -> tuple:
-    return source.samples, source.rate, source.stream, source.gain, _excerpt(source.path)
+    return source.samples, source.rate, source.stream, source.gain, _middle(source.path)
 
 
-def _excerpt(path: Path) -> bytes:
+def _middle(path: Path) -> bytes:
     """Return bytes of a file's middle; none of a file that cannot be read, as training will say."""
     try:
         with path.open("rb") as file:
             file.seek(path.stat().st_size // 2)
-            return file.read(EXCERPT)
+            return file.read(SAMPLED_BYTES)
     except OSError:
         return b""

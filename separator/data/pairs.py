@@ -127,7 +127,7 @@ def _described(song: AudioInfo) -> tuple[str, str, bool]:
     album = (tags.get("album") or [song.path.parent.name])[0]
     artist = (tags.get("artist") or tags.get("albumartist") or [""])[0]
     marked = bool(MARK.search(title) or MARK.search(album))
-    bare = BRACKETS.sub(lambda found: "" if MARK.search(found[0]) else found[0], title)
+    bare = BRACKETS.sub(lambda match: "" if MARK.search(match[0]) else match[0], title)
     return _plain(artist) or str(song.path.parent), _plain(MARK.sub("", bare)), marked
 
 
@@ -177,9 +177,9 @@ def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int]:
         if song.seconds > MAX_SECONDS:
             raise SeparatorError(f"longer than {MAX_SECONDS / 60:.0f} minutes")
     first, second = (_stereo(song, rate) for song in (pair.original, pair.instrumental))
-    found = align(first, second, rate)
-    first, second = _overlapping(first, second, found.shift)
-    second = second * found.gain
+    alignment = align(first, second, rate)
+    first, second = _overlapping(first, second, alignment.shift)
+    second = second * alignment.gain
     peak = max(wave.abs().max().item() for wave in (first, second))
     scale = 1 / max(peak, 1.0)  # decoded mp3s go beyond full scale
     return (first * scale, second * scale), rate

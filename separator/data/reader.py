@@ -132,8 +132,8 @@ def load_stems(
         SeparatorError: when a file cannot be read; nothing is ever replaced by zeros.
     """
     reader = reader or Reader(rate)
-    left = max(0, track.length(rate) - start)
-    samples = left if samples is None else min(samples, left)
+    remaining = max(0, track.length(rate) - start)
+    samples = remaining if samples is None else min(samples, remaining)
 
     @functools.cache  # pairs use one file twice
     def wave(source: Source) -> Tensor:

@@ -25,8 +25,8 @@ def uniforms(*key: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A piece of a song.
+class Segment:
+    """A part of a song.
 
     Attributes:
         track: Place of the song in the list of tracks.
@@ -102,21 +102,21 @@ def _halves(
     )
 
 
-def segment(
+def draw_segment(
     table: SegmentTable, seed: int, batch: int, index: int, attempt: int = 0
-) -> tuple[Cut, ...]:
+) -> tuple[Segment, ...]:
     """Draw one segment: the song and a start uniform over every place where it fits.
 
     The same numbers give the same segment on any machine, in any process, at any time. `attempt`
     gives further independent draws for the same item.
 
     Returns:
-        One cut; for a pool two, of an instrumental and of the voice to be mixed with it.
+        One segment; for a pool two, of an instrumental and of the voice to be mixed with it.
     """
     drawn = uniforms(seed, batch, 0, index, attempt)  # 0: the draws of earlier versions' rank 0
     source = _place(table.shares, drawn[0])
     return tuple(
-        _cut(table, group, drawn[1 + 2 * half], drawn[2 + 2 * half])
+        _segment(table, group, drawn[1 + 2 * half], drawn[2 + 2 * half])
         for half, group in enumerate(table.groups[source])
     )
 
@@ -126,8 +126,8 @@ def _place(cumulative: Sequence[float], uniform: float) -> int:
     return min(bisect.bisect_right(cumulative, uniform * cumulative[-1]), len(cumulative) - 1)
 
 
-def _cut(table: SegmentTable, group: _Group, song: float, start: float) -> Cut:
-    """The cut that two uniform numbers choose from one group."""
+def _segment(table: SegmentTable, group: _Group, song: float, start: float) -> Segment:
+    """Return the segment that two uniform numbers choose from one group."""
     track = group.members[_place(group.cumulative, song)]
     room = table.lengths[track] - table.samples
-    return Cut(track, int(start * (max(room, 0) + 1)), min(table.samples, table.lengths[track]))
+    return Segment(track, int(start * (max(room, 0) + 1)), min(table.samples, table.lengths[track]))

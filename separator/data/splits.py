@@ -71,8 +71,8 @@ def placed(root: Path, songs: Iterable[Parts], exclusive: bool = False) -> dict[
     levels = {at for at, names in beside.items() if _are_splits(root, at, names, exclusive)}
 
     def split(parts: Parts) -> str | None:
-        found = (split_of(parts[k]) for k in range(len(parts) - 1) if parts[:k] in levels)
-        return next(filter(None, found), None)
+        splits = (split_of(parts[k]) for k in range(len(parts) - 1) if parts[:k] in levels)
+        return next(filter(None, splits), None)
 
     return {parts: split(parts) for parts in songs}
 
@@ -86,16 +86,16 @@ def without_split(parts: Parts, split: str | None) -> str:
 def _are_splits(root: Path, level: Parts, names: set[str], exclusive: bool) -> bool:
     """Whether folders that stand side by side ("" for songs among them) are splits."""
     folders = names - {""}
-    known = {split_of(name) for name in folders} - {None}
+    splits = {split_of(name) for name in folders} - {None}
     alike = sorted(name for name in folders if not split_of(name) and _looks_like(name))
     if exclusive and ("" in names or any(not split_of(n) for n in folders.difference(alike))):
         return False
-    if alike and (known or len({_words(name)[0] for name in alike}) > 1):
+    if alike and (splits or len({_words(name)[0] for name in alike}) > 1):
         place = printable(str(root.joinpath(*level)))
         listed = ", ".join(f"{printable(name)}/" for name in alike)
         raise SeparatorError(f"{place}: {listed}: named like a split, but not understood; {_FIX}")
-    several = "train" in known and len(known) > 1
-    return several or (bool(known) and not level and not exclusive)
+    several = "train" in splits and len(splits) > 1
+    return several or (bool(splits) and not level and not exclusive)
 
 
 def _looks_like(folder: str) -> bool:
@@ -152,8 +152,8 @@ def with_lists(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
 
 def _tested(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
     """Hold out MUSDB18's test songs that no folder places; say so where train/ has some."""
-    known = {id(song) for song in songs if held_out(Path(song.name), {})}
-    trained = [song.name for song in songs if id(song) in known and song.split == "train"]
+    tested = {id(song) for song in songs if held_out(Path(song.name), {})}
+    trained = [song.name for song in songs if id(song) in tested and song.split == "train"]
     if trained:
         log.warning(
             "%s: in the folders for training, of MUSDB18's test set: %d, such as %s; what trains "
@@ -166,7 +166,7 @@ def _tested(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
             printable(str(root)),
         )
     free = {id(song) for song in songs if not song.split}
-    return [replace(s, split="test") if id(s) in known & free else s for s in songs]
+    return [replace(s, split="test") if id(s) in tested & free else s for s in songs]
 
 
 def uniform(name: str, draw: int) -> float:

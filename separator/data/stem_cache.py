@@ -78,15 +78,15 @@ class StemCache:
             SeparatorError: when the song cannot be decoded, or the folder cannot be written.
         """
         entry = self.entry(song)
-        found = _find(entry, stream)
-        if found is None:
+        path = _find(entry, stream)
+        if path is None:
             self._decode(song, entry)
-            found = _find(entry, stream)
-        if found is None:
+            path = _find(entry, stream)
+        if path is None:
             name = printable(str(song))
             raise SeparatorError(f"{name}: has no stem number {stream}; get the file again")
         os.utime(entry)  # when it was last of use, for the eviction
-        return found
+        return path
 
     def prepare(self, songs: Iterable[Path], threads: int = 2) -> None:
         """Decode what is missing of `songs`, with a progress bar; failures are left to reading."""

@@ -59,11 +59,11 @@ def role(name: str) -> tuple[str, bool]:
         name that is not known is "other", or "vocals" if a word of it says so.
     """
     words = _words(name)
-    known = NAMES.get(" ".join(words)) or NAMES.get(
+    stem = NAMES.get(" ".join(words)) or NAMES.get(
         " ".join(word for word in words if word not in ("stem", "audio"))
     )
-    if known:
-        return known, True
+    if stem:
+        return stem, True
     if not any(map(_VOICE.fullmatch, words)):
         without = any(map(_WITHOUT.fullmatch, words))
         return ("accompaniment", len(words) == 1) if without else ("other", False)
@@ -79,11 +79,11 @@ def holds_stems(names: Iterable[str]) -> bool:
     A voice alone needs the plain name: an album may have a song called "Voices".
     """
     names = list(names)
-    known = Counter(kind for kind, sure in map(role, names) if sure)
+    kinds = Counter(kind for kind, sure in map(role, names) if sure)
     if any(name.casefold() == "vocals" for name in names):
         return True
-    company = known.total() - known["vocals"]
-    return bool((known["vocals"] and company) or (known["mixture"] and known["accompaniment"]))
+    company = kinds.total() - kinds["vocals"]
+    return bool((kinds["vocals"] and company) or (kinds["mixture"] and kinds["accompaniment"]))
 
 
 def sorted_stems(files: Mapping[str, Path]) -> Stems | None:

@@ -22,7 +22,7 @@ from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
 from separator.errors import SeparatorError, one_line, printable
 
-_APART_SECONDS = 1.0
+_LENGTH_TOLERANCE = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def find_tracks(
         name = printable(str(root))
         raise SeparatorError(f"{name}: no usable song of kind {layout.name}{why}; check its layout")
     tracks = layout.split(tracks, valid_share)
-    _log_found(root, layout.name, tracks, len(skipped))
+    _log_tracks(root, layout.name, tracks, len(skipped))
     if layout.stems_by_name:
         log.info("%s: %s", printable(str(root)), table(dict(track.stems) for track in tracks))
     return tracks
@@ -174,7 +174,7 @@ def track_of(song: SongFiles, place: tuple[str, str, float]) -> Track:
     return Track(song.name, song.split or "", stems, samples, rate, *place, song.content)
 
 
-def _log_found(root: Path, kind: str, tracks: Sequence[Track], skipped: int) -> None:
+def _log_tracks(root: Path, kind: str, tracks: Sequence[Track], skipped: int) -> None:
     """Say how many songs a folder has, and of which split."""
     splits = Counter(track.split for track in tracks)
     counts = ", ".join(f"{split} {splits[split]}" for split in ("train", "valid", "test"))
@@ -208,11 +208,11 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
     shortest, longest = (s.samples / s.rate for s in (sources[0], sources[-1]))
     subtracts = any(s.gain < 0 for s in sources)
     name, other = printable(str(sources[0].path)), printable(sources[-1].path.name)
-    if longest - shortest > (_APART_SECONDS if subtracts else longest / 2):
+    if longest - shortest > (_LENGTH_TOLERANCE if subtracts else longest / 2):
         raise SeparatorError(
             f"{name}: lasts {shortest:.1f} s, its companion {other} {longest:.1f} s; copy it again"
         )
-    if longest - shortest > _APART_SECONDS:
+    if longest - shortest > _LENGTH_TOLERANCE:
         log.warning(
             "%s: lasts %.1f s, its companion %s %.1f s; what is longer is not used",
             *(name, shortest, other, longest),
@@ -229,10 +229,10 @@ def config_tracks(config: DataConfig) -> list[Track]:
     tracks: list[Track] = []
     seen: set[object] = set()
     for path, kind, weight in map(parse_root, config.roots):
-        found = find_tracks(path, kind, weight, config.valid_share)
-        fresh = [track for track in found if track.identity not in seen]
-        if len(fresh) < len(found):
-            again = len(found) - len(fresh)
+        listed = find_tracks(path, kind, weight, config.valid_share)
+        fresh = [track for track in listed if track.identity not in seen]
+        if len(fresh) < len(listed):
+            again = len(listed) - len(fresh)
             songs = f"{again} song{'s' * (again != 1)}"
             log.warning("%s: left out: %s that a root before it has too", printable(path), songs)
         seen.update(track.identity for track in fresh)
@@ -251,8 +251,8 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
     """
     tracks = config_tracks(config)
     splits = {name: [t for t in tracks if t.split == name] for name in ("train", "valid")}
-    for name, found in splits.items():
-        if not found:
+    for name, songs in splits.items():
+        if not songs:
             fix = "add songs, or set data.valid_share between 0 and 1"
             if len(tracks) == 1:
                 fix = "there is 1 song, and one trains and another validates: add songs"

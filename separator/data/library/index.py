@@ -157,7 +157,7 @@ class Index:
     def __exit__(self, *exception: object) -> None:
         self._db.close()
 
-    def known(self, root: str, stamps: Mapping[str, Stamp]) -> dict[str, tuple[str, Content]]:
+    def unchanged(self, root: str, stamps: Mapping[str, Stamp]) -> dict[str, tuple[str, Content]]:
         """Return key and content of the files under `root` whose stamp is still the stored one.
 
         Args:
@@ -168,24 +168,24 @@ class Index:
             f"SELECT path, size, mtime_ns, files.key, {COLUMNS} FROM files JOIN contents "
             "ON contents.key = files.key WHERE path >= ? AND path < ?"
         )
-        found = {}
+        contents = {}
         with self._errors():
             for raw, size, mtime_ns, key, *content in self._db.execute(query, _below(root)):
                 if not isinstance(raw, bytes) or not isinstance(key, bytes):
                     continue  # damaged: the file is examined again
                 path = os.fsdecode(raw)
-                known = Content(*content)
-                if stamps.get(path) == (size, mtime_ns) and known.plausible:
-                    found[path] = (key.decode(errors="replace"), known)
-        return found
+                stored = Content(*content)
+                if stamps.get(path) == (size, mtime_ns) and stored.plausible:
+                    contents[path] = (key.decode(errors="replace"), stored)
+        return contents
 
     def content(self, key: str) -> Content | None:
         """Return what is known of a content, or None; None too where that cannot be right."""
         with self._errors():
             query = f"SELECT {COLUMNS} FROM contents WHERE key = ?"
             row = self._db.execute(query, (key.encode(),)).fetchone()
-        known = Content(*row) if row else None
-        return known if known and known.plausible else None
+        content = Content(*row) if row else None
+        return content if content and content.plausible else None
 
     def record(self, findings: Iterable[Finding]) -> None:
         """Store findings in one transaction; what was stored for the same path is replaced."""

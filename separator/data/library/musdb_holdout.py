@@ -73,7 +73,7 @@ def held_out(path: Path, tags: Mapping[str, Sequence[str]]) -> str | None:
     """
     for artist, title in _claims(path, tags):
         bare = re.sub(r"\s*[(\[][^()\[\]]*[)\]]\s*$", "", title)
-        song = _KNOWN.get((plain_name(artist), plain_name(bare)))
+        song = _SONGS.get((plain_name(artist), plain_name(bare)))
         if song:
             return song
     return None
@@ -103,14 +103,14 @@ def plain_name(text: str) -> str:
     return "".join(letter for letter in plain if letter.isalnum())
 
 
-def _known() -> dict[tuple[str, str], str]:
+def _by_artist_and_title() -> dict[tuple[str, str], str]:
     """Map (artist, title) to the song; of "Triviul feat. The Fiend" the first will do."""
-    known = {}
+    songs = {}
     for song in SONGS:
         artist, title = song.split(" - ")
         for name in (artist, re.split(r" feat\. | \(", artist)[0]):
-            known[plain_name(name), plain_name(title)] = song
-    return known
+            songs[plain_name(name), plain_name(title)] = song
+    return songs
 
 
-_KNOWN = _known()
+_SONGS = _by_artist_and_title()

@@ -10,6 +10,7 @@ whoever draws segments decides what is too short for them.
 """
 
 import contextlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -165,14 +166,14 @@ def scan(
         others = f" that can be read ({walked.left_out()})" if walked.passed_over else ""
         raise SeparatorError(f"{names}: no audio files{others}; give folders that hold music")
     with Index(index or default_index()) as store:
-        known = _known(store, folders, stamps)
-        pending = {path: stamp for path, stamp in stamps.items() if path not in known}
+        contents = _unchanged(store, folders, stamps)
+        pending = {path: stamp for path, stamp in stamps.items() if path not in contents}
         problems |= _examine(store, pending, jobs, progress)
         for folder in folders:
             if any(path.startswith(os.path.join(folder, "")) for path in stamps):
                 store.forget(folder, stamps)  # an empty folder may be a drive that is not mounted
-        known = _known(store, folders, stamps) if pending else known
-    return _library(folders, known, problems, dict(walked.passed_over.most_common()))
+        contents = _unchanged(store, folders, stamps) if pending else contents
+    return _library(folders, contents, problems, dict(walked.passed_over.most_common()))
 
 
 def default_index() -> Path:
@@ -188,10 +189,11 @@ def _check_jobs(jobs: int | None) -> None:
         raise SeparatorError(f"jobs: {jobs} is less than 1; leave it out to use every core")
 
 
-def _known(
+def _unchanged(
     store: Index, folders: list[str], stamps: Mapping[str, Stamp]
 ) -> dict[str, tuple[str, Content]]:
-    return {path: row for folder in folders for path, row in store.known(folder, stamps).items()}
+    rows = (store.unchanged(folder, stamps).items() for folder in folders)
+    return dict(itertools.chain.from_iterable(rows))
 
 
 def _examine(
@@ -218,7 +220,7 @@ def _examine(
 
 def _library(
     folders: list[str],
-    known: Mapping[str, tuple[str, Content]],
+    contents: Mapping[str, tuple[str, Content]],
     problems: Mapping[str, str],
     passed_over: dict[str, int],
 ) -> Library:
@@ -226,7 +228,7 @@ def _library(
     songs, duplicates, notices = [], [], []
     quarantined = [(Path(path), reason) for path, reason in problems.items()]
     kept: dict[str, Path] = {}
-    for name, (key, content) in sorted(known.items()):
+    for name, (key, content) in sorted(contents.items()):
         path = Path(name)
         if content.status != "ok":
             quarantined.append((path, f"{content.status}: {content.reason}"))

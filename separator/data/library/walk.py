@@ -100,10 +100,10 @@ def _listed(
 ) -> Iterator[os.DirEntry]:
     """Yield the visible entries of a folder in order, unless it was visited; note problems."""
     try:
-        here = os.stat(folder)
-        if (here.st_dev, here.st_ino) in visited:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
             return
-        visited.add((here.st_dev, here.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
@@ -116,8 +116,8 @@ def _register(entry: os.DirEntry, walked: Walked) -> None:
     """Note a file's stamp, or why it has none."""
     suffixes = [suffix.lower() for suffix in Path(entry.name).suffixes[-2:]]
     suffix = suffixes[-1] if suffixes else ""
-    known = audio.SUFFIXES | SOUND
-    if UNFINISHED in suffixes and any(part in known for part in suffixes):
+    sounds = audio.SUFFIXES | SOUND
+    if UNFINISHED in suffixes and any(part in sounds for part in suffixes):
         walked.passed_over[UNFINISHED] += 1
     elif suffix in audio.SUFFIXES:
         _stamp(entry, walked)

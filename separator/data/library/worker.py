@@ -22,7 +22,7 @@ from separator.data.library.musdb_holdout import held_out
 from separator.errors import one_line, printable
 from separator.processes import calls_in_processes, follow_parent
 
-SILENCE = 1e-4  # -80 dBFS: below the noise of any recording
+SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
 
 
@@ -115,11 +115,11 @@ def _judged(checked: audio.Checked, promised: int) -> Content:
     elif number:
         samples = "1 sample is" if number == 1 else f"{number} samples are"
         status, reason = "non-finite", f"{samples} NaN or infinite"
-    elif checked.peak < SILENCE:
+    elif checked.peak < SILENCE_PEAK:
         status, reason = "silent", f"no sample exceeds {checked.peak:.1e} of full scale"
     notices = list(dict.fromkeys((*info.notices, *checked.notices)))
-    told = set(checked.notices) - set(info.notices)
-    if checked.samples != promised and not told:
+    damage = set(checked.notices) - set(info.notices)
+    if checked.samples != promised and not damage:
         lasts = f"{checked.samples / info.rate:.1f} s"
         notices.append(f"{lasts} can be decoded, its header says {promised / info.rate:.1f} s")
     shape = (checked.samples, info.rate, info.channels, info.streams)
