@@ -12,7 +12,7 @@ from separator.dsp.config import STFTConfig
 from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
 from separator.loss_config import LossConfig
-from separator.model_config import ModelChoice
+from separator.models.registry import ModelChoice
 from separator.pretrain import schedules
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.objective_config import (

@@ -26,7 +26,7 @@ from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.errors import SeparatorError
-from separator.models import create, describe
+from separator.models.build import create, describe
 from separator.models.frame_transformer import MASK_BIAS_SCALE
 from separator.pretrain.config import PretrainConfig
 

@@ -15,7 +15,7 @@ from separator.engine import distributed
 from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation
 from separator.errors import SeparatorError
-from separator.models import create, describe
+from separator.models.build import create, describe
 from separator.pretrain import schedules
 from separator.pretrain.adversary import Adversary
 from separator.pretrain.balance import total

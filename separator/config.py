@@ -18,6 +18,7 @@ import yaml
 
 from separator.commands import examples
 from separator.errors import SeparatorError, UsageError, printable
+from separator.ranges import SettingError, group_of
 from separator.renamed import notify, rename_keys, rename_words
 
 Config = TypeVar("Config")
@@ -167,9 +168,12 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     for key, value in vars(namespace.as_flat()).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise SeparatorError(f"{key}: {value} is not a finite number")
-    values = parser.instantiate(namespace)
     names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: values[name] for name in names if name in values})
+    try:
+        values = parser.instantiate(namespace)
+        return cls(**{name: values[name] for name in names if name in values})
+    except SettingError as error:
+        raise error.within(group_of(error.config, cls) or "") from error
 
 
 def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str]:
@@ -250,9 +254,8 @@ def _check_names(key: str, value: str) -> None:
     elif not (others := [name for name in names if not isinstance(name, str)]):
         return
     else:
-        reason = (
-            f"YAML takes {printable(_flow(others[0]))} for {KINDS.get(type(others[0]), 'no name')}"
-        )
+        text = yaml.safe_dump(others[0], default_flow_style=True).splitlines()[0].strip("{}")
+        reason = f"YAML takes {printable(text)} for {KINDS.get(type(others[0]), 'no name')}"
     raise SeparatorError(f"{key}: {reason}; put the name in quotes: '{key}={_quoted(value)}'")
 
 
@@ -267,10 +270,6 @@ def _list_wanted(value: str) -> str:
     """Say how a single value is given to a key that takes a list."""
     plain = re.fullmatch(r"[\w~/.@%+=-]+( [\w~/.@%+=-]+)*", value)
     return f"expected a list, such as {f'[{value}]' if plain else _quoted(value)}"
-
-
-def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0].strip("{}")
 
 
 def _known(key: str, keys: list[str]) -> bool:

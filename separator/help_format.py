@@ -2,7 +2,7 @@
 
 import functools
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 @functools.cache
@@ -33,6 +33,8 @@ def formatter() -> type:
 def plain_type(hint: Any) -> str:
     """Describe a type to somebody who does not know Python's names for it."""
     origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return plain_type(parts[0])
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     if origin in (Union, types.UnionType):

@@ -19,7 +19,7 @@ from separator.config import parse
 from separator.dsp.stft import normalise, stft
 from separator.engine import optim
 from separator.losses import SeparationLoss
-from separator.models import FrameTransformer
+from separator.models.frame_transformer import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.corruption import corrupt, grid_of
 from separator.train.config import TrainConfig

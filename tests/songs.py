@@ -9,7 +9,8 @@ from torch import Tensor
 from separator import audio, cli
 from separator.engine.model_file import export
 from separator.inference.results import INDEX
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.frame_transformer import FrameTransformer
 from tests.toys import STFT, TINY
 
 

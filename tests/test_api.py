@@ -12,7 +12,8 @@ from separator import api, audio
 from separator.api import Separator
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.frame_transformer import FrameTransformer
 from tests.toys import STFT, TINY
 
 

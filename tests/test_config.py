@@ -213,7 +213,7 @@ def test_a_wrong_type_names_the_key_and_the_value(word: str, key: str):
         ("stft.n_fft=1000", "stft.n_fft: 1000"),
         ("mask.share=3", "mask.share: 3"),
         ("mask.group=500", "mask.group: 500 frames, but the shortest crops have"),
-        ("model.norm=group", "model.norm: 'group'"),
+        ("model.norm=group", "model.norm: expected one of 'rms', "),
         ("model.channels=[1,2]", "model.encoder_blocks: "),
         ("data.batch=0", "data.batch: "),
         ("data.roots=[]", "data.roots: "),

@@ -19,8 +19,9 @@ from separator.errors import SeparatorError
 from separator.inference import evaluate as command
 from separator.inference import report as reports
 from separator.metrics import frame_sdr, global_sdr, ideal_mask
-from separator.model_config import ModelConfig
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.config import ModelConfig
+from separator.models.frame_transformer import FrameTransformer
 
 RATE = 8000
 

@@ -16,8 +16,8 @@ from separator.dsp.stft import stft
 from separator.engine import checkpoint
 from separator.engine.loop import fit
 from separator.errors import SeparatorError
-from separator.models import create
 from separator.models.base import Outputs
+from separator.models.build import create
 from separator.pretrain.balance import total
 from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig

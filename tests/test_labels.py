@@ -13,8 +13,9 @@ from separator.dsp.config import STFTConfig
 from separator.dsp.stft import normalise, stft
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
-from separator.model_config import ModelConfig
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.config import ModelConfig
+from separator.models.frame_transformer import FrameTransformer
 from separator.pretrain.clusters import Labeller, Spectrum, extractor, fit_labels, health
 from separator.pretrain.labels import (
     LabelHead,

@@ -9,7 +9,7 @@ import torch
 from separator import cli
 from separator.config import parse
 from separator.data.corpus import write_corpus
-from separator.models import create
+from separator.models.build import create
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.mixit import MixitModel, MixitTask, mixit_loss
 from tests.toys import MICRO, STFT, TINY, seeded

@@ -18,8 +18,9 @@ from separator import Separator
 from separator.engine import checkpoint, model_file
 from separator.engine.model_file import export, load_model, load_model_file
 from separator.errors import SeparatorError
-from separator.model_config import PatchConfig
-from separator.models import FrameTransformer, create, describe
+from separator.models.build import create, describe
+from separator.models.config import PatchConfig
+from separator.models.frame_transformer import FrameTransformer
 from tests.toys import STFT, TINY
 
 ABOUT = {
@@ -302,7 +303,7 @@ def test_weights_of_other_names_shapes_and_types_are_not_read(tmp_path, whole, m
 
 
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_made(monkeypatch):
-    monkeypatch.setattr("separator.models.memory", lambda: 10_000)
+    monkeypatch.setattr("separator.models.build.memory", lambda: 10_000)
     with pytest.raises(SeparatorError, match=r"^model: weights of .* lower the sizes in model"):
         create(TINY, STFT.bins)
     with pytest.raises(SeparatorError, match=r"^patch: weights of .* lower the sizes in patch"):

@@ -10,7 +10,7 @@ from torch import nn
 from separator.engine import ema, muon, optim
 from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
-from separator.models import FrameTransformer
+from separator.models.frame_transformer import FrameTransformer
 from separator.train.transfer import layer_rates
 from tests.toys import STFT, TINY
 
@@ -219,7 +219,7 @@ def test_schedules_of_very_short_runs():
 
 def test_bad_settings_name_the_key():
     for key, value in (("lr", 0.0), ("betas", (0.9, 1.0)), ("final_lr", 2.0)):
-        with pytest.raises(SeparatorError, match=rf"^optim\.{key}: "):
+        with pytest.raises(SeparatorError, match=rf"^{key}: "):
             OptimConfig(**{key: value})
     with pytest.raises(SeparatorError, match="warmup_steps"):
         OptimConfig(warmup_steps=-1)

@@ -11,8 +11,8 @@ from separator.config import from_dict, parse, to_dict
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import normalise, stft
 from separator.errors import SeparatorError
-from separator.model_config import SIZES, PatchConfig, Stack
 from separator.models.base import MEAN_MAGNITUDE_LOGIT
+from separator.models.config import SIZES, PatchConfig, Stack
 from separator.models.patch_transformer import (
     PatchTransformer,
     patches,
@@ -344,14 +344,14 @@ def test_single_sizes_override_those_of_the_paper():
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"size": "huge"}, "patch.size: 'huge'"),
-        ({"depth": -1}, "patch.depth: -1"),
-        ({"patch": 0}, "patch.patch: 0"),
-        ({"decoder_depth": 0}, "patch.decoder_depth: 0"),
-        ({"width": 100}, "patch.width: 100"),
-        ({"width": 6}, "patch.width: 6"),
-        ({"decoder_width": 24}, "patch.decoder_width: 24"),
-        ({"dropout": 1.0}, "patch.dropout: 1.0"),
+        ({"size": "huge"}, "size: 'huge'"),
+        ({"depth": -1}, "depth: -1"),
+        ({"patch": 0}, "patch: 0"),
+        ({"decoder_depth": 0}, "decoder_depth: 0"),
+        ({"width": 100}, "width: 100"),
+        ({"width": 6}, "width: 6"),
+        ({"decoder_width": 24}, "decoder_width: 24"),
+        ({"dropout": 1.0}, "dropout: 1.0"),
     ],
 )
 def test_sizes_that_do_not_go_are_refused_by_name(changes: dict, key: str):
@@ -362,7 +362,7 @@ def test_sizes_that_do_not_go_are_refused_by_name(changes: dict, key: str):
 
 
 def test_patches_that_do_not_divide_the_bins_are_refused():
-    with pytest.raises(SeparatorError, match=r"^patch\.patch: 5 does not divide 16 bins"):
+    with pytest.raises(SeparatorError, match=r"^patch: 5 does not divide 16 bins"):
         make(patch=5)
 
 

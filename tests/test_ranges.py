@@ -3,16 +3,19 @@
 import dataclasses
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import pytest
 
+from separator.config import parse
 from separator.data.config import DataConfig
+from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
 from separator.inference.compare.config import Arm, CompareConfig
 from separator.inference.evaluate import EvaluateConfig
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within, group_of, require
 from separator.train.config import TrainConfig
 
 
@@ -87,3 +90,62 @@ def test_no_setting_takes_an_absurd_value(config: object, key: str, absurd: floa
         dataclasses.replace(config, **{key: bad})
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner(CheckedConfig):
+    """Numbers and words with limits in their types."""
+
+    share: Annotated[float, Within("[0, 1)")] = 0.5
+    sizes: tuple[Annotated[int, Within("[1, 9]")], ...] = (1, 2)
+    kind: Literal["a", "b"] = "a"
+    other: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.other > self.share:
+            raise self.invalid("other, share", f"{self.other} is above {{}}share; lower {{}}other")
+
+
+@dataclasses.dataclass(frozen=True)
+class Middle:
+    """A group in a group."""
+
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """A command's configuration."""
+
+    middle: Middle = dataclasses.field(default_factory=Middle)
+
+
+REFUSED = {
+    "share=1": "share: 1.0 is not in [0, 1)",
+    "sizes=[3,0]": "sizes: (3, 0) is not in [1, 9]",
+    "other=4": "other, {}share: 4 is above {}share; lower {}other",
+}
+
+
+@pytest.mark.parametrize(("word", "message"), REFUSED.items(), ids=REFUSED)
+def test_a_configuration_in_groups_is_refused_by_its_full_key(word: str, message: str):
+    for cls, group in ((Inner, ""), (Outer, "middle.inner.")):
+        with pytest.raises(SeparatorError) as caught:
+            parse(cls, [f"{group}{word}"], "x")
+        assert str(caught.value) == f"{group}{message.replace('{}', group)}"
+
+
+def test_a_configuration_made_in_python_is_checked_too():
+    with pytest.raises(SeparatorError, match=r"^share: nan is not in \[0, 1\)$"):
+        Inner(share=float("nan"))
+    with pytest.raises(SeparatorError, match=r"^kind: 'c' is not one of a, b$"):
+        Inner(kind="c")
+    assert Inner(share=0.0, sizes=()).kind == "a"
+
+
+def test_where_a_configuration_stands():
+    assert group_of(Inner, Outer) == "middle.inner."
+    assert group_of(Outer, Outer) == ""
+    assert group_of(OptimConfig, PretrainConfig) == "optim."
+    assert group_of(Outer, Inner) is None

@@ -47,8 +47,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import separator
     from separator.dsp.config import STFTConfig
     from separator.engine.model_file import export
-    from separator.model_config import ModelConfig
-    from separator.models import FrameTransformer, describe
+    from separator.models.build import describe
+    from separator.models.config import ModelConfig
+    from separator.models.frame_transformer import FrameTransformer
 
     line = re.search(r"stems = (separator\.separate\(.*?\))", README).group(1)
     config = ModelConfig((2, 4, 4), 1, (0, 1, 1), (0, 1, 1), (0, 32, 32))

@@ -14,8 +14,8 @@ from separator.dsp.config import STFTConfig
 from separator.engine import checkpoint
 from separator.engine.model_file import export, load_model, load_model_file
 from separator.errors import SeparatorError
-from separator.model_config import ModelConfig, PatchConfig
-from separator.models import create, describe
+from separator.models.build import create, describe
+from separator.models.config import ModelConfig, PatchConfig
 from separator.pretrain.config import PretrainConfig
 from separator.renamed import KEYS, rename_keys, rename_words
 from separator.train.config import TrainConfig

@@ -141,12 +141,12 @@ def test_compression_clips_and_has_a_finite_slope_at_zero(power: float):
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"n_fft": 1000}, "stft.n_fft"),
-        ({"n_fft": 8}, "stft.n_fft"),
-        ({"hop": 0}, "stft.hop"),
-        ({"n_fft": 2048, "hop": 1025}, "stft.hop"),
-        ({"power": 0.0}, "stft.power"),
-        ({"power": 1.5}, "stft.power"),
+        ({"n_fft": 1000}, "n_fft"),
+        ({"n_fft": 8}, "n_fft"),
+        ({"hop": 0}, "hop"),
+        ({"n_fft": 2048, "hop": 1025}, "hop"),
+        ({"power": 0.0}, "power"),
+        ({"power": 1.5}, "power"),
     ],
 )
 def test_bad_settings_name_the_key(values: dict, key: str):

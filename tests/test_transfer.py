@@ -13,8 +13,9 @@ from separator.dsp.config import STFTConfig
 from separator.engine import model_file, optim
 from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
-from separator.model_config import ModelConfig
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.config import ModelConfig
+from separator.models.frame_transformer import FrameTransformer
 from separator.train.config import TrainConfig
 from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 

@@ -3,7 +3,7 @@
 import torch
 
 from separator.dsp.config import STFTConfig
-from separator.model_config import ModelConfig
+from separator.models.config import ModelConfig
 
 # a trainer's words for the smallest network that has all parts, on a second of sound
 MICRO = [

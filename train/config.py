@@ -1,18 +1,18 @@
 """What `separator train` can be told."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.engine.run_config import RunConfig
 from separator.loss_config import LossConfig
-from separator.model_config import ModelChoice
-from separator.ranges import require
+from separator.models.registry import ModelChoice
+from separator.ranges import CheckedConfig, Within
 
 
 @dataclass(frozen=True)
-class SpecAugmentConfig:
+class SpecAugmentConfig(CheckedConfig):
     """Set blocks of the mixture's spectrogram to 0 in training.
 
     Attributes:
@@ -29,20 +29,14 @@ class SpecAugmentConfig:
         epochs: parts of the run that the schedule of peas counts as epochs.
     """
 
-    time_blocks: int = 0
-    seconds: float = 0.5
-    frequency_blocks: int = 0
-    hertz: float = 1000.0
+    time_blocks: Annotated[int, Within("[0, 100]")] = 0
+    seconds: Annotated[float, Within("[0, 600]")] = 0.5
+    frequency_blocks: Annotated[int, Within("[0, 100]")] = 0
+    hertz: Annotated[float, Within("[0, 400000]")] = 1000.0
     target: Literal["alike", "whole"] = "alike"
     positions: Literal["random", "peas"] = "random"
     fixed_late: bool = False
-    epochs: int = 25
-
-    def __post_init__(self) -> None:
-        require(self, "[0, 100]", "specaugment.time_blocks", "specaugment.frequency_blocks")
-        require(self, "[0, 600]", "specaugment.seconds")
-        require(self, "[0, 400000]", "specaugment.hertz")
-        require(self, "[1, 10000]", "specaugment.epochs")
+    epochs: Annotated[int, Within("[1, 10000]")] = 25
 
     @property
     def on(self) -> bool:
@@ -74,12 +68,7 @@ class TrainConfig(ModelChoice, RunConfig):
     loss: LossConfig = field(default_factory=LossConfig)
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
-    layer_decay: float = 1.0
-    frozen_steps: int = 0
+    layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
+    frozen_steps: Annotated[int, Within("[0, inf)")] = 0
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-    valid_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, "(0, 1]", "layer_decay")
-        require(self, "[0, inf)", "frozen_steps", "valid_seconds")
+    valid_seconds: Annotated[float, Within("[0, inf)")] = 60.0

@@ -1,22 +1,21 @@
 """Starting from a pretrained file: what it must share with the run, and what is kept of it."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from separator.config import to_dict
+from separator.dsp.config import STFTConfig
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.models import MODELS, NEEDED, describe
-from separator.models.description import config_of
+from separator.models.config import Sizes
+from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import load_weights
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-HEAD = ("head.", "mask_bias")  # what a model's `reset_head` starts anew
 FREE = (".dropout", ".recompute")  # settings of a model that its weights do not depend on
 
 
@@ -26,11 +25,9 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     Raises:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
-    pretrained, _, description = load_model(config.pretrained)
-    kind = description["architecture"]
-    sizes = config_of(MODELS[kind][1], description, "model", NEEDED[kind])
-    there = _sizes({**description, "model": to_dict(sizes)})  # older files lack newer settings
-    here = _sizes(describe(config.sizes, config.stft, config.rate))
+    pretrained, stft, description = load_model(config.pretrained)
+    there = _settings(pretrained.config, stft, description["rate"])
+    here = _settings(config.sizes, config.stft, config.rate)
     for key, value in here.items():
         if there.get(key) != value and not key.endswith(FREE):
             raise SeparatorError(
@@ -41,18 +38,17 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     load_weights(model, state, config.pretrained)
     if config.head == "reset":
         model.reset_head()
-    fresh = {name for name in state if config.head == "reset" and name.startswith(HEAD)}
+    fresh = {name for name in state if config.head == "reset" and name.startswith(model.HEAD)}
     kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
 
 
-def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return by full name what must be alike for weights to mean the same."""
-    architecture = values["architecture"]
-    name = "patch" if architecture == "patch_transformer" else "model"
-    parts = {name: values["model"], "stft": values["stft"]}
-    named = {f"{part}.{key}": value for part in parts for key, value in parts[part].items()}
-    return {"architecture": architecture, "rate": values.get("rate"), **named}
+def _settings(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
+    """Return by full name the settings that must be equal for weights to mean the same."""
+    architecture = architecture_of(sizes)
+    groups = {ARCHITECTURES[architecture].key: to_dict(sizes), "stft": to_dict(stft)}
+    named = {f"{group}.{key}": value for group in groups for key, value in groups[group].items()}
+    return {"architecture": architecture, "rate": rate, **named}
 
 
 def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
@@ -61,11 +57,11 @@ def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
     The gradients of a new head distort pretrained features (Kumar et al. 2022, arXiv 2202.10054).
 
     Args:
-        model: its last layer is named as `HEAD` says.
+        model: its last layer is named as its `HEAD` says.
         groups: parameter groups of the model.
         steps: length of the frozen start.
     """
-    head = {id(weight) for name, weight in model.named_parameters() if name.startswith(HEAD)}
+    head = {id(weight) for name, weight in model.named_parameters() if name.startswith(model.HEAD)}
     split = []
     for group in groups:
         last = [weight for weight in group["params"] if id(weight) in head]

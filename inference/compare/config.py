@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 
 from separator.errors import SeparatorError
-from separator.ranges import MOST_SEED, require
+from separator.ranges import MAX_SEED, require
 
 PLACEHOLDER = re.compile(r"\{(\w[\w.+-]*)(@all)?\}")
 
@@ -82,7 +82,7 @@ class CompareConfig:
             raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
         require(self, "[1, inf)", "pretrain_steps", "train_steps")
         require(self, "[1, 1024]", "jobs")
-        require(self, f"[0, {MOST_SEED}]", "seeds")
+        require(self, f"[0, {MAX_SEED}]", "seeds")
         require(self, "[0, inf)", "pretrain_minutes", "train_minutes")
         for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
             if word.startswith("-"):

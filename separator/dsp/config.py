@@ -1,13 +1,13 @@
 """Settings of the short-time Fourier transform, apart from it: `--help` needs no torch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 
 @dataclass(frozen=True)
-class STFTConfig:
+class STFTConfig(CheckedConfig):
     """Short-time Fourier transform.
 
     Attributes:
@@ -16,20 +16,19 @@ class STFTConfig:
         power: exponent on the normalised magnitudes that the model sees (1 leaves them linear).
     """
 
-    n_fft: int = 4096
+    n_fft: Annotated[int, Within("[16, 65536]")] = 4096
     hop: int = 1024
-    power: float = 0.5
+    power: Annotated[float, Within("[0.05, 1]")] = 0.5
 
     def __post_init__(self) -> None:
-        require(self, "[16, 65536]", "stft.n_fft")
+        super().__post_init__()
         if self.n_fft & (self.n_fft - 1):
-            raise SeparatorError(f"stft.n_fft: {self.n_fft} is not a power of two")
+            raise self.invalid("n_fft", f"{self.n_fft} is not a power of two")
         least, most = max(1, self.n_fft // 64), self.n_fft // 2
         if not least <= self.hop <= most:
-            raise SeparatorError(
-                f"stft.hop: {self.hop} is not in [{least}, {most}] (n_fft / 64 to n_fft / 2)"
+            raise self.invalid(
+                "hop", f"{self.hop} is not in [{least}, {most}] (n_fft / 64 to n_fft / 2)"
             )
-        require(self, "[0.05, 1]", "stft.power")
 
     @property
     def bins(self) -> int:

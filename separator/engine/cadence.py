@@ -3,7 +3,7 @@
 from typing import Literal
 
 from separator.errors import SeparatorError
-from separator.ranges import MOST_STEPS
+from separator.ranges import MAX_STEPS
 
 Every = int | Literal["auto"]
 
@@ -17,8 +17,8 @@ def check_every(key: str, every: Every) -> None:
     Raises:
         SeparatorError: names the key.
     """
-    if every != "auto" and not 0 <= every <= MOST_STEPS:
-        raise SeparatorError(f"{key}: {every} is neither auto nor a number in [0, {MOST_STEPS}]")
+    if every != "auto" and not 0 <= every <= MAX_STEPS:
+        raise SeparatorError(f"{key}: {every} is neither auto nor a number in [0, {MAX_STEPS}]")
 
 
 def validation_due(step: int, every: Every) -> bool:

@@ -24,7 +24,7 @@ from separator.engine import optim
 from separator.engine.archive import damaged, read_archive
 from separator.engine.optim import Chain
 from separator.errors import SeparatorError, one_line, printable
-from separator.models import rename_description
+from separator.models.build import rename_description
 from separator.models.weights import load_weights, other_architecture
 from separator.renamed import rename_keys, rename_tensors
 

@@ -24,7 +24,7 @@ from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
 from separator.model_sources import model_file
-from separator.models import rename_description, skeleton
+from separator.models.build import rename_description, skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
 from separator.renamed import notify, rename_tensors

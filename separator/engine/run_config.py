@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from separator.engine.cadence import Every, check_every
-from separator.errors import SeparatorError
-from separator.ranges import MOST_SEED, MOST_STEPS, RATES, require
+from separator.ranges import MAX_SEED, MAX_STEPS, RATES, CheckedConfig, Within
+
+Steps = Annotated[int, Within(f"[1, {MAX_STEPS}]")]
+StepsOrNone = Annotated[int, Within(f"[0, {MAX_STEPS}]")]
+Fraction = Annotated[float, Within("[0, 1)")]
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(CheckedConfig):
     """The optimizer and its schedule.
 
     Attributes:
@@ -25,20 +28,13 @@ class OptimConfig:
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
-    lr: float = 2e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
+    lr: Annotated[float, Within("(0, 100]")] = 2e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Annotated[float, Within("[0, 100]")] = 0.01
+    warmup_steps: StepsOrNone = 100
     schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
-    final_lr: float = 0.01
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self, "(0, 100]", "optim.lr", "optim.power")
-        require(self, "[0, 100]", "optim.weight_decay")
-        require(self, f"[0, {MOST_STEPS}]", "optim.warmup_steps")
-        require(self, "[0, 1)", "optim.betas")
-        require(self, "[0, 1]", "optim.final_lr")
+    final_lr: Annotated[float, Within("[0, 1]")] = 0.01
+    power: Annotated[float, Within("(0, 100]")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(CheckedConfig):
     """What the loop itself needs; the configurations of both trainers extend it.
 
     Attributes:
@@ -81,35 +77,28 @@ class RunConfig:
     """
 
     run: str = "runs/run"
-    steps: int = 10_000
-    seed: int = 0
-    checkpoint_every: int = 500
+    steps: Steps = 10_000
+    seed: Annotated[int, Within(f"[0, {MAX_SEED}]")] = 0
+    checkpoint_every: StepsOrNone = 500
     validate_every: Every = "auto"
-    log_every: int = 20
-    keep_best: int = 2
-    accumulate: int = 1
-    clip: float = 1.0
+    log_every: Steps = 20
+    keep_best: StepsOrNone = 2
+    accumulate: Annotated[int, Within("[1, 65536]")] = 1
+    clip: Annotated[float, Within("[0, 1000000]")] = 1.0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    ema_decay: float = 0.999
-    nonfinite_limit: int = 10
+    ema_decay: Fraction = 0.999
+    nonfinite_limit: Steps = 10
     compile: bool = False
-    max_minutes: float = 0.0
+    max_minutes: Annotated[float, Within("[0, 10000000]")] = 0.0
     optim: OptimConfig = field(default_factory=OptimConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    rate: int = 44100
+    rate: Annotated[int, RATES] = 44100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.run or Path(self.run).is_file():
-            raise SeparatorError(
-                f"run: {self.run!r} is no folder; name one that is to hold the run"
+            raise self.invalid(
+                "run", f"{self.run!r} is no folder; name one that is to hold the run"
             )
-        require(self, f"[1, {MOST_STEPS}]", "steps", "log_every", "nonfinite_limit")
-        require(self, f"[0, {MOST_STEPS}]", "checkpoint_every", "keep_best")
         check_every("validate_every", self.validate_every)
-        require(self, "[1, 65536]", "accumulate")
-        require(self, "[0, 1000000]", "clip")
-        require(self, "[0, 10000000]", "max_minutes")
-        require(self, f"[0, {MOST_SEED}]", "seed")
-        require(self, RATES, "rate")
-        require(self, "[0, 1)", "ema_decay")

@@ -1,8 +1,10 @@
-"""What every architecture shares: its outputs, and the logits from which masks start."""
+"""What every architecture offers: its members, its outputs, the logits from which masks start."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from separator.models.config import Sizes
 
 VISIBLE_LOGIT = 2.2  # a mask of 0.9 where nothing is masked: most of a mixture is accompaniment
 MEAN_MAGNITUDE_LOGIT = -3.5  # 0.03, about the mean magnitude of music to the power of 0.5
@@ -23,3 +25,41 @@ class Outputs(NamedTuple):
     bottleneck: Tensor
     pre_head: Tensor
     balance_point: Tensor
+
+
+class Architecture(Protocol):
+    """What a model of any architecture offers; `models.registry` lists the architectures.
+
+    It is a `torch.nn.Module`, made from its configuration, the bins of the spectrogram (the Nyquist
+    bin included) and the channels of the audio.
+
+    Attributes:
+        HEAD: beginnings of the names of the parameters that `reset_head` initialises.
+        config: its configuration.
+        bottleneck_features: d of `Outputs.bottleneck`.
+        pre_head_channels: c' of `Outputs.pre_head`.
+    """
+
+    HEAD: ClassVar[tuple[str, ...]]
+    config: Sizes
+    bottleneck_features: int
+    pre_head_channels: int
+
+    def __init__(self, config: Sizes, bins: int, audio_channels: int = 2) -> None: ...
+
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Map compressed, normalised magnitudes (b c f n) to a mask for them, in [0, 1].
+
+        Args:
+            x: (b c f n) in [0, 1], any number of frames.
+            masked: boolean (b 1 1 n) or (b 1 f n), in pretraining: bins that were set to 1.
+        """
+
+    def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
+        """Return the mask of `forward` and the features on the way to it."""
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Return all parameters in the order of the forward pass, for layer-wise rates."""
+
+    def reset_head(self) -> None:
+        """Initialise the last layer."""

@@ -8,11 +8,10 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from separator.errors import SeparatorError, printable
-from separator.ranges import RATES, require
+from separator.ranges import RATES, SettingError
 
 Config = TypeVar("Config")
 
@@ -40,18 +39,16 @@ def from_json(text: str) -> dict[str, Any]:
     return values
 
 
-def config_of(
-    cls: type[Config], description: Mapping[str, Any], part: str, needed: frozenset[str]
-) -> Config:
+def config_of(cls: type[Config], description: Mapping[str, Any], part: str) -> Config:
     """Make the configuration that a part of a description holds.
 
-    A parser of configurations is not asked: it also takes text for numbers, and names of files.
+    The parser of configurations is not used: it accepts text for numbers, and names of files.
 
     Args:
-        cls: a dataclass of numbers, words and lists of numbers, each with a default.
+        cls: a dataclass of numbers, words and lists of numbers, each with a default. The keys in
+            its `LATER` may be missing and take their defaults.
         description: of a model.
         part: key of the part in it.
-        needed: keys that must be there; any other takes its default.
 
     Raises:
         SeparatorError: a key is missing or unknown, or a value is of a wrong type or out of range.
@@ -60,7 +57,8 @@ def config_of(
     if not isinstance(values, Mapping):
         raise SeparatorError(f"it has no {part!r}")
     known = vars(cls())
-    for key in [*sorted(needed), *values]:
+    needed = sorted(known.keys() - getattr(cls, "LATER", ()))
+    for key in [*needed, *values]:
         if key not in values:
             raise SeparatorError(f"{part}.{key} is missing")
         if key not in known:
@@ -68,7 +66,10 @@ def config_of(
         if not _is_like(values[key], known[key]):
             raise SeparatorError(f"{part}.{key} is not of the kind of {known[key]!r}")
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return cls(**values | lists)
+    try:
+        return cls(**values | lists)
+    except SettingError as error:
+        raise error.within(f"{part}.") from error
 
 
 def check_rest(description: Mapping[str, Any]) -> None:
@@ -80,7 +81,8 @@ def check_rest(description: Mapping[str, Any]) -> None:
     rate, stage = description.get("rate"), description.get("stage", "")
     if not _is_size(rate):
         raise SeparatorError("rate is no whole number")
-    require(SimpleNamespace(rate=rate), RATES, "rate")
+    if reason := RATES.refusal(rate):
+        raise SeparatorError(f"rate: {reason}")
     if not _is_word(stage):
         raise SeparatorError("stage is no word")
     trained = description.get("trained", {})

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.errors import SeparatorError
-from separator.model_config import ModelConfig
 from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs
 from separator.models.blocks import BLOCKS, BlockSizes, Tokens
+from separator.models.config import ModelConfig
 from separator.models.layers import (
     CrossFrameAttention,
     FrameConv,
@@ -37,7 +36,7 @@ def block_sizes(config: ModelConfig, depth: int, bins: int) -> BlockSizes:
         bins: bins at full resolution.
 
     Raises:
-        SeparatorError: `model.ffn_dim` does not fit the depth.
+        SettingError: `ffn_dim` does not fit the depth.
     """
     features, ffn_dim = bins >> depth, config.ffn_dim[depth]
     heads = max(1, min(config.heads, features // 16))
@@ -45,9 +44,7 @@ def block_sizes(config: ModelConfig, depth: int, bins: int) -> BlockSizes:
     least = features // 2 if config.block == "evolved" else 1
     if blocks and (ffn_dim < least or (config.block == "evolved" and ffn_dim % 2)):
         even = "an even number of " if config.block == "evolved" else ""
-        raise SeparatorError(
-            f"model.ffn_dim: {ffn_dim} at depth {depth}; give {even}at least {least}"
-        )
+        raise config.invalid("ffn_dim", f"{ffn_dim} at depth {depth}; give {even}at least {least}")
     return BlockSizes(
         features,
         ffn_dim,
@@ -73,18 +70,21 @@ class FrameTransformer(nn.Module):
         pre_head_channels: channels before the last layer.
     """
 
+    HEAD = ("head.", "mask_bias")
+
     def __init__(self, config: ModelConfig, bins: int, audio_channels: int = 2) -> None:
         super().__init__()
         levels, inner = len(config.channels), bins - 1
         if inner % (1 << levels):  # the lowest resolution has two bins or more
-            raise SeparatorError(
-                f"model.channels: {inner} bins (stft.n_fft / 2) are not divisible by 2**{levels} "
-                f"({levels} levels); use fewer levels or a larger stft.n_fft"
+            raise config.invalid(
+                "channels",
+                f"{inner} bins (stft.n_fft / 2) are not divisible by 2**{levels} ({levels} "
+                "levels); use fewer levels or a larger stft.n_fft",
             )
         if config.cross_frame_bands and inner % config.cross_frame_bands:
-            raise SeparatorError(
-                f"model.cross_frame_bands: {config.cross_frame_bands} bands do not divide "
-                f"{inner} bins; use 0, 1, 2 or 4"
+            raise config.invalid(
+                "cross_frame_bands",
+                f"{config.cross_frame_bands} bands do not divide {inner} bins; use 0, 1, 2 or 4",
             )
         self.config = config
         # Music falls by about 6 dB an octave; on compressed magnitudes this evens out half of it.

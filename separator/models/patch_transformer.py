@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.errors import SeparatorError
-from separator.model_config import PatchConfig, Stack
 from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs
+from separator.models.config import PatchConfig, Stack
 
 
 class Block(nn.Module):
@@ -55,11 +54,13 @@ class PatchTransformer(nn.Module):
         audio_channels: channels of the audio.
     """
 
+    HEAD = ("head.",)
+
     def __init__(self, config: PatchConfig, bins: int, audio_channels: int = 2) -> None:
         super().__init__()
         if (bins - 1) % config.patch:
-            raise SeparatorError(
-                f"patch.patch: {config.patch} does not divide {bins - 1} bins (stft.n_fft / 2)"
+            raise config.invalid(
+                "patch", f"{config.patch} does not divide {bins - 1} bins (stft.n_fft / 2)"
             )
         self.config = config
         encoder, decoder = config.encoder, config.decoder

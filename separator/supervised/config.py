@@ -5,7 +5,7 @@ from typing import Protocol
 from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.loss_config import LossConfig
-from separator.model_config import Sizes
+from separator.models.config import Sizes
 
 
 class SupervisedConfig(Protocol):

@@ -16,7 +16,7 @@ from separator.dsp.stft import normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
 from separator.losses import SeparationLoss
-from separator.models import create, describe
+from separator.models.build import create, describe
 from separator.supervised.config import SupervisedConfig
 from separator.supervised.validation import SHOWN, show_waves, validate
 

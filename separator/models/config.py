@@ -1,18 +1,17 @@
-"""Which model a run trains, and the sizes of each."""
+"""Settings of the architectures, apart from them: `--help` needs no torch."""
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 MAX_BLOCKS = 128
-BLOCK_NAMES = ("primer", "evolved")  # the keys of `separator.models.blocks.BLOCKS`
-NORM_NAMES = ("rms", "layer", "batch")  # the keys of `separator.models.layers.NORMS`
+
+Dropout = Annotated[float, Within("[0, 1)")]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(CheckedConfig):
     """Sizes of the frame transformer U-Net. Per-level lists start at the full resolution.
 
     Attributes:
@@ -41,61 +40,45 @@ class ModelConfig:
         time_stride: frames of a level that become one frame of the level below; 1 keeps all.
     """
 
-    channels: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
-    convs: int = 2
-    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2, 2, 2)
-    decoder_blocks: tuple[int, ...] = (0, 1, 1, 1, 1, 1)
-    ffn_dim: tuple[int, ...] = (0, 2048, 1024, 1024, 512, 256)
-    heads: int = 8
-    block: str = "primer"
-    norm: str = "rms"
-    position: str = "rotary"
-    max_distance: int = 512
-    dropout: float = 0.0
-    cross_frame_bands: int = 4
+    # settings that files of this format may lack: added since, with what models did before
+    LATER: ClassVar = frozenset(("dropout", "mask_known", "recompute", "skips", "time_stride"))
+
+    channels: tuple[Annotated[int, Within("[1, 4096]")], ...] = (8, 16, 24, 32, 48, 64)
+    convs: Annotated[int, Within("[1, 16]")] = 2
+    encoder_blocks: tuple[Annotated[int, Within("[0, 64]")], ...] = (0, 1, 2, 2, 2, 2)
+    decoder_blocks: tuple[Annotated[int, Within("[0, 64]")], ...] = (0, 1, 1, 1, 1, 1)
+    ffn_dim: tuple[Annotated[int, Within("[0, 65536]")], ...] = (0, 2048, 1024, 1024, 512, 256)
+    heads: Annotated[int, Within("[1, 1024]")] = 8
+    block: Literal["primer", "evolved"] = "primer"
+    norm: Literal["rms", "layer", "batch"] = "rms"
+    position: Literal["rotary", "relative"] = "rotary"
+    max_distance: Annotated[int, Within("[1, 16384]")] = 512
+    dropout: Dropout = 0.0
+    cross_frame_bands: Annotated[int, Within("[0, 1024]")] = 4
     mask_known: bool = True
     recompute: bool = False
-    skips: str = "add"
-    time_stride: int = 1
+    skips: Literal["add", "concatenate"] = "add"
+    time_stride: Annotated[int, Within("[1, 4]")] = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.channels) <= 15:
-            raise SeparatorError(
-                f"model.channels: {len(self.channels)} levels; give 1 to 15 numbers, one for each"
-            )
-        require(self, "[1, 4096]", "model.channels")
+        levels = len(self.channels)
+        if not 1 <= levels <= 15:
+            raise self.invalid("channels", f"{levels} levels; give 1 to 15 numbers, one for each")
+        super().__post_init__()
         for name in ("encoder_blocks", "decoder_blocks", "ffn_dim"):
-            if len(getattr(self, name)) != len(self.channels):
-                raise SeparatorError(
-                    f"model.{name}: {len(getattr(self, name))} levels, but model.channels has "
-                    f"{len(self.channels)}; give one number for each level"
+            if len(getattr(self, name)) != levels:
+                raise self.invalid(
+                    name,
+                    f"{len(getattr(self, name))} levels, but {{}}channels has {levels}; give one "
+                    "number for each level",
                 )
-        require(self, "[0, 64]", "model.encoder_blocks", "model.decoder_blocks")
         if self.blocks > MAX_BLOCKS:
-            raise SeparatorError(
-                f"model.encoder_blocks, model.decoder_blocks: {self.blocks} blocks in all; give at "
-                f"most {MAX_BLOCKS}"
+            raise self.invalid(
+                "encoder_blocks, decoder_blocks",
+                f"{self.blocks} blocks in all; give at most {MAX_BLOCKS}",
             )
-        require(self, "[0, 65536]", "model.ffn_dim")
-        require(self, "[0, 1024]", "model.cross_frame_bands")
-        require(self, "[1, 16]", "model.convs")
-        require(self, "[1, 1024]", "model.heads")
-        require(self, "[1, 16384]", "model.max_distance")
-        require(self, "[1, 4]", "model.time_stride")
-        require(self, "[0, 1)", "model.dropout")
         if self.heads & (self.heads - 1):
-            raise SeparatorError(f"model.heads: {self.heads} is not a power of two, as bins are")
-        choices = {
-            "block": BLOCK_NAMES,
-            "norm": NORM_NAMES,
-            "position": ("rotary", "relative"),
-            "skips": ("add", "concatenate"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise SeparatorError(
-                    f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(known)}"
-                )
+            raise self.invalid("heads", f"{self.heads} is not a power of two, as bins are")
 
     @property
     def blocks(self) -> int:
@@ -117,11 +100,10 @@ SIZES = {
     "small": Stack(384, 12, 6, 1536),
     "tiny": Stack(192, 12, 3, 768),
 }
-MOST = Stack(16384, 64, 1024, 65536)
 
 
 @dataclass(frozen=True)
-class PatchConfig:
+class PatchConfig(CheckedConfig):
     """Sizes of the patch transformer.
 
     Attributes:
@@ -138,31 +120,28 @@ class PatchConfig:
         dropout: share of features dropped after each part of a block.
     """
 
-    size: str = "tiny"
-    patch: int = 16
-    width: int = 0
-    depth: int = 0
-    heads: int = 0
-    ffn_dim: int = 0
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    decoder_ffn_dim: int = 2048
-    dropout: float = 0.0
+    LATER: ClassVar = frozenset(("dropout",))
+
+    size: Literal["base", "small", "tiny"] = "tiny"
+    patch: Annotated[int, Within("[1, 256]")] = 16
+    width: Annotated[int, Within("[0, 16384]")] = 0
+    depth: Annotated[int, Within("[0, 64]")] = 0
+    heads: Annotated[int, Within("[0, 1024]")] = 0
+    ffn_dim: Annotated[int, Within("[0, 65536]")] = 0
+    decoder_width: Annotated[int, Within("[1, 16384]")] = 512
+    decoder_depth: Annotated[int, Within("[1, 64]")] = 8
+    decoder_heads: Annotated[int, Within("[1, 1024]")] = 16
+    decoder_ffn_dim: Annotated[int, Within("[1, 65536]")] = 2048
+    dropout: Dropout = 0.0
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SeparatorError(f"patch.size: {self.size!r} is not one of {', '.join(SIZES)}")
-        for name, most in zip(Stack._fields, MOST, strict=True):
-            require(self, f"[0, {most}]", f"patch.{name}")  # 0: as `size` says
-            require(self, f"[1, {most}]", f"patch.decoder_{name}")
-        require(self, "[1, 256]", "patch.patch")
-        require(self, "[0, 1)", "patch.dropout")
+        super().__post_init__()
         for prefix, (width, _, heads, _) in (("", self.encoder), ("decoder_", self.decoder)):
             if width % heads or width % 4:
-                raise SeparatorError(
-                    f"patch.{prefix}width: {width} is no multiple of 4 and of its {heads} heads; "
-                    f"change it or patch.{prefix}heads"
+                raise self.invalid(
+                    f"{prefix}width",
+                    f"{width} is no multiple of 4 and of its {heads} heads; change it or "
+                    f"{{}}{prefix}heads",
                 )
 
     @property
@@ -185,23 +164,3 @@ class PatchConfig:
 
 
 Sizes = ModelConfig | PatchConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelChoice:
-    """Which model a run trains.
-
-    Attributes:
-        architecture: the model; its sizes are in `model` or `patch`.
-        model: sizes of the frame transformer.
-        patch: sizes of the patch transformer.
-    """
-
-    architecture: Literal["frame_transformer", "patch_transformer"] = "frame_transformer"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    patch: PatchConfig = field(default_factory=PatchConfig)
-
-    @property
-    def sizes(self) -> Sizes:
-        """The sizes of the chosen model."""
-        return self.model if self.architecture == "frame_transformer" else self.patch

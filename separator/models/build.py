@@ -1,0 +1,158 @@
+"""Make a model from its configuration, or from the description in its file."""
+
+import os
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separator.config import to_dict
+from separator.dsp.config import STFTConfig
+from separator.errors import SeparatorError, printable
+from separator.machine import memory
+from separator.models.config import Sizes
+from separator.models.description import check_rest, config_of, refused
+from separator.models.registry import ARCHITECTURES, architecture_of
+from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
+from separator.ranges import SettingError
+from separator.renamed import rename_keys
+
+FORMAT = 3  # counts changes after which the same weights would mean something else
+
+
+def create(sizes: Sizes, bins: int) -> nn.Module:
+    """Make a model with initial weights.
+
+    Args:
+        sizes: settings of an architecture.
+        bins: bins of the spectrogram, the Nyquist bin included.
+
+    Raises:
+        SeparatorError: the sizes do not fit together, or the weights this machine's memory.
+    """
+    _on_meta_device(sizes, bins)
+    return ARCHITECTURES[architecture_of(sizes)].load()(sizes, bins)
+
+
+def _on_meta_device(sizes: Sizes, bins: int) -> nn.Module:
+    """Make a model without memory for its weights.
+
+    Raises:
+        SeparatorError: the sizes do not fit together, or the weights this machine's memory.
+    """
+    entry = ARCHITECTURES[architecture_of(sizes)]
+    try:
+        with torch.device("meta"), Uninitialised():
+            model = entry.load()(sizes, bins)
+    except SettingError as error:
+        raise error.within(f"{entry.key}.") from error
+    needed = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if needed > memory():
+        raise SeparatorError(
+            f"{entry.key}: weights of {needed / 1e9:.0f} GB do not fit this machine's "
+            f"{memory() / 1e9:.0f} GB of memory; lower the sizes in {entry.key}, or stft.n_fft"
+        )
+    return model
+
+
+def describe(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
+    """Return what a model's file must say so that `build` can make the model again."""
+    return {
+        "architecture": architecture_of(sizes),
+        "format": FORMAT,
+        "model": to_dict(sizes),
+        "stft": to_dict(stft),
+        "rate": rate,
+    }
+
+
+def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Refuse a model's file that this version would misread.
+
+    Raises:
+        SeparatorError: an unknown architecture, or weights from before a change of the model.
+    """
+    architecture, version = description.get("architecture"), description.get("format", 1)
+    if architecture not in [*ARCHITECTURES] or version != FORMAT:
+        told = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
+        raise SeparatorError(
+            f"{printable(str(path))}: holds {printable(told)}; this version reads "
+            f"{', '.join(ARCHITECTURES)} in format {FORMAT}: make the model anew, or use its "
+            "own version"
+        )
+
+
+def rename_description(
+    description: Mapping[str, Any], path: str | os.PathLike
+) -> tuple[dict[str, Any], set[str]]:
+    """Give the settings in a model file's description their new names.
+
+    Args:
+        description: what the file says of itself.
+        path: of the file, for messages.
+
+    Returns:
+        The description with new names, and the old keys that were in it.
+
+    Raises:
+        SeparatorError: a setting is there under both names.
+    """
+    named = [
+        k for name, (k, *_) in ARCHITECTURES.items() if name == description.get("architecture")
+    ]
+    group = named[0] if named else "model"
+    try:
+        values, renamed = rename_keys({group: description.get("model")})
+    except SeparatorError as error:
+        raise refused(path, error) from error
+    result = {**description, "model": values[group]} if renamed else {**description}
+    if result.get("part") == "trunk":
+        result["part"] = "backbone"
+    return result, renamed
+
+
+def skeleton(
+    description: Mapping[str, Any], layout: Layout, path: str | os.PathLike
+) -> tuple[nn.Module, STFTConfig]:
+    """Make the model that a file describes, on the meta device, if its weights will fit.
+
+    Args:
+        description: what the file says of itself.
+        layout: form of each of its tensors, none of which need be in memory.
+        path: of the file, for messages.
+
+    Returns:
+        The model, with nothing allocated for its weights, and its transform.
+
+    Raises:
+        SeparatorError: the description is not one of ours, or the weights are not the model's.
+    """
+    check_format(description, path)
+    architecture = description["architecture"]
+    try:
+        stft = config_of(STFTConfig, description, "stft")
+        sizes = config_of(ARCHITECTURES[architecture].config, description, "model")
+        check_rest(description)
+        if sizes.blocks > len(layout):  # before the time is spent on making them
+            raise SeparatorError(f"{sizes.blocks} blocks of {len(layout)} weights")
+        model = _on_meta_device(sizes, stft.bins)
+    except SeparatorError as error:
+        raise refused(path, error) from error
+    if reason := misfit(model, layout):
+        raise refused(path, f"its weights are not those of its description: {reason}")
+    return model, stft
+
+
+def build(
+    description: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike
+) -> tuple[nn.Module, STFTConfig]:
+    """Make a model from its file's description and weights; returns it and its transform.
+
+    Raises:
+        SeparatorError: the weights do not fit, or the description is not one of ours.
+    """
+    model, stft = skeleton(description, layout_of(state, path), path)
+    fill(model, state)
+    return model, stft

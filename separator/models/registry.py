@@ -1,0 +1,75 @@
+"""The architectures that a configuration can name.
+
+A new architecture is a module with a model (`models.base.Architecture`) and its configuration, and
+a row in `ARCHITECTURES`: its settings, its files and its training follow from that. A module that
+imports torch at its top makes `--help` import it too; the configurations in `models.config` do not.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import field, make_dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from separator.models.config import ModelConfig, PatchConfig, Sizes
+
+if TYPE_CHECKING:
+    from separator.models.base import Architecture
+
+
+class Entry(NamedTuple):
+    """An architecture.
+
+    Attributes:
+        key: the group of its settings in a run's configuration.
+        config: dataclass of these settings.
+        model: where its class is, "module:name".
+    """
+
+    key: str
+    config: type
+    model: str
+
+    def load(self) -> "Callable[..., Architecture]":
+        """Import the class."""
+        module, _, name = self.model.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+ARCHITECTURES = {
+    "frame_transformer": Entry(
+        "model", ModelConfig, "separator.models.frame_transformer:FrameTransformer"
+    ),
+    "patch_transformer": Entry(
+        "patch", PatchConfig, "separator.models.patch_transformer:PatchTransformer"
+    ),
+}
+
+
+def architecture_of(sizes: Sizes) -> str:
+    """Return the name of the architecture that a configuration is of."""
+    return next(name for name, entry in ARCHITECTURES.items() if type(sizes) is entry.config)
+
+
+def _sizes(choice: "ModelChoice") -> Sizes:
+    """The settings of the chosen architecture."""
+    return getattr(choice, ARCHITECTURES[choice.architecture].key)
+
+
+_groups = [(entry.key, entry.config, field(default_factory=entry.config))
+           for entry in ARCHITECTURES.values()]  # fmt: skip
+ModelChoice = make_dataclass(
+    "ModelChoice",
+    [("architecture", Literal[tuple(ARCHITECTURES)], next(iter(ARCHITECTURES))), *_groups],
+    frozen=True,
+    kw_only=True,
+    namespace={"sizes": property(_sizes), "__module__": __name__},
+)
+ModelChoice.__doc__ = "\n".join(
+    [
+        "Which model a run trains.",
+        "",
+        "Attributes:",
+        "    architecture: the model; its settings are in the group of its name below.",
+        *(f"    {entry.key}: settings of {name}." for name, entry in ARCHITECTURES.items()),
+    ]
+)
