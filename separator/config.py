@@ -90,12 +90,12 @@ def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | 
 
 
 def to_dict(config: Any) -> dict:
-    """Turn a config into plain dicts, lists and scalars that YAML, JSON and torch.save take."""
+    """Return a config as plain dicts, lists and scalars that YAML, JSON and torch.save take."""
     return _plain(dataclasses.asdict(config))
 
 
 def from_dict(cls: type[Config], values: dict) -> Config:
-    """Rebuild a config from `to_dict`'s output.
+    """Make a config of class `cls` from values, the output of `to_dict`.
 
     Raises:
         SeparatorError: a key that the dataclass does not have, or a value it refuses.
@@ -111,7 +111,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
 
 
 def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
-    """Return "; did you mean 'KEY'?" for the most similar key, else what keys there are."""
+    """Return "; did you mean 'KEY'?" for the most similar of the keys, else a list of its kind."""
     keys = list(keys)
     leaf = key.split(".")[-1]
     close = [known for known in keys if known.split(".")[-1] == leaf]  # under a wrong parent

@@ -53,7 +53,7 @@ class Within:
     interval: str
 
     def refusal(self, value: object) -> str | None:
-        """Say why a number, or a list of numbers, is not allowed; None if it is. NaN never is."""
+        """Return why a value, a number or a list of them, is not allowed, or None; NaN never is."""
         low, high = (float(end) for end in self.interval[1:-1].split(","))
         high = min(high, LARGEST)
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -87,12 +87,21 @@ class CheckedConfig:
                     raise self.invalid(field.name, reason)
 
     def invalid(self, keys: str, reason: str) -> SettingError:
-        """Make the error for settings that do not go together; see `SettingError`."""
+        """Make the error for these keys, for this reason; see `SettingError`."""
         return SettingError(type(self), keys, reason)
 
 
 def group_of(config: type, cls: type, group: str = "") -> str | None:
-    """Return where a configuration stands in another one, such as "data.augment."; None if not."""
+    """Return where a configuration stands in another one.
+
+    Args:
+        config: class of the inner configuration.
+        cls: class of the outer one.
+        group: where the outer one stands.
+
+    Returns:
+        Such as "data.augment.", or None if it is not in it.
+    """
     if issubclass(cls, config):
         return group
     groups = ((field.type, f"{group}{field.name}.") for field in fields(cls))

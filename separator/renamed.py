@@ -88,7 +88,7 @@ def rename_keys(
 
 
 def rename_tensors(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Give the entries of a state dict, or of a table of its shapes, their new names."""
+    """Return the tensors of a state dict, or their shapes, under their new names."""
     result = {}
     for name, value in tensors.items():
         for pattern, replacement in TENSORS if isinstance(name, str) else ():
@@ -98,7 +98,13 @@ def rename_tensors(tensors: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def notify(renamed: Collection[str], where: str = "", fix: str = "use it") -> None:
-    """Log one line that names the new keys of old ones, if there are any."""
+    """Log one line that names the new keys of renamed ones, if there are any.
+
+    Args:
+        renamed: old keys that were used.
+        where: beginning of the line.
+        fix: the remedy, in a few words.
+    """
     if renamed:
         pairs = ", ".join(f"{old} is now {KEYS[old]}" for old in sorted(renamed))
         log.warning("%s%s; %s: the next version does not read the old name", where, pairs, fix)

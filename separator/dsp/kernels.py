@@ -15,14 +15,14 @@ class InverseSTFT(torch.autograd.Function):
     # memory like the spectrogram: otherwise each product with it takes twice as long.
     @staticmethod
     def forward(context, spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
-        """Return `length` samples."""
+        """Return `length` samples of a spectrogram; the config goes to autograd's context."""
         context.config, context.frames = config, spectrogram.shape[-1]
         window = torch.hann_window(config.n_fft, device=spectrogram.device)
         return torch.istft(spectrogram, config.n_fft, config.hop, window=window, length=length)
 
     @staticmethod
     def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the spectrogram, laid out in memory like one."""
+        """Return the gradient of the spectrogram from that of the samples (context: autograd's)."""
         config, half = context.config, context.config.n_fft // 2
         total = (context.frames - 1) * config.hop + config.n_fft
         ends = half, total - half - gradient.shape[-1]
@@ -45,7 +45,7 @@ class RescaleByRMS(torch.autograd.Function):
     # operations, or with F.rms_norm, 20 to 28 ms.
     @staticmethod
     def forward(context, x: Tensor, epsilon: float) -> Tensor:
-        """Return x (… n) divided by its root mean square; `epsilon` is added to the square."""
+        """Return x (… n) over its root mean square, whose square epsilon is added to (context)."""
         length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
         scale = ((length.square() / x.shape[-1]) + epsilon).rsqrt().to(x.dtype)
         context.save_for_backward(x, scale)
@@ -53,7 +53,7 @@ class RescaleByRMS(torch.autograd.Function):
 
     @staticmethod
     def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of x."""
+        """Return the gradient of x from that of the result (context: autograd's)."""
         x, scale = context.saved_tensors
         along = torch.linalg.vecdot(gradient, x).unsqueeze(-1) * scale.pow(3) / x.shape[-1]
         return torch.addcmul(gradient * scale, x, along, value=-1), None

@@ -32,9 +32,15 @@ def stft(wave: Tensor, config: STFTConfig) -> Tensor:
 
 
 def istft(spectrogram: Tensor, config: STFTConfig, length: int) -> Tensor:
-    """Inverse of `stft`: (… f n) complex to (… length) samples; exact to float precision.
+    """Invert `stft`, exactly to float precision.
 
-    `length` is what `stft` was given, at most (n - 1) · hop.
+    Args:
+        spectrogram: (… f n) complex.
+        config: window and hop.
+        length: samples that `stft` was given, at most (n - 1) · hop.
+
+    Returns:
+        (… length) samples.
     """
     flat = spectrogram.reshape(-1, *spectrogram.shape[-2:])
     return InverseSTFT.apply(flat, config, length).reshape(*spectrogram.shape[:-2], length)
@@ -44,7 +50,7 @@ def normalise(magnitude: Tensor, config: STFTConfig) -> tuple[Tensor, Tensor]:
     """Scale crops to [0, 1] and compress them.
 
     Each crop is divided by its largest magnitude over channels, bins and frames, so the model's
-    input does not depend on the level. Crops below -60 dB are not lifted to full scale.
+    input does not depend on loudness. Crops below -60 dB are not amplified to full scale.
 
     Args:
         magnitude: (b c f n) linear magnitudes.
@@ -59,7 +65,7 @@ def normalise(magnitude: Tensor, config: STFTConfig) -> tuple[Tensor, Tensor]:
 
 
 def compress(magnitude: Tensor, scale: Tensor, config: STFTConfig) -> Tensor:
-    """`(magnitude / scale)`, clipped to [0, 1], to the power of `config.power`: (b c f n)."""
+    """Return magnitude / scale, clipped to [0, 1], to the power in the config: (b c f n)."""
     relative = (magnitude / scale).clamp(0, 1)
     if config.power == 1:
         return relative
@@ -69,7 +75,7 @@ def compress(magnitude: Tensor, scale: Tensor, config: STFTConfig) -> Tensor:
 
 
 def linear_mask(mask: Tensor, config: STFTConfig) -> Tensor:
-    """The factor on linear magnitudes that equals `mask` on compressed ones: mask^(1/power)."""
+    """Return mask^(1/power) of the config: on linear magnitudes, what the mask is on compressed."""
     if config.power == 1:
         return mask
     return mask.square() if config.power == 0.5 else mask ** (1 / config.power)

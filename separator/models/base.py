@@ -48,7 +48,7 @@ class Architecture(Protocol):
     def __init__(self, config: Sizes, bins: int, audio_channels: int = 2) -> None: ...
 
     def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Map compressed, normalised magnitudes (b c f n) to a mask for them, in [0, 1].
+        """Return a mask (b c f n) in [0, 1] for compressed, normalised magnitudes.
 
         Args:
             x: (b c f n) in [0, 1], any number of frames.
@@ -56,7 +56,7 @@ class Architecture(Protocol):
         """
 
     def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
-        """Return the mask of `forward` and the features on the way to it."""
+        """Return the mask of `forward(x, masked)` and the features on the way to it."""
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return all parameters in the order of the forward pass, for layer-wise rates."""

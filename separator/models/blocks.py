@@ -37,7 +37,7 @@ class BlockSizes:
         return Attention(self.features, self.heads, self.position, self.max_distance)
 
     def make_norm(self, features: int | None = None) -> nn.Module:
-        """Build a norm over tokens."""
+        """Build a norm over tokens of this many features, by default the tokens' own."""
         return NORMS[self.norm](features or self.features)
 
 
@@ -54,7 +54,7 @@ class PrimerEncoder(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map frames (b n d) to (b n d)."""
+        """Return (b n d) from frames x (b n d)."""
         x = x + self.dropout(self.attention(self.norm1(x)))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
@@ -74,7 +74,7 @@ class PrimerDecoder(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Map frames (b n d) and the memory's (b n d) to (b n d)."""
+        """Return (b n d) from frames x (b n d) and the encoder's, memory (b n d)."""
         x = x + self.dropout(self.attention(self.norm1(x)))
         x = x + self.dropout(self.memory_attention(self.norm2(x), self.memory_norm(memory)))
         return x + self.dropout(self.feed_forward(self.norm3(x)))
@@ -101,7 +101,7 @@ class EvolvedEncoder(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map frames (b n d) to (b n d)."""
+        """Return (b n d) from frames x (b n d)."""
         x = x + self.dropout(F.glu(self.gate(self.norm1(x))))
         y = self.norm2(x)
         narrow = self.narrow(y.transpose(1, 2)).transpose(1, 2)
@@ -134,7 +134,7 @@ class EvolvedDecoder(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Map frames (b n d) and the memory's (b n d) to (b n d)."""
+        """Return (b n d) from frames x (b n d) and the encoder's, memory (b n d)."""
         memory = self.memory_norm(memory)
         y = self.norm1(x)
         x = x + self.dropout(self.attention1(y) + self.memory_attention1(y, memory))
@@ -162,7 +162,7 @@ class Tokens(nn.Module):
         self.squeeze_memory = nn.ModuleList(nn.Linear(memory, 1) for _ in blocks if memory)
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Map (b n f c), and the memory's (b n f c'), to (b n f c + blocks)."""
+        """Return (b n f c + blocks) from x (b n f c) and the encoder's, memory (b n f c')."""
         for i, block in enumerate(self.blocks):
             seen = [self.squeeze[i](x).squeeze(-1)]
             if memory is not None:

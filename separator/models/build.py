@@ -58,7 +58,13 @@ def _on_meta_device(sizes: Sizes, bins: int) -> nn.Module:
 
 
 def describe(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
-    """Return what a model's file must say so that `build` can make the model again."""
+    """Return the description from which `build` makes the model again.
+
+    Args:
+        sizes: settings of the architecture.
+        stft: the transform of its spectrograms.
+        rate: sample rate in hertz.
+    """
     return {
         "architecture": architecture_of(sizes),
         "format": FORMAT,
@@ -70,6 +76,10 @@ def describe(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
 
 def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Refuse a model's file that this version would misread.
+
+    Args:
+        description: of the model.
+        path: of the file, for messages.
 
     Raises:
         SeparatorError: an unknown architecture, or weights from before a change of the model.
@@ -148,7 +158,15 @@ def skeleton(
 def build(
     description: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike
 ) -> tuple[nn.Module, STFTConfig]:
-    """Make a model from its file's description and weights; returns it and its transform.
+    """Make a model from its file's description and weights.
+
+    Args:
+        description: of the model.
+        state: its weights by name.
+        path: of the file, for messages.
+
+    Returns:
+        The model on the CPU, and its transform.
 
     Raises:
         SeparatorError: the weights do not fit, or the description is not one of ours.

@@ -22,7 +22,7 @@ LARGEST_SIZE = 10**9
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """Read a description.
+    """Read a description from the JSON text in a file's header.
 
     Raises:
         ValueError: it is no JSON object, is too long, nested too deeply, or holds NaN or infinite
@@ -96,7 +96,7 @@ def check_rest(description: Mapping[str, Any]) -> None:
 
 
 def refused(path: str | os.PathLike, reason: object) -> SeparatorError:
-    """Make the error for a file whose description is of no model that can be made."""
+    """Make the error for the file at a path that describes no model, for this reason."""
     return SeparatorError(
         f"{printable(str(path))}: describes no model that this version can make "
         f"({printable(str(reason))}); choose another file"

@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(size)) if dims == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (… size) to (… size)."""
+        """Return x (… size), normalised."""
         y = RescaleByRMS.apply(x.flatten(-self.dims), 1e-6).view(x.shape)
         return y if self.gain is None else y * self.gain
 
@@ -43,7 +43,7 @@ class LayerNorm(nn.Module):
         self.dims = dims
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (… size) to (… size)."""
+        """Return x (… size), normalised."""
         return F.layer_norm(x, x.shape[-self.dims :]) * self.gain + self.bias
 
 
@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
         self.norm = nn.BatchNorm1d(size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (… size) to (… size)."""
+        """Return x (… size), normalised."""
         return self.norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
@@ -78,7 +78,7 @@ class FrameConv(nn.Module):
         self.norm = NORMS[norm](outputs, dims=2) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b n f c) to (b n f' c')."""
+        """Return (b n f' c') from x (b n f c)."""
         y = self.conv(rearrange(x, "b n f c -> b c n f"))
         if self.norm is not None:
             return F.leaky_relu(self.norm(rearrange(y, "b c n f -> b n f c")), 0.1)
@@ -98,7 +98,7 @@ class FrameUpsample(nn.Module):
         self.linear = nn.Linear(inputs, 2 * frames * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b n f c) to (b n·frames 2f c')."""
+        """Return (b n·frames 2f c') from x (b n f c)."""
         return rearrange(self.linear(x), "b n f (t k c) -> b (n t) (f k) c", t=self.frames, k=2)
 
 
@@ -112,7 +112,7 @@ class DepthwiseConv(nn.Module):
         self.conv.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b n d) to (b n d)."""
+        """Return (b n d) from x (b n d)."""
         y = self.conv(rearrange(x, "b n d -> b d n 1"))
         return rearrange(y, "b d n 1 -> b n d")
 
@@ -127,7 +127,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequency", 10000.0**-exponent, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate (b h n d) by angles that grow with n; products then depend on distance only."""
+        """Return x (b h n d), rotated by angles that grow with n: products depend on distance."""
         angle = torch.arange(x.shape[-2], device=x.device)[:, None] * self.frequency
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         a, b = x.chunk(2, dim=-1)
@@ -148,7 +148,7 @@ class RelativeBias(nn.Module):
         nn.init.normal_(self.table, std=head_features**-0.5)
 
     def forward(self, q: Tensor) -> Tensor:
-        """Map queries (b h n d) to logits (b h n n), not yet divided by sqrt(d)."""
+        """Return logits (b h n n) of queries q (b h n d), not yet divided by sqrt(d)."""
         n = q.shape[-2]
         distance = torch.arange(1 - n, n, device=q.device)
         rows = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
@@ -188,7 +188,7 @@ class Attention(nn.Module):
         self.bias = RelativeBias(heads, head, max_distance) if position == "relative" else None
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Map frames (b n d), attending to `memory` (b n d) or to themselves, to (b n d)."""
+        """Return (b n d) from frames x (b n d), attending to memory (b n d) or to themselves."""
         memory = x if memory is None else memory
         q, k, v = (
             rearrange(conv(linear(y)), "b n (h d) -> b h n d", h=self.heads)
@@ -280,7 +280,7 @@ class MaskedFrameDetector(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map magnitudes (b n f c) in [0, 1] to logits (b n) of being masked."""
+        """Return logits (b n) of being masked for magnitudes x (b n f c) in [0, 1]."""
         logits = torch.logit(x, 1e-3).sub_(MEAN_MAGNITUDE_LOGIT).mean(-1)
         return self.linear(F.normalize(logits, dim=-1)).squeeze(-1).float()
 
@@ -293,5 +293,5 @@ class FeedForward(nn.Module):
         self.up, self.down = nn.Linear(features, ffn_dim), nn.Linear(ffn_dim, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b n d) to (b n d)."""
+        """Return (b n d) from x (b n d)."""
         return self.down(F.relu(self.up(x)).square())

@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Map tokens (b l d) to (b l d), attending only to those marked in boolean `keys` (b l)."""
+        """Return (b l d) from tokens x (b l d), attending to those in the boolean keys (b l)."""
         keys = None if keys is None else keys[:, None, None]
         qkv = self.qkv(self.norm1(x))
         q, k, v = rearrange(qkv, "b l (three h d) -> three b h l d", three=3, h=self.heads)
@@ -164,7 +164,7 @@ class PatchTransformer(nn.Module):
 
 
 def patches(x: Tensor, size: int) -> Tensor:
-    """Cut (b c f n) into squares, (b l v): bands from below, and the patches of a band in time.
+    """Return x (b c f n) in squares of a side of `size`: (b l v), band by band, each in time.
 
     The last frame is repeated up to a whole patch.
     """
@@ -174,7 +174,13 @@ def patches(x: Tensor, size: int) -> Tensor:
 
 
 def unpatch(values: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Lay patches (b l v) out again as (b c f n), with the frames that were added."""
+    """Return the spectrogram (b c f n) of patches, with the frames that were added.
+
+    Args:
+        values: (b l v) of `patches`.
+        grid: bands and patches in time.
+        size: bins and frames of a patch.
+    """
     bands, groups = grid
     return rearrange(
         values, "b (k m) (c p q) -> b c (k p) (m q)", k=bands, m=groups, p=size, q=size
@@ -182,7 +188,7 @@ def unpatch(values: Tensor, grid: tuple[int, int], size: int) -> Tensor:
 
 
 def visible_first(masked: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the order that puts visible patches first and the one that undoes it: both (b l)."""
+    """Return the order that puts patches not masked (b l) first, and its inverse: both (b l)."""
     order = masked.to(torch.uint8).argsort(dim=1, stable=True)
     return order, order.argsort(dim=1)
 

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     model: str
 
     def load(self) -> "Callable[..., Architecture]":
-        """Import the class."""
+        """Return the class, imported."""
         module, _, name = self.model.partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -46,7 +46,7 @@ ARCHITECTURES = {
 
 
 def architecture_of(sizes: Sizes) -> str:
-    """Return the name of the architecture that a configuration is of."""
+    """Return the name of the architecture whose settings these sizes are."""
     return next(name for name, entry in ARCHITECTURES.items() if type(sizes) is entry.config)
 
 

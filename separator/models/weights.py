@@ -28,6 +28,10 @@ Layout = Mapping[str, TensorForm]
 def layout_of(state: object, path: Path) -> Layout:
     """Return the form of each tensor of a state dict.
 
+    Args:
+        state: the state dict.
+        path: of its file, for messages.
+
     Raises:
         SeparatorError: it is no mapping of names to plain tensors.
     """
@@ -42,10 +46,10 @@ def layout_of(state: object, path: Path) -> Layout:
 
 
 def misfit(module: nn.Module, layout: Layout) -> str | None:
-    """Say which weight does not fit a model, the first of them, and why; None if all do.
+    """Return the first weight of a layout that does not fit a module, and why; None if all do.
 
-    All of the model's must be there and no other, in its shapes, and of its type or, for floating
-    point, another one of `FLOATS`.
+    All weights of the module must be there and no other, in its shapes, and of its type or, for
+    floating point, another one of `FLOATS`.
     """
     own = {name: _form(value) for name, value in module.state_dict().items()}
     for name in [*own, *layout]:
@@ -64,6 +68,11 @@ def misfit(module: nn.Module, layout: Layout) -> str | None:
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Copy a state dict that must fit exactly into a model.
+
+    Args:
+        module: the model.
+        state: its weights by name.
+        path: of their file, for messages.
 
     Raises:
         SeparatorError: a weight is missing, unknown, or of another shape or type; names the first.
@@ -92,7 +101,7 @@ class Uninitialised(TorchFunctionMode):
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a model on the meta device its weights, in its own types and order in memory."""
+    """Give a module on the meta device the weights of a state, in its own types and layout."""
     module.load_state_dict(
         {
             name: torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(state[name])
@@ -103,7 +112,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def other_architecture(path: Path, reason: str) -> SeparatorError:
-    """Make the error for weights of another model."""
+    """Make the error for weights at a path that are of another model, for this reason."""
     return SeparatorError(
         f"{printable(str(path))}: another architecture ({printable(reason)}); use the "
         "configuration it was made with"
