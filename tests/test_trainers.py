@@ -443,6 +443,43 @@ def test_two_ranks_pretrain_and_validate_as_one_does(
             assert left == pytest.approx(right, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ["pretrain/remix.yaml", "remix.voices=[{corpus}]"],
+        ["pretrain/teacher.yaml", "teacher.models=[{model}]", "teacher.labels=[{corpus}]"],
+        ["pretrain/mixit.yaml", "mixit.sources=3", "mixit.voices=[{corpus}]"],
+    ],
+    ids=["remix", "teacher", "mixit"],
+)
+def test_two_ranks_separate_in_pretraining_as_one_does(
+    objective: list[str],
+    corpus: Path,
+    tmp_path: Path,
+    two_ranks: list[dict[str, str]],
+):
+    assert main(words("train", corpus, tmp_path / "model", "steps=1")) == 0
+    model = tmp_path / "model" / "model.safetensors"
+    preset, *told = [word.format(corpus=corpus, model=model) for word in objective]
+    more = [*told, "steps=2", "valid_crops=2", "data.valid_share=0.5"]
+    _, *parts = words("pretrain", corpus, tmp_path / "one", *more, "accumulate=2")
+    assert main(["pretrain", preset, *parts]) == 0
+    _, *parts = words("pretrain", corpus, tmp_path / "two", *more)
+    ranks = [start_child("plain", ["pretrain", preset, *parts], rank) for rank in two_ranks]
+    for rank in ranks:
+        rank.communicate(timeout=300)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    for kind in ("train", "validation"):
+        one, two = (rows(tmp_path / run, kind) for run in ("one", "two"))
+        assert len(one) == len(two) > 0
+        for left, right in zip(one, two, strict=True):
+            del left["kind"], right["kind"]
+            assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
+    one, two = (checkpoint.load(tmp_path / run / "last.pt")["model"] for run in ("one", "two"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
 def test_fine_tuning_starts_from_the_pretrained_file(corpus: Path, whole: Path, tmp_path: Path):
     file = whole / "pretrain" / "model.safetensors"
     fine = words("train", corpus, tmp_path / "run", f"pretrained={file}", "layer_decay=0.5")
