@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from separator.inference.progress import bar as progress_bar
 from separator.inference.report import STEMS
 from separator.inference.separate import described
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ MOST_JOBS = 8  # each process holds a model and a song
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(CheckedConfig):
     """Score models, or stems of other programs, on songs with known stems, in one table.
 
     Attributes:
@@ -66,13 +67,14 @@ class EvaluateConfig:
     model: list[str] = field(default_factory=list)
     estimates: list[str] = field(default_factory=list)
     split: str = "valid"
-    valid_share: float = DataConfig.valid_share
-    jobs: int = 0
+    valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
+    jobs: Annotated[int, Within("[0, 1024]")] = 0
     full: bool = False
     json: str | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.model and not self.estimates:
             raise SeparatorError("model: give a model file, or a folder of stems with --estimates")
         for key, paths in (("model", self.model), ("estimates", self.estimates)):
@@ -81,8 +83,6 @@ class EvaluateConfig:
                 raise SeparatorError(f"{key}: {printable(twice[0])} is given twice; give each once")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
-        require(self, "[0, 1024]", "jobs")
-        require(self, "[0, 1)", "valid_share")
         if self.json and Path(self.json).is_dir():
             raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
 

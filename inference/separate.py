@@ -4,20 +4,20 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from separator import __version__
 from separator.audio.formats import ENCODINGS
 from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SeparateConfig:
+class SeparateConfig(CheckedConfig):
     """Write the instrumental of each song, and with `--stems` the vocals too.
 
     Attributes:
@@ -50,10 +50,10 @@ class SeparateConfig:
     overwrite: bool = False
     keep: bool = False
     device: str = "auto"
-    batch: int = 1
+    batch: Annotated[int, Within("[1, 4096]")] = 1
 
     def __post_init__(self) -> None:
-        require(self, "[1, 4096]", "batch")
+        super().__post_init__()
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
         if self.bits not in (0, 16, 24, 32):

@@ -1,13 +1,15 @@
 """Settings of the pretrainings that separate: remixing, and learning from a teacher."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
+
+Level = Annotated[float, Within("[-100, 100]")]
 
 
 @dataclass(frozen=True)
-class RemixConfig:
+class RemixConfig(CheckedConfig):
     """Songs without voices are mixed with isolated voices; the network removes the voices.
 
     Isolated voices are often dry, mono and band-limited, so a network could learn that wide or
@@ -27,25 +29,21 @@ class RemixConfig:
     """
 
     voices: list[str] = field(default_factory=list)
-    level_db: tuple[float, float] = (-12.0, 3.0)
-    reverb: float = 0.5
-    pan_db: float = 3.0
-    narrow: float = 0.5
-    equalise_db: float = 6.0
-    lowpass: float = 0.5
+    level_db: tuple[Level, Level] = (-12.0, 3.0)
+    reverb: Annotated[float, Within("[0, 1]")] = 0.5
+    pan_db: Annotated[float, Within("[0, 40]")] = 3.0
+    narrow: Annotated[float, Within("[0, 1]")] = 0.5
+    equalise_db: Annotated[float, Within("[0, 40]")] = 6.0
+    lowpass: Annotated[float, Within("[0, 1]")] = 0.5
 
     def __post_init__(self) -> None:
-        require(self, "[-100, 100]", "remix.level_db")
-        require(self, "[0, 1]", "remix.reverb", "remix.narrow", "remix.lowpass")
-        require(self, "[0, 40]", "remix.pan_db", "remix.equalise_db")
+        super().__post_init__()
         if self.level_db[0] > self.level_db[1]:
-            raise SeparatorError(
-                f"remix.level_db: {list(self.level_db)}; give the lower number first"
-            )
+            raise self.invalid("level_db", f"{list(self.level_db)}; give the lower number first")
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(CheckedConfig):
     """Trained models separate songs; the network learns from their stems, shuffled anew.
 
     Attributes:
@@ -65,24 +63,17 @@ class TeacherConfig:
     """
 
     models: list[str] = field(default_factory=list)
-    agreement_db: float = 0.0
-    sounding_db: float = 30.0
-    contrast_db: float = 0.0
-    drop: float = 0.0
+    agreement_db: Annotated[float, Within("[-100, 100]")] = 0.0
+    sounding_db: Annotated[float, Within("[0, 200]")] = 30.0
+    contrast_db: Annotated[float, Within("[0, 200]")] = 0.0
+    drop: Annotated[float, Within("[0, 1)")] = 0.0
     labels: list[str] = field(default_factory=list)
-    label_share: float = 0.5
-    label_fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self, "[-100, 100]", "teacher.agreement_db")
-        require(self, "[0, 200]", "teacher.sounding_db", "teacher.contrast_db")
-        require(self, "[0, 1)", "teacher.drop")
-        require(self, "(0, 1)", "teacher.label_share")
-        require(self, "(0, 1]", "teacher.label_fraction")
+    label_share: Annotated[float, Within("(0, 1)")] = 0.5
+    label_fraction: Annotated[float, Within("(0, 1]")] = 1.0
 
 
 @dataclass(frozen=True)
-class MixitConfig:
+class MixitConfig(CheckedConfig):
     """Two songs are mixed and split into several parts, which must add up to either song again.
 
     Attributes:
@@ -94,12 +85,7 @@ class MixitConfig:
         snr_db: signal-to-noise ratio beyond which a song counts as restored.
     """
 
-    sources: int = 8
+    sources: Annotated[int, Within("[2, 12]")] = 8
     voices: list[str] = field(default_factory=list)
-    voice_songs: int = 8
-    snr_db: float = 30.0
-
-    def __post_init__(self) -> None:
-        require(self, "[2, 12]", "mixit.sources")
-        require(self, "[1, 10000]", "mixit.voice_songs")
-        require(self, "[1, 100]", "mixit.snr_db")
+    voice_songs: Annotated[int, Within("[1, 10000]")] = 8
+    snr_db: Annotated[float, Within("[1, 100]")] = 30.0

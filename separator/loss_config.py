@@ -1,13 +1,13 @@
 """Weights of the losses."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(CheckedConfig):
     """Weights of the losses; 0 leaves one out.
 
     Attributes:
@@ -18,13 +18,12 @@ class LossConfig:
         multi_stft: multi-resolution STFT loss of auraloss (spectral convergence + log magnitude).
     """
 
-    magnitude: float = 1.0
-    wave: float = 0.0
-    sdr: float = 0.0
-    multi_stft: float = 0.0
+    magnitude: Annotated[float, Within("[0, 1000000]")] = 1.0
+    wave: Annotated[float, Within("[0, 1000000]")] = 0.0
+    sdr: Annotated[float, Within("[0, 1000000]")] = 0.0
+    multi_stft: Annotated[float, Within("[0, 1000000]")] = 0.0
 
     def __post_init__(self) -> None:
-        weights = vars(self)
-        require(self, "[0, 1000000]", *(f"loss.{name}" for name in weights))
-        if not any(weights.values()):
-            raise SeparatorError("loss: all weights are 0; give loss.magnitude or another one")
+        super().__post_init__()
+        if not any(vars(self).values()):
+            raise self.invalid("magnitude", "all weights are 0; give this or another one")

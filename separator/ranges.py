@@ -81,7 +81,9 @@ class CheckedConfig:
             value, arguments = getattr(self, field.name), get_args(field.type)
             if get_origin(field.type) is Literal and value not in arguments:
                 shown = reprlib.repr(value)
-                raise self.invalid(field.name, f"{shown} is not one of {', '.join(arguments)}")
+                raise self.invalid(
+                    field.name, f"{shown} is not one of {', '.join(map(str, arguments))}"
+                )
             for hint in (field.type, *arguments):  # of a number, or of the numbers of a list
                 if get_origin(hint) is Annotated and (reason := get_args(hint)[1].refusal(value)):
                     raise self.invalid(field.name, reason)

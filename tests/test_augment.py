@@ -96,7 +96,7 @@ def test_remix_happens_with_its_probability():
 
 @pytest.mark.parametrize("bad", [{"gain_db": -1.0}, {"swap": 1.5}, {"remix": -0.1}])
 def test_values_out_of_range_are_named(bad):
-    with pytest.raises(SeparatorError, match=rf"data\.augment\.{next(iter(bad))}"):
+    with pytest.raises(SeparatorError, match=rf"{next(iter(bad))}"):
         AugmentConfig(**bad)
 
 

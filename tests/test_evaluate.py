@@ -329,7 +329,7 @@ def test_processes_agree_with_one_share_threads_and_survive_a_death(
 def tiny_model(path: Path) -> Path:
     stft = STFTConfig(256, 128)
     config = ModelConfig(
-        channels=(4, 8), encoder_blocks=(0, 1), decoder_blocks=(0, 1), hidden=(32, 32), heads=2
+        channels=(4, 8), encoder_blocks=(0, 1), decoder_blocks=(0, 1), ffn_dim=(32, 32), heads=2
     )
     description = {**describe(config, stft, RATE), "stage": "train"}
     export(path, FrameTransformer(config, stft.bins).state_dict(), description)

@@ -108,8 +108,8 @@ def test_silence_has_a_finite_gradient(silent: str):
 @pytest.mark.parametrize(
     ("values", "start"),
     [
-        ({"wave": -1.0}, r"loss\.wave: "),
-        ({"magnitude": 0.0}, "loss: all weights are 0"),
+        ({"wave": -1.0}, "wave: "),
+        ({"magnitude": 0.0}, "magnitude: all weights are 0"),
     ],
 )
 def test_bad_weights_name_the_key(values: dict, start: str):

@@ -1,15 +1,15 @@
 """Where songs come from, how they are cut into batches, and how their stems are varied."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 NORMAL = 10  # tenths: resampling by such ratios is cheap
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(CheckedConfig):
     """How much the stems are varied; zeros switch a change off.
 
     Attributes:
@@ -22,19 +22,17 @@ class AugmentConfig:
             instrumental music unchanged.
     """
 
-    gain_db: float = 6.0
-    swap: float = 0.5
-    polarity: float = 0.5
-    remix: float = 0.5
+    gain_db: Annotated[float, Within("[0, 100]")] = 6.0
+    swap: Annotated[float, Within("[0, 1]")] = 0.5
+    polarity: Annotated[float, Within("[0, 1]")] = 0.5
+    remix: Annotated[float, Within("[0, 1]")] = 0.5
     speed: float = 0.0
-    drop_vocals: float = 0.0
+    drop_vocals: Annotated[float, Within("[0, 1]")] = 0.0
 
     def __post_init__(self) -> None:
-        require(self, "[0, 100]", "data.augment.gain_db")
-        shares = ("swap", "polarity", "remix", "drop_vocals")
-        require(self, "[0, 1]", *(f"data.augment.{name}" for name in shares))
+        super().__post_init__()
         if self.speed not in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
-            raise SeparatorError(f"data.augment.speed: tenths from 0 to 0.5, got {self.speed}")
+            raise self.invalid("speed", f"tenths from 0 to 0.5, got {self.speed}")
 
     def source_samples(self, samples: int) -> int:
         """Return how many samples must be read to leave `samples` at the highest speed."""
@@ -47,7 +45,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(CheckedConfig):
     """Where songs come from and how they are cut into training batches.
 
     Attributes:
@@ -66,23 +64,17 @@ class DataConfig:
     """
 
     roots: list[str]
-    segment_seconds: float = 6.0
-    batch: int = 8
-    workers: int = 2
-    fraction: float = 1.0
-    valid_share: float = 0.1
-    cache_gb: float = 60.0
-    memory_mb: float = 1024.0
-    silence_db: float = -60.0
+    segment_seconds: Annotated[float, Within("[0.05, 600]")] = 6.0
+    batch: Annotated[int, Within("[1, 4096]")] = 8
+    workers: Annotated[int, Within("[0, 256]")] = 2
+    fraction: Annotated[float, Within("(0, 1]")] = 1.0
+    valid_share: Annotated[float, Within("[0, 1)")] = 0.1
+    cache_gb: Annotated[float, Within("[0, 10000000]")] = 60.0
+    memory_mb: Annotated[float, Within("[0, 10000000]")] = 1024.0
+    silence_db: Annotated[float, Within("[-1000, 0]")] = -60.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.roots:
-            raise SeparatorError("data.roots: is empty; give at least one folder with songs")
-        require(self, "[0.05, 600]", "data.segment_seconds")
-        require(self, "[1, 4096]", "data.batch")
-        require(self, "[0, 256]", "data.workers")
-        require(self, "[0, 10000000]", "data.cache_gb", "data.memory_mb")
-        require(self, "[-1000, 0]", "data.silence_db")
-        require(self, "(0, 1]", "data.fraction")
-        require(self, "[0, 1)", "data.valid_share")
+            raise self.invalid("roots", "is empty; give at least one folder with songs")
