@@ -114,7 +114,7 @@ def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
     """Return "; did you mean 'KEY'?" for the most similar of the keys, else a list of its kind."""
     keys = list(keys)
     leaf = key.split(".")[-1]
-    close = [known for known in keys if known.split(".")[-1] == leaf]  # under a wrong parent
+    close = [other for other in keys if other.split(".")[-1] == leaf]  # under a wrong parent
     close = close or difflib.get_close_matches(key, keys, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; the {kind} are {', '.join(keys[:20])}"
 
@@ -204,9 +204,11 @@ def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
         presets = Path(str(files("separator.configs")))
         path = presets / name.removeprefix("configs/")
         if not path.exists():
-            known = [preset.relative_to(presets).as_posix() for preset in presets.rglob("*.yaml")]
-            alike = [preset for preset in known if Path(preset).name == path.name]
-            alike += difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            packaged = [
+                preset.relative_to(presets).as_posix() for preset in presets.rglob("*.yaml")
+            ]
+            alike = [preset for preset in packaged if Path(preset).name == path.name]
+            alike += difflib.get_close_matches(name, packaged, n=1, cutoff=0.85)
             fix = f"did you mean {alike[0]}?" if alike else "give a YAML file that exists"
             raise SeparatorError(f"{name}: no such file; {fix}")
     try:
@@ -232,7 +234,7 @@ def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:
     """Yield the full names of a file's keys; what stands below a key that is a whole is its own."""
     for name, value in values.items():
         key = f"{prefix}{name}"
-        group = any(known.startswith(f"{key}.") for known in keys)
+        group = any(other.startswith(f"{key}.") for other in keys)
         if group and isinstance(value, dict):
             yield from _flat(value, keys, f"{key}.")
         else:
@@ -273,7 +275,7 @@ def _list_wanted(value: str) -> str:
 
 
 def _known(key: str, keys: list[str]) -> bool:
-    return key in keys or any(known.startswith(f"{key}.") for known in keys)
+    return key in keys or any(other.startswith(f"{key}.") for other in keys)
 
 
 def _shortened(text: str, keys: list[str]) -> str:

@@ -6,23 +6,25 @@ from separator.errors import SeparatorError
 
 
 def find_device(name: str, auto: tuple[str, ...] = ("cuda", "mps")) -> torch.device:
-    """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that this machine has.
+    """Return the device for "auto", "cpu", "cuda", "cuda:1" or "mps", if this machine has it.
 
     Args:
         name: what was asked for.
-        auto: what "auto" takes, the first that is here; the CPU when none is.
+        auto: what "auto" takes, the first that is available; the CPU when none is.
 
     Raises:
         SeparatorError: an unknown or absent device.
     """
-    here = ["cpu"]
+    available = ["cpu"]
     if torch.cuda.is_available():
-        here.append("cuda")
+        available.append("cuda")
     if torch.backends.mps.is_available():
-        here.append("mps")
+        available.append("mps")
     if name == "auto":
-        return torch.device(next((kind for kind in auto if kind in here), "cpu"))
+        return torch.device(next((kind for kind in auto if kind in available), "cpu"))
     kind, _, index = name.partition(":")
-    if kind not in here or not (index.isdecimal() or name == kind):
-        raise SeparatorError(f"device: {name!r} is not on this machine; it has {', '.join(here)}")
+    if kind not in available or not (index.isdecimal() or name == kind):
+        raise SeparatorError(
+            f"device: {name!r} is not on this machine; it has {', '.join(available)}"
+        )
     return torch.device(name)

@@ -31,7 +31,7 @@ def formatter() -> type:
 
 
 def plain_type(hint: Any) -> str:
-    """Describe a type to somebody who does not know Python's names for it."""
+    """Return a type hint in words for a reader who does not know Python's names."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return plain_type(parts[0])
@@ -49,15 +49,15 @@ def plain_type(hint: Any) -> str:
 
 
 def sentence(cls: type, name: str) -> str:
-    """Return what the "Attributes:" of a class's docstring say of one of them."""
-    found: list[str] = []
+    """Return the description of a name in the "Attributes:" of a class's (cls) docstring."""
+    parts: list[str] = []
     indent = 0
     for line in (cls.__doc__ or "").splitlines():
         text = line.strip()
-        if text.startswith(f"{name}: ") and not found:
-            found, indent = [text.removeprefix(f"{name}: ")], len(line) - len(text)
-        elif found and text and len(line) - len(line.lstrip()) > indent:
-            found.append(text)
-        elif found:
+        if text.startswith(f"{name}: ") and not parts:
+            parts, indent = [text.removeprefix(f"{name}: ")], len(line) - len(text)
+        elif parts and text and len(line) - len(line.lstrip()) > indent:
+            parts.append(text)
+        elif parts:
             break
-    return " ".join(found)
+    return " ".join(parts)

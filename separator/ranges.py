@@ -107,8 +107,8 @@ def group_of(config: type, cls: type, group: str = "") -> str | None:
     if issubclass(cls, config):
         return group
     groups = ((field.type, f"{group}{field.name}.") for field in fields(cls))
-    found = (group_of(config, kind, name) for kind, name in groups if is_dataclass(kind))
-    return next((name for name in found if name is not None), None)
+    places = (group_of(config, kind, name) for kind, name in groups if is_dataclass(kind))
+    return next((name for name in places if name is not None), None)
 
 
 def require(config: object, interval: str, *keys: str) -> None:

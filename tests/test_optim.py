@@ -134,7 +134,7 @@ def test_muon_moves_along_the_nearest_orthogonal_matrix():
 
 
 def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(muon, "MOST", 2 * 40 * 24)  # three matrices of this size do not fit
+    monkeypatch.setattr(muon, "MAX_ENTRIES", 2 * 40 * 24)  # three matrices of this size do not fit
     shapes = [(40, 24)] * 3 + [(24, 40), (32, 32), (32, 32)]
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]

@@ -75,7 +75,7 @@ def compress(magnitude: Tensor, scale: Tensor, config: STFTConfig) -> Tensor:
 
 
 def linear_mask(mask: Tensor, config: STFTConfig) -> Tensor:
-    """Return mask^(1/power) of the config: on linear magnitudes, what the mask is on compressed."""
+    """Return the mask of linear magnitudes that equals one of compressed magnitudes (config)."""
     if config.power == 1:
         return mask
     return mask.square() if config.power == 0.5 else mask ** (1 / config.power)

@@ -56,7 +56,7 @@ class AppendFile:
                 self.error = one_line(error)
 
     def close(self) -> list[int]:
-        """Close the file; return the steps of the records that never reached it."""
+        """Return the steps of the records that never reached the file, and close it."""
         self._write_waiting()
         if self._handle is not None:
             with contextlib.suppress(OSError):

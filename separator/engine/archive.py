@@ -12,7 +12,7 @@ from separator.errors import SeparatorError, printable
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """Read a file of plain tensors into CPU memory; its checksums are compared first.
+    """Read the file of plain tensors at a path into CPU memory, after its checksums agree.
 
     Raises:
         SeparatorError: not there, unreadable, damaged, or something else than a dict of plain
@@ -27,12 +27,12 @@ def read_archive(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, reason: str) -> SeparatorError:
-    """Make the error for a damaged checkpoint, with what can be used in its place."""
+    """Make the error for the damaged checkpoint at a path: the reason, and what to use instead."""
     return SeparatorError(f"{printable(str(path))}: {reason}; {_replacement(path)}")
 
 
 def not_there(path: Path) -> SeparatorError:
-    """Make the error for a model file that is missing."""
+    """Make the error for a path without a model file."""
     return SeparatorError(
         f"{printable(str(path))}: no such file; give the path of a .safetensors or .pt file"
     )
@@ -72,19 +72,19 @@ def _broken_member(path: Path) -> str | None:
 
 def _replacement(path: Path) -> str:
     """Say which other checkpoint of the folder is whole; the latest, where several are."""
-    found: list[tuple[int, str]] = []
+    whole: list[tuple[int, str]] = []
     for other in path.parent.glob("*.pt"):
         try:
             if other.name != path.name and _broken_member(other) is None:
                 payload = torch.load(other, map_location="cpu", weights_only=True)
-                found.append((int(payload["step"]), other.name))
+                whole.append((int(payload["step"]), other.name))
         except Exception:  # damaged too, or foreign
             continue
-    if not found:
+    if not whole:
         return (
             "no other .pt file of its folder is whole; copy it from a backup, or use another run="
         )
-    step, name = max(found)
+    step, name = max(whole)
     if path.name != "last.pt":
         return f"{printable(name)} beside it, of step {step}, is whole"
     return (

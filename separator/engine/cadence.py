@@ -14,6 +14,10 @@ USUAL = 500
 def check_every(key: str, every: Every) -> None:
     """Refuse a number of steps that no run can have.
 
+    Args:
+        key: full name of the setting.
+        every: its value.
+
     Raises:
         SeparatorError: names the key.
     """
@@ -40,7 +44,13 @@ def due(step: int, every: int) -> bool:
 
 
 def next_validation(step: int, every: Every, steps: int) -> int:
-    """Return the first step after `step` at which a run of so many steps validates."""
+    """Return the first step after `step` at which a run validates.
+
+    Args:
+        step: finished steps.
+        every: steps between validations, or "auto".
+        steps: length of the run.
+    """
     if every == "auto":
         following = next((early for early in EARLY if early > step), (step // USUAL + 1) * USUAL)
     else:

@@ -51,7 +51,7 @@ class Companion(Protocol):
         """Return its state as plain dicts, tensors and numbers."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Take a state that `state_dict` returned."""
 
 
 @dataclass
@@ -101,6 +101,10 @@ class State:
     def load_weights(self, payload: Mapping[str, Any], path: Path) -> None:
         """Take model, average, optimizer and companion from a payload; the counters stay.
 
+        Args:
+            payload: of a checkpoint.
+            path: of the checkpoint, for messages.
+
         Raises:
             SeparatorError: they belong to another architecture.
         """
@@ -118,7 +122,7 @@ class State:
                 raise other_architecture(path, "the discriminator differs") from error
 
     def load(self, payload: Mapping[str, Any], path: Path) -> None:
-        """Take everything from a payload."""
+        """Take everything from the payload of the checkpoint at a path."""
         self.load_weights(payload, path)
         self.step, self.skipped = payload["step"], payload["skipped"]
         self.rollbacks = payload["rollbacks"]
@@ -126,7 +130,7 @@ class State:
 
 
 def save(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write a payload; what stood there stays whole until the new file is on the disk.
+    """Write a payload to a path; the earlier file stays whole until the new one is on the disk.
 
     Raises:
         SeparatorError: the disk is full or cannot be written.
@@ -164,7 +168,7 @@ def _size(payload: object) -> int:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into CPU memory without executing anything in it.
+    """Read the checkpoint at a path into CPU memory without executing anything in it.
 
     Raises:
         SeparatorError: no such file, damaged, not plain tensors, or not ours.
@@ -213,7 +217,7 @@ def _check_values(payload: Mapping[str, Any], path: Path) -> None:
 
 
 def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
-    """Write `last.pt`, and keep `best-STEP.pt` of the best validations.
+    """Write a payload to `last.pt` in a folder, and keep `best-STEP.pt` of the best validations.
 
     When the payload's step is one of the `keep_best` best, it is written under that name and
     `last.pt` becomes a second name of the same file: one write, and neither is ever missing.
@@ -234,15 +238,15 @@ def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Refuse to begin a run where one was: it would delete what is left of that.
+    """Refuse to begin a run in a folder with checkpoints, which it would delete.
 
     Raises:
         SeparatorError: checkpoints of best validations are there; names the latest.
     """
     steps = {path: path.stem.removeprefix("best-") for path in folder.glob("best-*.pt")}
-    known = [path for path, step in steps.items() if step.isdecimal()]
-    if known:
-        latest = max(known, key=lambda path: int(steps[path]))
+    best = [path for path, step in steps.items() if step.isdecimal()]
+    if best:
+        latest = max(best, key=lambda path: int(steps[path]))
         raise SeparatorError(
             f"{printable(str(folder))}: last.pt is missing, but {latest.name} is there; copy it to "
             "last.pt to resume from it, or use another run="
@@ -250,7 +254,7 @@ def check_new(folder: Path) -> None:
 
 
 def git_id(root: Path = Path(__file__).parents[2]) -> str | None:
-    """Return the commit of the code, with "-dirty" if changed since, or None outside a clone."""
+    """Return the commit of a clone's root, with "-dirty" if changed since, or None elsewhere."""
     if not (root / ".git").exists():  # installed: a repository further up is not ours
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -15,7 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def run(make_task: Callable[[], Task], config: RunConfig) -> int:
-    """Set the process up, train, and say on stderr where the result is.
+    """Set the process up, train, and log where the result is.
+
+    Args:
+        make_task: builds what is trained, once the process is set up.
+        config: of the run.
 
     Returns:
         The exit status of `fit`.

@@ -32,22 +32,22 @@ class LostRankError(SeparatorError):
 
 
 def rank() -> int:
-    """Number of this process among all of them (torchrun's RANK), 0 without torchrun."""
+    """Return the number of this process among all of them (torchrun's RANK), 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
-    """Number of processes (torchrun's WORLD_SIZE), 1 without torchrun."""
+    """Return the number of processes (torchrun's WORLD_SIZE), 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
-    """Number of this process among those of its machine (torchrun's LOCAL_RANK)."""
+    """Return the number of this process among those of its machine (torchrun's LOCAL_RANK)."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def own_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "mps" into this process's device.
+    """Return this process's device for a name: "auto", "cpu", "cuda" or "mps".
 
     Under torchrun each process gets the CUDA device of its LOCAL_RANK.
 
@@ -67,7 +67,7 @@ def own_device(name: str) -> torch.device:
 
 
 def bf16(precision: str, device: torch.device) -> bool:
-    """Whether to run the model under bf16 autocast; "auto" does on CUDA that computes it."""
+    """Whether a precision means bf16 autocast on a device; "auto" does on CUDA that has it."""
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"
@@ -125,7 +125,7 @@ def _be_silent() -> None:
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model, inside DistributedDataParallel (weights of rank 0) where ranks are many."""
+    """Return the model for a device, in DistributedDataParallel (weights of rank 0) with ranks."""
     if world() == 1:
         return model
     devices = [device.index] if device.type == "cuda" else None
@@ -135,12 +135,17 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def synchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:
-    """Context of a backward pass that averages gradients over the ranks only `when` asked to."""
+    """Return the context of a backward pass.
+
+    Args:
+        model: from `wrap`.
+        when: whether gradients are averaged over the ranks.
+    """
     return contextlib.nullcontext() if when or world() == 1 else model.no_sync()
 
 
 def mean(value: Tensor) -> Tensor:
-    """Mean of a tensor over the ranks, the same on each; NaN or Inf on one is so on all."""
+    """Return the mean of a value over the ranks, the same on each; NaN on one is NaN on all."""
     if world() == 1:
         return value
     total = value.detach().clone()
@@ -149,12 +154,12 @@ def mean(value: Tensor) -> Tensor:
 
 
 def largest(value: int, device: torch.device) -> int:
-    """Return the largest of the ranks' numbers, the same on each."""
+    """Return the largest of the ranks' values, which are on `device`; the same on each rank."""
     if world() == 1:
         return value
-    found = torch.tensor(value, device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    number = torch.tensor(value, device=device)
+    dist.all_reduce(number, dist.ReduceOp.MAX)
+    return int(number)
 
 
 def barrier() -> None:
@@ -205,10 +210,10 @@ def together(make: Callable[[], T], in_turn: bool = False) -> T:
     return made
 
 
-def _problem_of_all(texts: list[str | None], own: Exception | None) -> BaseException:
+def _problem_of_all(texts: list[str | None], problem: Exception | None) -> BaseException:
     if rank():
         return SystemExit(1)
-    if own is not None:
-        return own
+    if problem is not None:
+        return problem
     number, text = next((number, text) for number, text in enumerate(texts) if text)
     return SeparatorError(f"rank {number}: {text}")

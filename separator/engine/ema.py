@@ -6,7 +6,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def decay_at(updates: int, decay: float) -> float:
-    """Decay after so many updates: min(decay, (1 + n) / (10 + n)).
+    """Return the decay after so many updates: min(decay, (1 + n) / (10 + n)).
 
     The short memory at the start keeps the random initial weights out of the average, so that an
     early validation sees a trained model.
@@ -15,7 +15,11 @@ def decay_at(updates: int, decay: float) -> float:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Copy a model into an average of itself; `.update_parameters(model)` after each step.
+    """Return an average of a model, at first a copy; `.update_parameters(model)` after each step.
+
+    Args:
+        model: trained.
+        decay: share of the average that a step keeps, later in the run.
 
     Parameters and floating-point buffers (running statistics) are averaged, other buffers
     (counters) copied. The copy, `.module`, is in evaluation mode and takes no gradient.

@@ -37,20 +37,20 @@ class EventFile:
         self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Write numbers by tag."""
+        """Write values, numbers by tag, of a step."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         rows = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._write(step, summary=Summary(value=rows))
 
     def add_image(self, tag: str, image: Tensor, step: int) -> None:
-        """Write an image (3 h w) in [0, 1]."""
+        """Write an image (3 h w) in [0, 1] of a step under a tag."""
         from torch.utils.tensorboard.summary import image as image_summary
 
         self._write(step, summary=image_summary(tag, image, dataformats="CHW"))
 
     def add_audio(self, tag: str, wave: Tensor, step: int, rate: int) -> None:
-        """Write a sound (c t) in [-1, 1]."""
+        """Write a wave (c t) in [-1, 1], at a rate in hertz, of a step under a tag."""
         import soundfile
         from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -49,7 +49,7 @@ def explained(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had, of the device or of the machine."""
+    """Whether an error means that the device or the machine has no more memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()

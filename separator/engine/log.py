@@ -101,7 +101,7 @@ class Log:
         self._check_disk()
 
     def preview(self, result: Validation) -> None:
-        """Show the pictures and sounds of a new run's data as step 0."""
+        """Show the result's pictures and sounds, of a new run's data, as step 0."""
         self._add_media(result, 0)
         self._restart_clock()
         self._check_disk()
@@ -212,7 +212,7 @@ class Log:
 
 
 def truncate(path: Path, step: int) -> None:
-    """Drop the rows of a metrics file later than a step, and a last one that was cut short."""
+    """Drop rows later than a step from the metrics file at a path, and a last incomplete one."""
     if not path.exists():
         return
     text = path.read_text("utf-8", errors="replace")

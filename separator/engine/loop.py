@@ -33,7 +33,7 @@ BATCH_NORMS = nn.modules.batchnorm._NormBase
 
 
 def fit(task: Task, config: RunConfig) -> int:
-    """Train until `config.steps`, or until asked to stop; resume when the run folder has a run.
+    """Train a task until `config.steps` or until asked to stop; resume a run that is in the folder.
 
     The run folder gets `last.pt`, `best-STEP.pt`, `model.safetensors`, `metrics.jsonl`,
     `config.yaml` and the TensorBoard files.

@@ -73,7 +73,7 @@ def export(
 
 
 def digest(state: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 of a description and of the name, type, shape and bytes of every tensor."""
+    """Return the SHA-256 of a text and of the name, type, shape and bytes of a state's tensors."""
     total = hashlib.sha256(text.encode())
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -85,7 +85,10 @@ def digest(state: Mapping[str, Tensor], text: str) -> str:
 def usable(
     state: Mapping[str, Tensor], description: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Leave out what only training needs: all but the "part" that the description names."""
+    """Return a state and its description without what only training needs.
+
+    All of the state but the "part" that the description names is left out.
+    """
     prefix = f"{description['part']}." if "part" in description else ""
     inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     return inner, {key: value for key, value in description.items() if key != "part"}
@@ -118,7 +121,7 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
 
 
 def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights of a model of any kind, and what its file says of it.
+    """Read the weights and the description of the model at a path, as `load_model` does.
 
     Returns:
         The state dict (CPU, float32 for numbers of 16 bits) and the description, with "digest".
@@ -232,10 +235,10 @@ def _read_tensors(header: _Header) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     with _opened(header.path) as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    found = digest(state, header.text)
-    if header.digest not in (None, found):
+    actual = digest(state, header.text)
+    if header.digest not in (None, actual):
         raise _damaged(header.path, "its weights or description are not those it was written with")
-    return rename_tensors(state), {**header.description, "digest": found}
+    return rename_tensors(state), {**header.description, "digest": actual}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import Tensor
 
 STEPS = 5  # Newton-Schulz iterations
 QUINTIC = 3.4445, -4.7750, 2.0315  # of Jordan et al.: takes 0.003 to 1 into 0.68 to 1.2
-MOST = 2**24  # entries made orthogonal at once, if not one matrix has more: up to 200 MB
+MAX_ENTRIES = 2**24  # entries made orthogonal at once, if not one matrix has more: up to 200 MB
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     shapes.setdefault(weight.shape, []).append(weight)
             for shape, weights in shapes.items():
-                count = max(1, MOST // shape.numel())
+                count = max(1, MAX_ENTRIES // shape.numel())
                 for first in range(0, len(weights), count):
                     self._move(weights[first : first + count], group)
 
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Set the singular values of each of (k m n) to about 1; the dtype stays."""
+    """Return matrices (k m n) with their singular values set to about 1, in the same dtype."""
     a, b, c = QUINTIC
     x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

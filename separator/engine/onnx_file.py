@@ -81,7 +81,7 @@ def compare(path: Path, model: nn.Module, bins: int) -> None:
 
 
 def import_onnx() -> ModuleType:
-    """Import onnxruntime, and see that the packages that write ONNX are there.
+    """Return the module onnxruntime, after a check for the packages that write ONNX.
 
     Raises:
         SeparatorError: one of them is not installed.

@@ -11,11 +11,11 @@ from torch import Tensor
 from separator.engine.muon import Muon
 from separator.engine.run_config import OptimConfig
 
-LEAST = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
+MIN_SIZE = 16  # rows and columns of what Muon is for; narrower matrices mix a few channels
 
 
 def schedule(config: OptimConfig, step: int, steps: int) -> float:
-    """Learning rate of a step as a fraction of `config.lr`.
+    """Return the learning rate of a step as a fraction of `config.lr`.
 
     Linear warm-up, then cosine decay (Loshchilov & Hutter 2017, arXiv:1608.03983, without
     restarts), polynomial decay, or none.
@@ -56,7 +56,7 @@ class Chain:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients."""
+        """Drop the gradients, or set them to 0 if not `set_to_none`."""
         for part in self.parts:
             part.zero_grad(set_to_none)
 
@@ -68,14 +68,21 @@ class Chain:
 def set_rate(
     optimizer: torch.optim.Optimizer | Chain, config: OptimConfig, step: int, steps: int
 ) -> None:
-    """Give each group its learning rate for this step."""
+    """Give each group its learning rate for a step.
+
+    Args:
+        optimizer: of `build`.
+        config: rate and schedule.
+        step: updates done so far in the run.
+        steps: length of the run.
+    """
     rate = config.lr * schedule(config, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"] if step >= group["from_step"] else 0.0
 
 
 def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer | Chain:
-    """AdamW over groups of parameters, or Muon and AdamW.
+    """Build AdamW over groups of parameters, or Muon and AdamW.
 
     AdamW is that of Loshchilov & Hutter 2019 (arXiv:1711.05101); biases and norms do not decay,
     see `decays`. Muon is for matrices of at least 16 rows and columns; convolutions, biases and
@@ -116,7 +123,7 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
 
 def _is_matrix(weight: Tensor) -> bool:
     """Whether a weight is one that Muon is for."""
-    return weight.ndim == 2 and min(weight.shape) >= LEAST and decays(weight)
+    return weight.ndim == 2 and min(weight.shape) >= MIN_SIZE and decays(weight)
 
 
 def decays(weight: Tensor) -> bool:
@@ -129,19 +136,19 @@ def decays(weight: Tensor) -> bool:
 
 
 def load(optimizer: torch.optim.Optimizer | Chain, state: dict[str, Any]) -> None:
-    """Take a state, also one whose groups divide the same weights in the same order differently.
+    """Load a state into an optimizer; its groups may divide the same weights differently.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is of other weights, or no state.
     """
     parts = optimizer.parts if isinstance(optimizer, Chain) else [optimizer]
     states = state["parts"] if isinstance(optimizer, Chain) else [state]
-    for part, own in zip(parts, states, strict=True):
+    for part, saved in zip(parts, states, strict=True):
         groups = part.state_dict()["param_groups"]
-        count = sum(len(group["params"]) for group in own["param_groups"])
+        count = sum(len(group["params"]) for group in saved["param_groups"])
         if count != sum(len(group["params"]) for group in groups):
             raise ValueError(f"the state is of {count} weights")
-        part.load_state_dict({"state": own["state"], "param_groups": groups})
+        part.load_state_dict({"state": saved["state"], "param_groups": groups})
         for weight, values in part.state.items():
             for value in values.values():
                 if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:

@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 10, 54  # pixels around them
 
 
 def colour(values: Tensor, height: int = 256) -> Tensor:
-    """Turn values (f n) in [0, 1] into a picture (3 h w), low bins at the bottom.
+    """Return a picture (3 h w), h the height, of values (f n) in [0, 1], low bins at the bottom.
 
     The vertical axis is stretched towards low frequencies (a square-root scale), where music is.
     """
@@ -34,7 +34,7 @@ def colour(values: Tensor, height: int = 256) -> Tensor:
 
 
 def spectrogram_image(wave: Tensor, config: STFTConfig) -> Tensor:
-    """Turn a wave (c t) into a picture (3 h w) of its level over time, 80 dB deep."""
+    """Return a picture (3 h w) of a wave (c t) by the transform of a config, 80 dB deep."""
     magnitude = stft(wave.cpu(), config).abs().mean(0)
     decibels = 20 * (magnitude / (config.n_fft / 4)).clamp(min=1e-8).log10()
     return colour(1 + decibels / RANGE_DB)
@@ -55,7 +55,7 @@ def label_axes(axes: Any, seconds: float, rate: int) -> None:
 
 
 def with_axes(picture: Tensor, seconds: float, rate: int) -> Tensor:
-    """Put a picture (3 h w), of any size, between axes: (3 H W), always of the same size."""
+    """Return a picture (3 h w) of so many seconds between axes, up to half the rate: (3 H W)."""
     framed = _axes(seconds, rate).clone()
     rows = torch.arange(HEIGHT) * picture.shape[1] // HEIGHT
     columns = torch.arange(WIDTH) * picture.shape[2] // WIDTH

@@ -73,7 +73,7 @@ class Progress:
         self._bar.update()
 
     def show(self, loss: float, speed: float) -> None:
-        """Take the loss of a step, and the speed in seconds of audio per second."""
+        """Show the loss of a step, and the speed in seconds of audio per second."""
         self._loss, self._speed = loss, speed
 
     def _remaining(self) -> float | None:
@@ -101,7 +101,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as a person says it: 40 s, 12 min, 3.5 h."""
+    """Return seconds as a person says them: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -51,34 +51,34 @@ def _check_songs(payload: Mapping[str, Any], config: RunConfig, songs: Tensor, p
     before, now = (
         flat(values).get("data.roots") for values in (payload["config"], to_dict(config))
     )
-    known = payload.get("songs")
-    if known is not None and torch.equal(known, songs):
+    saved_songs = payload.get("songs")
+    if saved_songs is not None and torch.equal(saved_songs, songs):
         return
     if before == now:
-        if known is not None:
+        if saved_songs is not None:
             logger.warning(
                 "data.roots: the songs are not those of %s (%d were, %d are); the run goes on "
                 "with those that are there",
-                *(printable(str(path)), len(known), len(songs)),
+                *(printable(str(path)), len(saved_songs), len(songs)),
             )
         return
-    if known is None:
+    if saved_songs is None:
         reason = "of an earlier version, which did not note its songs"
         fix = "make them reachable by that path for one step, after which they may lie elsewhere"
     else:
-        reason, fix = _difference(known, songs), "give the same songs, or use another run="
+        reason, fix = _difference(saved_songs, songs), "give the same songs, or use another run="
     raise SeparatorError(
         f"data.roots: {printable(str(path))} was made with {printable(str(before))} and is "
         f"{reason}; {fix}"
     )
 
 
-def _difference(known: Tensor, songs: Tensor) -> str:
+def _difference(saved: Tensor, songs: Tensor) -> str:
     """Say how two lists of songs differ."""
-    same = torch.isin(known, songs)
-    if bool(same.all()) and len(known) == len(songs):
+    same = torch.isin(saved, songs)
+    if bool(same.all()) and len(saved) == len(songs):
         return "of the same songs in another order: give the folders in theirs"
-    return f"of {len(known)} songs, of which {int(same.sum())} are in this command's {len(songs)}"
+    return f"of {len(saved)} songs, of which {int(same.sum())} are in this command's {len(songs)}"
 
 
 def _tell_schedule(payload: Mapping[str, Any], config: RunConfig) -> None:

@@ -44,7 +44,7 @@ class Validation:
     notes: tuple[str, ...] = ()
 
     def text(self, best: bool) -> str:
-        """Say in words what was found; `best` if no earlier validation had a higher score."""
+        """Return the result in words; `best` if no earlier validation had a higher score."""
         notes = [*self.notes, *(["best so far"] if best else [])]
         aside = f" ({', '.join(notes)})" if notes else ""
         return (self.summary or f"validation score {self.score:.4g}") + aside
@@ -101,7 +101,7 @@ class Task(ABC):
 
     @abstractmethod
     def seconds(self, batch: Any) -> float:
-        """Seconds of audio in a batch, for the throughput."""
+        """Return the seconds of audio in a batch, for the throughput."""
 
     def preview(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Validation:
         """Return pictures and sounds of a new run's first micro-batch; only rank 0 calls it.
@@ -115,14 +115,14 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module, step: int) -> Validation:
-        """Score the averaged model, in evaluation mode and without gradients.
+        """Return the score of the averaged model, in evaluation mode and without gradients.
 
-        All ranks call it and share the work; what it returns counts on rank 0.
+        All ranks call it after a step and share the work; the result of rank 0 counts.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """All that is needed to rebuild and use the model, as JSON can hold it.
+        """Return all that is needed to rebuild and use the model, as JSON can hold it.
 
         Where only a part of `model` is to be used, "part" is its name within it.
         """
@@ -160,7 +160,7 @@ def check_config(
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dicts to {"a.b": value}; tuples become lists, as they do in a file."""
+    """Return the values of nested dicts as {"prefix.a.b": value}; tuples become lists."""
     rows = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

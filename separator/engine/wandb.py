@@ -76,17 +76,17 @@ class WandB:
                 self._run.finish(exit_code=int(kind is not None))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Write numbers by name."""
+        """Write values, numbers by name, of a step."""
         self._write(dict(values), step)
 
     def add_image(self, name: str, image: Tensor, step: int) -> None:
-        """Write an image (3 h w) in [0, 1]."""
+        """Write an image (3 h w) in [0, 1] of a step under a name."""
         from wandb import Image
 
         self._write({name: Image((255 * image).byte().permute(1, 2, 0).numpy())}, step)
 
     def add_audio(self, name: str, wave: Tensor, step: int, rate: int) -> None:
-        """Write a sound (c t) in [-1, 1]."""
+        """Write a wave (c t) in [-1, 1], at a rate in hertz, of a step under a name."""
         from wandb import Audio
 
         self._write({name: Audio(wave.T.numpy(), sample_rate=rate)}, step)

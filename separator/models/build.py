@@ -86,9 +86,9 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
     """
     architecture, version = description.get("architecture"), description.get("format", 1)
     if architecture not in [*ARCHITECTURES] or version != FORMAT:
-        told = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
+        shown = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
         raise SeparatorError(
-            f"{printable(str(path))}: holds {printable(told)}; this version reads "
+            f"{printable(str(path))}: holds {printable(shown)}; this version reads "
             f"{', '.join(ARCHITECTURES)} in format {FORMAT}: make the model anew, or use its "
             "own version"
         )

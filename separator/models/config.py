@@ -153,7 +153,9 @@ class PatchConfig(CheckedConfig):
     def encoder(self) -> Stack:
         """Sizes of the encoder, those of `size` where none are given."""
         given = (self.width, self.depth, self.heads, self.ffn_dim)
-        return Stack(*(own or usual for own, usual in zip(given, SIZES[self.size], strict=True)))
+        return Stack(
+            *(size or default for size, default in zip(given, SIZES[self.size], strict=True))
+        )
 
     @property
     def decoder(self) -> Stack:

@@ -56,15 +56,15 @@ def config_of(cls: type[Config], description: Mapping[str, Any], part: str) -> C
     values = description.get(part)
     if not isinstance(values, Mapping):
         raise SeparatorError(f"it has no {part!r}")
-    known = vars(cls())
-    needed = sorted(known.keys() - getattr(cls, "LATER", ()))
+    defaults = vars(cls())
+    needed = sorted(defaults.keys() - getattr(cls, "LATER", ()))
     for key in [*needed, *values]:
         if key not in values:
             raise SeparatorError(f"{part}.{key} is missing")
-        if key not in known:
+        if key not in defaults:
             raise SeparatorError(f"{part}.{str(key)[:LONGEST_TEXT]} is unknown to this version")
-        if not _is_like(values[key], known[key]):
-            raise SeparatorError(f"{part}.{key} is not of the kind of {known[key]!r}")
+        if not _is_like(values[key], defaults[key]):
+            raise SeparatorError(f"{part}.{key} is not of the kind of {defaults[key]!r}")
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     try:
         return cls(**values | lists)

@@ -51,18 +51,18 @@ def misfit(module: nn.Module, layout: Layout) -> str | None:
     All weights of the module must be there and no other, in its shapes, and of its type or, for
     floating point, another one of `FLOATS`.
     """
-    own = {name: _form(value) for name, value in module.state_dict().items()}
-    for name in [*own, *layout]:
+    needed = {name: _form(value) for name, value in module.state_dict().items()}
+    for name in [*needed, *layout]:
         if name not in layout:
             return f"it has no {name!r}"
-        if name not in own:
+        if name not in needed:
             return f"it has {name[:100]!r}, this model does not"
-        there, here = layout[name], own[name]
-        if there.shape != here.shape:
-            shapes = f"{list(there.shape)[:8]} there and {list(here.shape)} here"
+        given, expected = layout[name], needed[name]
+        if given.shape != expected.shape:
+            shapes = f"{list(given.shape)[:8]} there and {list(expected.shape)} here"
             return f"{name!r} is {shapes}"
-        if there.kind not in (FLOATS if here.kind in FLOATS else (here.kind,)):
-            return f"{name!r} is {there.kind} there and {here.kind} here"
+        if given.kind not in (FLOATS if expected.kind in FLOATS else (expected.kind,)):
+            return f"{name!r} is {given.kind} there and {expected.kind} here"
     return None
 
 
@@ -101,11 +101,13 @@ class Uninitialised(TorchFunctionMode):
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a module on the meta device the weights of a state, in its own types and layout."""
+    """Give a module on the meta device the weights of a state, in its tensor types and layout."""
     module.load_state_dict(
         {
-            name: torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(state[name])
-            for name, own in module.state_dict().items()
+            name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(
+                state[name]
+            )
+            for name, tensor in module.state_dict().items()
         },
         assign=True,
     )
