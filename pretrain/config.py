@@ -1,10 +1,10 @@
-"""What `separator pretrain` can be told.
+"""The configuration of `separator pretrain`.
 
-What imports torch is imported where it is used: `--help` makes do without.
+Modules that import torch are imported where they are used: `--help` does not wait for it.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from separator.data.config import DataConfig
@@ -14,22 +14,17 @@ from separator.errors import SeparatorError
 from separator.loss_config import LossConfig
 from separator.models.registry import ModelChoice
 from separator.pretrain import schedules
+from separator.pretrain.crops import Crops
 from separator.pretrain.masking.config import MaskConfig
-from separator.pretrain.objective_config import (
-    AdversaryConfig,
-    ContrastConfig,
-    HardConfig,
-    LabelConfig,
-    NextConfig,
-    needs_whole_frames,
-)
+from separator.pretrain.objectives.base import Objective
+from separator.pretrain.objectives.registry import OBJECTIVES, all_settings
 from separator.pretrain.schedules import Schedule
 from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(ModelChoice, RunConfig):
+class PretrainConfig(all_settings(), ModelChoice, RunConfig):
     """Pretrain on mixed songs: mask groups of frames and restore them with a sigmoid mask.
 
     Other objectives separate, as training on stems does: `remix` removes isolated voices that were
@@ -40,23 +35,19 @@ class PretrainConfig(ModelChoice, RunConfig):
     from one to the next, the crop's length jumps.
 
     Attributes:
-        objective: restore fills in masked cells; remix, teacher and mixit separate. The keys
-            `mask` to `adversary` apply to restore only.
+        objective: restore fills in masked patches; remix, teacher and mixit separate. `mask`,
+            `error`, `masked_weight`, `unmasked_weight`, `crop_frames`, `balance` and the objectives
+            beside the masked error apply to restore only.
         data: songs of any kind; all but remix use the sum of stems, where there are any.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
         mask: which patches are masked, and how.
         error: mean absolute or mean squared error.
-        masked_weight: weight of the error on chosen cells.
+        masked_weight: weight of the error on chosen patches.
         unmasked_weight: weight of the error on the others.
         crop_frames: frames of a crop; segments are cut into so many crops as they hold (0: one).
-        balance: let the weight of each objective below be the size of its gradient as a share of
-            the masked error's, where both meet; otherwise a plain factor.
-        next: tell whether the second half of a crop is the true one.
-        labels: name the cluster of hidden frame groups.
-        contrast: tell the hidden cells of a crop apart.
-        hard: predict which cells are hard.
-        adversary: be taken for music by a second network.
+        balance: take the weight of each objective beside the masked error as the norm of its
+            gradient, a share of the masked error's; otherwise as a plain factor.
         remix: which voices are mixed with the songs, and how.
         teacher: which models separate the songs, and which crops are learned from.
         mixit: into how many parts a sum of two songs is split.
@@ -77,11 +68,6 @@ class PretrainConfig(ModelChoice, RunConfig):
     unmasked_weight: Schedule = 0.0
     crop_frames: Schedule = 0
     balance: bool = True
-    next: NextConfig = field(default_factory=NextConfig)
-    labels: LabelConfig = field(default_factory=LabelConfig)
-    contrast: ContrastConfig = field(default_factory=ContrastConfig)
-    hard: HardConfig = field(default_factory=HardConfig)
-    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     remix: RemixConfig = field(default_factory=RemixConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     mixit: MixitConfig = field(default_factory=MixitConfig)
@@ -102,7 +88,8 @@ class PretrainConfig(ModelChoice, RunConfig):
             self._check_separation()
             return
         for key in ("masked_weight", "unmasked_weight", "crop_frames"):
-            schedules.check(key, getattr(self, key))
+            if reason := schedules.refusal(getattr(self, key)):
+                raise SeparatorError(f"{key}: {reason}")
         steps = {
             int(s)
             for s, _ in (
@@ -118,7 +105,7 @@ class PretrainConfig(ModelChoice, RunConfig):
                 "masked_weight, unmasked_weight: both are 0 at a step; 1 and 0 are usual"
             )
         frames_per_second = self.rate / self.stft.hop
-        for key in ("mask", "next"):  # both may count in seconds
+        for key in ("mask", *OBJECTIVES):  # some lengths may be in seconds
             object.__setattr__(self, key, getattr(self, key).in_frames(frames_per_second))
         self._check_mask()
         self._check_objectives()
@@ -140,62 +127,49 @@ class PretrainConfig(ModelChoice, RunConfig):
         if self.objective == "mixit" and self.data.batch < 2:
             raise SeparatorError("data.batch: mixit adds two crops of a batch; give 2 or more")
 
-    def _check_objectives(self) -> None:
-        """Refuse combinations of objectives that cannot be."""
-        if self.mask.chosen_strategy.predicted_error != schedules.enabled(self.hard.weight):
-            raise SeparatorError(
-                "mask.strategy, hard.weight: hard patches are chosen by a predictor, trained with  "
-                "that weight; give mask.strategy=hard and a hard.weight above 0, or neither"
-            )
-        beside = [
-            key
-            for key in ("next", "labels", "contrast", "hard")
+    @property
+    def objectives(self) -> list[Objective]:
+        """Objectives beside the masked error, those that train a discriminator last.
+
+        Each call makes new ones.
+        """
+        found = [
+            objective(getattr(self, key), self)
+            for key, objective in OBJECTIVES.items()
             if schedules.enabled(getattr(self, key).weight)
         ]
-        if beside and self.compile and self.balance:
+        return sorted(found, key=lambda objective: objective.meeting_point == "restored")
+
+    @property
+    def crops(self) -> Crops:
+        """How crops are made of the waves."""
+        made = [crops for objective in self.objectives if (crops := objective.crops())]
+        return made[0] if made else Crops(self)
+
+    def _check_objectives(self) -> None:
+        """Refuse combinations of objectives that cannot be."""
+        predicting = [key for key, objective in OBJECTIVES.items() if objective.predicts_errors]
+        active = self.objectives
+        predicted = any(objective.predicts_errors for objective in active)
+        if self.mask.chosen_strategy.predicted_error != predicted:
+            weight = f"{predicting[0]}.weight"
             raise SeparatorError(
-                f"compile: the gradients of {', '.join(beside)} cannot be balanced in a compiled "
+                f"mask.strategy, {weight}: hard patches are chosen by a predictor, trained with "
+                f"that weight; give mask.strategy=hard and a {weight} above 0, or neither"
+            )
+        inside = [objective.key for objective in active if objective.meeting_point != "restored"]
+        if inside and self.compile and self.balance:
+            raise SeparatorError(
+                f"compile: the gradients of {', '.join(inside)} cannot be balanced in a compiled "
                 "model; give compile=false, or balance=false"
             )
-        for key in ("contrast", "hard", "adversary"):
-            if schedules.enabled(getattr(self, key).weight) and not self.mask.mask:
+        for objective in active:
+            if objective.needs_masked and not self.mask.mask:
                 raise SeparatorError(
-                    f"mask.mask: 0 masks no patch, but {key} is about masked ones; give a share"
+                    f"mask.mask: 0 masks no patch, but {objective.key} is about masked ones; give "
+                    "a share"
                 )
-        if schedules.enabled(self.labels.weight) and self.labels.group > self._shortest():
-            raise SeparatorError(
-                f"labels.group: takes crops of {self.labels.group} frames, but the shortest have "
-                f"{self._shortest()}; make it smaller, or the crops longer"
-            )
-        if schedules.enabled(self.next.weight):
-            self._check_next()
-        if not schedules.enabled(self.adversary.weight):
-            return
-        if needs_whole_frames(self.adversary) and self.mask.band:
-            raise SeparatorError(
-                "adversary.kind: token judges whole frames; give mask.band=0 or "
-                "adversary.kind=frame"
-            )
-        if self.adversary.lr > self.optim.lr:
-            raise SeparatorError(
-                f"adversary.lr: {self.adversary.lr} is above optim.lr, {self.optim.lr}; the "
-                "discriminator is not to learn faster"
-            )
-
-    def _check_next(self) -> None:
-        """Refuse a separator that leaves nothing to hide beside it."""
-        from separator.pretrain.joint import free_groups, separator_frames
-        from separator.pretrain.masking.grid import PatchGrid
-
-        grid = PatchGrid(self.stft.bins, self._shortest(), 1, self.mask.group)
-        first, last = separator_frames(grid.frames, self.next)
-        free = int(free_groups(grid, self.next).sum())
-        if first < 1 or last > grid.frames - 2 or free < 2:
-            raise SeparatorError(
-                f"next.token: a separator of {self.next.token} frames leaves {free} of the "
-                f"{grid.groups} frame groups in the shortest crops, of {grid.frames} frames; 2 are "
-                "needed: make it or mask.group smaller, or data.segment_seconds longer"
-            )
+            objective.check()
 
     def _check_mask(self) -> None:
         """Refuse patches that would cover whole crops, or none."""
@@ -213,7 +187,7 @@ class PretrainConfig(ModelChoice, RunConfig):
             raise SeparatorError(
                 "mask.mix: mixes a crop with another one of its batch; give data.batch of 2 up"
             )
-        frames = self._shortest()
+        frames = self.shortest_crop
         if 2 * mask.group > frames:
             raise SeparatorError(
                 f"mask.group: {mask.group} frames, but the shortest crops have {frames}, "
@@ -227,31 +201,14 @@ class PretrainConfig(ModelChoice, RunConfig):
             )
 
     @property
-    def items(self) -> DataConfig:
-        """What is read for a batch of crops.
-
-        With `next` it is items of twice the crops' length, and two where one crop is asked for, so
-        that there is another song to go on with. They keep their order: a remix of mixtures only
-        changes that, and which item is of which song would not be known.
-        """
-        if not schedules.enabled(self.next.weight):
-            return self.data
-        from separator.pretrain.joint import ends
-
-        frames = 2 * self._frames + sum(ends(self.stft)) - 1
-        batch = max(2, self.data.batch) if self.next.same < 1 else self.data.batch
-        seconds = frames * self.stft.hop / self.rate
-        augment = replace(self.data.augment, remix=0.0)
-        return replace(self.data, segment_seconds=seconds, batch=batch, augment=augment)
-
-    @property
-    def _frames(self) -> int:
+    def segment_frames(self) -> int:
         """Frames of a segment."""
         return math.ceil(self.data.segment_seconds * self.rate / self.stft.hop) + 1
 
-    def _shortest(self) -> int:
+    @property
+    def shortest_crop(self) -> int:
         """Frames of the shortest crops of the run."""
-        frames = self._frames
+        frames = self.segment_frames
         longest = schedules.highest(self.crop_frames)
         if longest > frames:
             raise SeparatorError(

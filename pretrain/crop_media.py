@@ -18,7 +18,7 @@ def show_crops(
 ) -> None:
     """Add pictures and sounds of a batch's first crops; phases are the original's.
 
-    A crop without a masked cell gets a masked group, so that each picture has something to restore.
+    A crop without a masked patch gets a masked group, so that each picture shows a restoration.
 
     Args:
         result: takes them as `NAME0/original`, `NAME0/masked`, …

@@ -1,4 +1,4 @@
-"""From waves to what the model is shown and what it is to answer."""
+"""Batches of the pretext task: crops of waves, their targets and their corruption."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,20 +10,11 @@ from torch import Tensor
 from separator.dsp.stft import compress, normalise, stft
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.joint import (
-    Spliced,
-    ends,
-    free_groups,
-    inside,
-    splice,
-    with_separator,
-)
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import (
     Corrupted,
     corrupt,
     grid_of,
-    ignore_padding,
     mix_with_previous,
 )
 from separator.pretrain.masking.grid import PatchGrid
@@ -36,7 +27,7 @@ class Example:
     Attributes:
         spectrogram: (b c f n) complex, of the crops as they are.
         target: (b c f n) compressed magnitudes in [0, 1], to be restored.
-        corrupted: what the model is shown.
+        corrupted: the input of the model.
         continues: boolean (b), whether the second half of a crop is the true one; None where all
             are.
     """
@@ -58,70 +49,52 @@ def make_example(
     songs: Tensor | None = None,
     own: int | None = None,
 ) -> Example:
-    """Cut waves into the step's crops, splice them if that is asked, and corrupt them.
+    """Make crops of waves, and corrupt them.
 
     Args:
         waves: (b c t), as read.
         config: everything but the mask.
-        mask: which cells are hidden; the run's own, or that of the validation.
+        mask: which patches are masked; the run's own, or that of the validation.
         step: finished steps of the run.
         generator: on the CPU; all randomness comes from it.
-        valid: (b) samples of each wave that are music; what is padded behind them counts nowhere.
-            All of it without.
-        predict: maps the target and the grid to the predicted error of each cell (b k m), for
-            `mask.strategy=hard`; without it all are alike.
-        songs: (b) the song of each wave, for `next`; all are of different songs without.
-        own: number of waves that crops are made of; those behind them, which only `next` reads,
-            lend it second halves. All of them without.
+        valid: (b) samples of each wave that are music; the padding behind them is ignored. All
+            of them by default.
+        predict: maps the target and the grid to the predicted error of each patch (b k m), for
+            strategies that need it; the same for all patches by default.
+        songs: (b) the song of each wave; all are of different songs by default.
+        own: number of waves that crops are made of, the first ones; the others may lend parts.
+            All of them by default.
     """
-    crops = cut_crops(waves, config, step)
-    spectrogram, continues, allowed = stft(crops, config.stft), None, None
-    if schedules.enabled(config.next.weight):
-        spliced = _spliced(spectrogram, config, len(waves), generator, songs, own)
-        spectrogram, continues = spliced.spectrogram, spliced.continues
-        allowed = free_groups(grid_of(spectrogram, mask, step), config.next)
+    crops, pieces = config.crops, cut_crops(waves, config, step)
+    wave = torch.arange(len(pieces)) % len(waves)
+    piece_songs = wave if songs is None else songs.cpu()[wave]
+    sources = (wave < (own or len(waves))).nonzero().flatten()
+    made = crops.make(stft(pieces, config.stft), mask, step, generator, piece_songs, sources)
+    spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
     mixed = predicted_error = None
     if mask.mix:
         mixed = compress(mix_with_previous(spectrogram, generator).abs(), scale, config.stft)
     if mask.chosen_strategy.predicted_error and predict:
         predicted_error = predict(target, grid_of(target, mask, step))
-    corrupted = corrupt(target, mask, step, generator, mixed, predicted_error, allowed)
-    if continues is not None:
-        target, corrupted = with_separator(target, corrupted, config.next)
-    elif valid is not None:
-        corrupted = ignore_padding(target, corrupted, _music(valid, crops, config))
-    return Example(spectrogram, target, corrupted, continues)
-
-
-def _spliced(
-    items: Tensor,
-    config: PretrainConfig,
-    waves: int,
-    generator: torch.Generator,
-    songs: Tensor | None,
-    own: int | None,
-) -> Spliced:
-    """Make crops of two halves out of items (k·b c f N), k of each of b waves."""
-    items = inside(items, config.stft)
-    wave = torch.arange(len(items)) % waves
-    songs = wave if songs is None else songs.cpu()[wave]
-    mine = (wave < (own or waves)).nonzero().flatten()
-    return splice(items, items.shape[-1] // 2, generator, config.next, songs, mine)
+    corrupted = corrupt(target, mask, step, generator, mixed, predicted_error, made.allowed)
+    music = None if valid is None else _music(valid, pieces, config)
+    target, corrupted = crops.finish(target, corrupted, music)
+    return Example(spectrogram, target, corrupted, made.continues)
 
 
 def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
     """Cut segments into crops of `crop_frames` at this step: (b c t) to (k·b c t').
 
-    Short crops are more crops, so that a step hears as much music at any length, and nothing that
-    was read is thrown away but the rest of the division.
+    Shorter crops are more crops, so a step has as much music at any length, and only the rest of
+    the division is unused.
     """
     frames = int(schedules.step_value(config.crop_frames, step))
-    samples = crop_samples(frames, config)
+    samples = config.crops.samples(frames)
     if not frames or samples >= waves.shape[-1]:
         return waves
     pieces = waves.shape[-1] // samples
-    # neighbours in the batch are of different songs: one covers the other in `corrupt.covered`
+    # neighbours in the batch are of different songs, as `mix_with_previous` needs
     return rearrange(waves[..., : pieces * samples], "b c (k t) -> (k b) c t", k=pieces)
 
 
@@ -131,10 +104,3 @@ def _music(valid: Tensor, crops: Tensor, config: PretrainConfig) -> Tensor:
     pieces = torch.arange(len(crops) // len(valid))[:, None]
     samples = (valid.cpu() - pieces * length).clamp(0, length).flatten()
     return -(-samples // config.stft.hop) + (samples == length)
-
-
-def crop_samples(frames: int, config: PretrainConfig) -> int:
-    """Samples that must be read for a crop of so many frames."""
-    if not schedules.enabled(config.next.weight):
-        return (frames - 1) * config.stft.hop
-    return (2 * frames + sum(ends(config.stft)) - 1) * config.stft.hop

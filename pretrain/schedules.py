@@ -2,7 +2,6 @@
 
 import bisect
 
-from separator.errors import SeparatorError
 from separator.ranges import LARGEST
 
 Schedule = float | tuple[tuple[float, float], ...]  # a number, or (step, value) pairs
@@ -42,16 +41,11 @@ def highest(schedule: Schedule) -> float:
     return float(max(number for _, number in pairs(schedule)))
 
 
-def check(name: str, schedule: Schedule) -> None:
-    """Refuse a schedule that is not one of numbers from 0 up.
-
-    Raises:
-        SeparatorError: no pairs, steps that do not grow, or a negative value; names the key.
-    """
+def refusal(schedule: Schedule) -> str | None:
+    """Say why something is no schedule of numbers from 0 up; None if it is one."""
     places = [place for place, _ in pairs(schedule)]
     values = [number for _, number in pairs(schedule)]
     grows = bool(places) and sorted(set(places)) == places
-    if not grows or min(values) < 0 or max(*places, *values) > LARGEST:
-        raise SeparatorError(
-            f"{name}: give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"
-        )
+    if grows and min(values) >= 0 and max(*places, *values) <= LARGEST:
+        return None
+    return f"give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"

@@ -1,4 +1,4 @@
-"""The pretext task: corrupted spectrograms in, the mask that restores them out."""
+"""The pretext task: a mask restores corrupted spectrograms."""
 
 import math
 from collections.abc import Iterator
@@ -14,23 +14,22 @@ from separator.data.tracks import training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation
-from separator.errors import SeparatorError
 from separator.models.build import create, describe
 from separator.pretrain import schedules
-from separator.pretrain.adversary import Adversary
-from separator.pretrain.balance import total
-from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
-from separator.pretrain.heads import Pretrainer, deceive
 from separator.pretrain.masking.corruption import KINDS
-from separator.pretrain.objectives import masked_error
+from separator.pretrain.masking.grid import PatchGrid
+from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives.balance import auxiliary_losses, total
+from separator.pretrain.objectives.base import Prediction
+from separator.pretrain.objectives.restoration import masked_error
 from separator.pretrain.validate import ValidationCrops
 
 
 class PretrainTask(Task):
-    """What the loop trains: a model, its songs, its pretext task, its score.
+    """The pretext task for the training loop: model, songs, loss and validation.
 
     Raises:
         SeparatorError: no songs to train on or to validate with.
@@ -39,35 +38,34 @@ class PretrainTask(Task):
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
         self.device = distributed.own_device(config.device)
-        self.extract, features = None, 0
-        if schedules.enabled(config.labels.weight):
-            self.extract = extractor(config.labels, config.stft, config.rate).to(self.device)
-            features = self.extract.features
+        self.objectives, self.crops = config.objectives, config.crops
+        for objective in self.objectives:
+            objective.prepare(self.device)
         torch.manual_seed(config.seed)
         backbone = create(config.sizes, config.stft.bins)
-        self.model = Pretrainer(backbone, config, features)
+        self.model = Pretrainer(backbone, self.objectives)
         self.teacher = self.model  # until `attach` gives the average
-        if schedules.enabled(config.adversary.weight):
-            sizes = 2, config.stft.bins, config.mask.group
-            self.companion = Adversary(config.adversary, *sizes).to(self.device)
+        for objective in self.objectives:
+            self.companion = objective.create_discriminator(self.device) or self.companion
         self.train, self.valid = training_tracks(config.data)
-        if schedules.enabled(config.next.weight) and config.next.same < 1 and len(self.train) < 2:
-            raise SeparatorError(
-                "next.same: crops go on with other songs, but there is one song to train on; give "
-                "next.same=1, which takes another place of the same song, or more songs"
-            )
-        self.crops = ValidationCrops(self.valid, config)
-        begins = self.extract and not (Path(config.run) / "last.pt").exists()
-        if begins and distributed.rank() == 0:  # the clusters are sent out with its weights
-            waves = (batch.mixture for batch in self.batches(0))
-            fit_labels(self.model.labeller, self.extract, waves, config.labels)
+        for objective in self.objectives:
+            objective.check_tracks(self.train)
+        self.validation = ValidationCrops(self.valid, config, self.objectives)
+        begins = not (Path(config.run) / "last.pt").exists()
+        if begins and distributed.rank() == 0:  # other ranks get the heads with the weights
+            for objective in self.objectives:
+                objective.start(self.model.head(objective), self._waves())
 
     def attach(self, averaged: Pretrainer) -> None:
-        """Take the averaged model as the teacher that says which cells are hard."""
+        """Take the averaged model as the teacher that predicts errors."""
         self.teacher = averaged
 
+    def predict_errors(self, target: Tensor, grid: PatchGrid) -> Tensor:
+        """Predict the error of each patch from the whole spectrogram: (b c f n) to (b k m)."""
+        return predict_errors(self.teacher, self.objectives, target, grid)
+
     def songs(self) -> Tensor:
-        """Return what tells the songs trained on and validated with."""
+        """Return digests of the songs trained on and validated with."""
         return song_digests([*self.train, *self.valid])
 
     def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
@@ -75,7 +73,7 @@ class PretrainTask(Task):
         config = self.config
         return batches(
             self.train,
-            config.items,
+            self.crops.data(),
             config.rate,
             config.seed,
             start,
@@ -84,12 +82,17 @@ class PretrainTask(Task):
             device=self.device,
         )
 
+    def _waves(self) -> Iterator[Tensor]:
+        """Yield the waves (b c t) of the first micro-batches."""
+        for batch in self.batches(0):
+            yield batch.mixture
+
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
-        """Make of a batch what the model is shown at a step, and what it is to answer."""
+        """Return the crops of a batch, their targets and their corruption at a step."""
         config = self.config
         return make_example(
             batch.mixture, config, config.mask, step, generator, batch.valid,
-            self.teacher.predict, batch.songs, config.data.batch,
+            self.predict_errors, batch.songs, config.data.batch,
         )  # fmt: skip
 
     def step(
@@ -109,35 +112,29 @@ class PretrainTask(Task):
         scalars = masked_error(restored, example.target, corrupted, *weights, squared)
         for kind in set(KINDS) - config.mask.kinds:  # a gap in its curve, no zero
             scalars[f"loss_share/{kind}"] = restored.new_tensor(math.nan)
-        objectives, logged = self.model.objectives(
-            example, outputs, restored, config, step, generator, self.extract
-        )
-        if self.companion:
-            # every micro-batch is a step of it, together as long as one
-            pace = schedule(config.optim, step, config.steps) / self.accumulate
-            more, numbers = deceive(self.companion, example, restored, step, pace)
-            objectives, logged = objectives | more, logged | numbers
-        scalars["loss"] = total(scalars["loss"], objectives, config.balance)
-        return scalars | logged
+        # a discriminator makes a step in every micro-batch, together as long as one
+        rate = schedule(config.optim, step, config.steps) / self.accumulate
+        prediction = Prediction(outputs, restored, step, generator, rate)
+        losses, logs = auxiliary_losses(self.objectives, self.model, example, prediction)
+        scalars["loss"] = total(scalars["loss"], losses, config.balance)
+        return scalars | logs
 
     def seconds(self, batch: Batch) -> float:
-        """Seconds of audio in a batch; what `next` reads around its crops does not count."""
-        if schedules.enabled(self.config.next.weight):
-            return self.config.data.batch * self.config.data.segment_seconds
-        return batch.seconds(self.config.rate)
+        """Seconds of audio in the crops of a batch."""
+        return self.crops.seconds(batch)
 
     def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
-        """Show the first crops of the training, and what the untrained model makes of them."""
+        """Return pictures and sounds of the first training crops and of their restoration."""
         result = Validation({}, 0.0)
         show_crops(result, "training_crop", model, self.example(batch, 0, generator), self.config)
         return result
 
     def validate(self, model: nn.Module, step: int) -> Validation:
-        """Restore hidden cells of songs not trained on; compare with the trivial answers."""
-        return self.crops.validate(model, self.device, step, self.extract)
+        """Restore masked patches of songs not trained on; compare with the trivial answers."""
+        return self.validation.validate(model, self.device, step)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the model's file says of it."""
+        """Return the description that goes into the model's file."""
         config = self.config
         about = describe(config.sizes, config.stft, config.rate)
         return {"stage": "pretrain", "part": "backbone", **about}

@@ -1,5 +1,6 @@
 """Validation of the pretext task on unseen songs, against the best trivial answer."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +13,14 @@ from separator.data.dataset import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
 from separator.engine.task import Validation
-from separator.pretrain.clusters import BackboneFeatures, Spectrum, health
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.example import Example, make_example
-from separator.pretrain.heads import Pretrainer
-from separator.pretrain.labels import unigram_entropy, without_outside
 from separator.pretrain.masking.grid import channel_mean
-from separator.pretrain.objectives import baselines
+from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives.balance import auxiliary_losses
+from separator.pretrain.objectives.base import Objective, Prediction
+from separator.pretrain.objectives.restoration import baselines
 
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
 SIZE = 4  # crops at a time, whatever the batches of the training
@@ -27,36 +28,40 @@ SIZE = 4  # crops at a time, whatever the batches of the training
 
 @dataclass(frozen=True)
 class _Score:
-    """What a batch of crops is worth.
+    """Errors and logs of a batch of crops.
 
     Attributes:
-        masked: summed errors on the chosen cells of the model and of the trivial answers, and
-            "cells", how many these are.
-        whole: the model's summed error on all cells that count, and "cells".
+        masked: summed errors on the chosen patches of the model and of the trivial answers, and
+            "patches", how many these are.
+        whole: the model's summed error on all patches that count, and "patches".
         heads: the objectives' scalars, times the batch's share of the crops.
-        labels: (b m) of the crops' groups, where there are labels.
+        observed: the objectives' observations of the crops, by their keys.
     """
 
     masked: dict[str, float]
     whole: dict[str, float]
     heads: dict[str, float]
-    labels: Tensor | None
+    observed: dict[str, Tensor]
 
 
 class ValidationCrops:
-    """Fixed crops of fixed songs with fixed cells hidden, all of them filled with 1.0.
+    """Fixed crops of fixed songs with fixed masked patches, all of them filled with 1.0.
 
     Args:
         tracks: songs that training does not see.
-        config: crop length, cells, transform.
+        config: crop length, patches, transform.
+        objectives: what is scored beside the masked error.
     """
 
-    def __init__(self, tracks: Sequence[Track], config: PretrainConfig) -> None:
+    def __init__(
+        self, tracks: Sequence[Track], config: PretrainConfig, objectives: Sequence[Objective]
+    ) -> None:
         plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        data = replace(config.items, augment=plain, workers=0, batch=SIZE)
+        data = replace(config.crops.data(), augment=plain, workers=0, batch=SIZE)
         stream = batches(tracks, data, config.rate, SEED, mixtures=True)
         read = [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
         self.config = replace(config, crop_frames=0)
+        self.objectives = [objective for objective in objectives if objective.validated]
         kept = slice(config.valid_crops)
         self.waves = torch.cat([batch.mixture for batch in read])[kept].split(SIZE)
         self.music = torch.cat([batch.valid for batch in read])[kept].split(SIZE)
@@ -65,13 +70,7 @@ class ValidationCrops:
         self.mask = replace(self.mask, warmup_steps=0)
         self.shown = replace(config.mask, clean_share=0.0)
 
-    def validate(
-        self,
-        model: Pretrainer,
-        device: torch.device,
-        step: int,
-        extract: Spectrum | BackboneFeatures | None = None,
-    ) -> Validation:
+    def validate(self, model: Pretrainer, device: torch.device, step: int) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.
 
         Ranks share the crops out; rank 0 returns the scores of all, the others an empty result.
@@ -79,9 +78,8 @@ class ValidationCrops:
         Args:
             model: the averaged one.
             device: where to compute.
-            step: finished steps of the run; the pictures show what is hidden then, and how, while
-                the scores are of the same cells at any step.
-            extract: makes what is clustered, where there are labels.
+            step: finished steps of the run; the pictures show the masks and corruptions of that
+                step, while the scores are of the same patches at any step.
         """
         generator, result = torch.Generator().manual_seed(SEED), Validation({}, 0.0)
         own: list[tuple[int, _Score]] = []
@@ -89,12 +87,12 @@ class ValidationCrops:
         for place, (waves, music, numbers) in enumerate(
             zip(self.waves, self.music, songs, strict=True)
         ):
-            # on every rank: what is hidden comes from one sequence of numbers
+            # on every rank: masks come from one sequence of random numbers
             example = make_example(
                 waves.to(device), self.config, self.mask, 0, generator, music, songs=numbers
             )
             if place % distributed.world() == distributed.rank():
-                own.append((place, self._score(model, example, place, extract)))
+                own.append((place, self._score(model, example, place)))
             if place == distributed.rank() == 0:
                 self._show(result, model, waves.to(device), music, step)
         scores = distributed.gather(own)
@@ -102,28 +100,24 @@ class ValidationCrops:
             self._collect(result, scores)
         return result
 
-    def _score(
-        self,
-        model: Pretrainer,
-        example: Example,
-        place: int,
-        extract: Spectrum | BackboneFeatures | None,
-    ) -> _Score:
+    def _score(self, model: Pretrainer, example: Example, place: int) -> _Score:
         """Score the batch at a place."""
-        config, corrupted = self.config, example.corrupted
-        # apart, so that the cells do not depend on which heads there are
+        corrupted = example.corrupted
+        # a generator of its own, so that the masks do not depend on the objectives
         draws = torch.Generator().manual_seed(SEED + place)
         outputs = model(corrupted.spectrogram, corrupted.masked)
         restored = corrupted.spectrogram * outputs.mask
-        _, scalars = model.objectives(example, outputs, restored, config, 0, draws, extract)
+        prediction = Prediction(outputs, restored, 0, draws)
+        _, scalars = auxiliary_losses(self.objectives, model, example, prediction)
         share = len(self.waves[place]) / len(self.songs)
         heads = {name: value.item() * share for name, value in scalars.items()}
-        labels = None
-        if extract:
-            found = model.labeller(extract(example.spectrogram))
-            labels = without_outside(found, corrupted, config.labels.group).cpu()
+        observed = {}
+        for objective in self.objectives:
+            rows = objective.observe(model.head(objective), example)
+            if rows is not None:
+                observed[objective.key] = rows.cpu()
         masked, whole = _errors(example, restored)
-        return _Score(masked, whole, heads, labels)
+        return _Score(masked, whole, heads, observed)
 
     def _collect(self, result: Validation, scores: list[_Score]) -> None:
         """Put the scores of all batches into one result."""
@@ -134,12 +128,12 @@ class ValidationCrops:
         result.scalars |= {f"valid/l1_{name}": value for name, value in masked.items()}
         result.scalars["valid/l1_whole"] = whole["model"]
         result.scalars |= {f"valid/{name}": value for name, value in heads.items()}
-        labels = [score.labels for score in scores if score.labels is not None]
-        if labels:
-            found = torch.cat(labels)
-            told = health(found, self.songs, self.config.labels.clusters)
-            told["labels/unigram_entropy"] = unigram_entropy(found).item()
-            result.scalars |= {f"valid/{name}": value for name, value in told.items()}
+        for objective in self.objectives:
+            if objective.key not in scores[0].observed:
+                continue
+            rows = torch.cat([score.observed[objective.key] for score in scores])
+            metrics = objective.summarise(rows, self.songs)
+            result.scalars |= {f"valid/{name}": value for name, value in metrics.items()}
         _summarise(result, 1 - masked["model"] / max(best, 1e-12))
 
     def _show(
@@ -147,9 +141,8 @@ class ValidationCrops:
     ) -> None:
         """Add pictures and sounds of the first crops."""
         generator = torch.Generator().manual_seed(SEED)
-        example = make_example(
-            waves, self.config, self.shown, step, generator, music, model.predict
-        )
+        predict = functools.partial(predict_errors, model, self.objectives)
+        example = make_example(waves, self.config, self.shown, step, generator, music, predict)
         show_crops(result, "crop", model, example, self.config)
 
 
@@ -164,22 +157,22 @@ def _summarise(result: Validation, gain: float) -> None:
 
 
 def _errors(example: Example, restored: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """Sum errors, and count cells: of all answers on the chosen cells, of the model's on all."""
+    """Sum errors and count patches: of all answers on the chosen ones, of the model's on all."""
     target, corrupted = example.target, example.corrupted
     answers = {"model": restored, **baselines(target, ~corrupted.untouched)}
     errors = {name: channel_mean((answer - target).abs()) for name, answer in answers.items()}
     chosen = corrupted.chosen.expand_as(target[:, :1])
     masked = {name: (error * chosen).sum().item() for name, error in errors.items()}
     counted = chosen | corrupted.untouched
-    whole = {"model": (errors["model"] * counted).sum().item(), "cells": counted.sum().item()}
-    return masked | {"cells": chosen.sum().item()}, whole
+    whole = {"model": (errors["model"] * counted).sum().item(), "patches": counted.sum().item()}
+    return masked | {"patches": chosen.sum().item()}, whole
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Divide summed errors by the number of their cells; NaN where there is none."""
+    """Divide summed errors by the number of their patches; NaN where there is none."""
     total = _summed(rows)
-    cells = total.pop("cells") or math.nan
-    return {name: value / cells for name, value in total.items()}
+    patches = total.pop("patches") or math.nan
+    return {name: value / patches for name, value in total.items()}
 
 
 def _summed(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -28,6 +28,7 @@ KEYS = {
 }
 # Patterns of tensors' names, in any part of a model, and their replacements; applied in order.
 TENSORS = (
+    (r"^labeller\.", "heads.labels.labeller."),
     (r"(^|\.)cells\.", r"\1blocks."),
     (r"(^|\.)recall\.", r"\1cross_frame."),
     (r"(^|\.)white\.", r"\1mask_detector."),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,15 +16,16 @@ from torch.nn.utils import parametrize
 
 from separator.engine import distributed
 from separator.errors import SeparatorError
-from separator.pretrain.adversary import LOSSES, Adversary, hidden_tokens, weight_at
-from separator.pretrain.discriminator import (
+from separator.pretrain.masking.config import MaskConfig
+from separator.pretrain.masking.corruption import KINDS, Corrupted
+from separator.pretrain.masking.grid import PatchGrid
+from separator.pretrain.objectives.adversary import LOSSES, Adversary, masked_tokens
+from separator.pretrain.objectives.auxiliary.adversarial import Adversarial, AdversaryConfig
+from separator.pretrain.objectives.discriminators import (
     FrameDiscriminator,
     FrameTransformerDiscriminator,
     TokenDiscriminator,
 )
-from separator.pretrain.masking.corruption import KINDS, Corrupted
-from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objective_config import AdversaryConfig, needs_whole_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,7 +83,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 def test_losses_by_hand(name: str):
     values = [-2.5, -1.0, -0.3, 0.0, 0.2, 0.7, 1.0, 3.0]
     logits, loss = torch.tensor(values), LOSSES[name]
-    for side, hand in zip((loss.real, loss.fake, loss.fool), HAND[name], strict=True):
+    for side, hand in zip((loss.real, loss.fake, loss.generator), HAND[name], strict=True):
         expected = torch.tensor([float(hand(value)) for value in values])
         torch.testing.assert_close(side(logits), expected, rtol=1e-4, atol=1e-6)
 
@@ -103,7 +105,7 @@ def test_tokens_are_those_of_a_naive_loop(frames: int, group: int, bins: int):
     hidden = (draw < 0.8 if bins > 1 else draw < 0.5).repeat_interleave(group, -1)[..., :frames]
     hidden[0, ..., 0] = False  # a group that is hidden in part
     expected = naive_tokens(picture, hidden, group)
-    tokens = hidden_tokens(picture, hidden, group)
+    tokens = masked_tokens(picture, hidden, group)
     assert tokens.shape == (len(expected), CHANNELS, 4, group)
     for token, one in zip(tokens, expected, strict=True):
         assert torch.equal(token, one)
@@ -112,7 +114,7 @@ def test_tokens_are_those_of_a_naive_loop(frames: int, group: int, bins: int):
 @pytest.mark.parametrize("rows", [("....", "...."), ("..#.", "...."), ("###.", "#..#")])
 def test_one_token_and_none(rows: tuple[str, ...]):
     picture = spectrogram(2, 0, frames=15)  # the last group is cut short
-    tokens = hidden_tokens(picture, corrupted(picture, *rows).masked, GROUP)
+    tokens = masked_tokens(picture, corrupted(picture, *rows).masked, GROUP)
     assert len(tokens) == sum(row[:3].count("#") for row in rows)
 
 
@@ -239,7 +241,7 @@ def test_fooling_moves_the_generator_only(kind: str, loss: str):
     where = corrupted(real, "#.~#....", ".....##.")
     fake = spectrogram(2, 1).requires_grad_()
     before = state(one.network)
-    value = one.fool(fake, where, GROUP)
+    value = one.generator_loss(fake, where, GROUP)
     value.backward()
     assert all(weight.grad is None for weight in one.network.parameters())
     assert all(weight.requires_grad for weight in one.network.parameters())
@@ -251,7 +253,7 @@ def test_fooling_moves_the_generator_only(kind: str, loss: str):
     assert not (fake.grad * ~where.masked).any()
     assert (fake.grad[0, :, :-1, :GROUP].abs().sum(dim=(0, 1)) > 0).all()
     step = (fake.detach() - 0.1 * fake.grad / fake.grad.norm()).clamp(0, 1)
-    assert one.fool(step, where, GROUP) < value
+    assert one.generator_loss(step, where, GROUP) < value
     with torch.no_grad():
         logits = naive_logits(one, fake, where)  # the network is still in evaluation mode
     hand = sum(HAND[loss][2](logit) for logit in logits.tolist()) / len(logits)
@@ -280,7 +282,7 @@ def test_nothing_hidden_changes_nothing(kind: str):
     assert out.keys() == {"adversary/loss", "adversary/accuracy"}
     assert [value.item() for value in out.values()] == [0, 0]
     assert all(map(torch.equal, before, one.network.parameters()))
-    value = one.fool(fake, where, GROUP)
+    value = one.generator_loss(fake, where, GROUP)
     value.backward()
     assert value.item() == 0
     assert not fake.grad.any()
@@ -295,7 +297,13 @@ def test_it_waits_for_its_start():
     assert one.discriminate(real, real, where, GROUP, 10).keys() == early.keys()
     assert not same(state(one.network), before)
     config = AdversaryConfig(weight=((0, 0.0), (20, 0.2)), start=10)
-    assert [weight_at(config, step) for step in (5, 9, 10, 15, 99)] == [0, 0, 0.1, 0.15, 0.2]
+    assert [Adversarial(config, None).weight(step) for step in (5, 9, 10, 15, 99)] == [
+        0,
+        0,
+        0.1,
+        0.15,
+        0.2,
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_IT)
@@ -344,7 +352,7 @@ def test_autocast_around_it_changes_nothing():
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             for step in range(3):
                 out = one.discriminate(real, fake, where, GROUP, step)
-                value = one.fool(fake, where, GROUP)
+                value = one.generator_loss(fake, where, GROUP)
         results.append((out["adversary/loss"], value, *one.network.parameters()))
     assert all(map(torch.equal, *results))
 
@@ -357,7 +365,7 @@ def test_a_state_from_the_disk_goes_on_bit_for_bit(kind: str, tmp_path: Path):
             real, fake = spectrogram(2, 2 * step), spectrogram(2, 2 * step + 1)
             where = corrupted(real, "#.~#....", ".....##.")
             outs += one.discriminate(real, fake, where, GROUP, step).values()
-            outs.append(one.fool(fake, where, GROUP))
+            outs.append(one.generator_loss(fake, where, GROUP))
         return outs
 
     whole = adversary(kind)
@@ -398,15 +406,15 @@ def test_what_is_alike_is_not(kind: str):
 @pytest.mark.parametrize(
     ("key", "values"),
     [
-        ("adversary.weight", {"weight": 0.21}),
-        ("adversary.weight", {"weight": ((0, 0.0), (100, 0.3), (200, 0.1))}),
-        ("adversary.weight", {"weight": -0.1}),
-        ("adversary.channels", {"channels": 0}),
-        ("adversary.lr", {"lr": 0.0}),
-        ("adversary.betas", {"betas": (0.5, 1.0)}),
-        ("adversary.start", {"start": -1}),
-        ("adversary.ceiling", {"ceiling": 0.5}),
-        ("adversary.ceiling", {"ceiling": 1.1}),
+        ("weight", {"weight": 0.21}),
+        ("weight", {"weight": ((0, 0.0), (100, 0.3), (200, 0.1))}),
+        ("weight", {"weight": -0.1}),
+        ("channels", {"channels": 0}),
+        ("lr", {"lr": 0.0}),
+        ("betas", {"betas": (0.5, 1.0)}),
+        ("start", {"start": -1}),
+        ("ceiling", {"ceiling": 0.5}),
+        ("ceiling", {"ceiling": 1.1}),
     ],
 )
 def test_bad_settings_name_their_key(key: str, values: dict):
@@ -416,9 +424,11 @@ def test_bad_settings_name_their_key(key: str, values: dict):
 
 
 def test_only_tokens_need_whole_frames():
-    assert needs_whole_frames(AdversaryConfig(kind="token"))
-    assert not needs_whole_frames(AdversaryConfig(kind="frame"))
-    assert not needs_whole_frames(AdversaryConfig(kind="frame_transformer"))
+    run = SimpleNamespace(mask=MaskConfig(band=4), optim=SimpleNamespace(lr=1.0))
+    for kind in ("frame", "frame_transformer"):
+        Adversarial(AdversaryConfig(kind=kind), run).check()
+    with pytest.raises(SeparatorError, match=r"^adversary\.kind: token judges whole frames"):
+        Adversarial(AdversaryConfig(kind="token"), run).check()
 
 
 ROWS = ["#.~#....", "........", ".....#..", "...#...."]  # two ranks: 2 + 0 cells, and 1 + 1
@@ -433,7 +443,7 @@ def train_rank(kind: str, crops: slice) -> Adversary:
         where = corrupted(real, *rows[crops])
         fake.requires_grad_()
         one.discriminate(real, fake, where, GROUP, step)
-        one.fool(fake, where, GROUP).backward()
+        one.generator_loss(fake, where, GROUP).backward()
     return one
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator.pretrain.balance import Objective, total
+from separator.pretrain.objectives.balance import Weighted, total
 
 
 def graph() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -24,8 +24,8 @@ def test_an_objectives_gradient_is_its_share_of_the_errors(weight: float):
     _, features, main, other = graph()
     third = features.pow(4).sum()
     objectives = {
-        "a": Objective(other, weight, features),
-        "b": Objective(third, 0.2, features),
+        "a": Weighted(other, weight, features),
+        "b": Weighted(third, 0.2, features),
     }
     parts = gradient(total(main, objectives), features)
     reference = gradient(main, features)
@@ -36,13 +36,13 @@ def test_an_objectives_gradient_is_its_share_of_the_errors(weight: float):
 
 def test_unbalanced_weights_are_plain_factors():
     _, features, main, other = graph()
-    loss = total(main, {"a": Objective(other, 0.3, features)}, balance=False)
+    loss = total(main, {"a": Weighted(other, 0.3, features)}, balance=False)
     torch.testing.assert_close(loss, main + 0.3 * other)
 
 
 def test_an_error_without_gradient_gives_none_to_others_and_no_nan():
     backbone, features, _, other = graph()
-    loss = total(0 * features.sum(), {"a": Objective(other, 0.3, features)})
+    loss = total(0 * features.sum(), {"a": Weighted(other, 0.3, features)})
     assert gradient(loss, backbone).abs().max() == 0
-    loss = total(features.sum(), {"a": Objective(0 * other, 0.3, features)})
+    loss = total(features.sum(), {"a": Weighted(0 * other, 0.3, features)})
     assert gradient(loss, backbone).isfinite().all()

@@ -13,7 +13,7 @@ from separator.config import parse
 from separator.data.dataset import Batch
 from separator.engine.loop import fit
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.objectives import baselines, masked_error
+from separator.pretrain.objectives.restoration import baselines, masked_error
 from separator.pretrain.step import PretrainTask
 
 RATE, SECONDS = 8000, 0.5

@@ -28,6 +28,7 @@ KINDS = {"pretrain": PretrainConfig, "train": TrainConfig}
 PRESETS = [(kind, path) for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 SIZES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
+STRATEGIES = CONFIGS.parent / "docs" / "strategies.md"
 MICRO = [*toys.MICRO, "steps=2"]
 
 
@@ -99,23 +100,40 @@ def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, t
     assert 0 < rows[-1]["valid/l1_model"] < 1
 
 
-def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Path):
-    """Its one file, in a folder of strategies, is all the code that it needs."""
-    text = (CONFIGS.parent / "docs" / "strategies.md").read_text()
-    code, preset = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
-    (tmp_path / "comb.py").write_text(code)
-    (tmp_path / "comb.yaml").write_text(preset)
-    run = (
-        "import sys; from separator.pretrain.masking import strategies\n"
-        f"strategies.__path__.append({str(tmp_path)!r})\n"
+def run_with(package: str, folder: Path, *words: str) -> Path:
+    """Pretrain with the files of a folder in a package, and return the run's folder."""
+    code = (
+        f"import sys; import {package} as package\n"
+        f"package.__path__.append({str(folder)!r})\n"
         "from separator.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    words = ["pretrain", str(tmp_path / "comb.yaml"), "tiny.yaml", *MICRO, "mask.every=2"]
-    words += [f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}"]
-    subprocess.run([sys.executable, "-c", run, *words], check=True)
-    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["mask"]
+    words = ["pretrain", *words, "tiny.yaml", *MICRO, f"run={folder / 'run'}"]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
+    return folder / "run"
+
+
+def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Path):
+    """Its one file, in a folder of strategies, is all the code that it needs."""
+    code, preset, _ = re.findall(r"```\w+\n(.*?)```", STRATEGIES.read_text(), flags=re.DOTALL)
+    (tmp_path / "comb.py").write_text(code)
+    (tmp_path / "comb.yaml").write_text(preset)
+    words = [str(tmp_path / "comb.yaml"), "mask.every=2", f"data.roots=[{corpus}]"]
+    run = run_with("separator.pretrain.masking.strategies", tmp_path, *words)
+    saved = yaml.safe_load((run / "config.yaml").read_text())["mask"]
     assert (saved["strategy"], saved["every"]) == ("comb", 2)
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert (run / "model.safetensors").exists()
+
+
+def test_the_worked_example_of_a_new_objective_trains(corpus: Path, tmp_path: Path):
+    *_, code = re.findall(r"```\w+\n(.*?)```", STRATEGIES.read_text(), flags=re.DOTALL)
+    (tmp_path / "loudness.py").write_text(code)
+    words = ["pretrain/bert15.yaml", "loudness.weight=0.1", f"data.roots=[{corpus}]"]
+    run = run_with("separator.pretrain.objectives.auxiliary", tmp_path, *words, "log_every=1")
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    train = [row for row in rows if row["kind"] == "train"]
+    assert all(0 < row["loss/loudness"] <= row["loudness/largest_error"] for row in train)
+    assert all(row["loss"] > row["loss/masked"] for row in train)
+    assert 0 < rows[-1]["valid/loss/loudness"] < 1
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,9 +1,8 @@
 """From waves to what the model is shown: crops, the separator, and how losses are put together."""
 
+import functools
 import json
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,14 +17,14 @@ from separator.engine.loop import fit
 from separator.errors import SeparatorError
 from separator.models.base import Outputs
 from separator.models.build import create
-from separator.pretrain.balance import total
-from separator.pretrain.clusters import extractor, fit_labels
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.example import cut_crops, make_example
-from separator.pretrain.heads import Pretrainer
-from separator.pretrain.joint import free_groups
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objectives import masked_error
+from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives.balance import auxiliary_losses, total
+from separator.pretrain.objectives.base import Prediction
+from separator.pretrain.objectives.restoration import masked_error
+from separator.pretrain.objectives.segment_pairs import allowed_groups
 from separator.pretrain.step import PretrainTask
 from tests import toys
 from tests.toys import seeded
@@ -81,11 +80,16 @@ def test_the_separator_is_seen_and_counts_nowhere():
 def test_crops_with_next_are_as_long_as_asked_and_items_twice():
     asked = config("next.weight=0.1", "next.token=4", "data.batch=1")
     plain = config()
-    assert plain.items == plain.data
-    assert asked.items.batch == 2  # another song beside the one
-    assert config("next.weight=0.1", "next.token=4", "data.batch=1", "next.same=1").items.batch == 1
-    assert asked.items.augment.remix == 0 < asked.data.augment.remix  # songs stay where they are
-    x = waves(2, asked.items.segment_seconds)
+    assert plain.crops.data() == plain.data
+    assert asked.crops.data().batch == 2  # another song beside the one
+    assert (
+        config("next.weight=0.1", "next.token=4", "data.batch=1", "next.same=1").crops.data().batch
+        == 1
+    )
+    assert (
+        asked.crops.data().augment.remix == 0 < asked.data.augment.remix
+    )  # songs stay where they are
+    x = waves(2, asked.crops.data().segment_seconds)
     example = make_example(x, asked, asked.mask, 0, seeded(), songs=torch.tensor([5, 8]), own=1)
     whole = make_example(waves(), plain, plain.mask, 0, seeded())
     assert len(example.target) == 1
@@ -95,7 +99,7 @@ def test_crops_with_next_are_as_long_as_asked_and_items_twice():
 @pytest.mark.parametrize("seconds", [0.6, 1.0, 2.0])
 def test_no_crop_of_two_halves_is_without_a_masked_group(seconds: float):
     asked = config("next.weight=0.1", "next.token=8", f"data.segment_seconds={seconds}")
-    x = waves(32, asked.items.segment_seconds)
+    x = waves(32, asked.crops.data().segment_seconds)
     counts = []
     for seed in range(8):
         corrupted = make_example(x, asked, asked.mask, 0, seeded(seed)).corrupted
@@ -103,7 +107,7 @@ def test_no_crop_of_two_halves_is_without_a_masked_group(seconds: float):
         counts.append(chosen.sum(1).float())
     counts = torch.cat(counts)
     assert counts.min() >= 1
-    free = int(free_groups(grid, asked.next).sum())
+    free = int(allowed_groups(grid, asked.next).sum())
     assert counts.mean().item() == pytest.approx(max(1, 0.15 * free), rel=0.06)
 
 
@@ -171,24 +175,34 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
         *(f"architecture={architecture}", "patch.patch=8", "patch.width=16", "patch.depth=1"),
         *("patch.heads=2", "patch.ffn_dim=32", "patch.decoder_width=16", "patch.decoder_depth=1"),
         *("patch.decoder_heads=2", "next.weight=0.3", "next.token=4", "labels.weight=0.2"),
-        *("labels.group=4", "labels.clusters=4", "contrast.weight=0.1", "mask.strategy=hard"),
+        *(
+            "labels.group=4",
+            "labels.clusters=4",
+            "labels.crops=8",
+            "contrast.weight=0.1",
+            "mask.strategy=hard",
+        ),
         *("hard.weight=0.4", "mask.share=0.5", "mask.mask=1", "mask.noise=0"),
     )
     torch.manual_seed(0)
-    extract = extractor(asked.labels, asked.stft, asked.rate)
-    backbone = create(asked.sizes, asked.stft.bins)
-    net = Pretrainer(backbone, asked, extract.features)
-    fit_labels(net.labeller, extract, [waves(8, 1.0)], replace(asked.labels, crops=8))
-    example = make_example(waves(4), asked, asked.mask, 0, seeded(), predict=net.predict)
+    objectives = asked.objectives
+    for objective in objectives:
+        objective.prepare(torch.device("cpu"))
+    net = Pretrainer(create(asked.sizes, asked.stft.bins), objectives)
+    for objective in objectives:
+        objective.start(net.head(objective), [waves(8, 1.0)])
+    predict = functools.partial(predict_errors, net, objectives)
+    example = make_example(waves(4), asked, asked.mask, 0, seeded(), predict=predict)
     outputs = net(example.corrupted.spectrogram, example.corrupted.masked)
     restored = example.corrupted.spectrogram * outputs.mask
     main = masked_error(restored, example.target, example.corrupted, 1.0, 0.0)["loss"]
-    objectives, _ = net.objectives(example, outputs, restored, asked, 0, seeded(), extract)
-    assert set(objectives) == {"next", "labels", "contrast", "hard"}
-    for name, objective in objectives.items():
+    prediction = Prediction(outputs, restored, 0, seeded())
+    losses, _ = auxiliary_losses(objectives, net, example, prediction)
+    assert set(losses) == {"next", "labels", "contrast", "hard"}
+    for name, objective in losses.items():
         loss = total(main, {name: objective})
         pull, alone, both = (
-            torch.autograd.grad(x, objective.meets, retain_graph=True)[0]
+            torch.autograd.grad(x, objective.point, retain_graph=True)[0]
             for x in (objective.loss, main, loss)
         )
         assert alone.norm() > 0
@@ -196,7 +210,7 @@ def test_every_head_pulls_as_hard_as_its_weight_says(architecture: str):
         torch.testing.assert_close(
             both - alone, weight * alone.norm() * pull / pull.norm(), rtol=1e-3, atol=1e-9
         )
-    total(main, objectives).backward()
+    total(main, losses).backward()
     for name, weights in net.heads.named_parameters():
         if name != "hard.linear.bias":  # of one band: a ranking has no offset
             assert weights.grad.abs().max() > 0, name
@@ -238,7 +252,7 @@ def test_validation_crops_do_not_depend_on_training_settings(corpus: Path, tmp_p
     few = (f"data.roots=[{corpus}]", "valid_crops=6", "data.segment_seconds=1")
     changed = ["data.batch=3", "data.augment.speed=0.5", "seed=9", "contrast.weight=0.1"]
     one, two = (PretrainTask(config(*few, *more)) for more in ((), changed))
-    for left, right in zip(one.crops.waves, two.crops.waves, strict=True):
+    for left, right in zip(one.validation.waves, two.validation.waves, strict=True):
         assert torch.equal(left, right)
     two.model.backbone.load_state_dict(one.model.backbone.state_dict())
     with torch.no_grad():
@@ -328,7 +342,7 @@ def test_the_masked_patches_are_those_that_the_teacher_finds_hard(corpus: Path, 
         told.append(torch.rand(len(target), grid.bands, grid.groups, generator=seeded(1)))
         return told[0]
 
-    task.attach(SimpleNamespace(predict=predict))
+    task.predict_errors = predict
     hidden = task.example(next(task.batches(0)), 5, seeded()).corrupted.masked_patches.flatten(1)
     hardest = told[0].flatten(1).topk(hidden.shape[1] // 4, dim=1).indices
     assert hidden.gather(1, hardest).all()
@@ -337,13 +351,14 @@ def test_the_masked_patches_are_those_that_the_teacher_finds_hard(corpus: Path, 
 
 def test_the_teacher_predicts_with_its_head(corpus: Path, tmp_path: Path):
     words = ["mask.strategy=hard", "hard.weight=0.1", "mask.band=16"]
-    model = prepared(corpus, tmp_path, *words).model.eval()
+    task = prepared(corpus, tmp_path, *words)
+    model = task.model.eval()
     example = make_example(waves(), config(*words), config(*words).mask, 0, seeded())
     grid, level = example.corrupted.grid, torch.arange(8.0)
     with torch.no_grad():
         model.heads["hard"].linear.weight.zero_()
         model.heads["hard"].linear.bias.copy_(level)  # a band's number, whatever is heard
-    predicted = model.predict(example.target, grid)
+    predicted = task.predict_errors(example.target, grid)
     torch.testing.assert_close(predicted, level[None, :, None].expand(2, -1, grid.groups))
 
 
@@ -361,7 +376,8 @@ def test_labels_are_of_what_was_played(
     monkeypatch.setattr(task.model.heads["labels"], "loss", loss)
     batch = next(task.batches(0))
     task.step(task.model, batch, 0, seeded())
-    played = task.model.labeller(task.extract(stft(batch.mixture, task.config.stft)))
+    extract = task.objectives[0].extract
+    played = task.model.heads["labels"].labeller(extract(stft(batch.mixture, task.config.stft)))
     assert torch.equal(named[0], played)
     assert len(played.unique()) > 1
 
@@ -382,7 +398,7 @@ def test_the_adversary_is_shown_both_sides_and_pulls(
         return restored.sum()
 
     monkeypatch.setattr(task.companion, "discriminate", discriminate)
-    monkeypatch.setattr(task.companion, "fool", fool)
+    monkeypatch.setattr(task.companion, "generator_loss", fool)
     batch = next(task.batches(0))
     scalars = task.step(task.model, batch, 0, seeded())
     example = task.example(batch, 0, seeded())

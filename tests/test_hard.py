@@ -2,17 +2,25 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from separator.pretrain.hard import LossPredictor, agreement, cell_error, mine, ranking_loss
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import corrupt, grid_of
 from separator.pretrain.masking.grid import PatchGrid, group_mean
 from separator.pretrain.masking.strategies.hard import hard, hard_share
+from separator.pretrain.objectives.auxiliary.ranking import (
+    HardConfig,
+    Ranking,
+    agreement,
+    patch_error,
+    ranking_loss,
+)
+from separator.pretrain.objectives.base import Prediction
 from tests.toys import seeded
 
 CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, mask=1.0, noise=0.0)
@@ -55,7 +63,7 @@ def test_group_mean_is_the_naive_loop():
 def test_cell_errors_are_the_naive_loop():
     target, restored = random(2, 2, 17, 10), random(2, 2, 17, 10, seed=1)
     grid = PatchGrid(17, 10, 2, 4)
-    found = cell_error(restored, target, grid)
+    found = patch_error(restored, target, grid)
     for item, band, group in itertools.product(range(2), range(2), range(3)):
         cell = (item, slice(None), slice(8 * band, 8 * band + 8), slice(4 * group, 4 * group + 4))
         error = (restored[cell] - target[cell]).abs().mean()
@@ -85,29 +93,34 @@ def test_the_ranking_loss_is_a_double_loop_over_counted_pairs():
 def test_the_predictor_learns_to_rank_unseen_cells():
     """Rank correlation over 0.5 on crops that were not trained on, where features tell."""
     torch.manual_seed(0)
-    predictor = LossPredictor(12, bands=2)
+    run = SimpleNamespace(mask=MaskConfig(band=8), stft=SimpleNamespace(bins=17))
+    objective = Ranking(HardConfig(weight=1.0), run)
+    predictor = objective.head(SimpleNamespace(bottleneck_features=12))
     rate = torch.optim.Adam(predictor.parameters(), lr=1e-2)
     truth = torch.randn(12, 2)
 
-    def example(seed: int) -> tuple:
+    def example(seed: int) -> tuple[SimpleNamespace, Prediction]:
         target = 0.1 + 0.8 * random(4, 2, 17, 16, seed=seed)
         deep = torch.randn(4, 16, 12, generator=seeded(seed))
         wrong = (deep @ truth).sigmoid().transpose(1, 2).repeat_interleave(8, 1)
         wrong = torch.cat([wrong, wrong[:, -1:]], dim=1)[:, None]
         config = MaskConfig(group=4, band=8, share=0.75, mask=1.0, noise=0.0)
         corrupted = corrupt(target, config, 0, seeded(seed))
-        return deep, target * (1 - wrong), target, corrupted
+        outputs = SimpleNamespace(bottleneck=deep)
+        prediction = Prediction(outputs, target * (1 - wrong), 0, seeded())
+        return SimpleNamespace(target=target, corrupted=corrupted), prediction
 
     for seed in range(60):
-        loss, _ = mine(predictor, *example(seed), seeded())
+        loss, _ = objective.loss(predictor, *example(seed))
         loss.backward()
         rate.step()
         rate.zero_grad()
-    deep, restored, target, corrupted = example(1000)
-    predicted = predictor(deep, corrupted.grid).detach().flatten()
-    error = cell_error(restored, target, corrupted.grid).flatten()
+    batch, prediction = example(1000)
+    deep, grid = prediction.outputs.bottleneck, batch.corrupted.grid
+    predicted = objective.predict_errors(predictor, deep, grid).detach().flatten()
+    error = patch_error(prediction.restored, batch.target, grid).flatten()
     assert spearmanr(predicted, error).statistic > 0.5
-    _, logged = mine(predictor, deep, restored, target, corrupted, seeded())
+    _, logged = objective.loss(predictor, batch, prediction)
     assert logged["hard/agreement"] > 0.7
 
 

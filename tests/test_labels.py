@@ -1,4 +1,4 @@
-"""Cluster labels: features, clusters and health against numpy, sklearn and hand calculation."""
+"""Cluster labels: features, clusters and metrics against numpy, sklearn and hand calculation."""
 
 import math
 from pathlib import Path
@@ -16,18 +16,24 @@ from separator.errors import SeparatorError
 from separator.models.build import describe
 from separator.models.config import ModelConfig
 from separator.models.frame_transformer import FrameTransformer
-from separator.pretrain.clusters import Labeller, Spectrum, extractor, fit_labels, health
-from separator.pretrain.labels import (
-    LabelHead,
-    cut,
-    hidden_groups,
-    unigram_entropy,
-    without_outside,
-)
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import KINDS, Corrupted, corrupt
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objective_config import LabelConfig
+from separator.pretrain.objectives.auxiliary.cluster_labels import LabelConfig
+from separator.pretrain.objectives.clusters import (
+    Labeller,
+    Spectrum,
+    cluster_metrics,
+    extractor,
+    fit_labels,
+)
+from separator.pretrain.objectives.label_head import (
+    LabelHead,
+    cut,
+    ignore_outside,
+    masked_groups,
+    unigram_entropy,
+)
 from tests.toys import seeded
 
 SMALL = STFTConfig(n_fft=256, hop=128)
@@ -238,22 +244,22 @@ def corrupted(text: str, bins: int = 1) -> Corrupted:
 @pytest.mark.parametrize("bins", [1, 5])
 def test_hidden_groups_by_hand(bins: int):
     text = "mmmm mmm. mm.. nnno kkkk .... kkmm m"
-    out = hidden_groups(corrupted(text.replace(" ", ""), bins), 4)
+    out = masked_groups(corrupted(text.replace(" ", ""), bins), 4)
     assert out.tolist() == [[True, True, False, True, False, False, False]]
 
 
 def test_of_single_cells_the_share_counts():
     kinds = torch.full((1, 1, 4, 4), -1)
     kinds[0, 0, :2], kinds[0, 0, 2, 0] = MASK, NOISE
-    assert hidden_groups(of_kinds(kinds), 4).tolist() == [[True]]  # 9 of 16
+    assert masked_groups(of_kinds(kinds), 4).tolist() == [[True]]  # 9 of 16
     kinds[0, 0, 2, 0] = -1
-    assert hidden_groups(of_kinds(kinds), 4).tolist() == [[False]]
+    assert masked_groups(of_kinds(kinds), 4).tolist() == [[False]]
 
 
 def test_groups_at_the_separator_have_no_label():
     labels = torch.tensor([[5, 6, 7, 8]])
     where = corrupted("mmmm" + "mmms" + "ssss" + "....")
-    assert without_outside(labels, where, 4).tolist() == [[5, -1, -1, 8]]
+    assert ignore_outside(labels, where, 4).tolist() == [[5, -1, -1, 8]]
     assert labels.tolist() == [[5, 6, 7, 8]]
 
 
@@ -328,11 +334,11 @@ def test_nothing_hidden_is_zero_with_a_graph(labels: list):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(words: dict):
-    with pytest.raises(SeparatorError, match=r"^labels\.[a-z_]+: "):
+    with pytest.raises(SeparatorError, match=r"^[a-z_]+: "):
         LabelConfig(**words)
 
 
-# health
+# cluster_metrics
 
 
 def test_entropy_by_hand():
@@ -344,7 +350,7 @@ def test_entropy_by_hand():
 
 
 def scalars(labels: list, songs: list, clusters: int) -> list[float]:
-    out = health(torch.tensor(labels), torch.tensor(songs), clusters)
+    out = cluster_metrics(torch.tensor(labels), torch.tensor(songs), clusters)
     return [out[f"labels/{key}"] for key in ("cluster_perplexity", "dead", "leakage", "flips")]
 
 
@@ -371,7 +377,7 @@ def test_uncounted_groups_are_left_out_of_health():
 
 def test_chance_alone_leaks_what_is_said():
     labels = torch.randint(64, (40, 16), generator=seeded())
-    out = health(labels, torch.arange(40) // 4, 64)
+    out = cluster_metrics(labels, torch.arange(40) // 4, 64)
     assert 0.15 < out["labels/leakage"] < 0.3
     assert out["labels/leakage"] == pytest.approx(out["labels/leakage_chance"], abs=0.03)
 
@@ -401,7 +407,7 @@ def gain_over_unigrams(longest: int) -> float:
     labels = labeller(extract(magnitude))
     mask = MaskConfig(group=4, share=0.25, mask=1.0, noise=0.0)
     seen = corrupt(normalise(magnitude, SMALL)[0], mask, 0, generator)
-    hidden = hidden_groups(seen, 4)
+    hidden = masked_groups(seen, 4)
     random = torch.randn(128, 2 * 129, 17, generator=generator) / 20
     with torch.no_grad():
         deep = F.conv1d(seen.spectrogram.flatten(1, 2), random, padding=8).relu().transpose(1, 2)
@@ -438,7 +444,7 @@ def test_clusters_of_real_music(shared_data: Path):
         songs += [song] * found.shape[1]
     labeller = Labeller(extract.features, 64)
     labels = fit_labels(labeller, extract, crops, config)
-    out = health(labels, torch.tensor(songs), 64)
+    out = cluster_metrics(labels, torch.tensor(songs), 64)
     assert out["labels/cluster_perplexity"] > 32 and out["labels/dead"] < 0.05, out
     # of four songs 16 clusters for each fit to hand: 0.9 has been seen, where 1 is the song itself
     assert out["labels/leakage_chance"] < out["labels/leakage"] < 0.97, out

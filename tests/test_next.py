@@ -12,12 +12,13 @@ from torch import Tensor
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import stft
 from separator.errors import SeparatorError
-from separator.pretrain.joint import Spliced, free_groups, inside, splice, with_separator
+from separator.pretrain.crops import CropBatch
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import Corrupted, corrupt
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.next import NextHead
-from separator.pretrain.objective_config import NextConfig
+from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig
+from separator.pretrain.objectives.next_head import NextHead
+from separator.pretrain.objectives.segment_pairs import allowed_groups, inside, make_pairs, with_sep
 from tests.toys import seeded
 
 LENGTH = 2048 * 202  # samples of an item of the songs: 200 frames that see no padding
@@ -35,7 +36,7 @@ def counting(batch: int, bins: int, total: int) -> Tensor:
 
 def places(batch: int, total: int, frames: int, config: NextConfig, seed: int = 0):
     """Items and frames of both halves, (b n//2) and (b n - n//2), and the labels."""
-    out = splice(counting(batch, 5, total), frames, seeded(seed), config)
+    out = make_pairs(counting(batch, 5, total), frames, seeded(seed), config)
     assert out.spectrogram.shape == (batch, 1, 5, frames)
     angles = (out.spectrogram[:, 0].angle() * SCALE).round().long()
     item, frame = angles[:, 0], angles[:, 1]
@@ -70,7 +71,7 @@ def test_continuations_are_contiguous_and_the_rest_is_from_elsewhere(total: int,
 
 
 def test_labels_are_balanced():
-    labels = [splice(counting(500, 2, 8), 4, seeded(k), PLAIN).continues for k in range(40)]
+    labels = [make_pairs(counting(500, 2, 8), 4, seeded(k), PLAIN).continues for k in range(40)]
     continues = torch.cat(labels)
     assert continues.float().mean().item() == pytest.approx(0.5, abs=0.01)
 
@@ -96,7 +97,7 @@ def test_starts_are_uniform_and_in_range():
     assert chi_squared(counts[expected > 0], expected[expected > 0]) > 1e-3
 
 
-def items_of(out: Spliced) -> tuple[Tensor, Tensor]:
+def items_of(out: CropBatch) -> tuple[Tensor, Tensor]:
     """Items of the first and of the second halves of `counting`'s crops."""
     item = (out.spectrogram[:, 0, 0].angle() * SCALE).round().long()
     return item[:, 0], item[:, -1]
@@ -106,7 +107,7 @@ def test_negatives_are_of_other_songs_by_default():
     songs = torch.tensor([3, 3, 7, 3, 9, 7])
     seen = set()
     for seed in range(200):
-        out = splice(counting(6, 4, 40), 20, seeded(seed), NextConfig(token=2), songs)
+        out = make_pairs(counting(6, 4, 40), 20, seeded(seed), NextConfig(token=2), songs)
         first, second = items_of(out)
         assert first.tolist() == list(range(6))
         assert torch.equal(first == second, out.continues)
@@ -120,12 +121,12 @@ def test_one_crop_goes_on_with_the_song_read_beside_it():
     config, labels = NextConfig(token=2), []
     for seed in range(100):
         source = counting(2, 4, 40)
-        out = splice(source, 20, seeded(seed), config, torch.tensor([4, 8]), own)
+        out = make_pairs(source, 20, seeded(seed), config, torch.tensor([4, 8]), own)
         first, second = items_of(out)
         assert first.tolist() == [0]
         assert second.tolist() == [0 if out.continues else 1]
         labels.append(out.continues.item())
-        alone = splice(source, 20, seeded(seed), config, torch.tensor([4, 4]), own)
+        alone = make_pairs(source, 20, seeded(seed), config, torch.tensor([4, 4]), own)
         assert items_of(alone)[1].tolist() == [0]  # no other song: another place of the same
         assert alone.continues == out.continues
     assert 30 < sum(labels) < 70
@@ -134,7 +135,7 @@ def test_one_crop_goes_on_with_the_song_read_beside_it():
 def test_the_same_generator_gives_the_same_and_inputs_stay():
     source = torch.randn(4, 2, 33, 48, dtype=torch.complex64, generator=seeded())
     before = source.clone()
-    outs = [splice(source, 24, seeded(seed), NextConfig()) for seed in (1, 1, 2)]
+    outs = [make_pairs(source, 24, seeded(seed), NextConfig()) for seed in (1, 1, 2)]
     assert torch.equal(outs[0].spectrogram, outs[1].spectrogram)
     assert torch.equal(outs[0].continues, outs[1].continues)
     assert not torch.equal(outs[0].spectrogram, outs[2].spectrogram)
@@ -149,7 +150,7 @@ def test_levels_tilts_and_lowpasses_are_the_same_in_both_classes():
     level = torch.logspace(-4, 3, 2000)[:, None, None, None]
     source = (level * torch.ones(2000, 1, 129, 16)).to(torch.complex64)
     config = NextConfig(token=2, gain_db=6.0, tilt_db=1.0, lowpass=0.5)
-    out = splice(source, 8, seeded(), config)
+    out = make_pairs(source, 8, seeded(), config)
     power = out.spectrogram.abs()[:, 0].square()[..., [0, -1]].unbind(-1)  # (b f) each
     gains = [10 * half.mean(1).log10() for half in power]
     halves = [10 * half.clamp(min=1e-20).log10() for half in power]
@@ -182,7 +183,7 @@ def test_widths_are_the_same_in_both_classes():
 
     source = torch.ones(2000, 2, 5, 16, dtype=torch.complex64)
     source[:, 1] = 0.5j
-    out = splice(source, 8, seeded(), NextConfig(token=2))
+    out = make_pairs(source, 8, seeded(), NextConfig(token=2))
     middle, side = out.spectrogram.sum(1), out.spectrogram[:, 0] - out.spectrogram[:, 1]
     decibels = 20 * (side.abs() / middle.abs())[:, 1].log10()  # before: as wide as it is tall
     assert decibels.abs().max() < 6 + 1e-3
@@ -193,7 +194,7 @@ def test_widths_are_the_same_in_both_classes():
 
 
 def test_silence_stays_finite():
-    out = splice(torch.zeros(3, 1, 9, 40, dtype=torch.complex64), 20, seeded(), NextConfig())
+    out = make_pairs(torch.zeros(3, 1, 9, 40, dtype=torch.complex64), 20, seeded(), NextConfig())
     assert (out.spectrogram == 0).all()
 
 
@@ -214,23 +215,23 @@ def test_frames_that_see_padding_are_left_out(n_fft: int, hop: int, samples: int
 def test_items_must_be_twice_a_crop():
     source = torch.zeros(2, 1, 9, 39, dtype=torch.complex64)
     with pytest.raises(SeparatorError, match=r"^next\.token: "):
-        splice(source, 20, seeded(), NextConfig())
+        make_pairs(source, 20, seeded(), NextConfig())
     with pytest.raises(SeparatorError, match=r"^next\.token: "):
-        splice(source, 17, seeded(), NextConfig())
+        make_pairs(source, 17, seeded(), NextConfig())
 
 
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"weight": -1.0}, "next.weight"),
-        ({"weight": ((5, 1.0), (5, 0.0))}, "next.weight"),
-        ({"token": 0}, "next.token"),
-        ({"token": 7}, "next.token"),
-        ({"token": 0, "token_seconds": 61.0}, "next.token_seconds"),
-        ({"same": 1.1}, "next.same"),
-        ({"lowpass": -0.1}, "next.lowpass"),
-        ({"gain_db": -6.0}, "next.gain_db"),
-        ({"tilt_db": -1.0}, "next.tilt_db"),
+        ({"weight": -1.0}, "weight"),
+        ({"weight": ((5, 1.0), (5, 0.0))}, "weight"),
+        ({"token": 0}, "token"),
+        ({"token": 7}, "token"),
+        ({"token": 0, "token_seconds": 61.0}, "token_seconds"),
+        ({"same": 1.1}, "same"),
+        ({"lowpass": -0.1}, "lowpass"),
+        ({"gain_db": -6.0}, "gain_db"),
+        ({"tilt_db": -1.0}, "tilt_db"),
     ],
 )
 def test_bad_settings_name_the_key(values: dict, key: str):
@@ -244,7 +245,7 @@ def separated(frames: int, group: int, token: int, band: int = 0, **values):
     mask = MaskConfig(group=group, share=0.6, noise=0.1, mask=0.8, band=band, **values)
     before = corrupt(target, mask, 0, seeded(2))
     copies = [x.clone() for x in (target, before.spectrogram, before.kinds)]
-    new, after = with_separator(target, before, NextConfig(token=token))
+    new, after = with_sep(target, before, NextConfig(token=token))
     for x, copy in zip((target, before.spectrogram, before.kinds), copies, strict=True):
         assert torch.equal(x, copy)
     return target, before, new, after
@@ -287,7 +288,7 @@ def test_free_groups_are_those_that_the_separator_does_not_touch(
 ):
     middle = frames // 2
     blanked = set(range(middle - token // 2, middle + token // 2))
-    free = free_groups(PatchGrid(17, frames, 1, group), NextConfig(token=token)).tolist()
+    free = allowed_groups(PatchGrid(17, frames, 1, group), NextConfig(token=token)).tolist()
     assert free == [not blanked & set(range(g * group, (g + 1) * group)) for g in range(len(free))]
     assert len(free) == -(-frames // group)
 
@@ -300,7 +301,7 @@ def test_clean_crops_count_but_for_the_separator():
 def test_nothing_is_given_up_where_nothing_was_chosen():
     target = torch.rand(1, 1, 9, 32)
     none = Corrupted(target + 1, torch.full((1, 1, 1, 32), -1), PatchGrid(9, 32, 1, 8))
-    _, after = with_separator(target, none, NextConfig(token=4))
+    _, after = with_sep(target, none, NextConfig(token=4))
     kept = after.kinds[0, 0, 0] == -1
     assert kept.sum() == 28
     assert torch.equal(after.spectrogram[..., kept], target[..., kept] + 1)
@@ -504,7 +505,7 @@ def test_level_balance_bandwidth_and_width_do_not_give_it_away(
             for wave, start in zip(waves, starts, strict=True)
         ]
         spectrogram = inside(stft(torch.stack(items), config), config)
-        crops = splice(spectrogram, 100, seeded(draw), NextConfig(same=same))
+        crops = make_pairs(spectrogram, 100, seeded(draw), NextConfig(same=same))
         for song, row in enumerate(probe_features(crops.spectrogram)):
             features[song].append(row)
             labels[song].append(crops.continues[song].item())

@@ -8,7 +8,7 @@ from torch import Tensor
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import KINDS, Corrupted, corrupt
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objectives import baselines, masked_error
+from separator.pretrain.objectives.restoration import baselines, masked_error
 
 MASK, NOISE, KEPT = (KINDS.index(kind) for kind in ("mask", "noise", "keep"))
 

@@ -22,7 +22,7 @@ from separator.models.patch_transformer import (
 )
 from separator.pretrain.masking.corruption import Corrupted
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objectives import baselines, masked_error
+from separator.pretrain.objectives.restoration import baselines, masked_error
 
 SMALL = PatchConfig(
     patch=4, width=16, depth=2, heads=2, ffn_dim=24,

@@ -17,7 +17,7 @@ from separator.errors import SeparatorError
 from separator.models.build import create, describe
 from separator.models.config import ModelConfig, PatchConfig
 from separator.pretrain.config import PretrainConfig
-from separator.renamed import KEYS, rename_keys, rename_words
+from separator.renamed import KEYS, rename_keys, rename_tensors, rename_words
 from separator.train.config import TrainConfig
 
 OLD = {"channels": [2, 4], "encoder_blocks": [0, 1], "decoder_blocks": [0, 1], "hidden": [0, 32]}
@@ -224,3 +224,10 @@ def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
     assert [*loaded["model"]] == ["backbone.encoder_tokens.1.blocks.0.norm1.gain"]
     assert loaded["description"]["part"] == "backbone"
     assert [*loaded["ema"]] == ["cross_frame.q.weight"]
+
+
+def test_clusters_of_labels_are_part_of_their_head():
+    assert rename_tensors({"labeller.mean": 1, "heads.labels.norm.weight": 2}) == {
+        "heads.labels.labeller.mean": 1,
+        "heads.labels.norm.weight": 2,
+    }

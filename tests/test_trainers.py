@@ -258,7 +258,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     assert row["guard/skipped"] == 0
     state, description = load_model_file(tmp_path / "whole" / "model.safetensors")
     assert description["architecture"] == "frame_transformer"
-    assert not [name for name in state if name.startswith(("backbone", "heads", "labeller"))]
+    assert not [name for name in state if name.startswith(("backbone", "heads"))]
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_the_number_of_ranks_changes_no_curriculum(
     # other crops, so another loss; but rank 0 fits the clusters on what one alone would read
     assert one[0]["loss"] != two[0]["loss"]
     one, two = (checkpoint.load(tmp_path / run / "last.pt")["model"] for run in ("one", "two"))
-    clusters = {key for key in one if key.startswith("labeller.")}
+    clusters = {key for key in one if key.startswith("heads.labels.labeller.")}
     assert clusters
     assert all(torch.equal(one[key], two[key]) for key in clusters)
 

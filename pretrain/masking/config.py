@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from separator.errors import SeparatorError
 from separator.help_format import sentence
-from separator.pretrain.masking.options import Options
 from separator.pretrain.masking.registry import STRATEGIES, Strategy, load
-from separator.ranges import require
+from separator.ranges import CheckedConfig, SettingError, Within
+
+Share = Annotated[float, Within("[0, 1]")]
 
 
 def _all_options() -> type:
@@ -25,10 +25,10 @@ def _all_options() -> type:
             if (known.type, known.default) != (field.type, field.default):
                 raise TypeError(f"mask.{field.name} has two defaults, in {strategy.config}")
             if known is field:
-                told = (sentence(cls, field.name) for cls in strategy.config.__mro__)
-                lines.append(f"    {field.name}: {next(filter(None, told), '')}")
+                sentences = (sentence(cls, field.name) for cls in strategy.config.__mro__)
+                lines.append(f"    {field.name}: {next(filter(None, sentences), '')}")
     rows = [(name, field.type, field.default) for name, field in fields.items()]
-    made = dataclasses.make_dataclass("StrategyOptions", rows, frozen=True)
+    made = dataclasses.make_dataclass("StrategyOptions", rows, bases=(CheckedConfig,), frozen=True)
     made.__doc__ = "\n".join(lines)
     return made
 
@@ -53,47 +53,41 @@ class MaskConfig(_all_options()):
     """
 
     strategy: str = "uniform"
-    group: int = 16
-    group_seconds: float = 0.0
-    band: int = 0
-    mask: float = 0.8
-    noise: float = 0.1
+    group: Annotated[int, Within("[0, 65536]")] = 16
+    group_seconds: Annotated[float, Within("[0, 60]")] = 0.0
+    band: Annotated[int, Within("[0, 65536]")] = 0
+    mask: Share = 0.8
+    noise: Share = 0.1
     noise_level: Literal["local", "full"] = "local"
-    mix: float = 0.0
-    clean_share: float = 0.0
-    warmup_steps: int = 0
+    mix: Share = 0.0
+    clean_share: Share = 0.0
+    warmup_steps: Annotated[int, Within("[0, inf)")] = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.strategy not in STRATEGIES:
-            raise SeparatorError(
-                f"mask.strategy: {self.strategy!r} is not one of {', '.join(STRATEGIES)}"
-            )
-        for strategy in STRATEGIES.values():  # the settings of other strategies are checked too
-            try:
+            known = ", ".join(STRATEGIES)
+            raise self.invalid("strategy", f"{self.strategy!r} is not one of {known}")
+        try:  # the settings of other strategies are checked too
+            for strategy in STRATEGIES.values():
                 self.options_of(strategy)
-            except SeparatorError as error:
-                raise SeparatorError(f"mask.{error}") from error
-        require(self, "[0, 1]", "mask.mask", "mask.noise", "mask.mix", "mask.clean_share")
+        except SettingError as error:
+            raise self.invalid(error.keys, error.reason) from error
         if self.mask + self.noise + self.mix > 1 + 1e-9:
-            raise SeparatorError("mask.mask, mask.noise, mask.mix: together they are over 1")
-        require(self, "[0, 65536]", "mask.group", "mask.band")
-        require(self, "[0, 60]", "mask.group_seconds")
-        require(self, "[0, inf)", "mask.warmup_steps")
+            raise self.invalid("mask, noise, mix", "together they are over 1")
         if not self.group and not self.group_seconds:
-            raise SeparatorError("mask.group: is 0, and so is mask.group_seconds; give one of them")
-        if self.noise_level not in ("local", "full"):
-            raise SeparatorError(f"mask.noise_level: {self.noise_level!r} is not local or full")
+            raise self.invalid("group", "is 0, and so is {}group_seconds; give one of them")
 
     @property
     def chosen_strategy(self) -> Strategy:
         """The strategy that `strategy` names."""
         return STRATEGIES[self.strategy]
 
-    def options_of(self, strategy: Strategy) -> Options:
+    def options_of(self, strategy: Strategy) -> CheckedConfig:
         """Return the settings that a strategy reads.
 
         Raises:
-            SeparatorError: one of them is out of its limits.
+            SettingError: one of them is out of its limits.
         """
         names = [field.name for field in dataclasses.fields(strategy.config)]
         return strategy.config(**{name: getattr(self, name) for name in names})

@@ -19,7 +19,7 @@ class Corrupted:
     """A corrupted batch and where it was corrupted.
 
     Attributes:
-        spectrogram: (b c f n) what the model sees.
+        spectrogram: (b c f n) the model's input.
         kinds: (b 1 f n), or (b 1 1 n) of whole frames: index into KINDS, -1 where nothing was
             chosen, -2 where no loss counts.
         grid: the patches.
@@ -95,7 +95,7 @@ def corrupt(
     Args:
         target: (b c f n) in [0, 1].
         config: the strategy and the shares.
-        step: finished steps of the run, for what changes over it.
+        step: finished steps of the run, for schedules.
         generator: on the CPU; all randomness comes from it.
         mixed: (b c f n) in [0, 1], each crop with another one, on the target's scale; needed where
             `config.mix` is above 0.
@@ -175,7 +175,7 @@ def _add_noise(
         spectrogram: (b c f n), changed.
         kinds: (b 1 f n) or (b 1 1 n).
         noisy: boolean (b n), the frames that have such patches; on the CPU.
-        level: (b c f); of what is above 1, 1 is left.
+        level: (b c f); values above 1 are cut to 1.
         generator: on the CPU.
     """
     crop, frame = noisy.nonzero(as_tuple=True)

@@ -103,3 +103,8 @@ def group_mean(values: Tensor, size: int) -> Tensor:
     counts = values.new_full((sums.shape[-1],), size)
     counts[-1] -= missing
     return sums / counts
+
+
+def masked_mean(values: Tensor, where: Tensor) -> Tensor:
+    """Return the mean of values where a boolean holds; 0, with a graph, where it never does."""
+    return (values * where).sum() / where.sum().clamp(min=1)

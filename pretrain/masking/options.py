@@ -1,64 +1,42 @@
 """Settings that several masking strategies share."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
-from separator.errors import SeparatorError
-from separator.ranges import require
-
-MIN_SHARE, MAX_SHARE = 0.05, 0.95  # as in MaskSpec (arXiv 2204.12768)
+from separator.ranges import CheckedConfig, Within
 
 
 @dataclass(frozen=True)
-class Options:
-    """Base class of a strategy's settings.
-
-    Attributes:
-        limits: the interval of each number, as `separator.ranges.require` takes it.
-    """
-
-    limits: ClassVar[dict[str, str]] = {}
-
-    def __post_init__(self) -> None:
-        for cls in type(self).__mro__:
-            for name, interval in vars(cls).get("limits", {}).items():
-                require(self, interval, name)
-
-
-@dataclass(frozen=True)
-class ShareOptions(Options):
+class ShareOptions(CheckedConfig):
     """Settings of strategies that choose a given number of patches.
 
     Attributes:
         share: part of the patches that is chosen, for the strategies that count.
     """
 
-    share: float = 0.15
-    limits: ClassVar[dict[str, str]] = {"share": f"[{MIN_SHARE}, {MAX_SHARE}]"}
+    share: Annotated[float, Within("[0.05, 0.95]")] = 0.15  # as in MaskSpec (arXiv 2204.12768)
 
 
 @dataclass(frozen=True)
-class SpanOptions(Options):
+class SpanOptions(CheckedConfig):
     """Settings of strategies that choose runs of frame groups.
 
     Attributes:
         span: groups in a run of the strategies that choose runs (for some: at most).
     """
 
-    span: int = 40
-    limits: ClassVar[dict[str, str]] = {"span": "[1, 65536]"}
+    span: Annotated[int, Within("[1, 65536]")] = 40
 
 
 @dataclass(frozen=True)
-class BandSpanOptions(Options):
+class BandSpanOptions(CheckedConfig):
     """Settings of strategies that choose runs of bands.
 
     Attributes:
         band_span: bands in a run, at most.
     """
 
-    band_span: int = 15
-    limits: ClassVar[dict[str, str]] = {"band_span": "[0, 65536]"}
+    band_span: Annotated[int, Within("[0, 65536]")] = 15
 
 
 @dataclass(frozen=True)
@@ -70,14 +48,14 @@ class WeightedOptions(ShareOptions):
         weighted_steps: step from which they follow their weights alone.
     """
 
-    uniform_steps: int = 0
-    weighted_steps: int = 10_000
-    limits: ClassVar[dict[str, str]] = {"uniform_steps": "[0, inf)", "weighted_steps": "[0, inf)"}
+    uniform_steps: Annotated[int, Within("[0, inf)")] = 0
+    weighted_steps: Annotated[int, Within("[0, inf)")] = 10_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.uniform_steps > max(1, self.weighted_steps):
-            raise SeparatorError(
-                f"uniform_steps: {self.uniform_steps} is above weighted_steps, "
-                f"{self.weighted_steps}; a sixth of it is usual"
+            raise self.invalid(
+                "uniform_steps",
+                f"{self.uniform_steps} is above {{}}weighted_steps, {self.weighted_steps}; a sixth "
+                "of it is usual",
             )

@@ -9,12 +9,12 @@ from separator.pretrain.masking.registry import register
 
 
 @dataclass(frozen=True)
-class CountedSpanOptions(ShareOptions, SpanOptions):
+class RunOptions(ShareOptions, SpanOptions):
     """Settings of strategies that choose a given number of groups in runs."""
 
 
 @dataclass(frozen=True)
-class TimeFrequencyOptions(SpanOptions, BandSpanOptions):
+class CrossOptions(SpanOptions, BandSpanOptions):
     """Settings of `time_frequency`."""
 
 
@@ -45,26 +45,18 @@ def frequency(
     return _run(width, grid.bands, generator)[:, :, None].expand(-1, -1, grid.groups)
 
 
-@register(TimeFrequencyOptions, longest_run=1, bands=True)
+@register(CrossOptions, longest_run=1, bands=True)
 def time_frequency(
-    spectrogram: Tensor,
-    grid: PatchGrid,
-    config: TimeFrequencyOptions,
-    step: int,
-    generator: Generator,
+    spectrogram: Tensor, grid: PatchGrid, config: CrossOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose a run of groups and a run of bands: together they form a T or a cross."""
     rows = frequency(spectrogram, grid, config, step, generator)
     return rows | random_time(spectrogram, grid, config, step, generator)
 
 
-@register(CountedSpanOptions, one_draw_per_run=True, longest_run=1)
+@register(RunOptions, one_draw_per_run=True, longest_run=1)
 def hubert(
-    spectrogram: Tensor,
-    grid: PatchGrid,
-    config: CountedSpanOptions,
-    step: int,
-    generator: Generator,
+    spectrogram: Tensor, grid: PatchGrid, config: RunOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose spans of `span` groups that may overlap (HuBERT, arXiv 2106.07447), all bands.
 
@@ -82,13 +74,9 @@ def hubert(
     return chosen[:, None].expand(-1, grid.bands, -1)
 
 
-@register(CountedSpanOptions, one_draw_per_run=True, longest_run=2)
+@register(RunOptions, one_draw_per_run=True, longest_run=2)
 def mixed_spans(
-    spectrogram: Tensor,
-    grid: PatchGrid,
-    config: CountedSpanOptions,
-    step: int,
-    generator: Generator,
+    spectrogram: Tensor, grid: PatchGrid, config: RunOptions, step: int, generator: Generator
 ) -> Tensor:
     """Choose `share` of the groups in spans of a half, one and two times `span`, all bands.
 

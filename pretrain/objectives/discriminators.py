@@ -26,7 +26,7 @@ FLOOR, LEVEL = 0.01, 3.4  # the mean of -log(x + 0.01) of music to the power of 
 def log_scale(x: Tensor) -> Tensor:
     """Map compressed magnitudes in [0, 1] to about zero mean and unit spread, of any shape.
 
-    With a floor of 0.01 the slope on silence is at most a few times that on a cell of average
+    With a floor of 0.01 the slope on silence is at most a few times that on a patch of average
     loudness; with a smaller one nearly all of the generator's gradient would go to the silence.
     """
     return (x.float() + FLOOR).log() + LEVEL
@@ -63,10 +63,10 @@ class TokenDiscriminator(nn.Module):
 
 
 class FrameDiscriminator(nn.Module):
-    """Judges every frame of a picture, knowing what the generator was shown.
+    """Judges every frame of a picture, given the generator's input.
 
     Strided 5x1 convolutions work on each frame's bins; three convolutions over frames then see
-    what lies up to three frames away.
+    up to three frames on each side.
 
     Args:
         inputs: audio channels of the picture.
@@ -83,7 +83,7 @@ class FrameDiscriminator(nn.Module):
         )
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map what was shown and the candidate, (b 2c f n) together, to logits (b n)."""
+        """Map the generator's input and the candidate, (b 2c f n) together, to logits (b n)."""
         y = self.stages(log_scale(pair))
         for conv in self.context[:-1]:
             y = F.leaky_relu(conv(y), SLOPE)
@@ -112,7 +112,7 @@ class FrameTransformerDiscriminator(nn.Module):
         self.head = _bounded(nn.Linear(width, 1))
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map what was shown and the candidate, (b 2c f n) together, to logits (b n)."""
+        """Map the generator's input and the candidate, (b 2c f n) together, to logits (b n)."""
         y = self.embed(self.stages(log_scale(pair)).mT)
         for block in self.blocks:
             y = block(y)

@@ -1,4 +1,4 @@
-"""Next-spectrogram prediction: do the two halves of a crop follow each other in the song?"""
+"""The head of next-spectrogram prediction: does the second half of a crop continue the first?"""
 
 import math
 
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.pretrain.objective_config import NextConfig
+from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig
 
-WINDOWS = 2, 4, 8, 16, 32  # frames beside the separator that are compared, beside the halves
+WINDOWS = 2, 4, 8, 16, 32  # frames next to [SEP] that are compared, in addition to the halves
 VIEWS = 16  # directions in which deep features are compared
 PARTS = 32  # neighbouring deep features, which are of neighbouring bins, are compared in so many
 BANDS = 64  # in which the spectrogram is compared
@@ -17,20 +17,21 @@ USUAL = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of
 
 
 class NextHead(nn.Module):
-    """Whether the second half continues the first, from the crop and the model's deepest features.
+    """Predict whether the second half of a crop continues the first.
 
-    BERT's next-sentence prediction (arXiv 1810.04805). All that is looked at is how far the halves
-    point apart, as wholes and in the frames nearest the joint: angles, not distances, for each half
-    has a level and a tilt of its own; and nothing else, for what one half alone is like says
-    nothing, and is soon known by heart. The deep features are compared as seen from learned
-    directions, and part by part. The bands of what the model was shown are compared as they are, by
-    a probe of their own: its accuracy says how much of the answer needs no network, and it teaches
-    the network nothing. With `config.bands` both answer together.
+    The input is the angles between mean features of the halves, and between those of the frames
+    nearest to the boundary. Angles ignore the level and the tilt that each half was given. Features
+    of one half alone are left out: they say nothing about the pair, and a head soon memorises them.
+    Deep features are compared in learned projections, and part by part.
+
+    A probe compares the bands of the input in the same way, without the network. Its accuracy tells
+    how much of the answer needs no network; its gradient does not reach the network. With
+    `config.bands` the sum of both is the answer.
 
     Args:
         features: deepest features of a frame, a model's `bottleneck_features`.
         bins: of the spectrogram, without the Nyquist bin.
-        config: the separator, whose frames are left out.
+        config: [SEP], whose frames are left out.
         width: features in each of the views.
     """
 
@@ -43,24 +44,24 @@ class NextHead(nn.Module):
         self.answer = _comparison(pairs * (VIEWS + 1 + self.parts))
         self.probe = _comparison(pairs * (self.bands + 1))
 
-    def forward(self, deep: Tensor, shown: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare the halves of crops whose joint is at frame n // 2.
+    def forward(self, deep: Tensor, magnitudes: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare the halves of crops whose boundary is at frame n // 2.
 
         Args:
             deep: (b n d) the model's deepest features.
-            shown: (b c f n) the magnitudes from which they came.
-            hidden: boolean (b 1 f n) or (b 1 1 n), filled cells, of which nothing is heard.
+            magnitudes: (b c f n) the magnitudes from which they came.
+            masked: boolean (b 1 f n) or (b 1 1 n), patches filled with 1.0, which are left out.
 
         Returns:
             The log-odds of a continuation, and those of the probe alone: (b) each.
         """
         normed = self.norm(self._means(deep))[..., None, :]
         views = self.views(normed).flatten(3).unflatten(3, (VIEWS, -1))
-        spectra = self._spectra(shown[:, :, :-1], hidden)
+        spectra = self._spectra(magnitudes[:, :, :-1], masked)
         bands = spectra.unflatten(3, (self.bands, -1))
         parts = normed.squeeze(3).unflatten(3, (self.parts, -1))
         own = torch.cat([_angle(normed), _angle(views), _angle(parts)], dim=-1)
-        bare = torch.cat([_heard_angle(spectra[..., None, :]), _heard_angle(bands)], dim=-1)
+        bare = torch.cat([_visible_angle(spectra[..., None, :]), _visible_angle(bands)], dim=-1)
         answer, probe = self.answer(own.flatten(1))[:, 0], self.probe(bare.flatten(1))[:, 0]
         return answer + probe if self.together else answer, probe
 
@@ -72,41 +73,41 @@ class NextHead(nn.Module):
         means = [half.mean(dim=1) for pair in pairs for half in pair]
         return torch.stack(means, dim=1).unflatten(1, (-1, 2))
 
-    def _spectra(self, shown: Tensor, hidden: Tensor) -> Tensor:
+    def _spectra(self, magnitudes: Tensor, masked: Tensor) -> Tensor:
         """Mean spectra, frames made equally loud: (b c f n) to (b p 2 d), d = f · c.
 
-        What is heard on one side only is 0 on both.
+        Bins that are visible on one side only are 0 on both.
         """
-        heard = (~hidden[:, :, : shown.shape[2]]).to(shown.dtype)
-        power = (shown * heard).square().mean(dim=(1, 2), keepdim=True)
-        level = (power / heard.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
+        visible = (~masked[:, :, : magnitudes.shape[2]]).to(magnitudes.dtype)
+        power = (magnitudes * visible).square().mean(dim=(1, 2), keepdim=True)
+        level = (power / visible.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
         sums, parts = (
             self._means(rearrange(x, "b c f n -> b n f c"))
-            for x in (shown * heard / level.clamp(min=1e-4), heard)
+            for x in (magnitudes * visible / level.clamp(min=1e-4), visible)
         )
         common = (parts > 0).all(dim=2, keepdim=True)
         return (sums / parts.clamp(min=1e-4) * common).flatten(3)
 
     def loss(
-        self, deep: Tensor, shown: Tensor, hidden: Tensor, continues: Tensor
+        self, deep: Tensor, magnitudes: Tensor, masked: Tensor, continues: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the binary cross-entropy, and what to log.
+        """Return the binary cross-entropy and scalars to log.
 
         Args:
-            deep: (b n d) as in `forward`, as are `shown` and `hidden`.
-            shown: (b c f n).
-            hidden: (b 1 f n) or (b 1 1 n).
+            deep: (b n d) as in `forward`, as are `magnitudes` and `masked`.
+            magnitudes: (b c f n).
+            masked: (b 1 f n) or (b 1 1 n).
             continues: boolean (b).
 
         Returns:
             A scalar; "next/accuracy", "next/accuracy_bands" of the probe alone, and
-            "next/positive", the part of the crops that the head takes for continuations: 0 or 1
-            where it has given up, about 0.5 where it tells.
+            "next/positive", the share of the crops that the head calls continuations: 0 or 1 where
+            it ignores its input, about 0.5 where it works.
         """
-        answer, probe = self(deep, shown, hidden)
+        answer, probe = self(deep, magnitudes, masked)
         truth = continues.to(answer.dtype)
         loss = F.binary_cross_entropy_with_logits(answer, truth)
-        if not self.together:  # the probe learns beside it; what is said is the head's own loss
+        if not self.together:  # train the probe, but report the head's own loss
             beside = F.binary_cross_entropy_with_logits(probe, truth)
             loss = loss + (beside - beside.detach())
         yes = answer.detach() > 0
@@ -123,11 +124,11 @@ def _comparison(angles: int) -> nn.Module:
 
 
 def _angle(pairs: Tensor) -> Tensor:
-    """Log of 1 - cosine between the halves of each pair: (b p 2 k d) to (b p k)."""
+    """Compute log(1 - cosine) between the halves of each pair: (b p 2 k d) to (b p k)."""
     first, second = pairs.float().unbind(2)
     return (1 - F.cosine_similarity(first, second, dim=-1) + 1e-3).log()
 
 
-def _heard_angle(pairs: Tensor) -> Tensor:
-    """`_angle` of parts of spectra beside the usual one; 0 where nothing is heard on both sides."""
+def _visible_angle(pairs: Tensor) -> Tensor:
+    """Compute `_angle` of parts of spectra minus the usual one; 0 where a side is not visible."""
     return (_angle(pairs) - USUAL) * (pairs != 0).any(dim=-1).all(dim=2)

@@ -1,4 +1,4 @@
-"""Clusters of frame groups: what is clustered, k-means, and whether the clusters are any good."""
+"""Clusters of frame groups: their features, k-means, and metrics of the clusters."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,13 @@ from separator.dsp.config import STFTConfig
 from separator.dsp.stft import normalise, stft
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
-from separator.pretrain.labels import NOWHERE, cut, unigram_entropy
-from separator.pretrain.objective_config import LabelConfig
+from separator.pretrain.objectives.auxiliary.cluster_labels import LabelConfig
+from separator.pretrain.objectives.label_head import NO_LABEL, cut, unigram_entropy
 from separator.torchaudio_import import functional
 
 BANDS = 64  # of mel, for each channel
-TOP = 16_000.0  # hertz; what lossy files lack above it tells collections apart, not sounds
-RANGE = 1e-8  # of a crop's mean power: what is 80 dB below is silence
+MAX_HERTZ = 16_000.0  # lossy files lack what is above: it would separate collections, not sounds
+SILENCE = 1e-8  # of a crop's mean power: 80 dB below
 DIMENSIONS = 64  # after PCA, at most
 SEED = 0  # of PCA and k-means: the same crops give the same clusters
 
@@ -24,7 +24,7 @@ SEED = 0  # of PCA and k-means: the same crops give the same clusters
 class Spectrum(nn.Module):
     """Log-mel spectra of frame groups: mean and deviation over the group's frames.
 
-    A crop's mean is taken away, so that the clusters are not those of loudness.
+    A crop's mean is subtracted, so that the clusters are not those of loudness.
 
     Args:
         transform: of the spectrograms to come.
@@ -33,7 +33,7 @@ class Spectrum(nn.Module):
         channels: of audio.
 
     Attributes:
-        features: d of what comes out.
+        features: d of the output.
     """
 
     def __init__(self, transform: STFTConfig, rate: int, group: int, channels: int = 2) -> None:
@@ -41,7 +41,9 @@ class Spectrum(nn.Module):
         self.stft, self.group = transform, group
         bands = max(1, min(BANDS, transform.bins // 16))  # with small transforms some were empty
         self.features = 2 * channels * bands
-        mel = functional().melscale_fbanks(transform.bins, 0.0, min(rate / 2, TOP), bands, rate)
+        mel = functional().melscale_fbanks(
+            transform.bins, 0.0, min(rate / 2, MAX_HERTZ), bands, rate
+        )
         self.register_buffer("mel", mel, persistent=False)
 
     @torch.no_grad()
@@ -50,7 +52,7 @@ class Spectrum(nn.Module):
         with torch.autocast(spectrogram.device.type, enabled=False):
             power = spectrogram.abs().float().square()
             mel = torch.einsum("bcfn,fk->bnck", power, self.mel)
-        floor = RANGE * mel.mean(dim=(1, 2, 3), keepdim=True)
+        floor = SILENCE * mel.mean(dim=(1, 2, 3), keepdim=True)
         energy = mel.maximum(floor).clamp(min=1e-20).log()
         energy = energy - energy.mean(dim=(1, 2, 3), keepdim=True)
         groups = cut(rearrange(energy, "b n c k -> b n (c k)"), self.group)
@@ -67,7 +69,7 @@ class BackboneFeatures(nn.Module):
         group: frames in a group.
 
     Attributes:
-        features: d of what comes out.
+        features: d of the output.
 
     Raises:
         SeparatorError: no such file, or a model of other spectrograms.
@@ -95,7 +97,7 @@ class BackboneFeatures(nn.Module):
 
 
 def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | BackboneFeatures:
-    """Make what turns spectrograms into the features that `config.source` names."""
+    """Make the extractor of the features that `config.source` names."""
     if config.source == "deep":
         return BackboneFeatures(config.model, transform, rate, config.group)
     return Spectrum(transform, rate, config.group)
@@ -104,10 +106,10 @@ def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum
 class Labeller(nn.Module):
     """Nearest centroids of standardised, projected features.
 
-    All that is fitted is in buffers: a checkpoint's state makes a new labeller the old one.
+    All fitted values are buffers, so a checkpoint restores them.
 
     Args:
-        features: d of what is clustered.
+        features: d of the clustered features.
         clusters: number of centroids.
     """
 
@@ -208,8 +210,8 @@ def fit_labels(
     return labeller(features.to(device))
 
 
-def health(labels: Tensor, songs: Tensor, clusters: int) -> dict[str, float]:
-    """Whether labels say something, and something other than which song it is.
+def cluster_metrics(labels: Tensor, songs: Tensor, clusters: int) -> dict[str, float]:
+    """Measure how labels are distributed, and how much they depend on the song.
 
     Args:
         labels: (b m); -1 is left out.
@@ -228,21 +230,21 @@ def health(labels: Tensor, songs: Tensor, clusters: int) -> dict[str, float]:
     from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
     labels = labels.cpu()
-    known = labels != NOWHERE
+    known = labels != NO_LABEL
     songs = songs.cpu().unique(return_inverse=True)[1]
     used, where = labels[known], songs[:, None].expand_as(labels)[known]
     (left, right), (before, after) = ((x[:, :-1], x[:, 1:]) for x in (labels, known))
     pairs = before & after
-    told = chance = 0.0
+    leakage = chance = 0.0
     entropy = unigram_entropy(where).item()
     if entropy:
         table = contingency_matrix(where.numpy(), used.numpy(), sparse=True)
-        told = mutual_info_score(None, None, contingency=table) / entropy
+        leakage = mutual_info_score(None, None, contingency=table) / entropy
         chance = expected_mutual_information(table, len(used)) / entropy
     return {
         "labels/cluster_perplexity": unigram_entropy(used).exp().item(),
         "labels/dead": 1 - len(used.unique()) / clusters,
-        "labels/leakage": float(told),
+        "labels/leakage": float(leakage),
         "labels/leakage_chance": float(chance),
         "labels/flips": ((left != right) & pairs).sum().item() / max(1, pairs.sum().item()),
     }

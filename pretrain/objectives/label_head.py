@@ -1,4 +1,4 @@
-"""Naming hidden frame groups: the loss of the cluster label beside the masked error."""
+"""Classification of masked frame groups by their cluster, and its loss."""
 
 import torch
 import torch.nn.functional as F
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from separator.errors import SeparatorError
 from separator.pretrain.masking.corruption import IGNORED, KINDS, Corrupted
-from separator.pretrain.objective_config import LabelConfig
-from separator.pretrain.objectives import masked_mean
+from separator.pretrain.masking.grid import masked_mean
+from separator.pretrain.objectives.auxiliary.cluster_labels import LabelConfig
 
-NOWHERE = -1  # label of the groups that count nowhere
+NO_LABEL = -1  # of groups that no loss counts
 FEATURES = 256  # in which groups and clusters are compared
-TEMPERATURE = 0.1  # what their cosines are divided by, as in HuBERT
+TEMPERATURE = 0.1  # divides their cosines, as in HuBERT
 
 
 class LabelHead(nn.Module):
-    """Name the cluster of each frame group from the backbone's deepest features.
+    """Predict the cluster of each frame group from the backbone's deepest features.
 
     Logits are the cosines between a group's projected features and an embedding of each cluster,
     over 0.1 (HuBERT, arXiv 2106.07447).
@@ -41,31 +41,32 @@ class LabelHead(nn.Module):
         return cosines / TEMPERATURE
 
     def loss(
-        self, deep: Tensor, labels: Tensor, hidden: Tensor
+        self, deep: Tensor, labels: Tensor, masked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the hidden groups, and of the others as far as they have a weight.
+        """Compute the cross-entropy of the masked groups, and of the others by their weight.
 
         Args:
             deep: (b n d) of the corrupted crops.
-            labels: (b m) of the uncorrupted ones; -1 counts nowhere.
-            hidden: boolean (b m).
+            labels: (b m) of the uncorrupted ones; -1 is ignored.
+            masked: boolean (b m).
 
         Returns:
-            The loss in nats, 0 where no group is hidden, and what to log: that of the hidden groups
-            alone, the share of them that is named right, and exp of their cross-entropy, to be
-            compared with the perplexity of the labels themselves.
+            The loss in nats, 0 where no group is masked, and scalars to log: the cross-entropy and
+            the accuracy on the masked groups alone, and exp of this cross-entropy, to be compared
+            with the perplexity of the labels themselves.
         """
         logits = self(deep).flatten(0, 1)
-        known, hidden = (labels != NOWHERE).flatten(), hidden.flatten()
-        error = F.cross_entropy(logits, labels.flatten(), ignore_index=NOWHERE, reduction="none")
-        masked, unmasked = (masked_mean(error, known & at) for at in (hidden, ~hidden))
+        valid, masked = (labels != NO_LABEL).flatten(), masked.flatten()
+        error = F.cross_entropy(logits, labels.flatten(), ignore_index=NO_LABEL, reduction="none")
+        masked_error = masked_mean(error, valid & masked)
+        unmasked_error = masked_mean(error, valid & ~masked)
         right = (logits.detach().argmax(-1) == labels.flatten()).float()
         scalars = {
-            "labels/cross_entropy": masked.detach(),
-            "labels/accuracy": masked_mean(right, known & hidden),
-            "labels/perplexity": masked.detach().exp(),
+            "labels/cross_entropy": masked_error.detach(),
+            "labels/accuracy": masked_mean(right, valid & masked),
+            "labels/perplexity": masked_error.detach().exp(),
         }
-        return masked + self.config.unmasked_weight * unmasked, scalars
+        return masked_error + self.config.unmasked_weight * unmasked_error, scalars
 
 
 def cut(frames: Tensor, group: int) -> Tensor:
@@ -83,29 +84,29 @@ def cut(frames: Tensor, group: int) -> Tensor:
     return rearrange(frames[:, : whole * group], "b (m g) d -> b m g d", g=group)
 
 
-def hidden_groups(corrupted: Corrupted, group: int) -> Tensor:
-    """Boolean (b m): groups of whose cells more than half are filled, noise or another song.
+def masked_groups(corrupted: Corrupted, group: int) -> Tensor:
+    """Return the groups of which more than half is masked, noise or a mix: boolean (b m).
 
-    What was chosen and kept is heard, and so is a clean crop.
+    Patches that were chosen and kept are visible, and so are clean crops.
     """
     kinds = corrupted.kinds
     replaced = ((kinds >= 0) & (kinds < KINDS.index("keep"))).float()
     return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
 
 
-def without_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
-    """Labels (b m) with -1, which counts nowhere, for groups with frames of no song among them."""
+def ignore_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+    """Return labels (b m) with -1, which is ignored, for groups with ignored frames."""
     outside = (corrupted.kinds[:, 0] == IGNORED).transpose(1, 2)
-    return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NOWHERE)
+    return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NO_LABEL)
 
 
 def unigram_entropy(labels: Tensor) -> Tensor:
-    """Entropy of the labels' frequencies in nats: the loss of always answering with these.
+    """Compute the entropy of the labels' frequencies, in nats.
 
-    A head that knows nothing of the crop cannot do better on the same labels.
+    It is the lowest loss of a head that ignores its input.
 
     Args:
         labels: of any shape; -1 is left out.
     """
-    counts = torch.bincount(labels[labels != NOWHERE]).float()
+    counts = torch.bincount(labels[labels != NO_LABEL]).float()
     return torch.special.entr(counts / counts.sum().clamp(min=1)).sum()

@@ -1,7 +1,6 @@
-"""The adversarial objective: what was restored should not be told from the original.
+"""Training of a discriminator, and the adversarial loss of the model.
 
-The adversary is one object that owns its network, its optimizer and its losses. Only cells that
-were hidden count: there alone the generator invents.
+Only masked patches count: elsewhere the model sees the original.
 """
 
 import contextlib
@@ -16,37 +15,31 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from separator.engine import distributed
-from separator.pretrain import schedules
-from separator.pretrain.discriminator import (
+from separator.pretrain.masking.corruption import Corrupted
+from separator.pretrain.objectives.auxiliary.adversarial import AdversaryConfig
+from separator.pretrain.objectives.discriminators import (
     FrameDiscriminator,
     FrameTransformerDiscriminator,
     TokenDiscriminator,
 )
-from separator.pretrain.masking.corruption import Corrupted
-from separator.pretrain.objective_config import AdversaryConfig
 
 MEMORY = 0.9  # of the running accuracy, from one step to the next
 
 
-def weight_at(config: AdversaryConfig, step: int) -> float:
-    """Return the generator's weight at a step: 0 while the discriminator knows nothing yet."""
-    return schedules.value(config.weight, step) if step >= config.start else 0.0
-
-
 @dataclass(frozen=True)
 class Loss:
-    """What logits cost the two sides.
+    """Losses of logits for the discriminator and the generator.
 
     Attributes:
-        real: costs the discriminator, logit by logit, for originals.
-        fake: the same for what was restored.
-        fool: costs the generator.
-        middle: logit above which an item is called real.
+        real: loss of the discriminator for originals, logit by logit.
+        fake: the same for restored items.
+        generator: loss of the generator.
+        middle: logit above which an item counts as classified real.
     """
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]
-    fool: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
     middle: float = 0.0
 
 
@@ -61,12 +54,12 @@ LOSSES = {
 }
 
 
-def hidden_tokens(picture: Tensor, hidden: Tensor, group: int) -> Tensor:
-    """Extract the frame groups that are hidden entirely, of all crops, in order.
+def masked_tokens(picture: Tensor, masked: Tensor, group: int) -> Tensor:
+    """Extract the frame groups that are masked entirely, of all crops, in order.
 
     Args:
         picture: (b c f n), the Nyquist bin included.
-        hidden: boolean (b 1 1 n) or (b 1 f n); with bands, a group counts when all of it is hidden.
+        masked: boolean (b 1 1 n) or (b 1 f n); with bands, a group counts when all of it is masked.
         group: frames in a token; groups begin at its multiples, and one cut short by the crop's end
             is left out.
 
@@ -74,9 +67,9 @@ def hidden_tokens(picture: Tensor, hidden: Tensor, group: int) -> Tensor:
         (k c f-1 g), k of 0 or more.
     """
     frames = picture.shape[-1] // group * group
-    whole = rearrange(hidden.all(dim=2)[:, 0, :frames], "b (m g) -> b m g", g=group).all(dim=-1)
-    cells = rearrange(picture[:, :, :-1, :frames], "b c f (m g) -> b m c f g", g=group)
-    return cells[whole]
+    whole = rearrange(masked.all(dim=2)[:, 0, :frames], "b (m g) -> b m g", g=group).all(dim=-1)
+    patches = rearrange(picture[:, :, :-1, :frames], "b c f (m g) -> b m c f g", g=group)
+    return patches[whole]
 
 
 class Adversary:
@@ -113,30 +106,30 @@ class Adversary:
         self.device = device
         return self
 
-    def slow(self, pace: float) -> None:
+    def set_rate(self, factor: float) -> None:
         """Set the learning rate to a share of `config.lr`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = pace * self.config.lr
+            group["lr"] = factor * self.config.lr
 
     def discriminate(
         self, real: Tensor, fake: Tensor, corrupted: Corrupted, group: int, step: int
     ) -> dict[str, Tensor]:
-        """Train the discriminator for one step, from `config.start` on and where cells are hidden.
+        """Train the discriminator on masked patches for one step, from `config.start` on.
 
-        The mean over hidden tokens or frames is that of all ranks together. An update whose loss
+        The mean over masked tokens or frames is that of all ranks together. An update whose loss
         or gradient is not finite is left out, and so is one while the discriminator is right more
         often than `config.ceiling`. All ranks must call this together.
 
         Args:
             real: (b c f n) the uncorrupted magnitudes.
             fake: (b c f n) the generator's answer; it gets no gradient.
-            corrupted: what the generator was shown, and where it was hidden.
-            group: frames in a cell at this step.
+            corrupted: the generator's input, and where it is masked.
+            group: frames in a patch at this step.
             step: finished steps of the run.
 
         Returns:
             "adversary/loss" and "adversary/accuracy", the share of originals and restored ones that
-            were called what they are; NaN before `config.start`, 0 where nothing was hidden.
+            were classified correctly; NaN before `config.start`, 0 where nothing was masked.
         """
         if step < self.config.start:
             return dict.fromkeys(
@@ -147,7 +140,7 @@ class Adversary:
         self.network.train()
         # around backward too; and autocast would keep copies of weights that the update changes
         with torch.autocast(self.device.type, enabled=False):
-            pictures = [self._seen(candidate, corrupted, group) for candidate in (real, fake)]
+            pictures = [self._input(candidate, corrupted, group) for candidate in (real, fake)]
             logits = self._replica(torch.cat(pictures).detach())
             originals, restored = self._judged(logits, corrupted).chunk(2)
             count = distributed.mean(originals.new_tensor(len(originals)))
@@ -160,24 +153,24 @@ class Adversary:
             self._update(loss.detach(), accuracy, count)
         return {"adversary/loss": loss.detach(), "adversary/accuracy": accuracy}
 
-    def fool(self, fake: Tensor, corrupted: Corrupted, group: int) -> Tensor:
-        """Return the generator's loss: how far its answer is from being called real.
+    def generator_loss(self, fake: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+        """Return the generator's loss: how far its answer is from being classified as real.
 
         The discriminator is used as it is: its weights get no gradient and its state stays.
 
         Args:
             fake: (b c f n) the generator's answer.
-            corrupted: what the generator was shown, and where it was hidden.
-            group: frames in a cell at this step.
+            corrupted: the generator's input, and where it is masked.
+            group: frames in a patch at this step.
 
         Returns:
-            The mean over hidden tokens or frames; 0 where there are none.
+            The mean over masked tokens or frames; 0 where there are none.
         """
         self.network.eval()  # the power iteration of spectral norm belongs to discriminate()
         with torch.autocast(self.device.type, enabled=False), _frozen(self.network):
-            logits = self.network(self._seen(fake, corrupted, group))
+            logits = self.network(self._input(fake, corrupted, group))
         logits = self._judged(logits, corrupted)
-        return self.loss.fool(logits).sum() / max(1, len(logits))
+        return self.loss.generator(logits).sum() / max(1, len(logits))
 
     def state_dict(self) -> dict[str, Any]:
         """Return network, optimizer and running accuracy as plain values and tensors."""
@@ -193,21 +186,21 @@ class Adversary:
         self.optimizer.load_state_dict(state["optimizer"])
         self._accuracy = state["accuracy"]
 
-    def _seen(self, candidate: Tensor, corrupted: Corrupted, group: int) -> Tensor:
-        """Return what the network sees of a candidate (b c f n): tokens, or pairs of pictures.
+    def _input(self, candidate: Tensor, corrupted: Corrupted, group: int) -> Tensor:
+        """Return the discriminator's input for a candidate (b c f n): tokens, or pairs of pictures.
 
-        Pictures show the candidate where it was hidden and what the generator was shown elsewhere,
+        Pictures have the candidate where the input was masked and the generator's input elsewhere,
         so that real and fake ones differ in nothing else.
         """
-        hidden = corrupted.masked
+        masked = corrupted.masked
         if self.config.kind == "token":
-            return hidden_tokens(candidate, hidden, group)
+            return masked_tokens(candidate, masked, group)
         shown = corrupted.spectrogram
-        pasted = torch.where(hidden, candidate, shown)
+        pasted = torch.where(masked, candidate, shown)
         return torch.cat([shown, pasted], dim=1)[:, :, :-1]
 
     def _judged(self, logits: Tensor, corrupted: Corrupted) -> Tensor:
-        """Keep the logits that count: of tokens all (k), of frames (b n) the hidden ones (k)."""
+        """Keep the logits that count: of tokens all (k), of frames (b n) the masked ones (k)."""
         if self.config.kind == "token":
             return logits
         frames = corrupted.masked.any(dim=2)[:, 0]

@@ -1,38 +1,88 @@
-"""Crops of two halves for next-spectrogram prediction, and the separator that covers their joint.
+"""Segment pairs for next-spectrogram prediction, with [SEP] frames over the boundary.
 
-What could give the halves away without listening is made alike in both classes: level, spectral
-balance, stereo width and bandwidth are drawn for every half or crop, whether it goes on or not.
+Level, spectral balance, stereo width and bandwidth are drawn for every half or crop in both
+classes, so that they do not tell positive pairs from negative ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
-from separator.pretrain.masking.corruption import Corrupted, restore_patches
+from separator.pretrain.crops import CropBatch, Crops
+from separator.pretrain.masking.corruption import Corrupted, grid_of, restore_patches
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objective_config import NextConfig
+
+if TYPE_CHECKING:
+    from separator.data.loader import Batch
+    from separator.pretrain.config import PretrainConfig
+    from separator.pretrain.masking.config import MaskConfig
+    from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig
 
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
 STEEP = 64  # poles of the low-pass: 80 dB down within a fifth of an octave above the cut-off
 
 
-@dataclass(frozen=True)
-class Spliced:
-    """Crops whose second half continues the first, or does not.
+class SegmentPairs(Crops):
+    """Crops of two halves, of which the second continues the first or does not.
 
-    Attributes:
-        spectrogram: (b c f n) complex.
-        continues: boolean (b).
+    Items of twice the crops' length are read, and two where one crop is asked for, so that there is
+    another song to go on with. They keep their order: a remix of mixtures would change it, and the
+    song of each item would not be known.
+
+    Args:
+        run: settings of the run.
+        config: settings of the pairs.
     """
 
-    spectrogram: Tensor
-    continues: Tensor
+    def __init__(self, run: "PretrainConfig", config: "NextConfig") -> None:
+        super().__init__(run)
+        self.config = config
+
+    def data(self) -> DataConfig:
+        """Return the settings by which the items of a batch are read."""
+        run, data = self.run, self.run.data
+        frames = 2 * run.segment_frames + sum(edge_frames(run.stft)) - 1
+        batch = max(2, data.batch) if self.config.same < 1 else data.batch
+        seconds = frames * run.stft.hop / run.rate
+        augment = replace(data.augment, remix=0.0)
+        return replace(data, segment_seconds=seconds, batch=batch, augment=augment)
+
+    def samples(self, frames: int) -> int:
+        """Return how many samples are read for a crop of so many frames."""
+        return (2 * frames + sum(edge_frames(self.run.stft)) - 1) * self.run.stft.hop
+
+    def seconds(self, batch: "Batch") -> float:
+        """Return the seconds of audio in the crops of a batch."""
+        return self.run.data.batch * self.run.data.segment_seconds
+
+    def make(
+        self,
+        spectrogram: Tensor,
+        mask: "MaskConfig",
+        step: int,
+        generator: torch.Generator,
+        songs: Tensor,
+        own: Tensor,
+    ) -> CropBatch:
+        """Make pairs of the spectrograms of items."""
+        items = inside(spectrogram, self.run.stft)
+        made = make_pairs(items, items.shape[-1] // 2, generator, self.config, songs, own)
+        allowed = allowed_groups(grid_of(made.spectrogram, mask, step), self.config)
+        return replace(made, allowed=allowed)
+
+    def finish(
+        self, target: Tensor, corrupted: Corrupted, music: Tensor | None
+    ) -> tuple[Tensor, Corrupted]:
+        """Cover the boundary with [SEP]; songs should be longer than items."""
+        return with_sep(target, corrupted, self.config)
 
 
-def ends(config: STFTConfig) -> tuple[int, int]:
+def edge_frames(config: STFTConfig) -> tuple[int, int]:
     """Frames at the start and at the end of an item whose windows reach beyond it.
 
     One more at the end: the wave was padded up to a multiple of the hop.
@@ -44,23 +94,23 @@ def ends(config: STFTConfig) -> tuple[int, int]:
 def inside(spectrogram: Tensor, config: STFTConfig) -> Tensor:
     """Leave out the frames (… f N) whose windows reach beyond the ends of the item.
 
-    They see padding, which tells that a half is from an end, and negatives are so more often.
+    They include padding, which shows that a half is from an end, as negatives more often are.
     """
-    before, after = ends(config)
+    before, after = edge_frames(config)
     return spectrogram[..., before:-after]
 
 
-def splice(
+def make_pairs(
     spectrogram: Tensor,
     frames: int,
     generator: torch.Generator,
-    config: NextConfig,
+    config: "NextConfig",
     songs: Tensor | None = None,
     own: Tensor | None = None,
-) -> Spliced:
-    """Cut a crop out of each item; half of them go on with something else from their middle on.
+) -> CropBatch:
+    """Cut a pair of halves out of each item; in half of the pairs the second is from elsewhere.
 
-    Frames are joined, not samples, so that the joint itself does not click. The second half of a
+    Frames are joined, not samples, so that the boundary does not click. The second half of a
     negative is from anywhere in an item of another song, or, as often as `config.same` says and
     where there is no other song, from the same item, where it overlaps neither the first half nor
     the true continuation.
@@ -74,7 +124,7 @@ def splice(
         own: (b) items that crops are made of; the others only lend second halves.
 
     Raises:
-        SeparatorError: the items are too short, or the crops for the separator.
+        SeparatorError: the items are too short, or the crops for [SEP].
     """
     items, _, bins, total = spectrogram.shape
     songs = torch.arange(items) if songs is None else songs.cpu()
@@ -82,7 +132,7 @@ def splice(
     if total < 2 * frames or frames < config.token + 2:
         raise SeparatorError(
             f"next.token: crops of {frames} frames out of items of {total}; crops need more than "
-            f"the separator's {config.token} and items twice a crop: use longer segments"
+            f"the {config.token} of [SEP] and items twice a crop: use longer segments"
         )
     partner, other_song = _partners(songs, own, generator)
     start, place, foreign, continues = _places(total, frames, other_song, generator, config)
@@ -97,7 +147,7 @@ def splice(
     ]
     lowpass = _lowpass(len(own), bins, generator, config)
     halves = [_varied(torch.stack(half), lowpass, generator, config) for half in (first, second)]
-    return Spliced(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
+    return CropBatch(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
 
 
 def _partners(songs: Tensor, own: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -112,7 +162,7 @@ def _places(
     frames: int,
     other_song: Tensor,
     generator: torch.Generator,
-    config: NextConfig,
+    config: "NextConfig",
 ) -> tuple[list[int], list[int], Tensor, Tensor]:
     """First frames of both halves; whether the second is of another song, or continues: (b)."""
     batch, length = len(other_song), frames - frames // 2
@@ -130,11 +180,11 @@ def _places(
     return start.tolist(), place.tolist(), foreign, continues
 
 
-def _lowpass(batch: int, bins: int, generator: torch.Generator, config: NextConfig) -> Tensor:
+def _lowpass(batch: int, bins: int, generator: torch.Generator, config: "NextConfig") -> Tensor:
     """Low-passes (b 1 f 1), flat for the crops that get none; the cut-off is uniform in octaves.
 
     Recordings end at different frequencies, coded ones most of all. It is common to both halves:
-    one for each would be a difference to be learned, and hide nothing.
+    one for each would be a difference that the network could learn.
     """
     low, high = LOWPASS
     draw = torch.rand(2, batch, 1, 1, 1, generator=generator)
@@ -145,7 +195,7 @@ def _lowpass(batch: int, bins: int, generator: torch.Generator, config: NextConf
 
 
 def _varied(
-    half: Tensor, lowpass: Tensor, generator: torch.Generator, config: NextConfig
+    half: Tensor, lowpass: Tensor, generator: torch.Generator, config: "NextConfig"
 ) -> Tensor:
     """Filter, tilt, bend, widen and level half crops (b c f n).
 
@@ -167,40 +217,40 @@ def _varied(
     return half * gain / level.clamp(min=1e-9)
 
 
-def separator_frames(frames: int, config: NextConfig) -> tuple[int, int]:
-    """First and last frame of the separator in crops of so many frames."""
+def sep_frames(frames: int, config: "NextConfig") -> tuple[int, int]:
+    """Return the first and the last frame of [SEP] in crops of so many frames."""
     return frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
 
 
-def free_groups(grid: PatchGrid, config: NextConfig) -> Tensor:
-    """Boolean (m): groups that the separator does not touch, among which cells are chosen."""
-    first, last = separator_frames(grid.frames, config)
+def allowed_groups(grid: PatchGrid, config: "NextConfig") -> Tensor:
+    """Return the groups that [SEP] does not touch, boolean (m)."""
+    first, last = sep_frames(grid.frames, config)
     group = torch.arange(grid.groups)
     return (group < first // grid.size) | (group > last // grid.size)
 
 
-def with_separator(
-    target: Tensor, corrupted: Corrupted, config: NextConfig
+def with_sep(
+    target: Tensor, corrupted: Corrupted, config: "NextConfig"
 ) -> tuple[Tensor, Corrupted]:
-    """Cover the joint with frames of 1, 0, 1, 0, … over bins, in the target and in the input.
+    """Cover the boundary with [SEP], frames of 1, 0, 1, 0, … over bins, in target and input.
 
-    Chosen cells that it overlaps are given up as wholes: what is left of them would be easier.
+    Chosen patches that it overlaps are restored as wholes: their rest would be easier.
 
     Args:
         target: (b c f n) in [0, 1], not modified.
         corrupted: of the same crops, not modified.
-        config: length of the separator.
+        config: length of [SEP].
 
     Returns:
-        The target and the corrupted crops; the separator's frames are of kind -2, the rest of the
-        cells given up is as in the target and of kind -1.
+        The target and the corrupted crops; the frames of [SEP] are of kind -2, the rest of the
+        restored patches is as in the target and of kind -1.
     """
     bins, frames = target.shape[2:]
-    first, last = separator_frames(frames, config)
+    first, last = sep_frames(frames, config)
     frame = torch.arange(frames, device=target.device)
     covered = (frame >= first) & (frame <= last)
-    cell, size = frame // corrupted.grid.size, corrupted.grid.size
-    touched = (cell >= first // size) & (cell <= last // size)
+    group, size = frame // corrupted.grid.size, corrupted.grid.size
+    touched = (group >= first // size) & (group <= last // size)
     pattern = (1 - torch.arange(bins, device=target.device) % 2).to(target.dtype)[:, None]
     spectrogram, kinds = restore_patches(target, corrupted, covered, touched)
     target, spectrogram = (torch.where(covered, pattern, x) for x in (target, spectrogram))

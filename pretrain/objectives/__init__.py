@@ -1,0 +1,1 @@
+"""Objectives: the masked error, losses trained beside it, and the balance of their gradients."""

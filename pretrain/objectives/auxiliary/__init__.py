@@ -1,0 +1,1 @@
+"""Objectives beside the masked error: each file registers its own, and every file is loaded."""

@@ -1,0 +1,111 @@
+"""Classification of masked frame groups by their cluster (HuBERT, arXiv 2106.07447)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from separator.errors import SeparatorError
+from separator.pretrain.lazy_torch import Tensor, nn
+from separator.pretrain.objectives.base import Loss, Objective, ObjectiveConfig, Prediction
+from separator.pretrain.objectives.registry import register
+from separator.ranges import Within
+
+if TYPE_CHECKING:
+    import torch
+
+    from separator.pretrain.example import Example
+
+
+@dataclass(frozen=True)
+class LabelConfig(ObjectiveConfig):
+    """Predict the cluster of masked frame groups (HuBERT, arXiv 2106.07447).
+
+    Attributes:
+        weight: weight of the objective; 0 leaves it out.
+        clusters: number of labels.
+        group: frames that share a label; a crop's last frames that fill no group have none.
+        crops: training crops that the clusters are fitted on when a run starts.
+        source: features to cluster, "spectrum" (log-mel) or "deep" (deepest features of `model`).
+        model: a pretrained model's file, for "deep": HuBERT's second iteration.
+        unmasked_weight: weight of the groups that are not masked; masked ones have 1.
+    """
+
+    clusters: Annotated[int, Within("[2, 65536]")] = 128
+    group: Annotated[int, Within("[1, 65536]")] = 16
+    crops: Annotated[int, Within("[1, 65536]")] = 256
+    source: Literal["spectrum", "deep"] = "spectrum"
+    model: str = ""
+    unmasked_weight: Annotated[float, Within("[0, inf)")] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.source == "deep") != bool(self.model):
+            raise self.invalid(
+                "model",
+                f"{self.model!r} with {{}}source={self.source}; deep needs a pretrained model's "
+                "file, and spectrum takes none",
+            )
+
+
+@register
+class ClusterLabels(Objective[LabelConfig]):
+    """Predict the cluster of each masked frame group.
+
+    Attributes:
+        extract: computes the features that are clustered.
+    """
+
+    key = "labels"
+    Config = LabelConfig
+
+    def check(self) -> None:
+        """Refuse groups longer than the shortest crop."""
+        shortest = self.run.shortest_crop
+        if self.config.group > shortest:
+            raise SeparatorError(
+                f"labels.group: takes crops of {self.config.group} frames, but the shortest have "
+                f"{shortest}; make it smaller, or the crops longer"
+            )
+
+    def prepare(self, device: "torch.device") -> None:
+        """Load the features' extractor."""
+        from separator.pretrain.objectives.clusters import extractor
+
+        self.extract = extractor(self.config, self.run.stft, self.run.rate).to(device)
+
+    def head(self, backbone: "nn.Module") -> "nn.Module":
+        """Return the classifier, with the clusters."""
+        from separator.pretrain.objectives.clusters import Labeller
+        from separator.pretrain.objectives.label_head import LabelHead
+
+        head = LabelHead(backbone.bottleneck_features, self.config)
+        head.labeller = Labeller(self.extract.features, self.config.clusters)
+        return head
+
+    def start(self, head: "nn.Module", waves: Iterable[Tensor]) -> None:
+        """Fit the clusters."""
+        from separator.pretrain.objectives.clusters import fit_labels
+
+        fit_labels(head.labeller, self.extract, waves, self.config)
+
+    def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
+        """Return the cross-entropy and the accuracy."""
+        from separator.pretrain.objectives.label_head import masked_groups
+
+        masked = masked_groups(batch.corrupted, self.config.group)
+        return head.loss(prediction.outputs.bottleneck, self.observe(head, batch), masked)
+
+    def observe(self, head: "nn.Module", batch: "Example") -> Tensor:
+        """Return the labels (b m) of a batch."""
+        from separator.pretrain.objectives.label_head import ignore_outside
+
+        labels = head.labeller(self.extract(batch.spectrogram))
+        return ignore_outside(labels, batch.corrupted, self.config.group)
+
+    def summarise(self, observed: Tensor, songs: Tensor) -> dict[str, float]:
+        """Return how useful the clusters are."""
+        from separator.pretrain.objectives.clusters import cluster_metrics
+        from separator.pretrain.objectives.label_head import unigram_entropy
+
+        metrics = cluster_metrics(observed, songs, self.config.clusters)
+        return metrics | {"labels/unigram_entropy": unigram_entropy(observed).item()}
