@@ -82,6 +82,14 @@ COMMANDS = {
             ),
         ),
     ),
+    "serve": Command(
+        "separator.inference.serve.command",
+        "show a page on which songs are separated and played",
+        (
+            ("separator serve --open", "open the page in the browser"),
+            ("separator serve --port 0 --max_minutes 60", "on a free port, for longer songs"),
+        ),
+    ),
     "models": Command(
         "separator.inference.models",
         "list the models that come with the package",

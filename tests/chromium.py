@@ -19,22 +19,18 @@ FLAGS = [
 ]
 
 
-class Page:
-    """One page, by whose session everything is asked."""
+class Browser:
+    """The pipes to a browser."""
 
     def __init__(self, to: int, answers: int) -> None:
         self._to, self._answers, self._rest, self._number = to, answers, b"", 0
-        self._session: str | None = None
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
 
-    def ask(self, method: str, **values: Any) -> dict:
+    def ask(self, method: str, session: str | None = None, **values: Any) -> dict:
         """Call a method of the protocol and return its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": values}
-        if self._session:
-            message["sessionId"] = self._session
+        if session:
+            message["sessionId"] = session
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
@@ -42,14 +38,41 @@ class Page:
                 assert "error" not in answer, answer
                 return answer["result"]
 
+    def _read(self) -> dict:
+        while b"\0" not in self._rest:
+            data = os.read(self._answers, 65536)
+            assert data, "chromium has gone"
+            self._rest += data
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+
+class Page:
+    """One page, by whose session everything is asked."""
+
+    def __init__(self, browser: Browser, **context: str) -> None:
+        self.browser = browser
+        target = browser.ask("Target.createTarget", url="about:blank", **context)["targetId"]
+        attached = browser.ask("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+
+    def of_another_user(self) -> "Page":
+        """Return a page that shares no cookies with this one."""
+        return Page(self.browser, **self.browser.ask("Target.createBrowserContext"))
+
+    def ask(self, method: str, **values: Any) -> dict:
+        """Call a method of the protocol for this page and return its result."""
+        return self.browser.ask(method, self._session, **values)
+
     def open(self, url: str) -> None:
         """Load an address, also where only what is behind its # differs from the present one."""
         for address in ("about:blank", url):
             self.ask("Page.navigate", url=address)
 
     def value(self, script: str) -> Any:
-        """Return what JavaScript says."""
-        result = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        """Return what JavaScript says, a promise's value if it is one."""
+        options = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
+        result = self.ask("Runtime.evaluate", expression=script, **options)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -61,17 +84,15 @@ class Page:
             time.sleep(0.3)
         return said
 
+    def choose(self, selector: str, *files: Path) -> None:
+        """Choose files in a field, as a user does."""
+        found = self.ask("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        names = [str(path) for path in files]
+        self.ask("DOM.setFileInputFiles", objectId=found["result"]["objectId"], files=names)
+
     def screenshot(self) -> bytes:
         """Return the page as a PNG."""
         return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
-
-    def _read(self) -> dict:
-        while b"\0" not in self._rest:
-            data = os.read(self._answers, 65536)
-            assert data, "chromium has gone"
-            self._rest += data
-        message, self._rest = self._rest.split(b"\0", 1)
-        return json.loads(message)
 
 
 @contextlib.contextmanager
@@ -90,7 +111,7 @@ def chromium(folder: Path) -> Iterator[Page]:
     os.close(theirs_in)
     os.close(theirs_out)
     try:
-        yield Page(to, answers)
+        yield Page(Browser(to, answers))
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -186,6 +186,7 @@ def test_a_hostile_name_forges_nothing(
         "demo": ["--data", f"no{HOSTILE}"],
         "models": [HOSTILE],
         "doctor": ["-m", HOSTILE],
+        "serve": ["-m", HOSTILE],
         "push": [HOSTILE, "me/model"],
         "pull": [f"hf:{HOSTILE}"],
         "export": [HOSTILE, "-o", "x.safetensors"],

@@ -1,0 +1,243 @@
+"""The server: one page, and an interface for it under /api/."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from separator import audio, bundled
+from separator.errors import SeparatorError, explain
+from separator.inference.plan import named
+from separator.inference.separate import SeparateConfig
+from separator.inference.serve import downloads
+from separator.inference.serve.guard import Guard
+from separator.inference.serve.session import (
+    RefusedError,
+    Session,
+    Song,
+    safe_name,
+    without_folder,
+)
+from separator.inference.serve.store import Store
+from separator.inference.serve.worker import STEMS, VOICE, Models, Worker
+
+PAGE = Path(__file__).parent / "page"
+TYPES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    **dict.fromkeys(("page.js", "player.js"), "text/javascript"),
+}
+FORMATS = SeparateConfig.__annotations__["format"].__args__
+EXPIRY_SECONDS = 20.0
+ENCODERS = 2  # downloads made at the same time
+MAX_GAIN = 10.0
+
+Natural = Annotated[int, Field(ge=0, lt=1 << 40)]
+
+
+class Download(BaseModel):
+    """What a page asks to be encoded; see `downloads.Request`."""
+
+    songs: Annotated[list[str], Field(min_length=1)]
+    format: str = "flac"
+    stems: list[str] = []
+    gains: dict[str, Annotated[float, Field(ge=0, le=MAX_GAIN)]] = {}
+
+
+def make_app(store: Store, models: Models) -> FastAPI:
+    """Return the application, whose workers live as long as its lifespan."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        workers = [Worker(store, models) for _ in range(store.config.jobs)]
+        expiry = asyncio.create_task(_expire(store))
+        try:
+            yield
+        finally:
+            expiry.cancel()
+            store.stop()
+            for worker in workers:
+                await run_in_threadpool(worker.join)
+
+    # the pages of an interface's description load scripts from another host
+    options = {"openapi_url": None, "docs_url": None, "redoc_url": None}
+    options["telemetry"] = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
+    app = FastAPI(lifespan=lifespan, **options)
+    app.add_middleware(Guard, host=store.config.host)
+    for kind in (SeparatorError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _failure)
+    _add_page(app)
+    session = _add_session(app, store, models)
+    _add_songs(app, store, models, session)
+    _add_sound(app, session)
+    _add_downloads(app, session)
+    return app
+
+
+async def _expire(store: Store) -> None:
+    while True:
+        await asyncio.sleep(min(EXPIRY_SECONDS, 10 * store.config.keep_minutes))
+        await run_in_threadpool(store.expire)
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    """Tell any error in one line."""
+    if isinstance(error, RequestValidationError):
+        status, text = 422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    elif isinstance(error, HTTPException):
+        status, text = error.status_code, str(error.detail)
+    elif isinstance(error, RefusedError):
+        status, text = error.status, str(error)
+    else:
+        status, text = 400 if isinstance(error, SeparatorError) else 500, explain(error)
+    return JSONResponse({"error": text}, status)
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve the files of the page."""
+    for name, kind in TYPES.items():
+        path = "/" if name == "index.html" else f"/{name}"
+        app.add_api_route(path, _constant((PAGE / name).read_bytes(), kind), methods=["GET"])
+
+
+def _constant(content: bytes, kind: str) -> Any:
+    async def answer() -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+def _cookie(request: Request) -> str:
+    """Return a cookie's name for this server: cookies of a host are those of all its ports."""
+    return f"separator-{request.url.port or 80}"
+
+
+def _add_session(app: FastAPI, store: Store, models: Models) -> Any:
+    """Let a page start or find its session; returns the dependency that finds it."""
+    config = store.config
+
+    def session(request: Request) -> Session:
+        found = store.session(request.cookies.get(_cookie(request)))
+        if not found:
+            raise RefusedError(403, "the session has ended; reload the page")
+        return found
+
+    @app.post("/api/session")
+    def start(request: Request, response: Response) -> dict[str, Any]:
+        """Start a session where there is none, and say what can be chosen."""
+        if not store.session(request.cookies.get(_cookie(request))):
+            token = store.open_session()
+            response.set_cookie(_cookie(request), token, httponly=True, samesite="strict")
+        about = {
+            name: next(line for line in bundled.card(name).splitlines()[1:] if line.strip())
+            for name in bundled.names()
+        }
+        offered = [
+            {"name": name, "about": about.get(name, ""), "stems": STEMS} for name in models.paths
+        ]
+        limits = {"megabytes": config.max_megabytes, "minutes": config.max_minutes}
+        return {"models": offered, "formats": FORMATS, "voice": VOICE, "limits": limits}
+
+    return Annotated[Session, Depends(session)]
+
+
+def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
+    """Let a page send, list and remove its songs."""
+
+    @app.get("/api/songs")
+    def songs(session: Own) -> list[dict[str, Any]]:
+        return store.view(session)
+
+    @app.put("/api/songs", status_code=201)
+    async def send(request: Request, session: Own, name: str, model: str = "") -> dict[str, str]:
+        """Take a song, the body of the request, into the queue."""
+        model = model or models.default
+        if model not in models.paths:
+            raise RefusedError(422, "model: not one of those on the page; reload it")
+        try:
+            song = await _received(request, store, session, name, model)
+        except RefusedError:
+            # browsers hear an answer only when all of the song is sent
+            with contextlib.suppress(RuntimeError):  # it is
+                async for _ in request.stream():
+                    pass
+            raise
+        return {"id": song.id}
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: Exception) -> Response:
+        """Answer nobody: the page has cancelled its upload."""
+        return Response(status_code=400)
+
+    @app.delete("/api/songs")
+    def clear(session: Own) -> None:
+        store.clear(session)
+
+    @app.delete("/api/songs/{id}")
+    def remove(session: Own, id: str) -> None:
+        store.remove(session, session.song(id, ready=False))
+
+
+async def _received(
+    request: Request, store: Store, session: Session, name: str, model: str
+) -> Song:
+    """Store the body of a request and make sure that it is a song."""
+    with store.receiving(session, int(request.headers.get("content-length") or 0)) as folder:
+        path = folder / safe_name(name)
+        with path.open("wb") as file:
+            async for data in request.stream():
+                store.check_size(file.tell() + len(data))
+                file.write(data)
+        try:
+            info = await run_in_threadpool(audio.probe, path)
+            store.check_length(path, info.seconds)
+        except SeparatorError as error:
+            raise RefusedError(422, without_folder(named(path, error), folder)) from error
+        song = Song(folder, path, model, info, STEMS, notices=list(info.notices))
+        store.add(session, song)
+        return song
+
+
+def _add_sound(app: FastAPI, Own: Any) -> None:
+    """Let a page draw and play its songs."""
+
+    @app.get("/api/songs/{id}/waveform")
+    def waveform(session: Own, id: str) -> dict[str, list[int]]:
+        return session.song(id).spool.waveform()
+
+    @app.get("/api/songs/{id}/samples")
+    def samples(session: Own, id: str, start: Natural, count: Natural) -> Response:
+        """Return frames of 32-bit floats, as `Spool` orders them."""
+        data = session.song(id).spool.read(start, count)
+        return Response(data, media_type="application/octet-stream")
+
+
+def _add_downloads(app: FastAPI, Own: Any) -> None:
+    """Let a page have files made, and fetch them."""
+    encoders = asyncio.Semaphore(ENCODERS)
+
+    @app.post("/api/downloads")
+    async def make(session: Own, wanted: Annotated[Download, Body()]) -> dict[str, str]:
+        if wanted.format not in FORMATS:
+            raise RefusedError(422, f"format: {wanted.format} is not one of {', '.join(FORMATS)}")
+        chosen = tuple(session.song(id) for id in wanted.songs)
+        made = downloads.Request(chosen, tuple(wanted.stems), wanted.gains, wanted.format)
+        async with encoders:
+            path = await run_in_threadpool(downloads.prepare, session, made)
+        return {"url": f"api/downloads/{made.id}", "name": path.name}
+
+    @app.get("/api/downloads/{id}")
+    def fetch(session: Own, id: str) -> Response:
+        path = session.download(id)
+        if not path:
+            raise RefusedError(404, "this download is not there any more; ask for it again")
+        return FileResponse(path, filename=path.name)

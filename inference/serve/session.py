@@ -1,0 +1,130 @@
+"""One browser's songs and downloads."""
+
+import enum
+import os
+import re
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from separator import audio
+from separator.errors import SeparatorError, printable
+from separator.inference.serve.spool import Spool
+
+MAX_NAME = 150  # bytes of a song's name
+
+
+class RefusedError(SeparatorError):
+    """A request that is not served, with HTTP's number for the reason."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class State(enum.StrEnum):
+    """What has become of a song."""
+
+    WAITING = "waiting"
+    SEPARATING = "separating"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(eq=False)
+class Song:
+    """One song of a session.
+
+    Attributes:
+        folder: holds all of its files, and nothing else.
+        path: the song as it was sent.
+        model: the name of the model that separates it.
+        info: what the file holds.
+        stems: names of what it is separated into.
+        state: what has become of it.
+        done: seconds that are separated.
+        started: when its separation began, on the monotonic clock.
+        error: one line, if it failed.
+        notices: lines that the command line shows as warnings.
+        spool: the stems.
+        cancelled: set when nobody wants it any more.
+    """
+
+    folder: Path
+    path: Path
+    model: str
+    info: audio.AudioInfo
+    stems: tuple[str, ...]
+    state: State = State.WAITING
+    done: float = 0.0
+    started: float = 0.0
+    error: str = ""
+    notices: list[str] = field(default_factory=list)
+    spool: Spool | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def id(self) -> str:
+        """Its name in addresses."""
+        return self.folder.name
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on the disk, those to come included."""
+        frame = 4 * len(self.stems) * min(self.info.channels, 2)
+        return self.path.stat().st_size + self.info.samples * frame
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are to be separated."""
+        return max(self.info.seconds - self.done, 0.0)
+
+
+class Session:
+    """One browser: its songs, by id, and its downloads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.songs: dict[str, Song] = {}
+        self.downloads: dict[str, tuple[Path, tuple[Song, ...]]] = {}  # each with its songs
+        self.seen = time.monotonic()
+        self.served = 0.0  # when the separation of its last song began
+
+    def song(self, id: str, ready: bool = True) -> Song:
+        """Return a song.
+
+        Raises:
+            RefusedError: there is none, or it is not ready.
+        """
+        song = self.songs.get(id)
+        if song is None or (ready and song.state is not State.READY):
+            raise RefusedError(404, "this song is not there (any more); reload the page")
+        return song
+
+    def download(self, id: str) -> Path | None:
+        """Return the file of a download that was made."""
+        path = self.downloads[id][0] if id in self.downloads else None
+        return path if path and path.exists() else None
+
+    def drop_download(self, id: str) -> None:
+        """Remove the file of a download."""
+        path, _ = self.downloads.pop(id)
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def safe_name(name: str) -> str:
+    """Return a song's name as a file's: without folders, control characters and leading dots."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    name = re.sub(r"[\x00-\x1f\x7f]", "_", name).lstrip(".") or "song"
+    stem, suffix = os.path.splitext(name)
+    while len(os.fsencode(stem + suffix[:10])) > MAX_NAME:
+        stem = stem[:-1]
+    return stem + suffix[:10]
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """Return a line about a song that does not show where this server keeps it."""
+    return text.replace(f"{printable(str(folder))}/", "")
