@@ -4,20 +4,22 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import mutagen
 import numpy as np
 import pytest
+import soundfile
 import torch
 from fastapi.testclient import TestClient
 
@@ -31,6 +33,7 @@ from separator.inference.serve.spool import BARS, Spool
 from separator.inference.serve.store import PREFIX, Store, remove_abandoned
 from separator.inference.serve.worker import Models
 from tests.songs import in_tmp, model, song  # noqa: F401
+from tests.toys import seeded
 
 pytestmark = pytest.mark.usefixtures("in_tmp", "one_thread")
 URL = "http://127.0.0.1:8765"
@@ -100,7 +103,8 @@ def fetch(client: TestClient, **wanted: object) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 44100), (6, 48000)])
 def test_what_is_played_is_what_python_gives(serve, channels: int, rate: int):
-    song("song.wav", 1.5, rate=rate, channels=channels)
+    noise = torch.randn(channels, round(1.5 * rate), generator=seeded()) / 10
+    soundfile.write("song.wav", noise.T.numpy(), rate, "FLOAT")
     client = serve().user()
     assert send(client, "song.wav").status_code == 201
     (view,) = done(client)
@@ -216,7 +220,7 @@ def test_limits_of_size_length_queue_and_disk(serve, monkeypatch):
         answer = send(server.user(), "song.wav")
         assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
         assert len([path for path in server.files() if path.suffix == ".wav"]) == before
-        held.step.release(2)
+    held.step.release(2)
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(serve):
@@ -497,34 +501,52 @@ def test_a_port_in_use_is_a_line(capsys):
     assert capsys.readouterr().err.startswith(f"separator: port: {port} is in use; choose another")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))],
-)
-def test_a_signal_removes_all_files(name: str, tmp_path: Path):
-    import httpx
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # to be asked for again
+    return folder
 
-    number = getattr(signal, name)
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    command = [sys.executable, "-m", "separator", "serve", "--port", "0"]
-    environment = os.environ | {"TMPDIR": str(temporary)}
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+
+def send_to(url: str, folder: Path) -> None:
+    """Send a song to a server, whose files are in a folder."""
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        client.post("/api/session")
+        send(client, "song.wav")
+    assert len(list(folder.rglob("song.wav"))) == 1
+
+
+def test_a_service_manager_ends_it_and_its_files_go(temporary: Path):
     song("song.wav", 60.0, rate=8000)
-    try:
-        url = server.stdout.readline().split()[0]
-        with httpx.Client(base_url=url, trust_env=False) as client:
-            client.post("/api/session")
-            send(client, "song.wav")
-            assert len(list(temporary.rglob("song.wav"))) == 1
-            server.send_signal(number)
-            assert server.wait(timeout=30) == 128 + number
-    finally:
-        server.kill()
-    assert server.stderr.read() == ""
-    server.stdout.close()
-    server.stderr.close()
+    command = [sys.executable, "-m", "separator", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as server:
+        send_to(server.stdout.readline().split()[0], temporary)
+        server.terminate()
+        assert server.wait(timeout=30) == 128 + signal.SIGTERM
+        assert server.stderr.read() == ""
     assert list(temporary.iterdir()) == []
-    shutil.rmtree(temporary)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_of_a_terminal_remove_all_files(number: int, temporary: Path):
+    song("song.wav", 60.0, rate=8000)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def end() -> None:
+        try:
+            for _ in range(100):
+                with contextlib.suppress(httpx.ConnectError):
+                    return send_to(f"http://127.0.0.1:{port}", temporary)
+                time.sleep(0.1)
+        finally:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert cli.main(["serve", "--port", str(port), "--host", "localhost"]) == 128 + number
+    thread.join()
+    assert list(temporary.iterdir()) == []

@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from separator import audio, bundled
 from separator.errors import SeparatorError, explain
 from separator.inference.plan import named
-from separator.inference.separate import SeparateConfig
 from separator.inference.serve import downloads
 from separator.inference.serve.guard import Guard
 from separator.inference.serve.session import (
@@ -36,7 +35,7 @@ TYPES = {
     "style.css": "text/css",
     **dict.fromkeys(("page.js", "player.js"), "text/javascript"),
 }
-FORMATS = SeparateConfig.__annotations__["format"].__args__
+FORMATS = ("input", *audio.ENCODINGS)
 EXPIRY_SECONDS = 20.0
 ENCODERS = 2  # downloads made at the same time
 MAX_GAIN = 10.0
