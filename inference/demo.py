@@ -50,7 +50,7 @@ class DemoConfig:
 def main(argv: list[str]) -> int:
     """Run the chain; the exit status is that of the first step that fails."""
     config = parse(DemoConfig, argv, "demo")
-    if config.data == musdb_sample.NAME:
+    if config.data == musdb_sample.SAMPLE_NAME:
         config = replace(config, data=str(musdb_sample.fetch_sample()))
     if config.data and not Path(config.data).is_dir():
         raise SeparatorError(f"--data {config.data}: no such folder; give a folder of music")

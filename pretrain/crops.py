@@ -7,7 +7,7 @@ from separator.pretrain.lazy_torch import Generator, Tensor
 
 if TYPE_CHECKING:
     from separator.data.config import DataConfig
-    from separator.data.loader import Batch
+    from separator.data.dataset import Batch
     from separator.pretrain.config import PretrainConfig
     from separator.pretrain.masking.config import MaskConfig
     from separator.pretrain.masking.corruption import Corrupted

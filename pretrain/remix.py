@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from separator.data.dataset import Batch
+from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash, pool_shared_out
-from separator.data.tracks import Source, Track, config_tracks, fraction_of
+from separator.data.tracks import Source, Track, config_tracks
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.effects import varied

@@ -17,8 +17,9 @@ from separator.data import augment
 from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
 from separator.data.reader import load_stems
+from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash
-from separator.data.tracks import Track, config_tracks, fraction_of, training_tracks
+from separator.data.tracks import Track, config_tracks, training_tracks
 from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.engine.task import Validation
 from separator.errors import SeparatorError

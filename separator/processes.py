@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from separator.errors import SeparatorError
 
-AHEAD = 2  # calls handed out per process: none idles, and a crash makes few calls suspects
+CALLS_AHEAD = 2  # calls handed out per process: none idles, and a crash makes few calls suspects
 
 Arguments = TypeVar("Arguments", bound=tuple)
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ def calls_in_processes(
     while remaining or suspects:
         alone = bool(suspects)
         batch = suspects if alone else remaining
-        processes, ahead = (1, 1) if alone else (jobs, AHEAD * jobs)
+        processes, ahead = (1, 1) if alone else (jobs, CALLS_AHEAD * jobs)
         try:
             for number, result in _pooled(command, function, dict(batch), processes, ahead, start):
                 yield batch.pop(number), result

@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 from separator.data.library import scan as library
-from separator.data.library.musdb_holdout import SONGS, held_out
+from separator.data.library.musdb_holdout import TEST_SONGS, held_out
 
 
 def test_there_are_fifty():
-    assert len(set(SONGS)) == 50
-    for song in SONGS:
+    assert len(set(TEST_SONGS)) == 50
+    for song in TEST_SONGS:
         assert held_out(Path(f"MUSDB18/test/{song}.stem.mp4"), {}) == song
         assert held_out(Path(f"MUSDB18-HQ/test/{song}/mixture.wav"), {}) == song
 
@@ -29,7 +29,7 @@ def test_there_are_fifty():
         ("Zeno - Signs (Remastered 2012).flac", {}, "Zeno - Signs"),
         ("stems/Zeno - Signs [Vocals].flac", {}, "Zeno - Signs"),
         ("x.mp3", {"artist": ["ZENO"], "title": ["Signs"]}, "Zeno - Signs"),
-        ("x.mp3", {"albumartist": ["Juliets Rescue"], "title": ["Heartbeats"]}, SONGS[18]),
+        ("x.mp3", {"albumartist": ["Juliets Rescue"], "title": ["Heartbeats"]}, TEST_SONGS[18]),
         ("x.mp3", {"artist": ["Triviul"], "title": ["Widow"]}, "Triviul feat. The Fiend - Widow"),
         ("The Easton Ellises/SDRNR.ogg", {}, "The Easton Ellises (Baumi) - SDRNR"),
         ("Signs.mp3", {}, None),

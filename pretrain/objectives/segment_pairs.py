@@ -18,7 +18,7 @@ from separator.pretrain.masking.corruption import Corrupted, grid_of, restore_pa
 from separator.pretrain.masking.grid import PatchGrid
 
 if TYPE_CHECKING:
-    from separator.data.loader import Batch
+    from separator.data.dataset import Batch
     from separator.pretrain.config import PretrainConfig
     from separator.pretrain.masking.config import MaskConfig
     from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig

@@ -45,7 +45,15 @@ def _shares(names: Sequence[str]) -> np.ndarray:
 
 
 def fold(wave: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fold (c t) to (2 t); sample by sample, so that a slice equals that of the whole."""
+    """Fold channels to stereo; sample by sample, so that a slice equals that of the whole.
+
+    Args:
+        wave: (c t).
+        weights: (2 c).
+
+    Returns:
+        (2 t) float32.
+    """
     folded = np.zeros((2, wave.shape[1]), np.float32)
     for side, row in zip(folded, weights, strict=True):
         for weight, channel in zip(row, wave, strict=True):

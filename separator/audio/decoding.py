@@ -11,7 +11,7 @@ from separator.audio.damage import Damage
 from separator.audio.demuxer import coded
 from separator.audio.info import AudioError, AudioInfo
 from separator.audio.mpeg_backend import MpegSource
-from separator.audio.sources import BLOCK, Source, source_of
+from separator.audio.sources import BLOCK_SAMPLES, Source, source_of
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,20 @@ class Checked:
 
 
 def probe(path: str | os.PathLike, *, stream: int = 0) -> AudioInfo:
-    """Look at a file; `samples` is the exact decoded length of audio stream `stream`.
+    """Look at a file without decoding it, where its header can be believed.
 
     A header's length is a claim: it is compared with the file's bytes, and where they disagree the
-    sound is decoded and what decodes counts. What was found is remembered while the file stays.
+    sound is decoded and what decodes counts. The result is remembered while the file stays the
+    same. AAC counts the padding that completes its last block, as FFmpeg's decoder does (at most
+    2047 samples more than the container declares). A layout that `to_channels` takes for another,
+    such as L R C and a centre surround, is folded to stereo and counted so.
 
-    AAC counts the padding that completes its last block, as FFmpeg's decoder does (at most 2047
-    samples more than the container declares). A layout that `to_channels` takes for another, such
-    as L R C and a centre surround, is folded to stereo and counted so.
+    Args:
+        path: the file.
+        stream: one of several audio streams.
+
+    Returns:
+        A description in which `samples` is the exact decoded length.
 
     Raises:
         AudioError: missing, empty, not audio, an absurd rate, or truncated: more than 1 s and 1 %
@@ -46,7 +52,13 @@ def probe(path: str | os.PathLike, *, stream: int = 0) -> AudioInfo:
 
 
 def verify(path: str | os.PathLike) -> Checked:
-    """Decode a whole file once and measure it; what it holds is judged by the caller.
+    """Decode a whole file once and measure it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Length, peak and damage, which the caller judges.
 
     Raises:
         AudioError: as `probe`, or more than 1 s and 1 % of it is damaged.
@@ -54,7 +66,7 @@ def verify(path: str | os.PathLike) -> Checked:
     source = source_of(path)
     damage = Damage(source.info.path, source.info.rate)
     samples, peak, non_finite = 0, 0.0, 0
-    for block in regrouped(source.decode(0, None, BLOCK, damage), BLOCK):
+    for block in regrouped(source.decode(0, None, BLOCK_SAMPLES, damage), BLOCK_SAMPLES):
         bad = block.size - np.count_nonzero(np.isfinite(block))
         if bad:
             non_finite += bad
@@ -69,8 +81,11 @@ def verify(path: str | os.PathLike) -> Checked:
 def content_key(path: str | os.PathLike) -> str:
     """Return a hash (blake2b, hex) of the coded audio, the same after moving and re-tagging.
 
-    It covers codec, rate, channels and the packets of every audio stream; only what FFmpeg cannot
-    take apart is decoded.
+    It covers codec, rate, channels and the packets of every audio stream; only a file that FFmpeg
+    cannot demux is decoded.
+
+    Args:
+        path: the file.
 
     Raises:
         AudioError: as `probe`.
@@ -89,14 +104,22 @@ def _coded(source: Source) -> Iterator[bytes]:
     try:
         yield next(pieces)
     except AudioError:
-        parts = source.decode(0, None, BLOCK, lambda *_: None)
+        parts = source.decode(0, None, BLOCK_SAMPLES, lambda *_: None)
         yield f"{source.info.codec} {source.info.rate} {source.info.channels};".encode()
         pieces = (part.T.tobytes() for part in parts)
     yield from pieces
 
 
 def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Cut parts (c t) of any lengths into contiguous ones with t = size, the last one shorter."""
+    """Regroup parts of any lengths.
+
+    Args:
+        parts: (c t) each.
+        size: samples of a new part.
+
+    Yields:
+        Contiguous parts (c t) with t = size, the last one shorter.
+    """
     held: list[np.ndarray] = []
     count = 0
     for part in parts:

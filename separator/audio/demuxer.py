@@ -20,7 +20,13 @@ _DEMUXERS = (
 
 
 def coded(path: Path) -> Iterator[bytes]:
-    """Codec, rate and channels of every audio stream, then the packets, undecoded.
+    """Yield what identifies the coded audio of a file.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Codec, rate and channels of every audio stream, then the packets, undecoded.
 
     Raises:
         AudioError: nothing can be demuxed from it, or there are no audio packets in it.
@@ -41,7 +47,11 @@ def coded(path: Path) -> Iterator[bytes]:
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
-    """Return the channels' places in order, as FFmpeg names them; none where it cannot tell."""
+    """Return the channels' places in order, as FFmpeg names them; none where it cannot tell.
+
+    Args:
+        path: the file.
+    """
     try:
         with demuxer(path, 0, {}) as (_, audio):
             return tuple(channel.name for channel in layout_of(audio.codec_context).channels)
@@ -54,6 +64,9 @@ def layout_of(context: AudioCodecContext) -> AudioLayout:
 
     PyAV frees a layout that is a list of places, as some mov, aiff and caf of 7.1 have it, twice,
     which ends the process; such a one is never freed here.
+
+    Args:
+        context: of the stream.
     """
     layout = context.layout
     if is_listed(layout):
@@ -62,7 +75,11 @@ def layout_of(context: AudioCodecContext) -> AudioLayout:
 
 
 def is_listed(layout: AudioLayout) -> bool:
-    """Whether it is a list, neither a set of places nor a mere number of channels."""
+    """Return whether a layout is a list, neither a set of places nor a number of channels.
+
+    Args:
+        layout: of a stream.
+    """
     return " channels (" in layout.name
 
 
@@ -70,7 +87,19 @@ def is_listed(layout: AudioLayout) -> bool:
 def demuxer(
     path: Path, stream: int, options: dict[str, str]
 ) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """Open a file with FFmpeg and pick one of its audio streams."""
+    """Open a file with FFmpeg and pick one of its audio streams.
+
+    Args:
+        path: the file.
+        stream: number of the audio stream.
+        options: of FFmpeg's demuxer.
+
+    Yields:
+        The container and the stream.
+
+    Raises:
+        AudioError: there is no such stream, or no decoder for it.
+    """
     name = printable(str(path))
     with _open(path, options) as container:
         streams = container.streams.audio

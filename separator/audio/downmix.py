@@ -9,12 +9,19 @@ from separator.audio.info import AudioError
 
 
 def to_channels(wave: Tensor, channels: int) -> Tensor:
-    """Turn (c t) into one or two channels: (channels t).
+    """Fold a wave to one or two channels.
 
     Mono is doubled; stereo becomes mono as the mean of the two; 3 to 8 channels (L R C LFE Ls Rs
     and its subsets, four being L R Ls Rs, 6.1 with the centre surround before the sides, 7.1) are
     folded to stereo with the weights of ITU-R BS.775-3, not normalised, the LFE left out. Each
     sample is computed alone: a slice equals that of the whole.
+
+    Args:
+        wave: (c t).
+        channels: 1 or 2.
+
+    Returns:
+        (channels t).
 
     Raises:
         AudioError: more than 8 channels, whose layout is not known.

@@ -13,14 +13,18 @@ from av import AudioFrame
 from separator.audio.soundfile_file import Forward, native_name
 
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle
-_PIECE = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
+_WRITE_SAMPLES = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
 
 
 class Encoder(Protocol):
     """Takes (c t) float32 in order, and is closed."""
 
     def write(self, wave: np.ndarray) -> None:
-        """Append samples."""
+        """Append samples.
+
+        Args:
+            wave: (c t) float32.
+        """
 
     def close(self) -> None:
         """Write what is pending."""
@@ -61,9 +65,13 @@ class SoundfileEncoder:
         )
 
     def write(self, wave: np.ndarray) -> None:
-        """Append (c t)."""
-        for at in range(0, wave.shape[1], _PIECE):
-            part = np.ascontiguousarray(wave[:, at : at + _PIECE].T)
+        """Append samples.
+
+        Args:
+            wave: (c t) float32.
+        """
+        for at in range(0, wave.shape[1], _WRITE_SAMPLES):
+            part = np.ascontiguousarray(wave[:, at : at + _WRITE_SAMPLES].T)
             self._file.write(self._integers(part) if self._bits else part)
 
     def _integers(self, part: np.ndarray) -> np.ndarray:
@@ -116,7 +124,11 @@ class AacEncoder:
         self._stream.bit_rate = options["bit_rate"]
 
     def write(self, wave: np.ndarray) -> None:
-        """Append (c t)."""
+        """Append samples.
+
+        Args:
+            wave: (c t) float32.
+        """
         if self._waiting is None:
             self._encode(wave)
             return

@@ -32,13 +32,25 @@ def mp3_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]
 
 
 def opus_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
-    """Return options of libsndfile for Opus, 192 kb/s by default; arguments of `mp3_options`."""
+    """Return options of libsndfile for Opus, 192 kb/s by default.
+
+    Args:
+        rate: in Hz.
+        channels: 1 or 2.
+        bitrate: in kb/s.
+    """
     per_channel = (bitrate or 192) / channels  # libsndfile: 6 to 256 kb/s
     return {"compression_level": min(max(1 - (per_channel - 6) / 250, 0), 1)}
 
 
 def vorbis_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
-    """Return options of libsndfile for Vorbis, 256 kb/s by default; arguments of `mp3_options`."""
+    """Return options of libsndfile for Vorbis, 256 kb/s by default.
+
+    Args:
+        rate: in Hz.
+        channels: 1 or 2.
+        bitrate: in kb/s.
+    """
     import numpy as np
 
     nominal = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)  # of quality 0 to 10, stereo
@@ -46,7 +58,13 @@ def vorbis_options(rate: int, channels: int, bitrate: int | None) -> dict[str, A
 
 
 def aac_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
-    """Return options of `encoders.AacEncoder`, 256 kb/s by default; arguments of `mp3_options`."""
+    """Return options of `encoders.AacEncoder`, 256 kb/s by default.
+
+    Args:
+        rate: in Hz.
+        channels: 1 or 2.
+        bitrate: in kb/s.
+    """
     return {"bit_rate": (bitrate or 256) * 1000}
 
 
@@ -152,7 +170,11 @@ ENCODINGS = {row.name: row.encoding for row in FORMATS.values() if row.encoding}
 
 
 def format_of(path: Path) -> str:
-    """Return the format that a file's suffix stands for, or ""."""
+    """Return the format that a file's suffix stands for, or "".
+
+    Args:
+        path: the file.
+    """
     return _BY_SUFFIX.get(path.suffix.lower(), "")
 
 

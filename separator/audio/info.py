@@ -50,13 +50,28 @@ class AudioInfo:
 
 
 def tolerance(samples: int, rate: int) -> int:
-    """Return how many samples may be missing or damaged: 1 %, or 1 s but at most a quarter."""
+    """Return how many samples may be missing or damaged: 1 %, or 1 s but at most a quarter.
+
+    Args:
+        samples: of the whole.
+        rate: in Hz.
+    """
     return max(samples // 100, min(rate, samples // 4))
 
 
 @contextlib.contextmanager
 def reporting(path: Path) -> Iterator[None]:
-    """Turn what codecs and the system raise into an AudioError that advises what it knows."""
+    """Turn errors of codecs and of the system into one line with a fix.
+
+    Args:
+        path: the file that is worked on.
+
+    Yields:
+        None, once.
+
+    Raises:
+        AudioError: names the file.
+    """
     import av
     import soundfile
 

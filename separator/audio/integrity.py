@@ -25,7 +25,14 @@ class Span:
 
 
 def iff_span(path: Path) -> Span | None:
-    """Measure the sound chunk of a RIFF, RF64, W64 or AIFF file; None where there is none."""
+    """Measure the sound chunk of a RIFF, RF64, W64 or AIFF file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its bytes; None where there is no such chunk.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(12)
@@ -62,7 +69,12 @@ def _span(declared: int | None, at: int, size: int) -> Span:
 
 
 def unexplained(path: Path, at: int) -> int:
-    """Count the bytes from `at` to the end of a RIFF or AIFF file that are no chunk and no tag."""
+    """Count the bytes from `at` to the end of a RIFF or AIFF file that are no chunk and no tag.
+
+    Args:
+        path: the file.
+        at: a byte.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         order = ">" if file.read(4) == b"FORM" else "<"
@@ -105,7 +117,13 @@ class OggPages:
 
 
 def ogg_pages(path: Path, first: int = 0, length: int | None = None) -> OggPages:
-    """Read all pages, or those of one link: `length` bytes from byte `first` on."""
+    """Read all pages of an Ogg file, or those of one link.
+
+    Args:
+        path: the file.
+        first: first byte.
+        length: in bytes; to the end when not given.
+    """
     size = path.stat().st_size if length is None else first + length
     starts, positions = [], []
     end, previous, flags, position, damaged = first, 2, 0, -1, False
@@ -172,7 +190,13 @@ def _find(file: BinaryIO, at: int, word: bytes, size: int) -> int:
 
 
 def mp4_is_cut(path: Path) -> bool:
-    """Whether an MP4 ends inside a box before its index: "moov", which often stands at the end."""
+    """Return whether an MP4 ends inside a box before its index.
+
+    The index, "moov", often stands at the end.
+
+    Args:
+        path: the file.
+    """
     size, at = path.stat().st_size, 0
     with open(path, "rb") as file:
         while at + 8 <= size:
@@ -188,9 +212,13 @@ def mp4_is_cut(path: Path) -> bool:
 
 
 def flac_is_whole(path: Path, samples: int) -> bool:
-    """Whether the last frame of a FLAC file ends at sample `samples`, as its header counts.
+    """Return whether the last frame of a FLAC file ends where its header says.
 
     A frame's header (RFC 9639, section 9.1) holds its number and is checked by a CRC.
+
+    Args:
+        path: the file.
+        samples: length by the file's header.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -222,7 +250,11 @@ def _flac_start(file: BinaryIO) -> int:
 
 
 def id3_size(head: bytes) -> int:
-    """Return the bytes of an ID3v2 tag from its first ten: four of seven bits, and a footer."""
+    """Return the bytes of an ID3v2 tag.
+
+    Args:
+        head: its first ten bytes, of which four hold seven bits of the size each.
+    """
     length = sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
     return 10 + length + (10 if head[5] & 16 else 0)
 

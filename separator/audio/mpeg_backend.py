@@ -6,7 +6,6 @@ A slice is decoded from some frames before it, so that it equals the same slice 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,110 +13,14 @@ import av
 import numpy as np
 from av import CodecContext, Packet
 
-from separator.audio.info import AudioError, AudioInfo, Refused, tolerance
-from separator.audio.mpeg_frames import (
-    Gap,
-    Header,
-    Kind,
-    Reader,
-    first_frame,
-    header_of,
-    other_kind,
-    walk,
-)
+from separator.audio.info import AudioInfo, Refused, tolerance
+from separator.audio.mpeg_frames import Gap, Reader, header_of, walk
+from separator.audio.mpeg_index import GROUP, Segment, index
 from separator.errors import printable
 
-_GROUP = 64  # frames from one remembered place to the next
 _RESERVOIR = 1024  # bytes of sound decoded before a slice: MP3 reaches 511 back, of two frames
 _SIDE = 36  # bytes of a frame that are not sound, at most
-_PREROLL = 4  # frames that are decoded before a slice at least
-
-
-@dataclass
-class Segment:
-    """One of the files that were joined: its header and its frames."""
-
-    header: Header
-    first: int
-    frames: int = 0
-
-    def kept(self, kind: Kind) -> tuple[int, int]:
-        """Return the samples between the encoder's delay and its padding, as start and stop."""
-        stop, claim = self.frames * kind.samples, self.header.frames
-        if claim is not None and claim >= self.frames:  # frames are missing: with the padding
-            stop = min(stop, claim * kind.samples - self.header.padding)
-        return min(self.header.delay, stop), stop
-
-
-@dataclass
-class Index:
-    """What the first pass over a file found.
-
-    Attributes:
-        kind: of the frames.
-        anchors: byte of every `_GROUP`-th frame.
-        segments: the joined files; one in most.
-        damage: (frame before which it is, bytes).
-        frames, bytes: of all of them.
-        channels: the numbers of channels that occur.
-        cut: the file ends inside a frame.
-    """
-
-    kind: Kind
-    anchors: list[int] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-    damage: list[tuple[int, int]] = field(default_factory=list)
-    frames: int = 0
-    bytes: int = 0
-    channels: set[int] = field(default_factory=set)
-    cut: bool = False
-
-    def add(self, place: int, frame: bytes, joined: bool) -> None:
-        """Take in a frame; `joined` where a tag stands before it."""
-        header = header_of(frame, self.kind)
-        if header or joined or not self.segments:
-            self.segments.append(Segment(header or Header(), self.frames))
-        if header:
-            return
-        if self.frames % _GROUP == 0:
-            self.anchors.append(place)
-        self.frames += 1
-        self.bytes += len(frame)
-        self.segments[-1].frames += 1
-        self.channels.add(1 if frame[3] >> 6 == 3 else 2)
-
-
-def index(path: Path) -> Index:
-    """Find all frames of a file.
-
-    Raises:
-        AudioError: it holds no MPEG audio, or its sampling rate changes.
-    """
-    with open(path, "rb") as file:
-        reader = Reader(file, path.stat().st_size)
-        start = first_frame(reader)
-        if start is None:
-            raise AudioError(f"{printable(str(path))}: holds no MPEG audio; check what it is")
-        table, joined = Index(start[1]), False
-        for item in walk(reader, *start):
-            if not isinstance(item, Gap):
-                table.add(*item, joined)
-                joined = False
-            elif item.is_tag:
-                joined = True
-            elif item.end == reader.size:
-                table.cut = True
-            else:
-                table.damage.append((table.frames, item.end - item.start))
-            if isinstance(item, Gap) and (kind := other_kind(reader, item, table.kind)):
-                seconds = table.frames * table.kind.samples / table.kind.rate
-                raise Refused(
-                    f"{printable(str(path))}: its rate changes from {table.kind.rate} to "
-                    f"{kind.rate} Hz at {seconds:.1f} s; encode both parts at one rate"
-                )
-    if not table.frames:
-        raise AudioError(f"{printable(str(path))}: holds no samples")
-    return table
+_PREROLL_FRAMES = 4  # frames that are decoded before a slice at least
 
 
 class MpegSource:
@@ -177,9 +80,15 @@ class MpegSource:
     def decode(
         self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
-        """Yield samples [start, stop) in parts (c t) of about `size`; what is damaged is zero.
+        """Yield samples [start, stop) in parts (c t); damaged frames are zero.
 
-        Between frames nothing is put in where some are missing: how many is only estimated.
+        Missing frames are reported and not replaced: their number is only estimated.
+
+        Args:
+            start: first sample.
+            stop: sample after the last.
+            size: samples of a part, about.
+            report_damage: gets start and number of damaged samples.
         """
         at = bisect_right(self._starts, start) - 1
         for segment, (first, _), place, after in zip(
@@ -211,7 +120,7 @@ class MpegSource:
         room = np.zeros((channels, size + length), np.float32)
         filled = 0
         codec = CodecContext.create(f"mp{self.index.kind.layer}float", "r")
-        earlier = segment.first + max(first - _GROUP, 0)
+        earlier = segment.first + max(first - GROUP, 0)
         frames = self._frames(earlier, segment.first + last)
         for number, frame in _with_reservoir(frames, segment.first + first):
             at = (number - segment.first) * length
@@ -251,8 +160,8 @@ class MpegSource:
         """Yield the frames [first, last), each with its number."""
         with open(self._path, "rb") as file:
             reader = Reader(file, self._path.stat().st_size)
-            number = first // _GROUP * _GROUP
-            for item in walk(reader, self.index.anchors[number // _GROUP], self.index.kind):
+            number = first // GROUP * GROUP
+            for item in walk(reader, self.index.anchors[number // GROUP], self.index.kind):
                 if number >= last:
                     return
                 if isinstance(item, Gap) or header_of(item[1], self.index.kind):
@@ -274,7 +183,7 @@ def _with_reservoir(frames: Iterator[tuple[int, bytes]], first: int) -> Iterator
             continue
         before.append((number, frame))
         stored += _stored(frame)
-        while len(before) > _PREROLL and stored - _stored(before[0][1]) >= _RESERVOIR:
+        while len(before) > _PREROLL_FRAMES and stored - _stored(before[0][1]) >= _RESERVOIR:
             stored -= _stored(before.popleft()[1])
 
 

@@ -64,7 +64,11 @@ def _kinds() -> dict[bytes, tuple[Kind, int]]:
 
 @functools.cache
 def sizes_of(kind: Kind) -> dict[bytes, int]:
-    """Return a frame's size in bytes by its first three bytes."""
+    """Return a frame's size in bytes by its first three bytes.
+
+    Args:
+        kind: of the frames.
+    """
     return {key: size for key, (one, size) in _kinds().items() if one == kind}
 
 
@@ -85,7 +89,12 @@ class Reader:
         self._start, self._bytes = 0, b""
 
     def at(self, place: int, count: int) -> bytes:
-        """Return `count` bytes, fewer at the file's end."""
+        """Return bytes, fewer at the file's end.
+
+        Args:
+            place: the first byte.
+            count: how many.
+        """
         offset = place - self._start
         if offset < 0 or offset + count > len(self._bytes):
             self._file.seek(place)
@@ -94,7 +103,12 @@ class Reader:
         return self._bytes[offset : offset + count]
 
     def find(self, byte: bytes, place: int) -> int:
-        """Return where `byte` stands next, or the file's end."""
+        """Return the next place of a byte, or the file's end.
+
+        Args:
+            byte: its value.
+            place: where the search begins.
+        """
         while place < self.size:
             piece = self.at(place, 1 << 16)
             offset = piece.find(byte)
@@ -105,7 +119,14 @@ class Reader:
 
 
 def first_frame(reader: Reader) -> tuple[int, Kind] | None:
-    """Find the first of three frames of one kind in a row (fewer where the file ends)."""
+    """Find the first of three frames of one kind in a row (fewer where the file ends).
+
+    Args:
+        reader: of the file.
+
+    Returns:
+        Its byte and kind; None where there is none.
+    """
     place = _past_tags(reader, 0)
     if place >= reader.size:  # a tag longer than its file is none
         place = 0
@@ -119,7 +140,11 @@ def first_frame(reader: Reader) -> tuple[int, Kind] | None:
 
 
 def is_frame(head: bytes) -> bool:
-    """Whether these bytes begin as a frame does."""
+    """Return whether bytes begin as a frame does.
+
+    Args:
+        head: at least three bytes.
+    """
     return head[:3] in _kinds()
 
 
@@ -154,7 +179,13 @@ def _past_tags(reader: Reader, place: int) -> int:
 
 
 def walk(reader: Reader, place: int, kind: Kind) -> Iterator[tuple[int, bytes] | Gap]:
-    """Yield (byte, frame) and gaps from a frame on; the same from any frame that it yields."""
+    """Yield (byte, frame) and gaps from a frame on; the same from any frame that it yields.
+
+    Args:
+        reader: of the file.
+        place: byte of the first frame.
+        kind: of the frames.
+    """
     sizes = sizes_of(kind)
     get = sizes.get
     size = get(reader.at(place, 3))
@@ -194,7 +225,12 @@ class Header:
 
 
 def header_of(frame: bytes, kind: Kind) -> Header | None:
-    """Read a Xing, Info or VBRI header; None where the frame holds sound."""
+    """Read a Xing, Info or VBRI header; return None where the frame holds sound.
+
+    Args:
+        frame: its bytes.
+        kind: of the frame.
+    """
     if kind.layer != 3:
         return None
     mono = frame[3] >> 6 == 3
@@ -215,7 +251,13 @@ def header_of(frame: bytes, kind: Kind) -> Header | None:
 
 
 def other_kind(reader: Reader, gap: Gap, kind: Kind) -> Kind | None:
-    """Return the kind of the frames at the beginning of a gap, where there are some in a row."""
+    """Return the kind of the frames at the beginning of a gap, where there are some in a row.
+
+    Args:
+        reader: of the file.
+        gap: the bytes between frames of `kind`.
+        kind: of the frames around it.
+    """
     place = _past_tags(reader, gap.start)
     last = min(place + _MAX_FRAME, gap.end)
     while place < last:

@@ -15,10 +15,10 @@ from separator.audio.integrity import iff_span, unexplained
 from separator.errors import printable
 
 _PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3's bit reservoir
-_SLACK = 4096  # samples that an MP4's times and declared duration may be off by
+_TIME_SLACK = 4096  # samples that an MP4's times and declared duration may be off by
 _MAX_JUMP = 10  # seconds of timestamps that are filled with silence; more are damaged timestamps
 EVER = 1 << 62  # samples; the end of any sound
-_FORMATS = {  # FFmpeg's name of a container -> ours, where they differ
+_CONTAINERS = {  # FFmpeg's name of a container -> ours, where they differ
     **{"mov": "m4a", "aac": "m4a", "loas": "m4a", "w64": "wav", "asf": "wma", "wv": "wavpack"},
     **{"mpc": "musepack", "mpc8": "musepack", "dsf": "dsd", "eac3": "ac3", "dtshd": "dts"},
 }
@@ -69,7 +69,7 @@ class PyAVSource:
         if container_name == "w64" and lossless and samples and (span := iff_span(path)):
             frame = max(round(span.there / samples), 1)
             self.declared = span.declared and span.declared // frame
-        name = _FORMATS.get(container_name, container_name)
+        name = _CONTAINERS.get(container_name, container_name)
         if name == "ogg" and codec in ("flac", "opus"):
             name = codec
         self.info = AudioInfo(
@@ -105,7 +105,7 @@ class PyAVSource:
         for start in (near, 0) if near else (0,):
             parts = self.decode(start, EVER, 1 << 18, lambda *_: None)
             samples = start + sum(part.shape[1] for part in parts)
-            if samples > start and samples + _SLACK >= promised:
+            if samples > start and samples + _TIME_SLACK >= promised:
                 break
         return samples
 
@@ -119,7 +119,14 @@ class PyAVSource:
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t); 0 is the first after the encoder's delay.
 
-        What is damaged is silence where the times tell its length, and left out elsewhere.
+        Damage is silence where the container's times tell its length, and left out elsewhere.
+
+        Args:
+            start: first sample.
+            stop: sample after the last.
+            size: samples of a part, at most about.
+            report_damage: gets start and number of samples that do not decode.
+            seeks: whether the container's index may be used.
         """
         # Opus predicts from all that was before, so that no place near a slice will do
         seeks = seeks and self._timed and self._codec != "opus"
@@ -180,7 +187,7 @@ class PyAVSource:
             return at
         if failed and at <= end:
             report_damage(end, failed)
-        if at > end + (0 if failed else _SLACK):
+        if at > end + (0 if failed else _TIME_SLACK):
             if at - end > _MAX_JUMP * self._rate:
                 raise Refused(
                     f"{printable(str(self._path))}: damaged, its times jump from "

@@ -11,9 +11,15 @@ _PIECE = 1 << 18  # samples in and out of one call
 
 
 def resample(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Change the rate of (… t) float32 to (… ceil(t * to_rate / from_rate)); soxr, quality HQ.
+    """Change the sampling rate (soxr, quality HQ); the same samples as of a `Resampler`.
 
-    The same samples as a `Resampler` gives; equal rates return `wave` itself.
+    Args:
+        wave: (… t) float32.
+        from_rate: of the wave, in Hz.
+        to_rate: of the result, in Hz.
+
+    Returns:
+        (… ceil(t * to_rate / from_rate)); `wave` itself where the rates are equal.
     """
     if from_rate == to_rate:
         return wave
@@ -36,7 +42,14 @@ class Resampler:
             )
 
     def push(self, wave: Tensor) -> Tensor:
-        """Take (c t) float32 and return what is ready of the output (c t'), perhaps nothing."""
+        """Take samples and return output that is ready.
+
+        Args:
+            wave: (c t) float32.
+
+        Returns:
+            (c t'), perhaps empty.
+        """
         if self._soxr is None:
             return wave
         self._taken += wave.shape[-1]

@@ -19,11 +19,19 @@ log = logging.getLogger(__name__)
 def read(
     path: str | os.PathLike, start: int = 0, samples: int | None = None, *, stream: int = 0
 ) -> Tensor:
-    """Decode (c t) float32 from sample `start`, at the file's rate; shorter only at its end.
+    """Decode a part of a file, at the file's rate.
 
-    `stream` picks one of several audio streams (.stem.mp4). Nothing is clipped or normalised.
-    What is damaged is silence, or missing where its length is unknown: at most 1 s or 1 %
-    of the whole.
+    Nothing is clipped or normalised. Damage is silence, or missing where its length is unknown: at
+    most 1 s or 1 % of the whole.
+
+    Args:
+        path: the file.
+        start: first sample.
+        samples: how many; to the end when not given.
+        stream: one of several audio streams (.stem.mp4).
+
+    Returns:
+        (c t) float32, shorter than asked for only at the file's end.
 
     Raises:
         AudioError: as `probe`, and when more than that does not decode.
@@ -46,15 +54,18 @@ def read(
 def blocks(
     path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0, strict: bool = False
 ) -> Iterator[Tensor]:
-    """Decode a whole file in order as (c t) with t = size, the last one shorter.
+    """Decode a whole file in order.
 
-    What is damaged is silence, or left out where its length is unknown, and a warning is logged.
+    Damage is silence, or left out where its length is unknown, and a warning is logged.
 
     Args:
         path: the file.
         size: samples of a block.
         stream: one of several audio streams.
         strict: raise where the damage is, instead.
+
+    Yields:
+        (c t) with t = size, the last one shorter.
 
     Raises:
         AudioError: as `probe`; more than half of it does not decode.

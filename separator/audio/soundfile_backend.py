@@ -108,7 +108,13 @@ class SoundfileSource:
     def decode(
         self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
-        """Yield samples [start, stop) in parts (c t) float32 of at most about `size`.
+        """Yield samples [start, stop) in parts (c t) float32.
+
+        Args:
+            start: first sample.
+            stop: sample after the last.
+            size: samples of a part, at most about.
+            report_damage: gets start and number of samples that do not decode.
 
         Raises:
             Ended: there are fewer.
@@ -147,10 +153,15 @@ class SoundfileSource:
     def mended(
         self, start: int, stop: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
-        """Yield samples [start, stop) of a damaged FLAC in parts (c t), each from its own place.
+        """Yield samples [start, stop) of a damaged FLAC in parts (c t).
 
-        What does not decode is silence, so that the rest stays where it belongs. Parts begin at
-        multiples of their length, wherever `start` is, so that slices equal those of the whole.
+        Damage is silence, so that the rest keeps its place. Parts begin at multiples of their
+        length, wherever `start` is, so that slices equal those of the whole.
+
+        Args:
+            start: first sample.
+            stop: sample after the last.
+            report_damage: gets start and number of samples that do not decode.
         """
         for first in range(start - start % _LONG, stop, _LONG):
             for at, part, whole in self._halved(first, min(_LONG, self._end - first)):
@@ -239,7 +250,17 @@ class ChainedSource:
     def decode(
         self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
     ) -> Iterator[np.ndarray]:
-        """Yield samples [start, stop) as `SoundfileSource.decode` does."""
+        """Yield samples [start, stop) as `SoundfileSource.decode` does.
+
+        Args:
+            start: first sample.
+            stop: sample after the last.
+            size: samples of a part, at most about.
+            report_damage: gets start and number of samples that do not decode.
+
+        Raises:
+            Ended: there are fewer.
+        """
         at = bisect_right(self._starts, start) - 1
         for part, place in zip(self._parts[at:], self._starts[at:], strict=False):
             if place >= stop:
@@ -252,7 +273,11 @@ class ChainedSource:
 
 
 def open_soundfile(path: Path) -> SoundfileSource | ChainedSource:
-    """Open a file with libsndfile, one that was joined from several as a whole."""
+    """Open a file with libsndfile, one that was joined from several as a whole.
+
+    Args:
+        path: the file.
+    """
     with open(path, "rb") as file:
         ogg = file.read(4) == b"OggS"
     if ogg and len(links := ogg_pages(path).links) > 1:

@@ -22,7 +22,11 @@ class Forward(soundfile.SoundFile):
     """
 
     def seekable(self) -> bool:
-        """No, says the file, so that its place is left alone; `seek` works all the same."""
+        """Say that the file cannot be sought, so that its place is kept; `seek` works.
+
+        Returns:
+            False.
+        """
         return False
 
 
@@ -34,7 +38,15 @@ class Part(io.RawIOBase):
         self._start, self._size, self._at = start, size, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Go to a place.
+
+        Args:
+            offset: in bytes.
+            whence: as of `io.IOBase.seek`.
+
+        Returns:
+            The new place, from the part's start.
+        """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = base + offset
         return self._at
@@ -44,7 +56,11 @@ class Part(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: bytearray) -> int:
-        """Read up to the part's end."""
+        """Read up to the part's end.
+
+        Args:
+            buffer: gets the bytes.
+        """
         self._file.seek(self._start + self._at)
         count = min(len(buffer), max(self._size - self._at, 0))
         count = self._file.readinto(memoryview(buffer)[:count])
@@ -66,5 +82,10 @@ def native_name(path: Path) -> str | bytes:
 
 
 def xiph_order(format: str, channels: int) -> tuple[int, ...] | None:
-    """Return which stored channel each of ours is, or None where they are in order."""
+    """Return which stored channel each of ours is, or None where they are in order.
+
+    Args:
+        format: libsndfile's name of the container.
+        channels: their number.
+    """
     return _XIPH_ORDER.get(channels) if format == "OGG" else None

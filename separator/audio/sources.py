@@ -20,7 +20,7 @@ from separator.audio.pyav_backend import EVER, PyAVSource
 from separator.audio.soundfile_backend import ChainedSource, Ended, SoundfileSource, open_soundfile
 from separator.errors import printable
 
-BLOCK = 1 << 18  # samples of a part
+BLOCK_SAMPLES = 1 << 18  # samples of a part
 _KEPT = 2048  # files whose examination is remembered
 _SOUNDFILE = (b"RIFF", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _FFMPEG = (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75", b"MAC ", b"wvpk", b"TTA", b"MP+", b"MPCK")
@@ -83,6 +83,13 @@ class Source:
 
 def source_of(path: str | os.PathLike, stream: int = 0) -> Source:
     """Examine a file, unless that was done already and the file is still the same.
+
+    Args:
+        path: the file.
+        stream: one of several audio streams.
+
+    Returns:
+        The file with the library that decodes it.
 
     Raises:
         AudioError: as `probe`.
@@ -207,7 +214,7 @@ def _compared(backend: SoundfileSource) -> tuple[Backend, int]:
     """Decode what a header may be wrong about: the library that reads more, and how much."""
     samples = 0
     try:
-        for part in backend.decode(0, EVER, BLOCK, lambda *_: None):
+        for part in backend.decode(0, EVER, BLOCK_SAMPLES, lambda *_: None):
             samples += part.shape[1]
     except Ended as end:
         samples = end.at

@@ -2,14 +2,17 @@
 
 import os
 
-KEYS = (
+TAGS = (
     *("title", "artist", "album", "albumartist", "composer", "genre", "date"),
     *("tracknumber", "discnumber", "bpm", "copyright"),
 )
 
 
 def read_tags(path: str | os.PathLike) -> dict[str, list[str]]:
-    """Return what a file says of `KEYS`, as lists of strings; nothing for a file without tags.
+    """Return a file's tags of `TAGS`, as lists of strings; nothing for a file without tags.
+
+    Args:
+        path: the file.
 
     Raises:
         mutagen.MutagenError: the tags are damaged.
@@ -20,5 +23,5 @@ def read_tags(path: str | os.PathLike) -> dict[str, list[str]]:
     file = mutagen.File(path, easy=True)
     if file is None or file.tags is None:
         return {}
-    tags = {key: file.tags.get(key) for key in KEYS if key in file.tags}
+    tags = {key: file.tags.get(key) for key in TAGS if key in file.tags}
     return {key: [str(value) for value in values] for key, values in tags.items() if values}

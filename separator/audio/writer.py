@@ -122,7 +122,15 @@ class Writer:
         return self
 
     def write(self, wave: Tensor) -> None:
-        """Append (c t) float32 at `rate`."""
+        """Append samples.
+
+        Args:
+            wave: (c t) at `rate`.
+
+        Raises:
+            AudioError: samples that are not finite, or the system does not write them.
+            ValueError: another number of channels.
+        """
         if wave.ndim != 2 or wave.shape[0] != self.channels:
             raise ValueError(
                 f"{self._name}: expected ({self.channels}, t), got {tuple(wave.shape)}"

@@ -30,20 +30,36 @@ class Augmentation:
 
 
 def identity(batch: int, stems: int) -> Augmentation:
-    """The augmentation that changes nothing."""
+    """Return the augmentation that changes nothing.
+
+    Args:
+        batch: number of segments.
+        stems: number of stems.
+
+    Returns:
+        Gains 1, own songs, normal speed.
+    """
     song = torch.arange(batch).unsqueeze(1).repeat(1, stems)
     swap = torch.zeros(batch, stems, dtype=torch.bool)
     return Augmentation(song, torch.ones(batch, stems), swap, torch.full((batch, stems), NORMAL))
 
 
 def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConfig) -> Augmentation:
-    """Draw the changes for a batch of `batch` items with `stems` stems each.
+    """Draw the changes of a batch.
 
     Every number is drawn whether it is used or not, so that switching one change off leaves the
     others as they were; new ones are drawn behind the old. Remixing (Uhlich et al. 2017, "Improving
     music source separation based on deep neural networks through data augmentation and network
-    blending") is all or nothing within a batch, and permutes: each stem is still heard exactly
-    once.
+    blending") is all or nothing within a batch, and permutes: each stem is used exactly once.
+
+    Args:
+        generator: source of the numbers.
+        batch: number of segments.
+        stems: number of stems, vocals last.
+        config: ranges and probabilities.
+
+    Returns:
+        What `apply` does to the batch.
     """
     songs = torch.stack([torch.randperm(batch, generator=generator) for _ in range(stems)], dim=1)
     remix, gain, swap, polarity, speed = (

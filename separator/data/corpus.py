@@ -81,6 +81,15 @@ def write_corpus(
 
     Files are 16-bit FLAC, each appearing only when it is whole. The split into training and
     validation is that of every stem folder (see `separator.data.tracks`).
+
+    Args:
+        folder: gets a folder for each song.
+        songs: number of songs.
+        seconds: length of each.
+        seed: of all songs.
+
+    Returns:
+        The folder.
     """
     folder = Path(folder)
     for index in range(songs):

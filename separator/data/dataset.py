@@ -63,7 +63,14 @@ class Batch:
         return self.stems.sum(1)
 
     def seconds(self, rate: int) -> float:
-        """Seconds of sound, at `rate` hertz."""
+        """Return the duration of all segments together in seconds.
+
+        Args:
+            rate: sampling rate in Hz.
+
+        Returns:
+            Batch size × samples / rate.
+        """
         return self.stems.shape[0] * self.stems.shape[-1] / rate
 
 

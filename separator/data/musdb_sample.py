@@ -9,8 +9,8 @@ from pathlib import Path
 
 from separator.errors import SeparatorError
 
-NAME = "musdb7s"
-FOLDER = "~/MUSDB18/MUSDB18-7"  # musdb's own place, so that other programs find them too
+SAMPLE_NAME = "musdb7s"
+SAMPLE_FOLDER = "~/MUSDB18/MUSDB18-7"  # musdb's own place, so that other programs find them too
 
 
 def fetch_sample() -> Path:
@@ -21,11 +21,11 @@ def fetch_sample() -> Path:
     Raises:
         SeparatorError: the ffmpeg program is missing, there is no network, or no room.
     """
-    folder = Path(FOLDER).expanduser()
+    folder = Path(SAMPLE_FOLDER).expanduser()
     if (folder / "train").is_dir():
         return folder
     if not shutil.which("ffmpeg"):
-        raise SeparatorError(f"{NAME}: its files need the ffmpeg program; install ffmpeg")
+        raise SeparatorError(f"{SAMPLE_NAME}: its files need the ffmpeg program; install ffmpeg")
     part = None
     try:
         import musdb
@@ -37,8 +37,8 @@ def fetch_sample() -> Path:
         part.rename(folder)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise SeparatorError(
-            f"{NAME}: cannot be fetched: {error}; where there is no network, copy MUSDB18-7-STEMS "
-            f"to {folder}"
+            f"{SAMPLE_NAME}: cannot be fetched: {error}; where there is no network, copy "
+            f"MUSDB18-7-STEMS to {folder}"
         ) from error
     finally:
         if part:

@@ -1,8 +1,7 @@
 """Originals and their instrumentals in a library: found by their names, checked by their sound.
 
-Releases often hold a song twice, as it is and without its vocals ("Instrumental", "Karaoke", "Off
-vocal"). Jansson et al. 2017 trained on 20,000 such pairs. Names only suggest a pair: the two files
-must be the same recording, sample by sample once they are aligned, but for the vocals.
+Jansson et al. 2017 trained on 20,000 such pairs. Names only suggest a pair: the two files must be
+the same recording, sample by sample once they are aligned, but for the vocals.
 """
 
 import logging
@@ -38,7 +37,7 @@ COARSE_RATE = 4000
 POSITIONS = (0.2, 0.5, 0.8)  # of the song, at which the alignment is refined; they must agree
 POSITION_SECONDS = 10.0
 MAX_DRIFT = 2  # samples between the positions
-FRAME_SECONDS = 0.5
+FIT_FRAME_SECONDS = 0.5
 MIN_FRAMES = 4
 MAX_RESIDUAL_DB = -15.0  # relative to the original, in the frames that fit best
 FIT_SHARE = 0.05  # of the frames, which must fit so well
@@ -80,11 +79,17 @@ class Alignment:
 
 
 def suggested_pairs(songs: Iterable[AudioInfo]) -> list[Pair]:
-    """Find pairs by titles, artists and folders, in the order of their names.
+    """Pair songs with their instrumentals by titles, artists and folders.
 
     A title with a mark such as "(Instrumental)", or of an album or folder so marked, belongs to the
     title without it of the same artist, or of the same folder where no artist is named. Of several
     originals the one nearest in length is taken.
+
+    Args:
+        songs: a library.
+
+    Returns:
+        Pairs in the order of their names.
     """
     groups: dict[tuple[str, str], tuple[list[AudioInfo], list[AudioInfo]]] = {}
     names: dict[tuple[str, str], str] = {}
@@ -199,7 +204,15 @@ def _overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor
 
 
 def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
-    """Find shift and gain with which an instrumental (c t) is taken out of its original (c t).
+    """Find shift and gain that align an instrumental with its original.
+
+    Args:
+        original: (c t) wave.
+        instrumental: (c t) wave.
+        rate: of both, in Hz.
+
+    Returns:
+        Shift and gain, and how well the instrumental fits.
 
     Raises:
         SeparatorError: they are not the same recording, or the original has no vocals either.
@@ -209,7 +222,7 @@ def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
     limit = round(MAX_SHIFT_SECONDS * COARSE_RATE)
     coarse = round(_lag(*low, limit, whiten=True) * rate / COARSE_RATE)
     overlap = _overlapping(first[None], second[None], coarse)
-    if overlap[0].shape[-1] < MIN_FRAMES * FRAME_SECONDS * rate:
+    if overlap[0].shape[-1] < MIN_FRAMES * FIT_FRAME_SECONDS * rate:
         raise SeparatorError("too short, or hardly any of it is in both files")
     shift = _refined(*overlap, rate) + coarse
     return _fit(*_overlapping(original, instrumental, shift), rate, shift)
@@ -242,8 +255,8 @@ def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
     limit = 2 * rate // COARSE_RATE
     span = min(round(POSITION_SECONDS * rate), first.shape[-1])
     starts = [round(position * (first.shape[-1] - span)) for position in POSITIONS]
-    pieces = [(first[0, s : s + span], second[0, s : s + span]) for s in starts]
-    lags = [_lag(*piece, limit, whiten=False) for piece in pieces]
+    parts = [(first[0, s : s + span], second[0, s : s + span]) for s in starts]
+    lags = [_lag(*part, limit, whiten=False) for part in parts]
     if max(lags) - min(lags) > MAX_DRIFT:
         raise SeparatorError("another recording, or another speed: positions of it do not align")
     return sorted(lags)[1]
@@ -251,7 +264,7 @@ def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
 
 def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
     """Find the gain, and judge how well aligned waves (c t) fit, half a second at a time."""
-    power, other_power, products = _frame_sums(first, second, round(FRAME_SECONDS * rate))
+    power, other_power, products = _frame_sums(first, second, round(FIT_FRAME_SECONDS * rate))
     frames = (power > MIN_POWER) & (other_power > MIN_POWER)
     power, other_power, products = power[frames], other_power[frames], products[frames]
     if len(power) < MIN_FRAMES:

@@ -18,7 +18,14 @@ _WORD = (1 << 64) - 1
 
 
 def uniforms(*key: int) -> tuple[float, ...]:
-    """Eight independent numbers, uniform in [0, 1), that depend on every number of `key` alone."""
+    """Return eight independent numbers, uniform in [0, 1), that depend on `key` alone.
+
+    Args:
+        key: integers; equal keys give equal numbers on every machine.
+
+    Returns:
+        Eight floats.
+    """
     packed = struct.pack(f"<{len(key)}Q", *(number & _WORD for number in key))
     words = struct.unpack("<8Q", hashlib.blake2b(packed, digest_size=64).digest())
     return tuple((word >> 11) * 2.0**-53 for word in words)
@@ -65,14 +72,21 @@ class SegmentTable:
 
 
 def segment_table(tracks: Sequence[Track], samples: int, rate: int) -> SegmentTable:
-    """Prepare draws of `samples` samples at `rate` from `tracks`.
+    """Prepare draws of segments from songs.
 
-    A source (the tracks of one root) is drawn in proportion to its weight, whatever its size; a
-    song within it in proportion to its length. A pool's instrumentals stand for the pool; each is
-    met by a voice drawn on its own.
+    A root is drawn in proportion to its weight, whatever its size; a song within it in proportion
+    to its length. Instrumentals of a pool are drawn for the pool; the voice is drawn separately.
+
+    Args:
+        tracks: the songs.
+        samples: length of a segment, at `rate`.
+        rate: sampling rate in Hz.
+
+    Returns:
+        The table for `draw_segment`.
 
     Raises:
-        SeparatorError: when there is no track, or a pool lacks one of its halves.
+        SeparatorError: there is no track, or a pool lacks one of its halves.
     """
     if not tracks:
         raise SeparatorError("data.roots: no song to draw segments from; add a root with songs")
@@ -105,13 +119,18 @@ def _halves(
 def draw_segment(
     table: SegmentTable, seed: int, batch: int, index: int, attempt: int = 0
 ) -> tuple[Segment, ...]:
-    """Draw one segment: the song and a start uniform over every place where it fits.
+    """Draw a song, and a start uniform over every place where the segment fits.
 
-    The same numbers give the same segment on any machine, in any process, at any time. `attempt`
-    gives further independent draws for the same item.
+    Args:
+        table: of the songs.
+        seed: of the run.
+        batch: number of the batch.
+        index: number of the segment in the batch.
+        attempt: another independent draw for the same number, where the first cannot be used.
 
     Returns:
-        One segment; for a pool two, of an instrumental and of the voice to be mixed with it.
+        One segment; for a pool two, of an instrumental and of the voice to be mixed with it. Equal
+        arguments give equal segments on every machine.
     """
     drawn = uniforms(seed, batch, 0, index, attempt)  # 0: the draws of earlier versions' rank 0
     source = _place(table.shares, drawn[0])

@@ -36,7 +36,7 @@ _SPLITS = {name: split for split, names in FOLDERS.items() for name in names}
 _MORE = ("set", "sets", "dataset", "data", "songs", "tracks", "split", "files")
 # A split's name, or a word that says as much, with a number or one of these words behind it.
 _LIKE = (*_SPLITS, "trn", "tst", "eval", "evaluation", "holdout", "held out", "heldout", "fold")
-_QUALIFIERS = (*_MORE, "clean", "other", "hq", "small", "large", "full", "new", "old", "a", "b")
+_ENDINGS = (*_MORE, "clean", "other", "hq", "small", "large", "full", "new", "old", "a", "b")
 _FIX = "rename them to train, valid (or validation, val, dev) and test"
 
 
@@ -60,6 +60,9 @@ def placed(root: Path, songs: Iterable[Parts], exclusive: bool = False) -> dict[
         exclusive: count such folders only where nothing else stands beside them and one trains and
             another does not: in a library, "Train" is also the name of a band.
 
+    Returns:
+        The split of each path; None where no folder says it.
+
     Raises:
         SeparatorError: a folder beside splits looks like one and is not understood.
     """
@@ -78,7 +81,12 @@ def placed(root: Path, songs: Iterable[Parts], exclusive: bool = False) -> dict[
 
 
 def without_split(parts: Parts, split: str | None) -> str:
-    """Return a song's name: its path below the root without its split's folder."""
+    """Return a song's name: its path below the root without its split's folder.
+
+    Args:
+        parts: the path.
+        split: of the song.
+    """
     folders = [k for k, part in enumerate(parts[:-1]) if split and split_of(part) == split]
     return "/".join(part for k, part in enumerate(parts) if k not in folders[:1])
 
@@ -108,7 +116,7 @@ def _looks_like(folder: str) -> bool:
 
 
 def _qualified(words: Sequence[str]) -> bool:
-    return all(word in _QUALIFIERS or word.isdigit() for word in words)
+    return all(word in _ENDINGS or word.isdigit() for word in words)
 
 
 def _words(name: str) -> list[str]:
@@ -119,22 +127,32 @@ def _words(name: str) -> list[str]:
 
 @functools.cache
 def musdb_setup() -> dict:
-    """musdb's own list of validation songs and numbers of the streams.
+    """Read musdb's configuration file.
 
     The file is read without musdb, which cannot be imported where the ffmpeg program is missing.
-    The songs are not listed by musdb either: it starts ffprobe for each of them, and one broken
-    file ends its listing.
+    musdb does not list songs here either: it starts ffprobe for each, and one broken file ends its
+    listing.
+
+    Returns:
+        "validation_tracks": names of songs; "stem_ids": number of each stem's stream.
     """
     package = Path(importlib.util.find_spec("musdb").origin).parent
     return yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
 
 
 def with_lists(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
-    """Hold out, where folders do not say it, the songs that MUSDB18 tests and validates with.
+    """Hold out the songs that MUSDB18 tests and validates with, where folders do not say it.
 
     Songs of its test set that lie in no split's folder are for testing, in any collection. Where no
     folder is for validation, the songs of train/ that musdb names are; where it names none, all
-    are left without a split: a share of them can then validate.
+    songs of train/ are left without a split: a share of them can then validate.
+
+    Args:
+        root: the collection, for messages.
+        songs: all its songs.
+
+    Returns:
+        The songs in the same order.
     """
     songs = _tested(root, songs)
     splits = {song.split for song in songs}
@@ -170,19 +188,43 @@ def _tested(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
 
 
 def uniform(name: str, draw: int) -> float:
-    """Number in [0, 1) that depends on a song's name alone, on any system; one for each draw."""
+    """Return a number that depends on a song's name alone, on every system.
+
+    Args:
+        name: of the song.
+        draw: another number of it is independent.
+
+    Returns:
+        A number uniform in [0, 1).
+    """
     text = f"{draw}:{unicodedata.normalize('NFC', name)}"
     coded = text.encode(errors="surrogateescape")  # a file's name need not be text
     return int.from_bytes(hashlib.blake2b(coded, digest_size=6).digest()) / 2**48
 
 
 def first_by_hash(tracks: "Sequence[Track]", most: int) -> "list[Track]":
-    """Choose at most so many songs by a hash of their names: more contain fewer, on any system."""
+    """Choose songs by a hash of their names: more contain fewer, on every system.
+
+    Args:
+        tracks: the songs.
+        most: number of songs to choose.
+
+    Returns:
+        At most so many songs.
+    """
     return sorted(tracks, key=lambda t: hashlib.blake2b(os.fsencode(t.name)).digest())[:most]
 
 
 def shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
-    """Assign a split to the tracks that their collection gave none."""
+    """Assign a split to the tracks without one.
+
+    Args:
+        tracks: songs of one collection.
+        share: share of the songs without a split that validates.
+
+    Returns:
+        The tracks in the same order.
+    """
     free = {t.name: uniform(t.name, 0) for t in tracks if not t.split}
     valid = {name for name, number in free.items() if number < share}
     if len(free) > 1 and share > 0 and not valid:
@@ -195,7 +237,18 @@ def shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
 
 
 def pool_shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
-    """Split both halves of a pool, and give each instrumental held out a fixed voice."""
+    """Split both halves of a pool, and give each instrumental held out a fixed voice.
+
+    Args:
+        tracks: instrumentals and voices.
+        share: share of each half that validates.
+
+    Returns:
+        Halves to train on, and songs with both stems to validate and test with.
+
+    Raises:
+        SeparatorError: the pool lacks one of its halves.
+    """
     halves = [[t for t in tracks if t.names == (name,)] for name in ("accompaniment", "vocals")]
     for name, half in zip(("instrumentals", "vocals"), halves, strict=True):
         if not half:

@@ -32,12 +32,20 @@ log = logging.getLogger(__name__)
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a file is read through the cache."""
+    """Return whether a file is read through the cache.
+
+    Args:
+        path: the file.
+    """
     return path.name.endswith(STEM_SUFFIX)
 
 
 def default_folder() -> Path:
-    """Where decoded stems are kept: $SEPARATOR_CACHE, or the system's place for caches."""
+    """Find the folder of decoded stems: $SEPARATOR_CACHE, or the system's place for caches.
+
+    Returns:
+        The folder, which need not exist.
+    """
     import platformdirs
 
     chosen = os.environ.get("SEPARATOR_CACHE") or platformdirs.user_cache_dir("separator")
@@ -57,9 +65,15 @@ class StemCache:
         self.limit = int(limit_gb * 1e9)
 
     def entry(self, song: Path) -> Path:
-        """Folder of a song's decoded stems, whether or not they are there.
+        """Find the folder of a song's decoded stems, whether or not they are there.
 
         The key takes a reading of the whole file, so it is noted for this state of the file.
+
+        Args:
+            song: a `.stem.mp4`.
+
+        Returns:
+            The folder, named by the song's content.
         """
         state = song.stat()
         text = f"{song.resolve()} {state.st_size} {state.st_mtime_ns}"
@@ -72,10 +86,17 @@ class StemCache:
         return self.folder / key
 
     def path(self, song: Path, stream: int) -> Path:
-        """A file with one decoded stream of a `.stem.mp4`; decodes the song when it is not there.
+        """Find the file of a decoded stream; decode the song when it is not there.
+
+        Args:
+            song: a `.stem.mp4`.
+            stream: number of the stream.
+
+        Returns:
+            A FLAC or WAV file.
 
         Raises:
-            SeparatorError: when the song cannot be decoded, or the folder cannot be written.
+            SeparatorError: the song cannot be decoded, or the folder cannot be written.
         """
         entry = self.entry(song)
         path = _find(entry, stream)
@@ -89,7 +110,14 @@ class StemCache:
         return path
 
     def prepare(self, songs: Iterable[Path], threads: int = 2) -> None:
-        """Decode what is missing of `songs`, with a progress bar; failures are left to reading."""
+        """Decode songs that are not in the cache, with a progress bar.
+
+        A song that cannot be decoded is logged; reading it raises the error.
+
+        Args:
+            songs: `.stem.mp4` files.
+            threads: songs decoded at once.
+        """
         from tqdm import tqdm
 
         missing = [s for s in songs if any(_find(self.entry(s), k) is None for k in _STREAMS)]

@@ -87,11 +87,17 @@ def holds_stems(names: Iterable[str]) -> bool:
 
 
 def sorted_stems(files: Mapping[str, Path]) -> Stems | None:
-    """Sort a song's files, by name without suffix, into stems: the four, or else two.
+    """Sort a song's files into the four stems, or else into accompaniment and vocals.
 
     The accompaniment is a file of that kind; else, where not all stems are there, the mixture less
     the vocals; else the sum of all that is not vocals. A plain "vocals" beside "lead vocals" is the
     sum of all voices, as "vocals" beside "backing vocals" is not.
+
+    Args:
+        files: paths by names without suffix.
+
+    Returns:
+        The files of each stem; None where there are no vocals and accompaniment.
     """
     if not holds_stems(files):
         return None
@@ -143,13 +149,28 @@ def estimated_stems(files: Mapping[str, Path]) -> Stems | None:
 
 
 def unclear(stems: Stems) -> list[Path]:
-    """Files that count as vocals for one word of a name that is not understood as a whole."""
+    """List files that count as vocals for one word of a name that is not understood.
+
+    Args:
+        stems: of a song.
+
+    Returns:
+        Their paths, sorted.
+    """
     voices = {file.path for file in stems.get("vocals", ()) if file.gain > 0}
     return sorted(path for path in voices if role(path.stem) == ("vocals", False))
 
 
 def table(songs: Iterable[Stems], most: int = 4) -> str:
-    """Say in one line of which files the stems consist, with the number of songs of each kind."""
+    """Describe the files that stems consist of, with the number of songs of each combination.
+
+    Args:
+        songs: stems of each song.
+        most: combinations that are named for each stem.
+
+    Returns:
+        One line: "vocals = vocals (12); accompaniment = mixture - vocals (12)".
+    """
     formulas: dict[str, Counter[str]] = {}
     for stems in songs:
         for stem, files in stems.items():

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from separator import audio
 from separator.data.config import DataConfig
-from separator.data.layouts import LAYOUTS, layout_of
+from separator.data.layouts import layout_of
 from separator.data.layouts.layout import SongFiles
 from separator.data.library.walk import checked_folders
-from separator.data.roots import parse_root
-from separator.data.splits import first_by_hash
+from separator.data.roots import fraction_of, parse_root
 from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
 from separator.errors import SeparatorError, one_line, printable
@@ -88,12 +87,26 @@ class Track:
         return self.samples / self.rate
 
     def length(self, rate: int) -> int:
-        """Samples after resampling to `rate`."""
+        """Return the length after resampling.
+
+        Args:
+            rate: in Hz.
+
+        Returns:
+            Samples.
+        """
         return -(-self.samples * rate // self.rate)
 
 
 def stem_names(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """The finest division into stems that every track has: `FOUR`, `TWO` or `ONE`."""
+    """Find the finest division into stems that every track has.
+
+    Args:
+        tracks: the songs.
+
+    Returns:
+        `FOUR`, `TWO` or `ONE`.
+    """
     if any("mixture" in track.names for track in tracks):
         return ONE
     return FOUR if all(track.names == FOUR for track in tracks) else TWO
@@ -159,11 +172,14 @@ def _probed(
 
 
 def track_of(song: SongFiles, place: tuple[str, str, float]) -> Track:
-    """Look at the headers of a song's files.
+    """Read the headers of a song's files.
 
     Args:
         song: the song.
         place: kind, root and weight, as the attributes of `Track`.
+
+    Returns:
+        The track.
 
     Raises:
         SeparatorError: a file cannot be read, or is much shorter than another.
@@ -221,10 +237,19 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
 
 
 def config_tracks(config: DataConfig) -> list[Track]:
-    """Find the songs of every root, of all splits, and decode MUSDB18's stems that are not cached.
+    """Find the songs of every root, and decode MUSDB18's stems that are not cached.
 
-    The split does not depend on a run's seed, so that runs can be compared. What several roots hold
-    is the first one's: with another name elsewhere, a song could both train and validate.
+    The split does not depend on a run's seed, so that runs can be compared. A song that several
+    roots hold counts for the first: under another name it could both train and validate.
+
+    Args:
+        config: roots and shares.
+
+    Returns:
+        The songs of all splits.
+
+    Raises:
+        SeparatorError: a root has no usable song.
     """
     tracks: list[Track] = []
     seen: set[object] = set()
@@ -246,6 +271,12 @@ def config_tracks(config: DataConfig) -> list[Track]:
 def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
     """Find the songs to train on and those to validate with.
 
+    Args:
+        config: roots and shares.
+
+    Returns:
+        Songs to train on, and songs to validate with.
+
     Raises:
         SeparatorError: one of the two is empty.
     """
@@ -261,22 +292,3 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
             roots = printable(", ".join(config.roots))
             raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
     return fraction_of(splits["train"], config.fraction), splits["valid"]
-
-
-def fraction_of(tracks: list[Track], fraction: float) -> list[Track]:
-    """Keep a share of the songs of each root that is no pool or library, at least one of them.
-
-    Songs are ordered by a hash of their names, so a larger share contains a smaller one, and no
-    seed of a run changes it.
-    """
-    roots: dict[str, list[Track]] = {}
-    for track in tracks:
-        if not LAYOUTS[track.kind].whole:
-            roots.setdefault(track.root, []).append(track)
-    left_out: set[int] = set()
-    for songs in roots.values():
-        kept = {id(song) for song in first_by_hash(songs, max(1, round(fraction * len(songs))))}
-        left_out.update(id(song) for song in songs if id(song) not in kept)
-    if left_out:
-        log.info("data.fraction: %d songs are left out", len(left_out))
-    return [track for track in tracks if id(track) not in left_out]

@@ -71,7 +71,11 @@ class _Workers(ForkServerContext):
 
 
 def context_of(workers: int) -> BaseContext | None:
-    """Return what starts so many processes; None where the system gives them no locks."""
+    """Return what starts worker processes; None where the system gives them no locks.
+
+    Args:
+        workers: number of processes.
+    """
     context = _Workers()
     context.set_forkserver_preload(["separator.data.dataset"])
     _start_server()
@@ -118,9 +122,13 @@ def check_size(batch: int) -> None:
 
 
 def fits_shared(batch: int, workers: int) -> bool:
-    """Whether shared memory holds all batches of so many bytes that are on their way at once.
+    """Return whether shared memory holds all batches that are on their way at once.
 
-    Says so once where it does not. All processes of a run on this machine share it.
+    Logs it where it does not. All processes of a run on this machine share it.
+
+    Args:
+        batch: bytes of a batch.
+        workers: number of processes that read ahead.
     """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     needed = batch * (AHEAD * workers + 2) * ranks  # 2: of the step, and of the one after it
@@ -185,5 +193,12 @@ def received(loader: DataLoader, shared: bool) -> Iterator[Any]:
 
 
 def as_tensor(stems: Tensor | np.ndarray) -> Tensor:
-    """Take a batch as it came, without a copy."""
+    """Turn a received batch into a tensor, without a copy.
+
+    Args:
+        stems: (b s c t) as it came from a worker.
+
+    Returns:
+        (b s c t).
+    """
     return torch.from_numpy(stems) if isinstance(stems, np.ndarray) else stems

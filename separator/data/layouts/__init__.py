@@ -26,13 +26,21 @@ LAYOUTS = _registered()
 
 
 def detect_layout(root: Path) -> Layout:
-    """Return the layout of a folder: the first that recognises it."""
+    """Return the layout of a folder: the first in `LAYOUTS` that recognises it.
+
+    Args:
+        root: the folder.
+    """
     files = audio_files(root, [])
     return next(layout for layout in LAYOUTS.values() if layout.detect(root, files))
 
 
 def layout_of(root: Path, kind: str) -> Layout:
-    """Return the layout of a folder that the user calls `kind`; "auto" detects it.
+    """Return a layout by its name.
+
+    Args:
+        root: the folder; for detection and messages.
+        kind: a key of `LAYOUTS`, or "auto" to detect the layout.
 
     Raises:
         SeparatorError: there is no such layout.
@@ -46,7 +54,14 @@ def layout_of(root: Path, kind: str) -> Layout:
 
 
 def describe_layout(root: Path) -> str:
-    """Describe the layout of a folder with stems in one line; "" for mixed songs."""
+    """Describe the layout of a folder with stems in one line.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Folder, layout, songs of each split and files of each stem; "" for a library.
+    """
     layout = detect_layout(root)
     if layout.name == "library":
         return ""

@@ -75,26 +75,48 @@ class Layout(ABC):
         Args:
             tracks: all songs of one folder.
             valid_share: share of them that validates.
+
+        Returns:
+            The tracks, each with a split.
         """
         return shared_out(tracks, valid_share)
 
 
 def audio_files(folder: Path, skipped: list[str]) -> list[Path]:
-    """List the audio files below a folder, at any depth, sorted."""
+    """List the audio files below a folder, at any depth, sorted.
+
+    Args:
+        folder: the folder.
+        skipped: gets a line for each file or folder that cannot be reached.
+    """
     walked = walk([str(folder)])
     skipped += [f"{printable(path)}: {reason}" for path, reason in walked.problems.items()]
     return sorted(map(Path, walked.stamps))
 
 
 def files_by_folder(root: Path, skipped: list[str]) -> dict[Path, dict[str, Path]]:
-    """Group the audio files below a folder by their folders, at any depth, as `grouped` does."""
+    """Group the audio files below a folder by their folders, at any depth.
+
+    Args:
+        root: the folder.
+        skipped: gets a line for each file that is not used.
+
+    Returns:
+        As of `grouped`.
+    """
     return grouped(audio_files(root, skipped), skipped)
 
 
 def grouped(files: Iterable[Path], skipped: list[str]) -> dict[Path, dict[str, Path]]:
-    """Group files by their folders; in each folder, by their names without suffix.
+    """Group files by their folders.
 
-    Of two that differ only in the suffix or in capitals, the first is used.
+    Args:
+        files: the files.
+        skipped: gets a line for each file that is not used.
+
+    Returns:
+        For each folder its files by their names without suffix. Of two that differ only in the
+        suffix or in capitals, the first is used.
     """
     folders: dict[Path, dict[str, Path]] = {}
     for path in files:
@@ -114,17 +136,37 @@ def parts_of(root: Path, song: Path) -> Parts:
 
 
 def song_files(parts: Parts, stems: Stems, splits: dict[Parts, str | None]) -> SongFiles:
-    """Describe a song by its path below the root, its stems and all songs' splits."""
+    """Describe a song.
+
+    Args:
+        parts: its path below the root.
+        stems: its files.
+        splits: split of every song, by path.
+
+    Returns:
+        The song, named by its path without the folder of its split.
+    """
     return SongFiles(without_split(parts, splits[parts]), splits[parts], stems)
 
 
 def in_stem_folder(root: Path, path: Path) -> bool:
-    """Return whether a file lies in a folder that is named after a stem."""
+    """Return whether a file lies in a folder that is named after a stem.
+
+    Args:
+        root: the collection.
+        path: the file.
+    """
     return any(role(folder)[1] for folder in path.relative_to(root).parts[:-1])
 
 
 def warn_of_others(root: Path, number: int, where: str) -> None:
-    """Log that so many files of a folder do not belong to its layout."""
+    """Log how many files of a folder do not belong to its layout.
+
+    Args:
+        root: the folder.
+        number: of such files; 0 logs nothing.
+        where: where files of the layout are.
+    """
     if number:
         files = f"{number} audio file{'s' * (number != 1)}"
         log.warning("%s: left out: %s outside %s", printable(str(root)), files, where)

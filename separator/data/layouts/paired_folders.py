@@ -58,7 +58,13 @@ class PairedFolders(Layout):
     def songs(
         self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
     ) -> dict[Parts, Stems]:
-        """Return the stems of each song, by its path below the root."""
+        """Return the stems of each song, by its path below the root.
+
+        Args:
+            root: the collection.
+            places: the two folders, for the root and for each split.
+            skipped: gets a line for each file that no song uses.
+        """
 
     def places(self, root: Path) -> list[tuple[Path, ...]]:
         """Return the two folders, for the root and for each of its splits that has both."""
@@ -88,7 +94,7 @@ class Pairs(PairedFolders):
     def songs(
         self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
     ) -> dict[Parts, Stems]:
-        """Match mixtures and instrumentals by name; report files without a match."""
+        """Match mixtures and instrumentals by name; see `PairedFolders.songs`."""
         songs: dict[Parts, Stems] = {}
         for folders in places:
             mixtures, instrumentals = (_by_name(folder, skipped) for folder in folders)
@@ -116,7 +122,7 @@ class Pool(PairedFolders):
     def songs(
         self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
     ) -> dict[Parts, Stems]:
-        """Return each file as a song with one stem."""
+        """Return each file as a song with one stem; see `PairedFolders.songs`."""
         songs: dict[Parts, Stems] = {}
         for folder, stem in ((f, s) for place in places for f, s in zip(place, TWO, strict=True)):
             for name, path in _by_name(folder, skipped).items():

@@ -24,7 +24,7 @@ VERSION = 4
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
 
-SCHEMA = f"""
+TABLES = f"""
 CREATE TABLE contents (
     key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, rate INTEGER,
     channels INTEGER, streams INTEGER, status TEXT NOT NULL, reason TEXT NOT NULL,
@@ -118,7 +118,15 @@ class Finding(NamedTuple):
 
 
 def local_key(path: str, stamp: Stamp) -> str:
-    """Key of a content that only this file has, as long as it does not change."""
+    """Return the key of a content that only one file has, while it does not change.
+
+    Args:
+        path: the file.
+        stamp: its size and time of change.
+
+    Returns:
+        `LOCAL` and a hash.
+    """
     words = f"{stamp.size} {stamp.mtime_ns} ".encode() + os.fsencode(path)
     return LOCAL + hashlib.blake2b(words, digest_size=20).hexdigest()
 
@@ -180,7 +188,11 @@ class Index:
         return contents
 
     def content(self, key: str) -> Content | None:
-        """Return what is known of a content, or None; None too where that cannot be right."""
+        """Return a stored content; None where there is none, or it cannot be right.
+
+        Args:
+            key: of the content.
+        """
         with self._errors():
             query = f"SELECT {COLUMNS} FROM contents WHERE key = ?"
             row = self._db.execute(query, (key.encode(),)).fetchone()
@@ -237,7 +249,7 @@ class Index:
         """The statements that make a new or an old file one of this version."""
         marks = self._marks()
         if marks == (0, 0, 0):
-            return SCHEMA
+            return TABLES
         return UPGRADES.get(marks[1], "") if marks[0] == APPLICATION else ""
 
     def _marks(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-SONGS = """
+TEST_SONGS = """
 AM Contra - Heart Peripheral
 Al James - Schoolboy Facination
 Angels In Amplifiers - I'm Alright
@@ -98,7 +98,14 @@ def _parts(name: str) -> list[str]:
 
 
 def plain_name(text: str) -> str:
-    """Letters and digits alone, lower case, without accents."""
+    """Reduce a name to letters and digits, in lower case and without accents.
+
+    Args:
+        text: the name.
+
+    Returns:
+        Equal strings for names that differ in nothing else.
+    """
     plain = unicodedata.normalize("NFKD", text).casefold()
     return "".join(letter for letter in plain if letter.isalnum())
 
@@ -106,7 +113,7 @@ def plain_name(text: str) -> str:
 def _by_artist_and_title() -> dict[tuple[str, str], str]:
     """Map (artist, title) to the song; of "Triviul feat. The Fiend" the first will do."""
     songs = {}
-    for song in SONGS:
+    for song in TEST_SONGS:
         artist, title = song.split(" - ")
         for name in (artist, re.split(r" feat\. | \(", artist)[0]):
             songs[plain_name(name), plain_name(title)] = song

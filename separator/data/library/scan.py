@@ -143,7 +143,7 @@ def scan(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Library:
-    """Bring the index up to date with the folders and return what is in them.
+    """Bring the index up to date with folders and list what is in them.
 
     Whatever was examined before an interruption is not examined again. With several processes the
     caller's own script needs the usual `if __name__ == "__main__":`.
@@ -153,6 +153,9 @@ def scan(
         index: the index file; `default_index()` when not given.
         jobs: processes; when not given, as many as there are cores and work for.
         progress: show a bar on the standard error stream when it is a terminal.
+
+    Returns:
+        Songs, quarantined files, duplicates and notices.
 
     Raises:
         SeparatorError: a root is not a folder, there is no audio in any, or the index is unusable.

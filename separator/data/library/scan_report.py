@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def summary(library: "Library") -> str:
-    """Return the totals as a few lines of text."""
+    """Return the totals as a few lines of text.
+
+    Args:
+        library: result of a scan.
+    """
     totals = library.totals()
     rates = {f"{rate} Hz": count for rate, count in totals["rates"].items()}
     kinds = _counts(totals["quarantined"])

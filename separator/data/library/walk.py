@@ -41,7 +41,11 @@ class Walked:
     passed_over: Counter[str] = field(default_factory=Counter)
 
     def left_out(self) -> str:
-        """Name the kinds passed over with their numbers, the commonest first; "" for none."""
+        """Name the kinds of files passed over.
+
+        Returns:
+            Kinds with their numbers, the commonest first; "" for none.
+        """
         return ", ".join(f"{kind} {number}" for kind, number in self.passed_over.most_common())
 
 
@@ -50,6 +54,12 @@ def walk(folders: Sequence[str]) -> Walked:
 
     A folder that links lead to several times is entered once, by its own path where it lies under
     one of the folders.
+
+    Args:
+        folders: absolute paths.
+
+    Returns:
+        Files, problems, and numbers of files passed over.
     """
     walked = Walked()
     visited: set[tuple[int, int]] = set()

@@ -27,7 +27,7 @@ TEXT_BYTES = 512
 
 
 def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Finding]:
-    """Examine files and yield the findings in the order of completion.
+    """Examine files in several processes.
 
     A file on which its process dies, by a fault of the decoder or for lack of memory, is broken.
 
@@ -35,6 +35,9 @@ def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Fin
         files: path -> stamp.
         index: the index file.
         jobs: number of processes; with 1 the work is done in this process.
+
+    Yields:
+        A finding for each file, in the order of completion.
     """
     calls = [(path, stamp, index) for path, stamp in files.items()]
     if jobs == 1:
