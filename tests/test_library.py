@@ -16,8 +16,8 @@ import soundfile
 import torch
 
 from separator import audio
+from separator.data.library import examination, scan_report
 from separator.data.library import scan as library
-from separator.data.library import scan_report, worker
 from separator.data.library.index import Content, Finding, Index, Stamp
 from separator.errors import SeparatorError
 
@@ -227,7 +227,7 @@ def test_files_that_cannot_be_opened_are_tried_again(tmp_path: Path, scan, monke
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_not_audio", refuse)
+        patch.setattr(examination, "_not_audio", refuse)
         patch.setattr(
             os, "scandir", lambda p: refuse(p) if str(p).endswith("locked") else scandir(p)
         )
@@ -345,7 +345,7 @@ def test_ten_thousand_known_files_are_not_opened(tmp_path: Path, scan, monkeypat
     with Index(tmp_path / "index/i.sqlite") as store:
         store.record(Finding(str(p), stamp, f"key {i}", content) for i, p in enumerate(paths))
     forbid(monkeypatch, "verify", "content_key", "probe")
-    monkeypatch.setattr(worker, "_not_audio", lambda path: pytest.fail(f"{path} opened"))
+    monkeypatch.setattr(examination, "_not_audio", lambda path: pytest.fail(f"{path} opened"))
     found = scan(tmp_path / "m", jobs=None)
     assert [info.path for info in found.songs] == paths
 
@@ -409,7 +409,7 @@ def test_processes_that_do_not_start_condemn_no_file(tmp_path: Path, scan, monke
     write(tmp_path / "m/a.wav", song(0, 0.05))
     write(tmp_path / "m/b.wav", song(1, 0.05))
     with monkeypatch.context() as patch:  # as in a script without `if __name__ == "__main__":`
-        patch.setattr(worker, "_start_process", sys.exit)
+        patch.setattr(examination, "_start_process", sys.exit)
         with pytest.raises(SeparatorError, match="worker processes do not start; use jobs=1, or"):
             scan(tmp_path / "m", jobs=2)
     assert len(scan(tmp_path / "m").songs) == 2

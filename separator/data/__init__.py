@@ -2,7 +2,7 @@
 
 On its way from a folder to a batch a sample passes six files:
 
-1. `walk` lists the audio files of a folder;
+1. `library/walk` lists the audio files of a folder;
 2. `layouts/`, one module for each layout, groups them into songs with stems and a split;
 3. `tracks` reads their headers and decides which songs train and which validate;
 4. `reader` decodes a segment of a song at the model's rate, in stereo;

@@ -21,10 +21,10 @@ from typing import Any
 from tqdm import tqdm
 
 from separator.audio import AudioInfo
+from separator.data.library.examination import examined
 from separator.data.library.index import Content, Index, Stamp
 from separator.data.library.scan_report import summary, write_report
 from separator.data.library.walk import checked_folders, walk
-from separator.data.library.worker import examined
 from separator.errors import SeparatorError, printable
 
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
