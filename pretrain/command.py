@@ -11,7 +11,7 @@ def main(argv: list[str]) -> int:
     from separator.engine.command import run  # torch, for which `--help` does not wait
     from separator.pretrain.mixit import MixitTask
     from separator.pretrain.remix import RemixTask
-    from separator.pretrain.step import PretrainTask
+    from separator.pretrain.task import PretrainTask
     from separator.pretrain.teacher import TeacherTask
 
     tasks = {

@@ -6,8 +6,8 @@ from torch import nn
 from separator.dsp.stft import istft
 from separator.engine.pictures import colour, with_axes
 from separator.engine.task import Validation
+from separator.pretrain.batch import Example
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.example import Example
 from separator.pretrain.masking.corruption import with_masked_group
 
 SHOWN = 2  # crops of a batch whose pictures and sounds are logged

@@ -13,9 +13,9 @@ from separator.data.dataset import batches
 from separator.data.tracks import Track
 from separator.engine import distributed
 from separator.engine.task import Validation
+from separator.pretrain.batch import Example, make_example
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
-from separator.pretrain.example import Example, make_example
 from separator.pretrain.masking.grid import channel_mean
 from separator.pretrain.model import Pretrainer, predict_errors
 from separator.pretrain.objectives.balance import auxiliary_losses

@@ -14,7 +14,7 @@ from separator.data.dataset import Batch
 from separator.engine.loop import fit
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.restoration import baselines, masked_error
-from separator.pretrain.step import PretrainTask
+from separator.pretrain.task import PretrainTask
 
 RATE, SECONDS = 8000, 0.5
 CELLS = 4  # seed of the hidden cells: one with which every strategy hides some

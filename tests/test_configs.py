@@ -19,7 +19,7 @@ from separator.inference.compare.runs import settings
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.strategies.dispersion import uniform_share
-from separator.pretrain.step import PretrainTask
+from separator.pretrain.task import PretrainTask
 from separator.train.config import TrainConfig
 from tests import toys
 

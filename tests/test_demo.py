@@ -11,7 +11,7 @@ import torch
 from separator import cli
 from separator.engine import checkpoint
 from separator.inference import demo
-from separator.pretrain.step import PretrainTask
+from separator.pretrain.task import PretrainTask
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separator.pretrain.example import Example
+from separator.pretrain.batch import Example
 from separator.pretrain.model import Pretrainer
 from separator.pretrain.objectives.base import Objective, Prediction, meeting_point
 

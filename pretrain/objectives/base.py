@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from separator.data.tracks import Track
     from separator.engine.checkpoint import Companion
     from separator.models.base import Outputs
+    from separator.pretrain.batch import Example
     from separator.pretrain.config import PretrainConfig
     from separator.pretrain.crops import Crops
-    from separator.pretrain.example import Example
     from separator.pretrain.masking.grid import PatchGrid
 
 

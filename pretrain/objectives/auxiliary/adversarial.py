@@ -13,7 +13,7 @@ from separator.ranges import Within
 if TYPE_CHECKING:
     import torch
 
-    from separator.pretrain.example import Example
+    from separator.pretrain.batch import Example
     from separator.pretrain.objectives.adversary import Adversary
 
 Fraction = Annotated[float, Within("[0, 1)")]

@@ -13,7 +13,7 @@ from separator.ranges import Within
 if TYPE_CHECKING:
     import torch
 
-    from separator.pretrain.example import Example
+    from separator.pretrain.batch import Example
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from separator.pretrain.objectives.registry import register
 from separator.ranges import Within
 
 if TYPE_CHECKING:
-    from separator.pretrain.example import Example
+    from separator.pretrain.batch import Example
 
 FLOOR = 1e-3
 

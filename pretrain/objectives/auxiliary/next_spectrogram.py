@@ -12,8 +12,8 @@ from separator.ranges import Within
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
+    from separator.pretrain.batch import Example
     from separator.pretrain.crops import Crops
-    from separator.pretrain.example import Example
 
 
 @dataclass(frozen=True)

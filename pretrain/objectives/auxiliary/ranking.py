@@ -15,7 +15,7 @@ from separator.pretrain.objectives.base import Loss, Objective, ObjectiveConfig,
 from separator.pretrain.objectives.registry import register
 
 if TYPE_CHECKING:
-    from separator.pretrain.example import Example
+    from separator.pretrain.batch import Example
 
 MAX_RANKED = 256  # patches of a crop that are ranked: pairs are their square
 

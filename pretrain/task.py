@@ -16,9 +16,9 @@ from separator.engine.optim import schedule
 from separator.engine.task import Task, Validation
 from separator.models.build import create, describe
 from separator.pretrain import schedules
+from separator.pretrain.batch import Example, make_example
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
-from separator.pretrain.example import Example, make_example
 from separator.pretrain.masking.corruption import KINDS
 from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.model import Pretrainer, predict_errors
