@@ -85,22 +85,14 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
                 "presets of train/ to `separator train`"
             )
         if self.objective != "restore":
-            self._check_separation()
+            getattr(self, self.objective).check(self)
             return
         for key in ("masked_weight", "unmasked_weight", "crop_frames"):
             if reason := schedules.refusal(getattr(self, key)):
                 raise SeparatorError(f"{key}: {reason}")
-        steps = {
-            int(s)
-            for s, _ in (
-                *schedules.pairs(self.masked_weight),
-                *schedules.pairs(self.unmasked_weight),
-            )
-        }
-        if not all(
-            schedules.value(self.masked_weight, s) + schedules.value(self.unmasked_weight, s)
-            for s in steps
-        ):
+        weights = self.masked_weight, self.unmasked_weight
+        steps = {int(step) for weight in weights for step, _ in schedules.pairs(weight)}
+        if not all(sum(schedules.value(weight, step) for weight in weights) for step in steps):
             raise SeparatorError(
                 "masked_weight, unmasked_weight: both are 0 at a step; 1 and 0 are usual"
             )
@@ -109,23 +101,6 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
             object.__setattr__(self, key, getattr(self, key).in_frames(frames_per_second))
         self._check_mask()
         self._check_objectives()
-
-    def _check_separation(self) -> None:
-        """Refuse to remix without voices, and to learn without a teacher."""
-        if self.objective == "remix" and not self.remix.voices:
-            raise SeparatorError(
-                "remix.voices: there are none; give folders with isolated voices or with stems"
-            )
-        if self.objective == "teacher" and not self.teacher.models:
-            raise SeparatorError(
-                "teacher.models: there is none; give a model file of `separator train`"
-            )
-        if self.teacher.labels and self.data.batch < 2:
-            raise SeparatorError("data.batch: teacher.labels need a part of it; give 2 or more")
-        if self.objective == "mixit" and self.architecture != "frame_transformer":
-            raise SeparatorError("architecture: mixit needs frame_transformer")
-        if self.objective == "mixit" and self.data.batch < 2:
-            raise SeparatorError("data.batch: mixit adds two crops of a batch; give 2 or more")
 
     @property
     def objectives(self) -> list[Objective]:

@@ -1,9 +1,13 @@
 """Settings of the pretrainings that separate: remixing, and learning from a teacher."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from separator.errors import SeparatorError
 from separator.ranges import CheckedConfig, Within
+
+if TYPE_CHECKING:
+    from separator.pretrain.config import PretrainConfig
 
 Level = Annotated[float, Within("[-100, 100]")]
 
@@ -41,6 +45,13 @@ class RemixConfig(CheckedConfig):
         if self.level_db[0] > self.level_db[1]:
             raise self.invalid("level_db", f"{list(self.level_db)}; give the lower number first")
 
+    def check(self, run: "PretrainConfig") -> None:
+        """Refuse to remix without voices."""
+        if not self.voices:
+            raise self.invalid(
+                "voices", "there are none; give folders with isolated voices or with stems"
+            )
+
 
 @dataclass(frozen=True)
 class TeacherConfig(CheckedConfig):
@@ -71,6 +82,13 @@ class TeacherConfig(CheckedConfig):
     label_share: Annotated[float, Within("(0, 1)")] = 0.5
     label_fraction: Annotated[float, Within("(0, 1]")] = 1.0
 
+    def check(self, run: "PretrainConfig") -> None:
+        """Refuse to learn without a teacher, and batches too small for labels."""
+        if not self.models:
+            raise self.invalid("models", "there is none; give a model file of `separator train`")
+        if self.labels and run.data.batch < 2:
+            raise SeparatorError("data.batch: teacher.labels need a part of it; give 2 or more")
+
 
 @dataclass(frozen=True)
 class MixitConfig(CheckedConfig):
@@ -89,3 +107,10 @@ class MixitConfig(CheckedConfig):
     voices: list[str] = field(default_factory=list)
     voice_songs: Annotated[int, Within("[1, 10000]")] = 8
     snr_db: Annotated[float, Within("[1, 100]")] = 30.0
+
+    def check(self, run: "PretrainConfig") -> None:
+        """Refuse other architectures, and batches of a single crop."""
+        if run.architecture != "frame_transformer":
+            raise SeparatorError("architecture: mixit needs frame_transformer")
+        if run.data.batch < 2:
+            raise SeparatorError("data.batch: mixit adds two crops of a batch; give 2 or more")
