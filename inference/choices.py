@@ -1,19 +1,72 @@
-"""What is chosen for all results: which stems, their names, formats and settings."""
+"""Settings of all results: which stems, their names and formats."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from separator import audio
 from separator.audio import AudioInfo
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, printable
+from separator.stems import ACCOMPANIMENT, NAMES, VOCALS, StemSet, public_name, stem_of, title
 
-TITLES = ("Instrumental", "Vocals")  # as files and tags call the stems
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
+
+
+class Output(NamedTuple):
+    """A file that separation writes: a stem, or all that it leaves of the mixture."""
+
+    stem: str
+    without: bool = False
+
+    @property
+    def title(self) -> str:
+        """What stands in the file's name: "Instrumental", "Vocals", "Drums", "No drums", …"""
+        if not self.without:
+            return title(self.stem)
+        opposite = {VOCALS: ACCOMPANIMENT, ACCOMPANIMENT: VOCALS}
+        return title(opposite.get(self.stem, f"no {self.stem}"))
+
+
+TITLES = tuple(dict.fromkeys(Output(name, w).title for w in (False, True) for name in NAMES))
+
+
+def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[Output, ...]:
+    """Choose what is written of a model's stems.
+
+    Args:
+        stems: of the model.
+        wanted: names of stems, or "all"; by default the instrumental of a model that has it as a
+            stem, and all stems of another one.
+        two: the stem that is written beside the sum of all others, instead of `wanted`.
+
+    Raises:
+        SeparatorError: the model does not have a stem.
+    """
+    names = [stem_of(name) for name in wanted]
+    if two:
+        _check("two_stems", stem_of(two), stems.names)
+        return Output(stem_of(two)), Output(stem_of(two), without=True)
+    if not names:
+        names = [ACCOMPANIMENT] if ACCOMPANIMENT in stems.names else ["all"]
+    if "all" in names:
+        names = list(stems.names)
+    known = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
+    for name in names:
+        _check("stems", name, known)
+    return tuple(
+        Output(name) if name in stems.names else Output(VOCALS, without=True)
+        for name in dict.fromkeys(names)
+    )
+
+
+def _check(key: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        names = ", ".join(dict.fromkeys(map(public_name, known)))
+        raise SeparatorError(f"{key}: this model has no {printable(name)}, only {names}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +77,7 @@ class Choices:
         model: digest of the model.
         version: version of the program.
         format: suffix of the results without its dot, or "input".
-        stems: whether vocals are written too.
+        titles: of the files of a song, as they stand in their names.
         bits: 16, 24 or 32 (float) bits a sample; 0 keeps the song's own.
         bitrate: kb/s of lossy formats; 0 takes the format's default.
         overwrite: whether songs whose results exist are done again.
@@ -34,16 +87,11 @@ class Choices:
     model: str = ""
     version: str = ""
     format: str = "flac"
-    stems: bool = False
+    titles: tuple[str, ...] = TITLES[:1]
     bits: int = 0
     bitrate: int = 0
     overwrite: bool = False
     keep: bool = False
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The stems that are written."""
-        return TITLES if self.stems else TITLES[:1]
 
     def made_by(self, subtype: str) -> dict[str, Any]:
         """What a result's record says of the way it was made."""

@@ -21,17 +21,17 @@ from separator.data.library.musdb_holdout import plain_name
 from separator.data.library.walk import checked_folders
 from separator.data.reader import load_stems
 from separator.data.splits import Parts
-from separator.data.stem_files import TWO, Stems, estimated_stems, role, table
+from separator.data.stem_files import Stems, estimated_stems, role, table
 from separator.data.tracks import Source, Track, track_of
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, printable
-from separator.inference.choices import TITLES
+from separator.stems import NAMES, TWO_STEMS, StemSet, title
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.1  # seconds by which the length of an estimate may differ from the song's
 NAMED = 3  # missing songs that an error names
-_TITLED = re.compile(rf"(.+)[ _]\(({'|'.join(TITLES)})\)", re.IGNORECASE)
+_TITLED = re.compile(rf"(.+)[ _]\(({'|'.join(map(title, NAMES))})\)", re.IGNORECASE)
 _ENDING = re.compile(r"(\.stem)?(_umx[a-z0-9]*)?$", re.IGNORECASE)  # of MUSDB18 and open-unmix
 
 
@@ -44,12 +44,14 @@ class Estimates:
         songs: their files for each track, by the track's identity.
         rate: sampling rate at which they are scored, in Hz.
         stft: transform of the ideal mask beside them.
+        stems: those that are scored.
     """
 
     root: str
     songs: dict[object, Track]
     rate: int
     stft: STFTConfig
+    stems: StemSet
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +66,7 @@ class Estimates:
             "stems": table(dict(song.stems) for song in self.songs.values()),
         }
 
-    def stems(self, track: Track, mixture: Tensor) -> Tensor:
+    def read(self, track: Track, mixture: Tensor) -> list[Tensor]:
         """Read the estimates of a track.
 
         Args:
@@ -72,24 +74,28 @@ class Estimates:
             mixture: (c t) at `rate`; a stem without a file is the mixture minus the other stem.
 
         Returns:
-            (s c t), the accompaniment and the vocals, as long as the mixture.
+            The stems (c t), as long as the mixture.
 
         Raises:
             SeparatorError: a file cannot be read.
         """
-        samples = mixture.shape[-1]
+        samples, song = mixture.shape[-1], self.songs[track.identity]
         waves = {
             name: torch.nn.functional.pad(wave, (0, samples - wave.shape[-1]))
-            for name, wave in load_stems(self.songs[track.identity], self.rate).items()
+            for name, wave in load_stems(song, self.rate, names=self.stems.names).items()
         }
-        for name, other in (TWO, TWO[::-1]):
-            if name not in waves:
-                waves[name] = mixture - waves[other]
-        return torch.stack([waves[name] for name in TWO])
+        if len(waves) == 1:
+            (wave,) = waves.values()
+            return [waves.get(name, mixture - wave) for name in self.stems.names]
+        return [waves[name] for name in self.stems.names]
 
 
 def find_estimates(
-    folder: str, tracks: Sequence[Track], rate: int, stft: STFTConfig | None = None
+    folder: str,
+    tracks: Sequence[Track],
+    rate: int,
+    stft: STFTConfig | None = None,
+    stems: StemSet = TWO_STEMS,
 ) -> Estimates:
     """Find the stems that a program wrote for each of the tracks.
 
@@ -98,6 +104,7 @@ def find_estimates(
         tracks: songs with known stems.
         rate: sampling rate at which the estimates are scored, in Hz.
         stft: transform of the ideal mask; by default that of `STFTConfig`.
+        stems: those that are scored; accompaniment and vocals where a song does not have them.
 
     Raises:
         SeparatorError: the folder is not there, a track has no stems or several there, or a file
@@ -113,7 +120,9 @@ def find_estimates(
         song = track_of(SongFiles(track.name, track.split, files[parts]), ("stems", root, 1.0))
         _check_lengths(song, track)
         songs[track.identity] = song
-    found = Estimates(folder, songs, rate, stft or STFTConfig())
+    if any(stems.lacking(song.names) for song in songs.values()):
+        stems = TWO_STEMS
+    found = Estimates(folder, songs, rate, stft or STFTConfig(), stems)
     number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
     log.info("%s: %s; %s", printable(folder), number, found.description["stems"])
     _log_conversions(found)

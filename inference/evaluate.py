@@ -1,10 +1,10 @@
 """`separator evaluate MODEL… --data ROOT`: score models on songs with known stems.
 
 Three estimates of each track are scored: `ours` (the model's), `mixture` (the mixture itself:
-doing nothing) and `ideal_mask` (the ratio mask that knows the answer), for two stems,
-`accompaniment` and `vocals`. Waves are compared at the model's rate and the mixture is the sum of
-the stems. With `--estimates DIR`, `ours` are the stems that another program wrote; they are
-compared at the first model's rate, or without a model at the highest rate of the songs.
+doing nothing) and `ideal_mask` (the ratio mask that knows the answer), for each of the model's
+stems. Waves are compared at the model's rate and the mixture is the sum of the stems. With
+`--estimates DIR`, `ours` are the stems that another program wrote; they are compared at the first
+model's rate, or without a model at the highest rate of the songs.
 `separator.inference.report` describes the report.
 """
 
@@ -26,19 +26,21 @@ from separator.config import parse
 from separator.data.config import DataConfig
 from separator.data.reader import load_stems
 from separator.data.roots import parse_root
+from separator.data.stem_files import check_stems
 from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.estimates import Estimates, find_estimates
 from separator.inference.pool import in_processes
 from separator.inference.progress import bar as progress_bar
-from separator.inference.report import STEMS
 from separator.inference.separate import described
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
 from separator.ranges import CheckedConfig, Within
+from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 
 log = logging.getLogger(__name__)
 
+FIX = "give --data songs with the model's stems"
 MOST_JOBS = 8  # each process holds a model and a song
 
 
@@ -97,7 +99,7 @@ def main(argv: list[str]) -> int:
     tracks = tracks_of(config.data, config.split, config.valid_share)
     keep_memory()
     for path in config.model[1:]:  # as the first one is, before the work
-        Separator.load(path, device=config.device)
+        check_stems(tracks, Separator.load(path, device=config.device).stems, FIX)
     sources = [*config.model, *_folders(config, tracks)]
     done: list[dict] = []
     for source in sources:
@@ -115,10 +117,10 @@ def _folders(config: EvaluateConfig, tracks: Sequence[Track]) -> list[Estimates]
         return []
     if config.model:
         first = Separator.load(config.model[0], device=config.device)
-        rate, stft = first.rate, first.stft
+        rate, stft, stems = first.rate, first.stft, first.stems
     else:
-        rate, stft = max(track.rate for track in tracks), None
-    return [find_estimates(folder, tracks, rate, stft) for folder in config.estimates]
+        rate, stft, stems = max(track.rate for track in tracks), None, TWO_STEMS
+    return [find_estimates(folder, tracks, rate, stft, stems) for folder in config.estimates]
 
 
 def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateConfig) -> dict:
@@ -128,6 +130,7 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
         score = functools.partial(_attempt, source, full=config.full)
     else:
         separator, path = Separator.load(source, device=config.device), source
+        check_stems(tracks, separator.stems, FIX)
         log.info("model: %s", described(path, separator.description))
         score = functools.partial(_score_in_process, path, config.device, config.full)
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
@@ -135,7 +138,10 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
         report = evaluate(separator, tracks, full=config.full)
     else:
         report = reports.build(
-            separator.description, separator.rate, in_processes(score, tracks, jobs)
+            separator.description,
+            separator.rate,
+            separator.stems.scored,
+            in_processes(score, tracks, jobs),
         )
     report["model"]["path"] = printable(path)
     return report | {"data": printable(config.data), "split": config.split}
@@ -148,15 +154,14 @@ def evaluate(separator: Separator | Estimates, tracks: Sequence[Track], full: bo
     becomes one of the report's failures.
     """
     bar = progress_bar(tracks, desc="evaluate", unit="track")
-    return reports.build(
-        separator.description, separator.rate, [_attempt(separator, track, full) for track in bar]
-    )
+    results = [_attempt(separator, track, full) for track in bar]
+    return reports.build(separator.description, separator.rate, separator.stems.scored, results)
 
 
 def tracks_of(
     root: str | Path, split: str, valid_share: float = DataConfig.valid_share
 ) -> list[Track]:
-    """Tracks of one split that have both stems (a library's and a pool's halves do not).
+    """Tracks of one split that have stems (a library's and a pool's halves do not).
 
     With root and `valid_share` written as for training, the split is that of training.
 
@@ -164,7 +169,7 @@ def tracks_of(
         SeparatorError: there are none; names the splits that there are.
     """
     found = find_tracks(*parse_root(str(root)), valid_share)
-    tracks = [track for track in found if "vocals" in track.names and len(track.names) > 1]
+    tracks = [track for track in found if not TWO_STEMS.lacking(track.names)]
     chosen = [track for track in tracks if track.split == split]
     if not chosen:
         counts = Counter(track.split for track in tracks)
@@ -182,20 +187,20 @@ def score_track(separator: Separator | Estimates, track: Track, full: bool = Fal
     Raises:
         SeparatorError: the stems cannot be read, or they or the estimates are not finite.
     """
-    rate = separator.rate
-    stems = load_stems(track, rate)
-    reference = torch.stack([stems[name] for name in STEMS])
+    rate, names = separator.rate, separator.stems.scored
+    stems = load_stems(track, rate, names=separator.stems.names)
+    reference = _scored(separator.stems, [stems[name] for name in separator.stems.names])
     if not reference.isfinite().all():
         raise SeparatorError(f"{track.name}: its stems hold NaN or infinite samples; replace them")
     scores = {
-        name: _scores(reference, estimate, rate, full and name == "ours")
+        name: _scores(reference, estimate, separator, full and name == "ours")
         for name, estimate in _estimates(separator, track, reference)
     }
     return {
         "name": track.name,
         "split": track.split,
         "seconds": reference.shape[-1] / rate,
-        "silent": [n for n, stem in zip(STEMS, reference, strict=True) if not stem.any()],
+        "silent": [n for n, stem in zip(names, reference, strict=True) if not stem.any()],
         "scores": scores,
     }
 
@@ -204,34 +209,47 @@ def _estimates(
     separator: Separator | Estimates, track: Track, reference: Tensor
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield each estimate (s c t), one at a time because songs are large."""
-    mixture = reference.sum(dim=0)
+    stems = separator.stems
+    mixture = reference[: len(stems.names)].sum(dim=0)
     if isinstance(separator, Estimates):
-        yield "ours", separator.stems(track, mixture)
+        yield "ours", _scored(stems, separator.read(track, mixture))
     else:
-        yield "ours", _separated(separator, mixture)
+        yield "ours", _scored(stems, _separated(separator, mixture))
     yield "mixture", mixture.expand_as(reference)
     yield "ideal_mask", torch.stack([ideal_mask(s, mixture, separator.stft) for s in reference])
 
 
-def _separated(separator: Separator, mixture: Tensor) -> Tensor:
-    """Separate a mixture (c t) into both stems (s c t)."""
+def _separated(separator: Separator, mixture: Tensor) -> list[Tensor]:
+    """Separate a mixture (c t) into the model's stems (c t)."""
     stems = separator.separate_wave(mixture, separator.rate)
-    ours = torch.stack([stems["instrumental"], stems["vocals"]]).cpu()
-    if not ours.isfinite().all():
+    ours = [stems[public_name(name)].cpu() for name in separator.stems.names]
+    if not all(wave.isfinite().all() for wave in ours):
         raise SeparatorError("the model's estimate holds NaN or infinite samples; retrain it")
     return ours
 
 
-def _scores(reference: Tensor, estimate: Tensor, rate: int, full: bool) -> dict:
-    """Score both stems (s c t), under their names."""
-    frames = frame_sdr(reference, estimate, rate)
+def _scored(stems: StemSet, waves: Sequence[Tensor]) -> Tensor:
+    """Put the stems of a set together, with the accompaniment where it is scored too: (s c t)."""
+    if len(stems.scored) > len(stems.names):
+        others = [wave for n, wave in zip(stems.names, waves, strict=True) if n != VOCALS]
+        waves = [*waves, torch.stack(others).sum(dim=0)]
+    return torch.stack(list(waves))
+
+
+def _scores(
+    reference: Tensor, estimate: Tensor, separator: Separator | Estimates, full: bool
+) -> dict:
+    """Score stems (s c t), under their names."""
+    frames, rate = frame_sdr(reference, estimate, separator.rate), separator.rate
     columns = {"sdr_frames": median_sdr(frames), "sdr_global": global_sdr(reference, estimate)}
-    if full:
-        columns |= _interference(reference, estimate, rate, scorable=not frames.isnan().all())
+    if full:  # museval does not take sums of other stems
+        pair = (waves[: len(separator.stems.names)] for waves in (reference, estimate))
+        columns |= _interference(*pair, rate, scorable=not frames.isnan().all())
     count = int((~frames.isnan()).any(dim=0).sum())
     return {
-        stem: {"frames": count, **{name: float(column[s]) for name, column in columns.items()}}
-        for s, stem in enumerate(STEMS)
+        stem: {"frames": count}
+        | {name: float(column[s]) for name, column in columns.items() if s < len(column)}
+        for s, stem in enumerate(separator.stems.scored)
     }
 
 
@@ -240,7 +258,7 @@ def _interference(
 ) -> dict[str, Tensor]:
     """ISR, SIR and SAR by museval: medians over frames for each stem (s)."""
     if not scorable:  # museval raises on signals that are silent throughout
-        return dict.fromkeys(("isr", "sir", "sar"), torch.full((len(STEMS),), torch.nan))
+        return dict.fromkeys(("isr", "sir", "sar"), torch.full((len(reference),), torch.nan))
     waves = (wave.transpose(1, 2).double().numpy() for wave in (reference, estimate))
     _, *ratios = _museval()(*waves, win=rate, hop=rate)
     names = ("isr", "sir", "sar")

@@ -18,7 +18,7 @@ from separator import audio
 from separator.api import Separator
 from separator.atomic import replacing
 from separator.errors import DISK_FULL, SeparatorError, printable
-from separator.inference.choices import TITLES
+from separator.inference.choices import Output
 from separator.inference.plan import Job, named
 from separator.inference.progress import bar as progress_bar
 from separator.inference.progress import log_above_bar, say
@@ -36,12 +36,14 @@ class Work:
 
     Attributes:
         separator: the model.
+        outputs: the files that each song becomes, in the order of its job's.
         bitrate: kb/s of lossy formats; None takes each format's default.
         batch: chunks processed at once.
         strict: whether a song that is damaged anywhere is refused.
     """
 
     separator: Separator
+    outputs: Sequence[Output]
     bitrate: int | None = None
     batch: int = 1
     strict: bool = False
@@ -91,8 +93,8 @@ def separate_file(job: Job, work: Work, bar: tqdm) -> None:
             spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
             pieces = _fitted(pieces, spool, job)
         _write(pieces, temporary, job, work.bitrate)
-        for path, stem in zip(temporary, TITLES, strict=False):
-            copy_tags(info.path, path, stem)
+        for path, output in zip(temporary, work.outputs, strict=True):
+            copy_tags(info.path, path, output.title)
         publication.commit(_records(job, temporary), job.planned)
 
 
@@ -100,8 +102,12 @@ def _stems(job: Job, work: Work, bar: tqdm) -> Iterator[Tensor]:
     """Yield pieces (s c t) of the stems that the job writes."""
     info = job.info
     blocks = audio.blocks(info.path, strict=work.strict)
-    for mixture, vocals in work.separator.stream(blocks, info.rate, work.batch):
-        yield torch.stack([mixture - vocals, vocals][: len(job.outputs)])
+    names = work.separator.stems.names
+    for mixture, stems in work.separator.stream(blocks, info.rate, work.batch):
+        waves = dict(zip(names, stems, strict=True))
+        yield torch.stack(
+            [mixture - waves[stem] if without else waves[stem] for stem, without in work.outputs]
+        )
         bar.update(min(mixture.shape[-1] / info.rate, max(bar.total - bar.n, 0)))
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One song and the files it becomes, the instrumental first.
+    """One song and the files it becomes, in the order of `Choices.titles`.
 
     Attributes:
         info: the song.
@@ -151,7 +151,7 @@ class _Planner:
         self.made.folders.add(folder)
         for candidate in self._names(folder, song, name, suffix):
             key = folded(below, candidate, suffix)
-            paths = tuple(folder / f"{candidate} ({stem}).{suffix}" for stem in choices.written)
+            paths = tuple(folder / f"{candidate} ({stem}).{suffix}" for stem in choices.titles)
             state = State.TAKEN if key in self.taken else self._state(paths, song, made_by)
             if state is not State.TAKEN:
                 break

@@ -8,6 +8,7 @@ The report, which `--json FILE` writes, is
                   a folder of estimates {"stage": "estimates", "stems": which files are which}}
     data, split  where the tracks are from; null when `evaluate` was called from a program
     rate         samples per second at which waves were compared
+    stems        the names of the stems that were scored
     n_tracks     tracks that were scored
     tracks       [{"name", "split", "seconds",
                    "silent": [stems whose reference is silent throughout],
@@ -16,16 +17,17 @@ The report, which `--json FILE` writes, is
                                     "sdr_global_mean"}}}
     failures     [{"name", "error"}], tracks that could not be scored
 
-An estimate is `ours`, `mixture` or `ideal_mask`, a stem `accompaniment` or `vocals`. "frames"
-counts the 1 s frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also
-hold "isr", "sir" and "sar", and its summary "isr_median", "sir_median" and "sar_median".
+An estimate is `ours`, `mixture` or `ideal_mask`. The stems are the model's; of a model with vocals
+and more than one other stem the accompaniment, their sum, is scored too. "frames" counts the 1 s
+frames that "sdr_frames" is the median of. With `--full` the scores of `ours` also hold "isr", "sir"
+and "sar", and its summary "isr_median", "sir_median" and "sar_median".
 
 With several models or folders of estimates the file holds {"schema", "data", "split", "reports":
 [a report for each]}.
 
 All scores are dB. In the file a score that does not exist (its reference is silent) is null, and
 that of an exact estimate is the string "inf". Tracks with a silent reference are listed, but the
-summary leaves them out: BSSEval does not score them, and their other stem equals the mixture.
+summary leaves them out: BSSEval does not score them, and of two stems the other is the mixture.
 """
 
 import json
@@ -41,7 +43,6 @@ from separator.errors import SeparatorError, one_line, printable
 from separator.metrics import median_sdr
 
 SCHEMA = 1
-STEMS = ("accompaniment", "vocals")
 ESTIMATES = ("ours", "mixture", "ideal_mask")
 DEFINITIONS = {
     "sdr_frames": "BSSEval v4 SDR as museval computes it: median over 1 s frames without overlap;"
@@ -52,7 +53,7 @@ DEFINITIONS = {
     "sir": "SIR by museval (BSSEval v4), median over 1 s frames",
     "sar": "SAR by museval (BSSEval v4), median over 1 s frames",
     "ours": "the estimate of the model, or of the program that wrote the folder",
-    "mixture": "the mixture itself as the estimate of either stem",
+    "mixture": "the mixture itself as the estimate of each stem",
     "ideal_mask": "min(|S| / |X|, 1) on the mixture's phase, in the model's STFT; for a folder of"
     " estimates in the first model's, or in the default one without a model",
     "_median": "median over tracks that have the score",
@@ -65,7 +66,7 @@ LEGEND = (
 NAME = 36  # columns for a track's name
 
 
-def build(description: dict, rate: int, results: list[dict]) -> dict:
+def build(description: dict, rate: int, stems: Sequence[str], results: list[dict]) -> dict:
     """Put together the report of the model so described from tracks' scores and failures."""
     tracks = [result for result in results if "error" not in result]
     return {
@@ -75,9 +76,10 @@ def build(description: dict, rate: int, results: list[dict]) -> dict:
         "data": None,
         "split": None,
         "rate": rate,
+        "stems": list(stems),
         "n_tracks": len(tracks),
         "tracks": tracks,
-        "summary": _summary([track["scores"] for track in tracks if not track["silent"]]),
+        "summary": _summary([track["scores"] for track in tracks if not track["silent"]], stems),
         "failures": [result for result in results if "error" in result],
     }
 
@@ -114,14 +116,16 @@ def _unwritable(path: str | Path, error: OSError) -> SeparatorError:
 
 def table(report: dict) -> str:
     """Format every track, every failure, and the summary."""
-    head = f"{'':{NAME}}  {'':10}  {'accompaniment SDR':>19}  {'vocals SDR':>19}\n"
-    head += f"{'track':{NAME}}  {'estimate':10}" + f"  {'frames':>9} {'global':>9}" * 2
+    stems = report["stems"]
+    columns = "".join(f"  {stem + ' SDR':>19}" for stem in stems)
+    head = f"{'':{NAME}}  {'':10}{columns}\n"
+    head += f"{'track':{NAME}}  {'estimate':10}" + f"  {'frames':>9} {'global':>9}" * len(stems)
     lines = [LEGEND, head, "\n"]
     for track in report["tracks"]:
         for name in ESTIMATES:
-            stems = [track["scores"][name][stem] for stem in STEMS]
+            scores = [track["scores"][name][stem] for stem in stems]
             cells = "".join(
-                f"  {_number(s['sdr_frames']):>9} {_number(s['sdr_global']):>9}" for s in stems
+                f"  {_number(s['sdr_frames']):>9} {_number(s['sdr_global']):>9}" for s in scores
             )
             label = track["name"][:NAME] if name == ESTIMATES[0] else ""
             estimate = _labels([report])[0] if name == ESTIMATES[0] else _words(name)
@@ -154,9 +158,10 @@ def tables(reports: Sequence[dict]) -> str:
 def summary_table(*reports: dict) -> str:
     """Format the summary: an estimate of each model and the two to compare them with.
 
-    For each stem three figures over tracks stand side by side. What does not depend on the model,
-    and is equal for all, stands there once.
+    For each stem three figures over tracks stand side by side, "-" where a model does not have it.
+    What does not depend on the model, and is equal for all, stands there once.
     """
+    stems = list(dict.fromkeys(stem for report in reports for stem in report["stems"]))
     counts = [_counted(report) for report in reports]
     rows = [*zip(_labels(reports), [report["summary"]["ours"] for report in reports], strict=True)]
     for name in ESTIMATES[1:]:
@@ -165,10 +170,10 @@ def summary_table(*reports: dict) -> str:
     width = max(10, *(len(label) for label, _ in rows))
     lines = [
         f"over {counts[0]}; frames: median over tracks of the median over 1 s frames\n",
-        f"{'':{width}}" + "".join(f"  {stem + ' SDR, dB':>29}" for stem in STEMS) + "\n",
-        f"{'':{width}}" + f"  {'frames':>9} {'global':>9} {'global':>9}" * 2 + "\n",
-        f"{'estimate':{width}}" + f"  {'median':>9} {'median':>9} {'mean':>9}" * 2 + "\n",
-        *(_summary_row(label, row, width) for label, row in rows),
+        f"{'':{width}}" + "".join(f"  {stem + ' SDR, dB':>29}" for stem in stems) + "\n",
+        f"{'':{width}}" + f"  {'frames':>9} {'global':>9} {'global':>9}" * len(stems) + "\n",
+        f"{'estimate':{width}}" + f"  {'median':>9} {'median':>9} {'mean':>9}" * len(stems) + "\n",
+        *(_summary_row(label, row, width, stems) for label, row in rows),
     ]
     for label, report, count in zip(_labels(reports), reports, counts, strict=True):
         lines += _museval_rows(label, report["summary"]["ours"])
@@ -179,7 +184,7 @@ def summary_table(*reports: dict) -> str:
 
 def _counted(report: dict) -> str:
     """Say over how many tracks a summary is."""
-    used = report["summary"][ESTIMATES[0]][STEMS[0]]["n_tracks"]
+    used = report["summary"][ESTIMATES[0]][report["stems"][0]]["n_tracks"]
     left_out = report["n_tracks"] - used
     note = f" ({left_out} with a silent stem left out)" if left_out else ""
     return f"{used} track{'' if used == 1 else 's'}{note}"
@@ -194,9 +199,10 @@ def _labels(reports: Sequence[dict]) -> list[str]:
     return [path if len(path) <= NAME else f"…{path[1 - NAME :]}" for path in paths]
 
 
-def _summary_row(label: str, row: dict, width: int) -> str:
+def _summary_row(label: str, row: dict, width: int, stems: Sequence[str]) -> str:
     kinds = ("sdr_frames_median", "sdr_global_median", "sdr_global_mean")
-    cells = (" ".join(f"{_number(row[stem][kind], '-'):>9}" for kind in kinds) for stem in STEMS)
+    scores = [row.get(stem, dict.fromkeys(kinds, math.nan)) for stem in stems]
+    cells = (" ".join(f"{_number(score[kind], '-'):>9}" for kind in kinds) for score in scores)
     return f"{label:{width}}" + "".join(f"  {cell}" for cell in cells) + "\n"
 
 
@@ -209,10 +215,10 @@ def _museval_rows(label: str, summary: dict) -> Iterator[str]:
             yield f"{label}, {stem}, museval, median of medians: {', '.join(ratios)} dB\n"
 
 
-def _summary(scores: list[dict]) -> dict:
+def _summary(scores: list[dict], stems: Sequence[str]) -> dict:
     """Summarise each estimate and stem over tracks' `scores`."""
     return {
-        name: {stem: _over_tracks([track[name][stem] for track in scores]) for stem in STEMS}
+        name: {stem: _over_tracks([track[name][stem] for track in scores]) for stem in stems}
         for name in ESTIMATES
     }
 

@@ -1,8 +1,9 @@
-"""`separator separate INPUT… [-o DIR] [-m MODEL]`: the instrumentals of songs and folders."""
+"""`separator separate INPUT… [-o DIR] [-m MODEL]`: stems of songs and folders."""
 
 import logging
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,20 +13,24 @@ from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
 from separator.ranges import CheckedConfig, Within
+from separator.stems import NAMES, TWO_STEMS, StemSet, public_name
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SeparateConfig(CheckedConfig):
-    """Write the instrumental of each song, and with `--stems` the vocals too.
+    """Write the instrumental of each song, or other stems that the model has.
 
     Attributes:
         inputs: songs and folders of songs.
         output: (or -o) folder for the results; the tree of an input folder is kept below it.
         model: (or -m) model file, or a name that `separator models` lists; else $SEPARATOR_MODEL or
             the first of that list.
-        stems: write the vocals too.
+        stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
+            default the instrumental, or all where the model has drums, bass and others.
+        two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
+            vocals and instrumental with any model.
         format: format of the results; "input" keeps each song's own, which codes lossy ones twice.
         bits: 16, 24 or 32 (float) bits a sample of wav, flac and aiff; 0 keeps the song's own
             format, and takes 24 in flac and aiff, 32 in wav for a song that has none.
@@ -42,7 +47,8 @@ class SeparateConfig(CheckedConfig):
     inputs: list[str]
     output: str = "stems"
     model: str = ""
-    stems: bool = False
+    stems: list[str] = field(default_factory=list, metadata={"metavar": "STEM"})
+    two_stems: str = ""
     format: Literal["input", *ENCODINGS] = "flac"
     bits: Literal[0, 16, 24, 32] = 0
     bitrate: int = 0
@@ -54,6 +60,8 @@ class SeparateConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stems and self.two_stems:
+            raise SeparatorError("two_stems: contradicts stems; leave one of them out")
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
         if self.bits not in (0, 16, 24, 32):
@@ -65,6 +73,7 @@ class SeparateConfig(CheckedConfig):
 
 
 SHORT = {"-o": "--output", "-m": "--model"}
+STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
 
 
 def main(argv: list[str]) -> int:
@@ -74,7 +83,7 @@ def main(argv: list[str]) -> int:
         1 when some could not be, after all the others are done; 130, 143 or 129 when a signal
         stopped it.
     """
-    argv = [SHORT.get(word, word) for word in argv]
+    argv = with_options([SHORT.get(word, word) for word in argv])
     config = parse(SeparateConfig, argv, "separate", positional="inputs")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
 
@@ -95,12 +104,28 @@ def main(argv: list[str]) -> int:
         return 1 if failures else 0
 
 
+def with_options(argv: list[str]) -> list[str]:
+    """Give each stem named behind `--stems` an option of its own, and `--two-stems` its key."""
+    named: list[str] = []
+    given = naming = False
+    rest = []
+    for word in argv:
+        if naming and word in STEM_NAMES:
+            named.append(word)
+        elif word in ("--stems", "--stems=true"):  # the latter is its form as a switch
+            given = naming = True
+        elif word != "--stems=false":
+            naming = False
+            rest.append(re.sub("^--two-stems", "--two_stems", word))
+    return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
+
+
 def _separate(config: SeparateConfig) -> list[str]:
     """Do all that is asked for; returns a line for each song that could not be separated."""
     from separator.allocator import keep_memory
     from separator.api import Separator, find_model
     from separator.atomic import remove_leftovers
-    from separator.inference.choices import Choices
+    from separator.inference.choices import Choices, outputs
     from separator.inference.files import Work, separate_files
     from separator.inference.plan import check_folder, plan
 
@@ -109,7 +134,9 @@ def _separate(config: SeparateConfig) -> list[str]:
     separator = Separator.load(path, config.device)
     digest = separator.description.get("digest", "")
     log.info("model: %s", described(path, separator.description))
-    settings = (config.format, config.stems, config.bits, config.bitrate)
+    written = outputs(separator.stems, config.stems, config.two_stems)
+    titles = tuple(output.title for output in written)
+    settings = (config.format, titles, config.bits, config.bitrate)
     choices = Choices(digest, __version__, *settings, config.overwrite, config.keep)
     planned = plan(config.inputs, Path(config.output), choices)
     for folder in planned.folders:
@@ -117,7 +144,7 @@ def _separate(config: SeparateConfig) -> list[str]:
     if not planned.jobs:
         return planned.failures
     check_folder(Path(config.output))
-    work = Work(separator, config.bitrate or None, config.batch, config.strict)
+    work = Work(separator, written, config.bitrate or None, config.batch, config.strict)
     return planned.failures + separate_files(planned.jobs, work)
 
 
@@ -129,7 +156,9 @@ def described(path: str | os.PathLike, description: dict[str, Any]) -> str:
     if isinstance(trained.get("step"), int):
         facts.append(f"step {trained['step']}")
     if isinstance(trained.get("score"), int | float):
-        facts.append(f"accompaniment {trained['score']:.2f} dB on its validation songs")
+        stems = StemSet(description["model"]["stems"]) if "model" in description else TWO_STEMS
+        scored = stems.rest if stems.masks == 1 else "mean of the stems"
+        facts.append(f"{scored} {trained['score']:.2f} dB on its validation songs")
     if isinstance(description.get("digest"), str):
         facts.append(f"digest {printable(description['digest'][:12])}")
     name = printable(str(path))

@@ -21,6 +21,7 @@ from separator.pretrain.objectives.registry import OBJECTIVES, all_settings
 from separator.pretrain.schedules import Schedule
 from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require
+from separator.stems import TWO_STEMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,11 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
             raise SeparatorError(
                 "loss: only objective=remix and objective=teacher use it; leave it out, or give "
                 "presets of train/ to `separator train`"
+            )
+        if self.stems != TWO_STEMS:
+            raise SeparatorError(
+                "model.stems: pretraining has one mask, from which training for any stems can "
+                "start; leave it out"
             )
         if self.objective != "restore":
             getattr(self, self.objective).check(self)

@@ -20,9 +20,10 @@ from separator.data.reader import load_stems
 from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, config_tracks, training_tracks
-from separator.dsp.stft import istft, linear_mask, normalise, stft
+from separator.dsp.stft import stft
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
+from separator.losses import Target
 from separator.pretrain.config import PretrainConfig
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate
@@ -96,8 +97,7 @@ class TeacherTask(SupervisedTask):
 
     def estimates(self, mixture: Tensor) -> Tensor:
         """Return each teacher's accompaniment and vocals of crops (b c t): (k b 2 c t)."""
-        found = [teacher.accompaniment(mixture).to(mixture.device) for teacher in self.teachers]
-        return torch.stack([torch.stack([wave, mixture - wave], dim=1) for wave in found])
+        return torch.stack([teacher(mixture).to(mixture.device) for teacher in self.teachers])
 
     def stems(self, batch: "TeacherBatch", generator: torch.Generator) -> Tensor:
         """Return the crops' stems, the labelled ones last: (b 2 c t).
@@ -118,29 +118,23 @@ class TeacherTask(SupervisedTask):
     ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch, without the worst of the teachers' crops."""
         stems = self.stems(batch, generator)
-        spectrogram = stft(stems.sum(dim=1), self.config.stft)
-        accompaniment = stems[:, 0].contiguous()
-        magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
-        mask = model(magnitude)
-        if not self.config.teacher.drop:
-            return self.loss(mask, spectrogram, scale, accompaniment)
-        labelled = 0 if batch.labels is None else len(batch.labels.stems)
-        best = self.best(mask.detach(), spectrogram, accompaniment, labelled)
-        return self.loss(mask[best], spectrogram[best], scale[best], accompaniment[best])
+        targets = self.targets(stems)
+        estimate = self.estimate(model, stft(stems.sum(dim=1), self.config.stft), stems.shape[-1])
+        if self.config.teacher.drop:
+            labelled = 0 if batch.labels is None else len(batch.labels.stems)
+            with torch.no_grad():
+                best = self.best(estimate.wave, targets[:, 0], labelled)
+            estimate, targets = estimate[best], targets[best]
+        return self.loss(estimate, Target(targets, estimate))
 
-    def best(
-        self, mask: Tensor, spectrogram: Tensor, accompaniment: Tensor, labelled: int
-    ) -> Tensor:
+    def best(self, estimate: Tensor, accompaniment: Tensor, labelled: int) -> Tensor:
         """Return the places of the crops to learn from: all but the share with the lowest SDR.
 
         Args:
-            mask: (b c f n) the model's.
-            spectrogram: (b c f n) complex, of the mixtures.
+            estimate: (b c t) of the accompaniments.
             accompaniment: (b c t) the targets.
             labelled: number of crops with true stems, the last ones, which are all kept.
         """
-        transform, samples = self.config.stft, accompaniment.shape[-1]
-        estimate = istft(spectrogram * linear_mask(mask, transform), transform, samples)
         power = accompaniment.square().sum(dim=(1, 2)).clamp(min=1e-9)
         error = (estimate - accompaniment).square().sum(dim=(1, 2)) / power
         guessed = len(error) - labelled

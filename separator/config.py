@@ -160,7 +160,8 @@ def _add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> N
         metavar = field.name.upper()
         parser.add_argument(field.name, nargs="*" if optional else "+", metavar=metavar, **options)
     else:
-        parser.add_argument(f"--{field.name}", action="append", metavar="PATH", **options)
+        metavar = field.metadata.get("metavar", "PATH")
+        parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
 
 
 def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:

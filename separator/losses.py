@@ -1,56 +1,110 @@
-"""What training minimises, each loss a scalar; the configuration gives each a weight."""
+"""Losses: each is `loss(estimate, target)`; the configuration names them and gives them weights."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from separator.dsp.config import STFTConfig
-from separator.dsp.stft import compress, istft, linear_mask, stft
+from separator.dsp.stft import compress, istft, linear_masks, stft
 from separator.loss_config import LossConfig
 
 
-class SeparationLoss(nn.Module):
-    """The weighted sum of the losses for one stem, from the mask that a model gave.
+class Estimate:
+    """Stems as masks of a mixture, in each form that a loss can be taken in.
 
     The stereo filter that separation adds (`separator.dsp.wiener`) is left out: training through it
     gained nothing.
+
+    Args:
+        masks: (b c f n) or (b s c f n), as a model gives them.
+        mixture: (b c f n) complex spectrogram.
+        scale: (b 1 1 1), by which `normalise` divided the mixture.
+        transform: of the spectrogram.
+        samples: length of the waves.
     """
 
-    def __init__(self, config: LossConfig, transform: STFTConfig) -> None:
+    def __init__(
+        self, masks: Tensor, mixture: Tensor, scale: Tensor, transform: STFTConfig, samples: int
+    ) -> None:
+        self.masks, self.mixture, self.scale = masks, mixture, scale
+        self.transform, self.samples = transform, samples
+
+    def __getitem__(self, places: Tensor) -> "Estimate":
+        """Take some items of the batch."""
+        parts = self.masks[places], self.mixture[places], self.scale[places]
+        return Estimate(*parts, self.transform, self.samples)
+
+    @cached_property
+    def magnitude(self) -> Tensor:
+        """Compressed magnitudes (b·s c f n)."""
+        masks = self.masks[:, None]
+        if self.masks.ndim == 5:
+            masks = (self._linear_masks + 1e-12) ** self.transform.power
+        magnitude = compress(self.mixture.abs(), self.scale, self.transform)
+        return (masks * magnitude[:, None]).flatten(0, 1)
+
+    @cached_property
+    def spectrogram(self) -> Tensor:
+        """Complex spectrograms (b·s c f n)."""
+        return (self.mixture[:, None] * self._linear_masks).flatten(0, 1)
+
+    @cached_property
+    def wave(self) -> Tensor:
+        """Waves (b·s c t)."""
+        return istft(self.spectrogram, self.transform, self.samples)
+
+    @cached_property
+    def _linear_masks(self) -> Tensor:
+        return linear_masks(self.masks, self.transform)
+
+
+class Target:
+    """True stems, in each form that a loss can be taken in.
+
+    Args:
+        stems: (b s c t).
+        estimate: what they are compared with, whose scale their magnitudes have.
+    """
+
+    def __init__(self, stems: Tensor, estimate: Estimate) -> None:
+        self.wave = stems.flatten(0, 1)
+        self.scale = estimate.scale.repeat_interleave(stems.shape[1], dim=0)
+        self.transform = estimate.transform
+
+    @cached_property
+    def spectrogram(self) -> Tensor:
+        """Complex spectrograms (b·s c f n)."""
+        return stft(self.wave, self.transform)
+
+    @cached_property
+    def magnitude(self) -> Tensor:
+        """Compressed magnitudes (b·s c f n)."""
+        return compress(self.spectrogram.abs(), self.scale, self.transform)
+
+
+class SeparationLoss(nn.Module):
+    """The weighted sum of the losses that a configuration names."""
+
+    def __init__(self, config: LossConfig) -> None:
         super().__init__()
-        self.config, self.transform = config, transform
+        self.weights = {name: weight for name, weight in vars(config).items() if weight}
         self.multi_stft = _multi_resolution() if config.multi_stft else None
 
-    def forward(
-        self, mask: Tensor, mixture: Tensor, scale: Tensor, wave: Tensor
-    ) -> dict[str, Tensor]:
-        """Score a mask.
-
-        Args:
-            mask: (b c f n) in [0, 1], for compressed magnitudes.
-            mixture: (b c f n) complex spectrogram of the mixture.
-            scale: (b 1 1 1) what `normalise` divided the mixture by.
-            wave: (b c t) the stem.
-
-        Returns:
-            "loss" and its parts "loss/…".
-        """
-        config, parts = self.config, {}
-        if config.magnitude:
-            estimate = mask * compress(mixture.abs(), scale, self.transform)
-            truth = compress(stft(wave, self.transform).abs(), scale, self.transform)
-            parts["magnitude"] = (estimate - truth).abs().mean()
-        if config.wave or config.sdr or config.multi_stft:
-            estimate = istft(
-                mixture * linear_mask(mask, self.transform), self.transform, wave.shape[-1]
-            )
-        if config.wave:
-            parts["wave"] = waveform_l1(estimate, wave)
-        if config.sdr:
-            parts["sdr"] = waveform_sdr(estimate, wave)
-        if self.multi_stft is not None:
-            parts["multi_stft"] = self.multi_stft(estimate, wave)
-        total = torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum()
+    def forward(self, estimate: Estimate, target: Target) -> dict[str, Tensor]:
+        """Return "loss" and its parts "loss/…", each a scalar."""
+        parts = {}
+        for name in self.weights:
+            form, loss = LOSSES.get(name, ("wave", self.multi_stft))
+            parts[name] = loss(getattr(estimate, form), getattr(target, form))
+        total = torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
         return {"loss": total, **{f"loss/{name}": value for name, value in parts.items()}}
+
+
+def l1(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return (estimate - target).abs().mean()
 
 
 def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
@@ -68,6 +122,14 @@ def waveform_sdr(estimate: Tensor, target: Tensor) -> Tensor:
     power = target.square().mean(dim=(1, 2)).clamp(min=1e-6)
     error = (estimate - target).square().mean(dim=(1, 2))
     return 10 * (error / power + 1e-3).log10().mean()
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: Mapping[str, tuple[str, Loss]] = {  # and the form that each is taken in
+    "magnitude": ("magnitude", l1),
+    "wave": ("wave", waveform_l1),
+    "sdr": ("wave", waveform_sdr),
+}
 
 
 def _multi_resolution() -> nn.Module:

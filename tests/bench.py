@@ -18,7 +18,7 @@ from separator.api import Separator
 from separator.config import parse
 from separator.dsp.stft import normalise, stft
 from separator.engine import optim
-from separator.losses import SeparationLoss
+from separator.losses import Estimate, SeparationLoss, Target
 from separator.models.frame_transformer import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.corruption import corrupt, grid_of
@@ -44,14 +44,16 @@ def training(size: str, batch: int, seconds: float, kind: str) -> None:
     words = ["train/vocals.yaml", f"{size}.yaml", "data.roots=[none]", f"optim.kind={kind}"]
     config = parse(TrainConfig, words, "train")
     model = FrameTransformer(config.model, config.stft.bins)
-    loss = SeparationLoss(config.loss, config.stft)
+    loss = SeparationLoss(config.loss)
     optimizer = optim.build([{"params": model.parameters()}], config.optim)
     waves = torch.randn(2, batch, 2, round(seconds * config.rate)) * 0.1
 
     def step() -> None:
         mixture = stft(waves.sum(0), config.stft)
         magnitude, scale = normalise(mixture.abs(), config.stft)
-        loss(model(magnitude), mixture, scale, waves[0])["loss"].backward()
+        samples = waves.shape[-1]
+        estimate = Estimate(model(magnitude), mixture, scale, config.stft, samples)
+        loss(estimate, Target(waves[0][:, None], estimate))["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -68,7 +70,7 @@ def separation(size: str, seconds: float = 12.0) -> None:
     separator = Separator(model, config.stft, config.rate, "cpu")
     wave = torch.randn(1, 2, round(seconds * config.rate)) * 0.1
     name = f"separate {size}, {seconds:g} s chunk"
-    measure(name, seconds, lambda: separator.accompaniment(wave))
+    measure(name, seconds, lambda: separator(wave))
 
 
 def convolutions() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import separator
-from separator import api, audio
+from separator import audio, separation
 from separator.api import Separator
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
@@ -30,8 +30,8 @@ class Constant(nn.Module):
 
 @pytest.fixture
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "CHUNK_SECONDS", 1.0)
-    monkeypatch.setattr(api, "OVERLAP_SECONDS", 0.2)
+    monkeypatch.setattr(separation, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(separation, "OVERLAP_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_streaming_equals_memory(short_chunks: None, random_model: Separator, ra
     for size, batch in ((999, 1), (rate, 2)):
         pieces = list(random_model.stream(mixture.split(size, dim=-1), rate, batch))
         assert torch.equal(torch.cat([m for m, _ in pieces], dim=-1), mixture)
-        vocals = torch.cat([v for _, v in pieces], dim=-1)
+        vocals = torch.cat([stems[1] for _, stems in pieces], dim=-1)
         torch.testing.assert_close(vocals, whole["vocals"], atol=1e-5, rtol=0)
 
 
@@ -129,7 +129,7 @@ def test_out_of_memory_goes_on_with_less(
     mixture = music(2, 8.0, 44100)
     small = SmallGPU(frames)
     stems = Separator(small, STFT, 44100, "cpu")
-    vocals = torch.cat([v for _, v in stems.stream([mixture], 44100, batch=4)], dim=-1)
+    vocals = torch.cat([found[1] for _, found in stems.stream([mixture], 44100, batch=4)], dim=-1)
     expected = Separator(Constant(0.5), STFT, 44100, "cpu").separate_wave(mixture, 44100)
     torch.testing.assert_close(vocals, expected["vocals"], atol=1e-4, rtol=0)
     assert 0 < small.refused <= 5  # what does not fit is not tried again and again

@@ -283,9 +283,9 @@ def test_usage_shows_files_and_words(command: str, capsys):
 def test_flags_are_shown_as_they_are_taken(capsys):
     with pytest.raises(SystemExit):
         main(["separate", "--help"])
-    assert " --stems [=false] " in " ".join(capsys.readouterr().out.split())
-    for words, expected in ((["--stems"], True), (["--stems=false"], False), ([], False)):
-        assert parse(SeparateConfig, ["a.wav", *words], "separate", "inputs").stems is expected
+    assert " --strict [=false] " in " ".join(capsys.readouterr().out.split())
+    for words, expected in ((["--strict"], True), (["--strict=false"], False), ([], False)):
+        assert parse(SeparateConfig, ["a.wav", *words], "separate", "inputs").strict is expected
 
 
 @pytest.mark.parametrize(("command", "cls"), [("pretrain", PretrainConfig), ("train", TrainConfig)])

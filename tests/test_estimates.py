@@ -17,7 +17,7 @@ from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
 from separator.inference.estimates import find_estimates
-from separator.inference.report import STEMS
+from separator.stems import TWO_STEMS
 from tests.songs import export_model
 
 SONGS = ("Some Artist - First Song", "second_song")
@@ -132,7 +132,7 @@ def test_each_programs_folders_are_scored(shape: Shape, data: Path, tmp_path: Pa
     for track in report["tracks"]:
         reference, estimate = truth(data, track["name"]), guesses(data, track["name"])
         mixture = sum(reference.values())
-        for stem in STEMS:
+        for stem in TWO_STEMS.names:
             rows = {name: row[stem] for name, row in track["scores"].items()}
             expected = sdr(reference[stem], estimate[stem])
             assert rows["ours"]["sdr_global"] == pytest.approx(expected, abs=1e-4)
@@ -150,8 +150,10 @@ def test_a_stem_without_a_file_is_the_mixture_minus_the_other(
     report = report_of(data, tmp_path / "report.json", "--estimates", str(folder))
     for track in report["tracks"]:
         reference, estimate = truth(data, track["name"]), guesses(data, track["name"])
-        estimate[STEMS[other]] = sum(reference.values()) - estimate[STEMS[1 - other]]
-        for name in STEMS:
+        estimate[TWO_STEMS.names[other]] = (
+            sum(reference.values()) - estimate[TWO_STEMS.names[1 - other]]
+        )
+        for name in TWO_STEMS.names:
             found = track["scores"]["ours"][name]["sdr_global"]
             assert found == pytest.approx(sdr(reference[name], estimate[name]), abs=1e-4)
 
@@ -159,14 +161,14 @@ def test_a_stem_without_a_file_is_the_mixture_minus_the_other(
 class Known:
     """A separator that gives the estimates of one song."""
 
-    rate, stft = RATE, STFTConfig()
+    rate, stft, stems = RATE, STFTConfig(), TWO_STEMS
 
     def __init__(self, waves: Waves) -> None:
         waves = {name: torch.from_numpy(wave.T).float() for name, wave in waves.items()}
-        self.stems = {"instrumental": waves["accompaniment"], "vocals": waves["vocals"]}
+        self.waves = {"instrumental": waves["accompaniment"], "vocals": waves["vocals"]}
 
     def separate_wave(self, mixture: Tensor, rate: int) -> dict[str, Tensor]:
-        return self.stems
+        return self.waves
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -200,7 +202,7 @@ def test_a_model_and_its_own_results_agree_in_one_table(
     file = tmp_path / "report.json"
     words = [str(model), "--estimates", str(out), f"--estimates={spleeter}"]
     ours, written, other = report_of(data, file, *words)["reports"]
-    for stem in STEMS:
+    for stem in TWO_STEMS.names:
         for score, value in ours["summary"]["ours"][stem].items():
             assert written["summary"]["ours"][stem][score] == pytest.approx(value, abs=1e-3)
         assert other["summary"]["mixture"] == written["summary"]["mixture"]
@@ -237,7 +239,7 @@ def test_other_rates_and_mono_are_converted_and_told(
     assert "4 of 4 files are mono and count as both channels" in caplog.text
     assert "accompaniment = accompaniment (2); vocals = vocals (2)" in caplog.text
     mixture = torch.zeros(2, tracks[0].samples)
-    stems = estimates.stems(tracks[0], mixture)
+    stems = torch.stack(estimates.read(tracks[0], mixture))
     assert stems.shape == (2, *mixture.shape) and torch.equal(stems[:, 0], stems[:, 1])
     expected = torch.from_numpy(guesses(data, tracks[0].name)["vocals"].mean(axis=1)).float()
     assert torch.nn.functional.mse_loss(stems[1, 0, ::2], expected[::2]) < 1e-4
@@ -252,7 +254,7 @@ def test_a_small_difference_in_length_is_filled_or_cut(data: Path, tmp_path: Pat
             save(folder / song / f"{stem}.wav", longer[: len(wave) + change])
     estimates = find_estimates(str(folder), tracks, RATE)
     for track in tracks:
-        stems = estimates.stems(track, torch.zeros(2, track.samples)).numpy()
+        stems = torch.stack(estimates.read(track, torch.zeros(2, track.samples))).numpy()
         expected = guesses(data, track.name)["vocals"].T
         if track.name == SONGS[0]:
             expected[:, -1000:] = 0
@@ -363,6 +365,6 @@ def test_processes_agree_with_one(data: Path, tmp_path: Path) -> None:
     one, two = report_of(*words), report_of(*words, "--jobs", "2")
     assert two["failures"] == []
     for alone, beside in zip(one["tracks"], two["tracks"], strict=True):
-        for stem in STEMS:
+        for stem in TWO_STEMS.names:
             expected = pytest.approx(alone["scores"]["ours"][stem], abs=1e-4)
             assert beside["scores"]["ours"][stem] == expected

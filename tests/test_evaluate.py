@@ -22,6 +22,7 @@ from separator.metrics import frame_sdr, global_sdr, ideal_mask
 from separator.models.build import describe
 from separator.models.config import ModelConfig
 from separator.models.frame_transformer import FrameTransformer
+from separator.stems import TWO_STEMS, StemSet
 
 RATE = 8000
 
@@ -35,10 +36,13 @@ class Song:
     vocals: float = 0.5
     seconds: float = 3.3
     channels: int = 2
-    names: tuple[str, ...] = ("accompaniment", "vocals")
+    names: tuple[str, ...] = TWO_STEMS.names
+    kind: str = "stems"
 
 
-def song_stems(song: Song, rate: int) -> dict[str, Tensor]:
+def song_stems(
+    song: Song, rate: int, names: tuple[str, ...] = TWO_STEMS.names
+) -> dict[str, Tensor]:
     if song.name == "broken":
         raise SeparatorError("broken/vocals.wav: not audio; replace it")
     generator = torch.Generator().manual_seed(len(song.name))
@@ -57,6 +61,7 @@ class Halver:
     stft: STFTConfig = field(default_factory=lambda: STFTConfig(512, 256))
     description: dict = field(default_factory=lambda: {"stage": "train"})
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stems: StemSet = TWO_STEMS
 
     def separate_wave(self, mixture: Tensor, rate: int) -> dict[str, Tensor]:
         assert rate == self.rate
@@ -140,7 +145,7 @@ def test_command_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFix
     words = ["model.safetensors", "--data", "songs", "--jobs", "1", "--json", str(file)]
     assert command.main(words) == 0
     report = json.loads(file.read_text())
-    keys = "schema definitions model data split rate n_tracks tracks summary failures"
+    keys = "schema definitions model data split rate stems n_tracks tracks summary failures"
     assert list(report) == keys.split()
     assert report["model"]["path"] == "model.safetensors" and report["schema"] == 1
     assert (report["data"], report["split"], report["rate"]) == ("songs", "valid", RATE)
@@ -212,7 +217,7 @@ def test_diverged_models_and_unexpected_errors_are_named(monkeypatch: pytest.Mon
     report = command.evaluate(Halver(share=math.nan), [Song("one")])
     assert "the model's estimate holds NaN" in report["failures"][0]["error"]
     assert "failed: one" in reports.table(report)
-    monkeypatch.setattr(command, "load_stems", lambda song, rate: {})
+    monkeypatch.setattr(command, "load_stems", lambda song, rate, names: {})
     (failure,) = command.evaluate(Halver(), [Song("one")])["failures"]
     assert failure == {"name": "one", "error": "KeyError: 'accompaniment'"}
 
@@ -222,10 +227,10 @@ def test_names_that_are_no_text_are_escaped(
 ) -> None:
     songs[:] = [Song(os.fsdecode(b"caf\xe9")), Song("broken")]
 
-    def broken(song: Song, rate: int) -> dict[str, Tensor]:
+    def broken(song: Song, rate: int, names: tuple[str, ...]) -> dict[str, Tensor]:
         if song.name == "broken":
             raise SeparatorError(os.fsdecode(b"caf\xe9.wav: not audio"))
-        return song_stems(song, rate)
+        return song_stems(song, rate, names)
 
     monkeypatch.setattr(command, "load_stems", broken)
     file, root = tmp_path / "report.json", os.fsdecode(b"m\xe9")
@@ -321,7 +326,7 @@ def test_processes_agree_with_one_share_threads_and_survive_a_death(
     for one, two in zip(alone["tracks"], report["tracks"], strict=True):
         assert two["threads"] == max(1, torch.get_num_threads() // 2)
         for name in reports.ESTIMATES:
-            for stem in reports.STEMS:
+            for stem in TWO_STEMS.names:
                 expected = pytest.approx(one["scores"][name][stem], abs=1e-4)
                 assert two["scores"][name][stem] == expected
 

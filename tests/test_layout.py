@@ -13,12 +13,12 @@ LAYERS = (  # of the library, from the ground up
     {"errors"},
     {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices"}
     | {"help_format", "renamed", "model_sources"}
-    | {"loss_config", "machine", "processes", "ranges", "streams"}
+    | {"loss_config", "machine", "processes", "ranges", "stems", "streams"}
     | {"torchaudio_import"},
     {"audio", "dsp"},
     {"data", "losses", "metrics", "models"},
     {"engine"},
-    {"api"},
+    {"api", "separation"},
     {"supervised"},
     {"", "__main__", "cli"},
 )

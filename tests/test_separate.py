@@ -20,7 +20,7 @@ import torch
 from separator import api, atomic, audio, cli
 from separator.inference import files as files_of
 from separator.inference import separate, stopping
-from separator.inference.choices import TITLES
+from separator.stems import TWO_STEMS, title
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
 LOSSY = {"mp3": 1152, "ogg": 0, "opus": 0, "m4a": 2048}  # samples of padding that may stay
@@ -69,7 +69,7 @@ def test_rates_and_layouts(channels: int, rate: int, caplog: pytest.LogCaptureFi
     wave = 0.05 * torch.randn(channels, round(0.7 * rate), generator=generator)
     soundfile.write("song.flac", wave.T.numpy(), rate, "PCM_24")
     assert run("song.flac", "--stems", "--format", "wav") == 0
-    stems = [audio.read(f"stems/song ({stem}).wav") for stem in TITLES]
+    stems = [audio.read(f"stems/song ({stem}).wav") for stem in map(title, TWO_STEMS.names)]
     folded = audio.to_channels(wave, min(channels, 2))
     torch.testing.assert_close(sum(stems), folded, atol=1e-6, rtol=0)
     assert ("6 channels are folded to stereo" in caplog.text) == (channels == 6)
@@ -207,7 +207,7 @@ def test_what_integers_cannot_hold_is_lowered(
 def test_quiet_songs_keep_their_level() -> None:
     wave = song("song.flac")
     assert run("song.flac", "--stems") == 0
-    stems = [audio.read(f"stems/song ({stem}).flac") for stem in TITLES]
+    stems = [audio.read(f"stems/song ({stem}).flac") for stem in map(title, TWO_STEMS.names)]
     torch.testing.assert_close(sum(stems), wave, atol=1e-6, rtol=0)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import istft, stft
-from separator.dsp.wiener import COVARIANCE_SHRINKAGE, wiener
+from separator.dsp.wiener import COVARIANCE_SHRINKAGE, wiener, wiener_stems
 from separator.metrics import global_sdr
 
 STFT = STFTConfig(n_fft=1024, hop=512)
@@ -97,3 +97,36 @@ def test_directions_tell_what_a_vague_mask_does_not(generator: torch.Generator) 
         for estimate in (vague * both, wiener(both / both.abs().max(), vague) * both.abs().max())
     )
     assert filtered > masked + 1
+
+
+def test_any_number_of_stems_is_the_formula_too(generator: torch.Generator) -> None:
+    """As in norbert and open-unmix: v R of each stem, over the sum of them all."""
+    mixture = spectrogram(generator)
+    masks = torch.rand(1, 3, 2, 5, 9, generator=generator)
+    masks /= masks.sum(1, keepdim=True)
+    estimates = wiener_stems(mixture, masks)
+    expected = np.empty(estimates.shape[1:], complex)
+    _, bins, frames = mixture[0].shape
+    for f in range(bins):
+        x, shares = mixture[0, :, f].numpy().astype(complex), masks[0, :, :, f].double().numpy()
+        covariances = []
+        for m in shares:
+            matrix = (m * x) @ (m * x).conj().T
+            matrix *= 2 / np.trace(matrix).real
+            covariances.append(
+                (matrix + COVARIANCE_SHRINKAGE * np.eye(2)) / (1 + COVARIANCE_SHRINKAGE)
+            )
+        for n in range(frames):
+            powers = (shares[:, :, n] * abs(x[:, n]) ** 2).sum(1)
+            parts = [v * matrix for v, matrix in zip(powers, covariances, strict=True)]
+            for s, part in enumerate(parts):
+                expected[s, :, f, n] = part @ np.linalg.inv(sum(parts)) @ x[:, n]
+    np.testing.assert_allclose(estimates[0], expected, atol=1e-4)
+    torch.testing.assert_close(estimates.sum(1), mixture, atol=1e-5, rtol=0)
+
+
+def test_two_stems_of_many_are_the_filter_of_two(generator: torch.Generator) -> None:
+    mixture = spectrogram(generator)
+    mask = torch.rand(mixture.shape, generator=generator)
+    both = wiener_stems(mixture, torch.stack([mask, 1 - mask], dim=1))
+    torch.testing.assert_close(both[:, 0], wiener(mixture, mask), atol=1e-4, rtol=0)

@@ -1,10 +1,11 @@
-"""The fine-tuning task: mixtures in, the accompaniment's mask out."""
+"""The fine-tuning task: mixtures in, the masks of stems out."""
 
 import torch
 from torch import Tensor, nn
 
 from separator.data.dataset import Batch
 from separator.dsp.stft import istft, normalise, stft
+from separator.losses import Estimate, Target
 from separator.supervised.task import SupervisedTask
 from separator.train.config import TrainConfig
 from separator.train.specaugment import blocks_to_keep
@@ -45,14 +46,16 @@ class TrainTask(SupervisedTask):
             return super().step(model, batch, step, generator)
         stems = self.stems(batch, generator)
         spectrogram = stft(stems.sum(dim=1), self.config.stft)
-        accompaniment = stems[:, 0].contiguous()
         magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
         keep = self._blocks_to_keep(magnitude, step, generator)
+        targets, samples = self.targets(stems), stems.shape[-1]
         if self.config.specaugment.target == "alike":
             spectrogram = spectrogram * keep
-            target = stft(accompaniment, self.config.stft) * keep
-            accompaniment = istft(target, self.config.stft, accompaniment.shape[-1])
-        return self.loss(model(magnitude * keep), spectrogram, scale, accompaniment)
+            masked = stft(targets, self.config.stft) * keep[:, None]
+            targets = istft(masked, self.config.stft, samples)
+        masks = model(magnitude * keep)
+        estimate = Estimate(masks, spectrogram, scale, self.config.stft, samples)
+        return self.loss(estimate, Target(targets, estimate))
 
     def _blocks_to_keep(self, magnitude: Tensor, step: int, generator: torch.Generator) -> Tensor:
         """Draw the blocks of a batch (b 1 f n); the network looks without dropout or statistics."""
@@ -61,7 +64,7 @@ class TrainTask(SupervisedTask):
         try:
             return blocks_to_keep(
                 magnitude,
-                self.model,
+                self._rest,
                 config.specaugment,
                 config.stft,
                 config.rate,
@@ -70,3 +73,8 @@ class TrainTask(SupervisedTask):
             )
         finally:
             self.model.train()
+
+    def _rest(self, magnitude: Tensor) -> Tensor:
+        """Return the mask of one stem, the rest: (b c f n)."""
+        masks, stems = self.model(magnitude), self.config.stems
+        return masks if stems.masks == 1 else masks[:, stems.names.index(stems.rest)]

@@ -12,11 +12,13 @@ from separator.errors import SeparatorError
 from separator.models.config import Sizes
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import load_weights
+from separator.stems import StemSet
 from separator.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-FREE = (".dropout", ".recompute")  # settings of a model that its weights do not depend on
+# settings of a model that its weights below the head do not depend on
+FREE = (".dropout", ".recompute", ".stems")
 
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
@@ -34,11 +36,18 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
-    state = pretrained.state_dict()
-    load_weights(model, state, config.pretrained)
-    if config.head == "reset":
+    own, state = model.state_dict(), pretrained.state_dict()
+    stems = StemSet(pretrained.config.stems)
+    other = stems.estimated != config.stems.estimated
+    fresh = {n: own[n] for n in own if other or config.head == "reset" if n.startswith(model.HEAD)}
+    load_weights(model, state | fresh, config.pretrained)
+    if fresh:
         model.reset_head()
-    fresh = {name for name in state if config.head == "reset" and name.startswith(model.HEAD)}
+    if other:
+        log.info(
+            "%s: separates into %s; the last layer starts anew for %s",
+            config.pretrained, ", ".join(stems.names), ", ".join(config.stems.names),
+        )  # fmt: skip
     kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
 

@@ -38,8 +38,9 @@ from separator.errors import SeparatorError, printable
 from separator.inference.compare.config import CompareConfig
 from separator.inference.compare.runs import Run, last_step, rows
 from separator.inference.compare.statistics import paired, summary
-from separator.inference.report import STEMS
+from separator.stems import TWO_STEMS
 
+STEMS = TWO_STEMS.names
 DEFINITIONS = {
     "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
     "mean": "mean over seeds of the mean over songs",

@@ -15,6 +15,7 @@ from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import ONE, TWO
 from separator.data.tracks import Source, Track
 from separator.errors import SeparatorError, printable
+from separator.stems import StemSet
 
 _SHORT_SECONDS = 30.0
 _MARGIN = 4096  # samples around a slice that let the resampling filter settle
@@ -122,8 +123,8 @@ def load_stems(
         start: First sample.
         samples: How many; fewer come back at the song's end. None: to the end.
         reader: Keeps caches between calls; its rate must be `rate`.
-        names: Division into stems, such as `FOUR`; by default vocals and accompaniment, or the
-            mixture where nothing else is known. ("mixture",) is the sum of all stems.
+        names: Stems of a `StemSet`; by default vocals and accompaniment, or the mixture where
+            nothing else is known. ("mixture",) is the sum of all stems.
 
     Returns:
         For each name (c t) with c = 2. Half of a pool has only its own stem.
@@ -154,8 +155,10 @@ def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]
     """Sum stems into a coarser division."""
     if names == ONE:
         return {"mixture": torch.stack(list(stems.values())).sum(0)}
-    if names == TWO:
-        rest = [wave for name, wave in stems.items() if name != "vocals"]
-        folded = {"accompaniment": torch.stack(rest).sum(0)} if rest else {}
-        return folded | {name: stems[name] for name in ("vocals",) if name in stems}
-    return {name: stems[name] for name in names}
+    target = StemSet(names)
+    folded = {}
+    for name, parts in target.parts(stems).items():
+        waves = [stems[part] for part in parts]
+        if waves:
+            folded[name] = torch.stack(waves).sum(0) if name == target.rest else waves[0]
+    return folded

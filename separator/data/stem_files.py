@@ -3,16 +3,19 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from separator import audio
-from separator.errors import printable
+from separator.errors import SeparatorError, printable
+from separator.stems import FOUR_STEMS, MIXTURE, TWO_STEMS, StemSet
 
-FOUR = ("drums", "bass", "other", "vocals")
-TWO = ("accompaniment", "vocals")
-ONE = ("mixture",)
+if TYPE_CHECKING:
+    from separator.data.tracks import Track
+
+FOUR, TWO, ONE = FOUR_STEMS.names, TWO_STEMS.names, (MIXTURE,)
 
 # Whole names, their words apart, in small letters and without numbers: "Backing_Track 2" is one.
 NAMES = {
@@ -205,3 +208,30 @@ def _words(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", name)
     apart = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])", " ", plain).casefold()
     return re.findall(r"[^\W\d_]+", apart)
+
+
+def check_stems(tracks: "Sequence[Track]", stems: StemSet, fix: str) -> None:
+    """Make sure that songs have the stems of a set; the halves of a pool have them together.
+
+    Songs without stems are left to whoever reads them.
+
+    Args:
+        tracks: the songs.
+        stems: those that are wanted.
+        fix: end of the error's line.
+
+    Raises:
+        SeparatorError: names the root, a song of it and the stem that it lacks.
+    """
+    pools: dict[str, set[str]] = {}
+    for track in tracks:
+        if track.kind == "pool":
+            pools.setdefault(track.root, set()).update(track.names)
+    for track in tracks:
+        names = sorted(pools[track.root]) if track.kind == "pool" else track.names
+        if MIXTURE not in names and (lacking := stems.lacking(names)):
+            root, song = printable(track.root), printable(track.name)
+            raise SeparatorError(
+                f"{root}: {song} has no {' and no '.join(lacking)}, only {' and '.join(names)}; "
+                f"{fix}"
+            )

@@ -79,3 +79,17 @@ def linear_mask(mask: Tensor, config: STFTConfig) -> Tensor:
     if config.power == 1:
         return mask
     return mask.square() if config.power == 0.5 else mask ** (1 / config.power)
+
+
+def linear_masks(masks: Tensor, config: STFTConfig) -> Tensor:
+    """Masks for linear magnitudes, in the form (b s c f n), from those of a model.
+
+    Several stems' masks are divided by their sum, as in Spleeter and open-unmix, so that estimates
+    add up to the mixture: where all are wrong alike, none of the song is lost.
+
+    Args:
+        masks: (b c f n) of one stem, or (b s c f n) of all, for compressed magnitudes.
+        config: `power`.
+    """
+    linear = linear_mask(masks, config)
+    return linear[:, None] if linear.ndim == 4 else linear / linear.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What two channels tell that their magnitudes do not: where in the stereo image a stem is."""
+"""A stereo Wiener filter: it passes the directions of the stereo image in which a stem is."""
 
 from collections.abc import Sequence
 
@@ -25,11 +25,8 @@ def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:
         (b 2 f n), the stem.
     """
     mixture, masks = spectrogram.mT, mask.mT.unbind(1)  # (b n f): how transforms lie in memory
-    left, right = mixture.unbind(1)
-    powers = [x.real.square() + x.imag.square() for x in (left, right)]
-    masked = torch.addcmul(masks[0] * powers[0], masks[1], powers[1])
-    part = (masked + TINY) / (powers[0] + powers[1] + 2 * TINY)  # v / (v + v')
-    cross = left * right.conj()
+    powers, cross = _moments(mixture)
+    part = _power(masks, powers) / (powers[0] + powers[1] + 2 * TINY)  # v / (v + v')
     stem = _covariance(powers, cross, masks)
     other = _covariance(powers, cross, [1 - m for m in masks])
     # In the basis in which both are diagonal the filter is a mask for each of two directions:
@@ -40,9 +37,51 @@ def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:
     ratio, turn = torch.linalg.eigh(inverse @ stem.cpu() @ inverse.mH)
     to, back = (turn.mH @ inverse)[..., 0, :].to(cross), (lower @ turn)[..., 0].to(cross)
     first, second = (part * r / (1 + part * (r - 1)) for r in ratio[:, None].to(part).unbind(-1))
+    left, right = mixture.unbind(1)
     along = torch.addcmul(to[:, None, :, 0] * left, to[:, None, :, 1], right).mul_(first - second)
     result = second[:, None] * mixture
     return result.addcmul_(back.mT[:, :, None], along[:, None]).mT
+
+
+def wiener_stems(spectrogram: Tensor, masks: Tensor) -> Tensor:
+    """Estimate any number of stems with the filter of `wiener`, v R (Σ v R)⁻¹ for each.
+
+    Args:
+        spectrogram: (b 2 f n) complex mixture, scaled to about 1.
+        masks: (b s 2 f n) in [0, 1], the stems' parts of the magnitudes, which add up to 1.
+
+    Returns:
+        (b s 2 f n), the stems, which add up to the mixture.
+    """
+    mixture = spectrogram.mT
+    left, right = mixture.unbind(1)
+    powers, cross = _moments(mixture)
+    stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
+    for mask in masks.mT.unbind(1):
+        channels = mask.unbind(1)
+        matrix = _covariance(powers, cross, channels)[:, None]
+        power = _power(channels, powers)
+        parts = matrix[..., 0, 0].real, matrix[..., 1, 1].real, matrix[..., 0, 1]
+        stems.append([power * part for part in parts])
+    first, second, both = (torch.stack(parts).sum(0) for parts in zip(*stems, strict=True))
+    # the inverse of the 2x2 sum, times the mixture
+    scale = 1 / (first * second - both.real.square() - both.imag.square())
+    x = (second * left - both * right) * scale
+    y = (first * right - both.conj() * left) * scale
+    estimates = [torch.stack([a * x + c * y, c.conj() * x + b * y], 1) for a, b, c in stems]
+    return torch.stack(estimates, dim=1).mT
+
+
+def _moments(mixture: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return both channels' power, and left times right's conjugate, of (b 2 n f)."""
+    left, right = mixture.unbind(1)
+    powers = [x.real.square() + x.imag.square() for x in (left, right)]
+    return powers, left * right.conj()
+
+
+def _power(masks: Sequence[Tensor], powers: Sequence[Tensor]) -> Tensor:
+    """Return the power v of masked channels, never 0."""
+    return torch.addcmul(masks[0] * powers[0], masks[1], powers[1]) + TINY
 
 
 def _covariance(powers: Sequence[Tensor], cross: Tensor, masks: Sequence[Tensor]) -> Tensor:

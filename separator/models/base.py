@@ -10,11 +10,18 @@ VISIBLE_LOGIT = 2.2  # a mask of 0.9 where nothing is masked: most of a mixture 
 MEAN_MAGNITUDE_LOGIT = -3.5  # 0.03, about the mean magnitude of music to the power of 0.5
 
 
+def as_masks(logits: Tensor, masks: int) -> Tensor:
+    """Turn logits (… s·c) into masks in [0, 1]; several stems' masks add up to 1."""
+    if masks == 1:
+        return logits.sigmoid()
+    return logits.unflatten(-1, (masks, -1)).softmax(dim=-2).flatten(-2)
+
+
 class Outputs(NamedTuple):
     """A mask, and the features on the way to it that other objectives' heads read.
 
     Attributes:
-        mask: (b c f n) in [0, 1].
+        mask: (b c f n) in [0, 1], or (b s c f n) of several stems.
         bottleneck: (b n d) features of each frame at the lowest resolution.
         pre_head: (b n f-1 c') features at full resolution, the input of the last layer.
         balance_point: the tensor from which both `bottleneck` and the mask are computed, at which

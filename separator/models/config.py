@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from separator.ranges import CheckedConfig, Within
+from separator.stems import TWO_STEMS, StemSet
 
 MAX_BLOCKS = 128
 
@@ -38,10 +39,14 @@ class ModelConfig(CheckedConfig):
         recompute: compute the blocks' activations again in the backward pass, which takes less
             memory and more time; nothing else changes.
         time_stride: frames of a level that become one frame of the level below; 1 keeps all.
+        stems: what a song is separated into, such as [drums, bass, other, vocals]; other, or the
+            accompaniment, is all that the other stems leave.
     """
 
     # settings that files of this format may lack: added since, with what models did before
-    LATER: ClassVar = frozenset(("dropout", "mask_known", "recompute", "skips", "time_stride"))
+    LATER: ClassVar = frozenset(
+        ("dropout", "mask_known", "recompute", "skips", "stems", "time_stride")
+    )
 
     channels: tuple[Annotated[int, Within("[1, 4096]")], ...] = (8, 16, 24, 32, 48, 64)
     convs: Annotated[int, Within("[1, 16]")] = 2
@@ -59,8 +64,10 @@ class ModelConfig(CheckedConfig):
     recompute: bool = False
     skips: Literal["add", "concatenate"] = "add"
     time_stride: Annotated[int, Within("[1, 4]")] = 1
+    stems: tuple[str, ...] = TWO_STEMS.names
 
     def __post_init__(self) -> None:
+        StemSet(self.stems)
         levels = len(self.channels)
         if not 1 <= levels <= 15:
             raise self.invalid("channels", f"{levels} levels; give 1 to 15 numbers, one for each")
@@ -118,9 +125,10 @@ class PatchConfig(CheckedConfig):
         decoder_heads: attention heads of the decoder.
         decoder_ffn_dim: width inside the decoder's feed-forwards.
         dropout: share of features dropped after each part of a block.
+        stems: taken from model.stems, which holds for both architectures.
     """
 
-    LATER: ClassVar = frozenset(("dropout",))
+    LATER: ClassVar = frozenset(("dropout", "stems"))
 
     size: Literal["base", "small", "tiny"] = "tiny"
     patch: Annotated[int, Within("[1, 256]")] = 16
@@ -133,8 +141,10 @@ class PatchConfig(CheckedConfig):
     decoder_heads: Annotated[int, Within("[1, 1024]")] = 16
     decoder_ffn_dim: Annotated[int, Within("[1, 65536]")] = 2048
     dropout: Dropout = 0.0
+    stems: tuple[str, ...] = TWO_STEMS.names
 
     def __post_init__(self) -> None:
+        StemSet(self.stems)
         super().__post_init__()
         for prefix, (width, _, heads, _) in (("", self.encoder), ("decoder_", self.decoder)):
             if width % heads or width % 4:

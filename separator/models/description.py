@@ -133,5 +133,6 @@ def _is_like(value: object, default: object) -> bool:
             return _is_number(value)
         case str():
             return _is_word(value)
-    sizes = isinstance(value, list | tuple) and len(value) <= LONGEST_LIST
-    return sizes and all(map(_is_size, value))
+    entry = _is_word if isinstance(default[0], str) else _is_size
+    is_list = isinstance(value, list | tuple) and len(value) <= LONGEST_LIST
+    return is_list and all(map(entry, value))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs
+from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs, as_masks
 from separator.models.blocks import BLOCKS, BlockSizes, Tokens
 from separator.models.config import ModelConfig
 from separator.models.layers import (
@@ -22,6 +22,7 @@ from separator.models.layers import (
     MaskedFrameDetector,
     RMSNorm,
 )
+from separator.stems import StemSet
 
 HALFWAY_LOGIT = (VISIBLE_LOGIT + MEAN_MAGNITUDE_LOGIT) / 2
 MASK_BIAS_SCALE = 50.0  # a step of the optimizer moves the mask bias by so many learning rates
@@ -105,10 +106,11 @@ class FrameTransformer(nn.Module):
         width = self._add_decoders(skips, inner, norms)
         self.bottleneck_features = (inner >> (levels - 1)) * skips[-1]
         self.pre_head_channels = width
-        self.head = nn.Linear(width, audio_channels)
+        self.masks = StemSet(config.stems).masks
+        self.head = nn.Linear(width, self.masks * audio_channels)
         # The time-invariant part of the mask is learned first. Without this bias the tokens carry
         # it, grow, and drown the time-varying part.
-        self.mask_bias = nn.Parameter(torch.zeros(inner, audio_channels))
+        self.mask_bias = nn.Parameter(torch.zeros(inner, self.masks * audio_channels))
         self.mask_bias.no_weight_decay = True
         visible = config.mask_known or config.cross_frame_bands
         self.start = VISIBLE_LOGIT if visible else HALFWAY_LOGIT
@@ -187,7 +189,8 @@ class FrameTransformer(nn.Module):
             masked: see `features`.
 
         Returns:
-            (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
+            (b c f n) in [0, 1], or (b s c f n) where the model has a mask for each of several
+            stems; the Nyquist bin repeats the one below it.
         """
         return self.features(x, masked).mask
 
@@ -215,14 +218,16 @@ class FrameTransformer(nn.Module):
             visible = None if detected is None else F.logsigmoid(-detected)
             estimate = self.cross_frame(x, masked, visible)
         x, start = self._fill(x, masked, estimate)
-        if detected is not None:  # masks of detected frames start from the estimate
+        # masks of detected frames start from the estimate; where each stem has one, they do not
+        if detected is not None and self.masks == 1:
             start = start + detected.sigmoid()[:, :, None, None] * (estimate - VISIBLE_LOGIT)
         inputs = [x] if estimate is None else [x, estimate.sigmoid()]
         inputs = [self.input_norm(part * self.tilt[:, None]) for part in inputs]
         pre_head, bottleneck = self._pad_to_stride(torch.cat(inputs, dim=-1))
-        mask = (self.head(pre_head).float() + start).sigmoid()
+        mask = as_masks(self.head(pre_head).float() + start, self.masks)
         # Bins innermost, the transform's memory layout: products with the spectrogram are faster.
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
+        mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))
         return Outputs(mask, self._per_frame(bottleneck, x.shape[1]), pre_head, bottleneck)
 
     def _fill(

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs
+from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs, as_masks
 from separator.models.config import PatchConfig, Stack
+from separator.stems import StemSet
 
 
 class Block(nn.Module):
@@ -65,6 +66,7 @@ class PatchTransformer(nn.Module):
         self.config = config
         encoder, decoder = config.encoder, config.decoder
         values = config.patch**2 * audio_channels
+        self.masks = StemSet(config.stems).masks
         self.embed = nn.Linear(values, encoder.width)
         self.encoder = nn.ModuleList(Block(encoder, config.dropout) for _ in range(encoder.depth))
         self.encoder_norm = nn.LayerNorm(encoder.width)
@@ -72,7 +74,7 @@ class PatchTransformer(nn.Module):
         self.unseen = nn.Parameter(torch.empty(decoder.width))
         self.decoder = nn.ModuleList(Block(decoder, config.dropout) for _ in range(decoder.depth))
         self.decoder_norm = nn.LayerNorm(decoder.width)
-        self.head = nn.Linear(decoder.width, values)
+        self.head = nn.Linear(decoder.width, self.masks * values)
         self.bottleneck_features, self.pre_head_channels = decoder.width, audio_channels
         self._initialise()
 
@@ -109,7 +111,8 @@ class PatchTransformer(nn.Module):
             masked: see `features`.
 
         Returns:
-            (b c f n) in [0, 1]; the Nyquist bin repeats the one below it.
+            (b c f n) in [0, 1], or (b s c f n) where the model has a mask for each of several
+            stems; the Nyquist bin repeats the one below it.
         """
         return self.features(x, masked).mask
 
@@ -139,8 +142,9 @@ class PatchTransformer(nn.Module):
         start = torch.where(masked, MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT)
         logits = unpatch(self.head(tokens).float(), grid, size)[..., :frames] + start
         pre_head = rearrange(logits, "b c f n -> b n f c")
-        mask = rearrange(pre_head.sigmoid(), "b n f c -> b c f n")
+        mask = rearrange(as_masks(pre_head, self.masks), "b n f c -> b c f n")
         mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
+        mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))
         bottleneck = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
         bottleneck = bottleneck.repeat_interleave(size, dim=1)[:, :frames]
         return Outputs(mask, bottleneck, pre_head, tokens)

@@ -7,10 +7,12 @@ imports torch at its top makes `--help` import it too; the configurations in `mo
 
 import importlib
 from collections.abc import Callable
-from dataclasses import field, make_dataclass
+from dataclasses import field, make_dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from separator.errors import SeparatorError
 from separator.models.config import ModelConfig, PatchConfig, Sizes
+from separator.stems import TWO_STEMS, StemSet
 
 if TYPE_CHECKING:
     from separator.models.base import Architecture
@@ -51,8 +53,17 @@ def architecture_of(sizes: Sizes) -> str:
 
 
 def _sizes(choice: "ModelChoice") -> Sizes:
-    """The settings of the chosen architecture."""
-    return getattr(choice, ARCHITECTURES[choice.architecture].key)
+    """The settings of the chosen architecture, with the stems of `model.stems`."""
+    key = ARCHITECTURES[choice.architecture].key
+    sizes, stems = getattr(choice, key), choice.model.stems
+    if sizes.stems not in (TWO_STEMS.names, stems):
+        raise SeparatorError(f"{key}.stems: all architectures read model.stems; give that")
+    return replace(sizes, stems=stems)
+
+
+def _stems(choice: "ModelChoice") -> StemSet:
+    """The stems that the model separates songs into."""
+    return StemSet(choice.model.stems)
 
 
 _groups = [(entry.key, entry.config, field(default_factory=entry.config))
@@ -62,7 +73,11 @@ ModelChoice = make_dataclass(
     [("architecture", Literal[tuple(ARCHITECTURES)], next(iter(ARCHITECTURES))), *_groups],
     frozen=True,
     kw_only=True,
-    namespace={"sizes": property(_sizes), "__module__": __name__},
+    namespace={
+        "sizes": property(_sizes),
+        "stems": property(_stems),
+        "__module__": __name__,
+    },
 )
 ModelChoice.__doc__ = "\n".join(
     [

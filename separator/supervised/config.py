@@ -6,6 +6,7 @@ from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.loss_config import LossConfig
 from separator.models.config import Sizes
+from separator.stems import StemSet
 
 
 class SupervisedConfig(Protocol):
@@ -15,6 +16,7 @@ class SupervisedConfig(Protocol):
     stft: STFTConfig
     loss: LossConfig
     sizes: Sizes
+    stems: StemSet
     rate: int
     seed: int
     device: str

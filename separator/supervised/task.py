@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
+from separator.data.stem_files import check_stems
 from separator.data.tracks import Track, training_tracks
 from separator.dsp.stft import normalise, stft
 from separator.engine import distributed
 from separator.engine.task import Task, Validation
-from separator.losses import SeparationLoss
+from separator.losses import Estimate, SeparationLoss, Target
 from separator.models.build import create, describe
+from separator.stems import MIXTURE
 from separator.supervised.config import SupervisedConfig
-from separator.supervised.validation import SHOWN, show_waves, validate
+from separator.supervised.validation import SHOWN, named_waves, show_waves, validate
 
 
 class SupervisedTask(Task):
@@ -41,8 +43,11 @@ class SupervisedTask(Task):
         torch.manual_seed(config.seed)
         self.model = create(config.sizes, config.stft.bins)
         self.initialise()
-        self.loss = SeparationLoss(config.loss, config.stft).to(self.device)
+        self.loss = SeparationLoss(config.loss).to(self.device)
         self.train, self.valid = self.find_tracks()
+        if not self.mixtures:
+            fix = "remove it from data.roots, or give other model.stems"
+            check_stems([*self.train, *self.valid], config.stems, fix)
 
     def initialise(self) -> None:
         """Load what the run needs, such as weights to start from, before its songs are found."""
@@ -64,29 +69,37 @@ class SupervisedTask(Task):
         )  # fmt: skip
 
     def stems(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return accompaniment and vocals of the crops of a batch: (b 2 c t)."""
-        return torch.stack([batch.stems[:, :-1].sum(dim=1), batch.stems[:, -1]], dim=1)
+        """Return the stems of the crops of a batch, in the order of `model.stems`: (b s c t)."""
+        waves = dict(zip(batch.names, batch.stems.unbind(1), strict=True))
+        parts = self.config.stems.parts(batch.names).values()
+        return torch.stack(
+            [torch.stack([waves[name] for name in names], dim=1).sum(dim=1) for names in parts],
+            dim=1,
+        )
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch."""
         stems = self.stems(batch, generator)
-        spectrogram = stft(stems.sum(dim=1), self.config.stft)
-        return self.losses(model, spectrogram, stems[:, 0].contiguous())
+        estimate = self.estimate(model, stft(stems.sum(dim=1), self.config.stft), stems.shape[-1])
+        return self.loss(estimate, Target(self.targets(stems), estimate))
 
-    def losses(
-        self, model: nn.Module, spectrogram: Tensor, accompaniment: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the losses of the model's estimates.
+    def estimate(self, model: nn.Module, mixture: Tensor, samples: int) -> Estimate:
+        """Return the model's estimate of stems.
 
         Args:
             model: maps magnitudes to masks.
-            spectrogram: (b c f n) complex, of the mixtures.
-            accompaniment: (b c t) the truth.
+            mixture: (b c f n) complex spectrogram.
+            samples: length of the waves.
         """
-        magnitude, scale = normalise(spectrogram.abs(), self.config.stft)
-        return self.loss(model(magnitude), spectrogram, scale, accompaniment)
+        magnitude, scale = normalise(mixture.abs(), self.config.stft)
+        return Estimate(model(magnitude), mixture, scale, self.config.stft, samples)
+
+    def targets(self, stems: Tensor) -> Tensor:
+        """Take the stems that masks are of: (b s c t) to (b k c t)."""
+        names = self.config.stems.names
+        return stems[:, [names.index(name) for name in self.config.stems.estimated]]
 
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
@@ -96,7 +109,7 @@ class SupervisedTask(Task):
         """Show the first crops of the training, mixtures and targets."""
         result, stems = Validation({}, 0.0), self.stems(batch, generator)
         for index, crop in enumerate(stems[:SHOWN]):
-            waves = {"mixture": crop.sum(dim=0), "target": crop[0]}
+            waves = {MIXTURE: crop.sum(dim=0)} | named_waves(self.config.stems, crop, "target")
             show_waves(result, f"training_crop{index}", waves, self.config)
         return result
 

@@ -1,5 +1,6 @@
 """Validation as a user would hear it: overlap-add separation of whole songs, scored by SDR."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -16,13 +17,13 @@ from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image, with_axes
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
-from separator.losses import SeparationLoss
+from separator.losses import Estimate, SeparationLoss, Target
 from separator.metrics import global_sdr
+from separator.stems import MIXTURE, StemSet, public_name
 from separator.supervised.config import SupervisedConfig
 
 log = logging.getLogger(__name__)
 
-STEMS = "accompaniment", "vocals", "mixture"  # the last: the mixture taken for accompaniment
 SHOWN = 2  # songs, or crops, whose spectrograms and audio are logged
 SHOWN_SECONDS = 6.0
 LOSS_CROPS = 2  # of each song, of which the loss is taken
@@ -34,9 +35,12 @@ def validate(
     config: SupervisedConfig,
     device: torch.device,
     loss: SeparationLoss,
-    read: Callable[[Track, int, int, int | None], dict[str, Tensor]] = load_stems,
+    read: Callable[[Track, int, int, int | None], dict[str, Tensor]] | None = None,
 ) -> Validation:
-    """Score a model on songs with stems; the score is the mean global SDR of the accompaniment.
+    """Score a model on songs with stems by the mean global SDR over songs.
+
+    The score is that of the accompaniment where the stems are two, whose errors are the same, and
+    the mean over the stems where they are more.
 
     Ranks share the songs out; rank 0 returns the scores of all, the others an empty result.
 
@@ -46,45 +50,45 @@ def validate(
         config: of the run.
         device: where to compute.
         loss: of the training, which is logged beside the SDR.
-        read: maps a track, the rate, the first sample and the number of samples to stems.
+        read: maps a track, the rate, the first sample and the number of samples to stems; by
+            default they are read from the track's files.
 
     Raises:
         SeparatorError: none of the songs can be read or scored.
     """
-    separator = Separator(model, config.stft, config.rate, str(device))
+    stems_of = read or functools.partial(load_stems, names=config.stems.names)
+    separator = Separator(model, config.stft, config.rate, str(device), stems=config.stems)
     own: list[tuple[int, tuple[Tensor, dict[str, Tensor], Validation]]] = []
     for place, track in distributed.share(tracks):
         samples = round(config.valid_seconds * config.rate) or None
         try:
-            stems = read(track, config.rate, 0, samples)
+            stems = stems_of(track, config.rate, 0, samples)
         except SeparatorError as error:
             log.warning("left out of the validation: %s", error)
             continue
-        mixture = stems["vocals"] + stems["accompaniment"]
+        true = torch.stack([stems[name] for name in config.stems.names])
+        mixture = true.sum(dim=0)
         estimates = separator.separate_wave(mixture, config.rate)
-        losses = song_loss(model, loss, mixture, stems["accompaniment"], config, device)
+        guess = torch.stack([estimates[public_name(name)] for name in config.stems.names])
+        targets = torch.stack([stems[name] for name in config.stems.estimated])
+        losses = song_loss(model, loss, mixture, targets, config, device)
         shown = Validation({}, 0.0)
         if len(own) < SHOWN:  # the first songs of all are among the first of each rank
-            waves = {"mixture": mixture, "estimate": estimates["instrumental"]}
-            waves["target"] = stems["accompaniment"]
+            waves = {MIXTURE: mixture, **named_waves(config.stems, guess, "estimate")}
+            waves |= named_waves(config.stems, true, "target")
             show_waves(shown, track.name, waves, config)
-        own.append((place, (_ratios(stems, estimates, mixture), losses, shown)))
+        own.append((place, (_ratios(true, guess, mixture), losses, shown)))
     rows = distributed.gather(own)
     result = Validation({}, 0.0)
     if not distributed.rank():
-        _collect(result, rows)
+        _collect(result, rows, config.stems)
     return result
 
 
-def _ratios(stems: dict[str, Tensor], estimates: dict[str, Tensor], mixture: Tensor) -> Tensor:
-    """Return the SDR of a song's estimates, and of its mixture, as `STEMS` orders them: (3) dB."""
-    vocals, accompaniment = stems["vocals"], stems["accompaniment"]
-    pairs = [
-        (accompaniment, estimates["instrumental"]),
-        (vocals, estimates["vocals"]),
-        (accompaniment, mixture),
-    ]
-    return torch.stack([global_sdr(true, guess) for true, guess in pairs]).cpu()
+def _ratios(stems: Tensor, estimates: Tensor, mixture: Tensor) -> Tensor:
+    """Return the SDR of a song's estimates (s c t), and of its mixture for each: (2 s) dB."""
+    guesses = estimates, mixture.expand_as(stems)
+    return torch.stack([global_sdr(stems, guess).cpu() for guess in guesses])
 
 
 @torch.no_grad()
@@ -92,21 +96,21 @@ def song_loss(
     model: nn.Module,
     loss: SeparationLoss,
     mixture: Tensor,
-    target: Tensor,
+    targets: Tensor,
     config: SupervisedConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """Return the training's loss and its parts, the mean over crops of a song.
 
     The crops are as long as the training's, always the same, and scored one at a time: neither
-    memory nor time grows with the song. Crops whose target is silent are left out, since losses
-    relative to its level would outweigh all others.
+    memory nor time grows with the song. Crops in which a target is silent are left out, since
+    losses relative to its level would outweigh all others.
 
     Args:
         model: in evaluation mode.
         loss: of the training.
         mixture: (c t).
-        target: (c t) the true accompaniment.
+        targets: (s c t) the true stems that masks are of.
         config: of the run.
         device: where to compute.
 
@@ -117,19 +121,25 @@ def song_loss(
     room, rows = max(0, mixture.shape[-1] - samples), []
     for number in range(LOSS_CROPS):
         start = room * (2 * number + 1) // (2 * LOSS_CROPS)
-        crop = torch.stack([wave[None, :, start : start + samples] for wave in (mixture, target)])
+        crop = torch.cat([mixture[None], targets])[None, ..., start : start + samples]
         crop = F.pad(crop, (0, samples - crop.shape[-1]))  # the training pads short songs too
-        if crop[1].square().mean().sqrt() < 10 ** (config.data.silence_db / 20):
+        levels = crop[:, 1:].square().mean(dim=(0, 2, 3)).sqrt()
+        if levels.min() < 10 ** (config.data.silence_db / 20):
             continue
-        mixed, true = crop.to(device)
-        spectrogram = stft(mixed, config.stft)
+        crop = crop.to(device)
+        spectrogram = stft(crop[:, 0], config.stft)
         magnitude, scale = normalise(spectrogram.abs(), config.stft)
-        rows.append(loss(model(magnitude), spectrogram, scale, true))
+        estimate = Estimate(model(magnitude), spectrogram, scale, config.stft, samples)
+        rows.append(loss(estimate, Target(crop[:, 1:], estimate)))
     names = rows[0] if rows else ()
     return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
 
-def _collect(result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Validation]]) -> None:
+def _collect(
+    result: Validation,
+    rows: list[tuple[Tensor, dict[str, Tensor], Validation]],
+    stems: StemSet,
+) -> None:
     """Put the SDRs, the losses and the pictures and sounds of songs into one result.
 
     Raises:
@@ -138,8 +148,9 @@ def _collect(result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Val
     for *_, shown in rows[:SHOWN]:
         result.images |= shown.images
         result.audio |= shown.audio
-    table = torch.stack([ratios for ratios, *_ in rows]) if rows else torch.empty(0, 3)
-    if not table[:, 0].isfinite().any():
+    places = [stems.names.index(name) for name in stems.estimated]
+    table = torch.stack([ratios for ratios, *_ in rows]) if rows else None
+    if table is None or not table[:, 0, places].isfinite().any():
         raise SeparatorError(
             "data.roots: no validation song could be scored (all unreadable or silent); "
             "see the messages above"
@@ -148,23 +159,41 @@ def _collect(result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Val
     for name in losses[0] if losses else ():
         values = torch.stack([song[name] for song in losses])
         result.scalars[f"valid/{name}"] = values.nanmean().item()
-    _summarise(result, table)
+    _summarise(result, table, stems)
 
 
-def _summarise(result: Validation, table: Tensor) -> None:
-    """Put the scores of songs, (songs 3) in dB as `STEMS` orders them, into one result."""
+def _summarise(result: Validation, table: Tensor, stems: StemSet) -> None:
+    """Put the scores (songs 2 s) in dB of the estimates and of mixtures into one result."""
     scalars = result.scalars
-    for name, column in zip(STEMS, table.unbind(1), strict=True):
+    scored = [stems.names.index(name) for name in stems.estimated]
+    baseline = table[:, 1, scored].mean(dim=1)
+    columns = dict(zip(stems.names, table[:, 0].unbind(1), strict=True)) | {MIXTURE: baseline}
+    for name, column in columns.items():
         kept = column[column.isfinite()]
         if len(kept):
             scalars[f"valid/{name}_sdr_mean"] = kept.mean().item()
             scalars[f"valid/{name}_sdr_median"] = kept.quantile(0.5).item()
-    model, vocals, mixture = (scalars.get(f"valid/{name}_sdr_mean", math.nan) for name in STEMS)
-    result.score = model
-    result.quality["accompaniment_db"] = {"model": model, "mixture": mixture}
-    result.quality["vocals_db"] = {"model": vocals}
-    result.summary = f"accompaniment {model:.2f} dB"
-    result.notes = (f"mixture {mixture:.2f}",)
+    means = {name: scalars.get(f"valid/{name}_sdr_mean", math.nan) for name in stems.names}
+    mixture = scalars.get(f"valid/{MIXTURE}_sdr_mean", math.nan)
+    scores = [means[name] for name in stems.estimated if not math.isnan(means[name])]
+    result.score = sum(scores) / len(scores)
+    for name, mean in means.items():
+        result.quality[f"{name}_db"] = {"model": mean}
+    if len(scores) == 1:
+        result.quality[f"{stems.rest}_db"]["mixture"] = mixture
+        result.summary = f"{stems.rest} {result.score:.2f} dB"
+        result.notes = (f"mixture {mixture:.2f}",)
+    else:
+        each = (f"{name} {mean:.2f}" for name, mean in means.items())
+        result.summary = f"mean of the stems {result.score:.2f} dB"
+        result.notes = (*each, f"mixture {mixture:.2f}")
+
+
+def named_waves(stems: StemSet, waves: Tensor, kind: str) -> dict[str, Tensor]:
+    """Name the stems (s c t) that are shown: the rest of two, or all with their names."""
+    if stems.masks == 1:
+        return {kind: waves[stems.names.index(stems.rest)]}
+    return {f"{kind}_{name}": wave for name, wave in zip(stems.names, waves, strict=True)}
 
 
 def show_waves(
