@@ -11,7 +11,7 @@ from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.engine.run_config import OptimConfig, RunConfig
 from separator.errors import SeparatorError
-from separator.loss_config import LossConfig
+from separator.loss_config import DEFAULT_LOSS, check_weights
 from separator.models.registry import ModelChoice
 from separator.pretrain import schedules
 from separator.pretrain.crops import Crops
@@ -72,15 +72,16 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
     remix: RemixConfig = field(default_factory=RemixConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     mixit: MixitConfig = field(default_factory=MixitConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: dict[str, float] = field(default_factory=DEFAULT_LOSS.copy)
     valid_crops: int = 64
     valid_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_weights(self.loss)
         require(self, "[1, 65536]", "valid_crops")
         require(self, "[0, inf)", "valid_seconds")
-        if self.objective not in ("remix", "teacher") and self.loss != LossConfig():
+        if self.objective not in ("remix", "teacher") and self.loss != DEFAULT_LOSS:
             raise SeparatorError(
                 "loss: only objective=remix and objective=teacher use it; leave it out, or give "
                 "presets of train/ to `separator train`"

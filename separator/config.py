@@ -1,7 +1,6 @@
 """Frozen dataclasses from YAML files, `key=value` words and `--options`, checked before use.
 
-jsonargparse does the parsing, the types and the help; here are only the words it does not know
-(`key=value`, files by position) and errors of one line with the nearest valid key.
+jsonargparse parses; here are `key=value`, files by position, and errors with the nearest valid key.
 """
 
 import dataclasses
@@ -64,17 +63,18 @@ def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | 
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
-    keys = [action.dest for action in parser._actions if action.dest != "config"]
-    keys = [key for key in keys if key.split(".")[-1] != "help"]
+    keys = [a.dest for a in parser._actions if a.dest.split(".")[-1] not in ("config", "help")]
     renamed: set[str] = set()
     words = words if positional else _as_options(words, keys, renamed)
     words, old = rename_words(words, keys)
     notify(renamed | old)
-    lists = {a.dest for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
+    hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
+    lists = {key for key, hint in hints.items() if hint == list[str]}
+    mappings = tuple(f"{key}." for key, hint in hints.items() if hint == dict[str, float])
     for word in words:
         key, _, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
         key = key.removesuffix("+")  # appends to a list
-        if key and key not in ("help", "config") and not _known(key, keys):
+        if not (key in ("", "help", "config") or key.startswith(mappings) or _known(key, keys)):
             raise SeparatorError(f"unknown key {key!r}{nearest(key, keys)}")
         if key in lists:
             _check_names(key, value)

@@ -1,29 +1,21 @@
-"""Weights of the losses."""
+"""Weights of the losses, apart from `separator.losses`, which lists them: these need no torch."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
 
-from separator.ranges import CheckedConfig, Within
+from separator.errors import SeparatorError
+from separator.ranges import Within
+
+DEFAULT_LOSS = {"magnitude_l1": 1.0}
 
 
-@dataclass(frozen=True)
-class LossConfig(CheckedConfig):
-    """Weights of the losses; 0 leaves one out.
+def check_weights(loss: Mapping[str, float]) -> None:
+    """Refuse weights that are negative, or all 0.
 
-    Attributes:
-        magnitude: L1 between masked and true magnitudes of the accompaniment, compressed.
-        wave: L1 between waves, relative to the accompaniment's RMS.
-        sdr: energy of the waves' difference relative to the accompaniment's, in decibels; some
-            hundred times as large as the others, so 0.1 is much.
-        multi_stft: multi-resolution STFT loss of auraloss (spectral convergence + log magnitude).
+    Raises:
+        SeparatorError: names the key.
     """
-
-    magnitude: Annotated[float, Within("[0, 1000000]")] = 1.0
-    wave: Annotated[float, Within("[0, 1000000]")] = 0.0
-    sdr: Annotated[float, Within("[0, 1000000]")] = 0.0
-    multi_stft: Annotated[float, Within("[0, 1000000]")] = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not any(vars(self).values()):
-            raise self.invalid("magnitude", "all weights are 0; give this or another one")
+    for name, weight in loss.items():
+        if reason := Within("[0, 1000000]").refusal(weight):
+            raise SeparatorError(f"loss.{name}: {reason}")
+    if not any(loss.values()):
+        raise SeparatorError("loss: all weights are 0; give one, such as loss.magnitude_l1=1")

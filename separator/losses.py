@@ -1,4 +1,7 @@
-"""Losses: each is `loss(estimate, target)`; the configuration names them and gives them weights."""
+"""Losses: each is `loss(estimate, target)`; the configuration names them and gives them weights.
+
+A new loss is a function and a row of `LOSSES`. The classes of auraloss need none.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import compress, istft, linear_masks, stft
-from separator.loss_config import LossConfig
+from separator.errors import SeparatorError, printable
 
 
 class Estimate:
@@ -85,18 +88,27 @@ class Target:
 
 
 class SeparationLoss(nn.Module):
-    """The weighted sum of the losses that a configuration names."""
+    """The weighted sum of losses.
 
-    def __init__(self, config: LossConfig) -> None:
+    Args:
+        weights: by the losses' names, keys of `LOSSES` or classes of auraloss; 0 leaves one out.
+
+    Raises:
+        SeparatorError: there is no such loss.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.weights = {name: weight for name, weight in vars(config).items() if weight}
-        self.multi_stft = _multi_resolution() if config.multi_stft else None
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.modules_by_name = nn.ModuleDict(
+            {name: auraloss_of(name) for name in self.weights if name not in LOSSES}
+        )
 
     def forward(self, estimate: Estimate, target: Target) -> dict[str, Tensor]:
         """Return "loss" and its parts "loss/…", each a scalar."""
         parts = {}
         for name in self.weights:
-            form, loss = LOSSES.get(name, ("wave", self.multi_stft))
+            form, loss = LOSSES.get(name) or ("wave", self.modules_by_name[name])
             parts[name] = loss(getattr(estimate, form), getattr(target, form))
         total = torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
         return {"loss": total, **{f"loss/{name}": value for name, value in parts.items()}}
@@ -126,14 +138,28 @@ def waveform_sdr(estimate: Tensor, target: Tensor) -> Tensor:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: Mapping[str, tuple[str, Loss]] = {  # and the form that each is taken in
-    "magnitude": ("magnitude", l1),
-    "wave": ("wave", waveform_l1),
+    "magnitude_l1": ("magnitude", l1),
+    "wave_l1": ("wave", waveform_l1),
     "sdr": ("wave", waveform_sdr),
 }
 
 
-def _multi_resolution() -> nn.Module:
-    """Build auraloss' loss (Yamamoto et al. 2020, arXiv 1910.11480) over three resolutions."""
+def auraloss_of(name: str) -> nn.Module:
+    """Make a loss of auraloss, which takes waves (b c t).
+
+    Args:
+        name: of its class, such as MultiResolutionSTFTLoss (Yamamoto et al. 2020, arXiv
+            1910.11480), SumAndDifferenceSTFTLoss or SISDRLoss.
+
+    Raises:
+        SeparatorError: there is no such loss.
+    """
     import auraloss
 
-    return auraloss.freq.MultiResolutionSTFTLoss()
+    for module in (auraloss.freq, auraloss.time):
+        if name.endswith("Loss") and hasattr(module, name):
+            return getattr(module, name)()
+    raise SeparatorError(
+        f"loss.{printable(name)}: no such loss; give one of {', '.join(LOSSES)}, or the name of a "
+        "class of auraloss, such as MultiResolutionSTFTLoss"
+    )

@@ -23,6 +23,9 @@ KEYS = {
     "model.told": "model.mask_known",
     "mask.fill": "mask.mask",
     "mask.other": "mask.mix",
+    "loss.magnitude": "loss.magnitude_l1",
+    "loss.wave": "loss.wave_l1",
+    "loss.multi_stft": "loss.MultiResolutionSTFTLoss",
     "patch.hidden": "patch.ffn_dim",
     "patch.decoder_hidden": "patch.decoder_ffn_dim",
 }
@@ -121,7 +124,8 @@ def _rows(known: Collection[str] | None) -> dict[str, str]:
     return {
         old: new
         for old, new in KEYS.items()
-        if any(_is_in(key, new) for key in known) and not any(_is_in(key, old) for key in known)
+        if any(_is_in(key, new) or _is_in(new, key) for key in known)
+        and not any(_is_in(key, old) for key in known)
     }
 
 

@@ -256,7 +256,7 @@ def test_other_settings_do_not_mix(corpus: Path, tmp_path: Path, in_process: lis
     in_process.clear()
     for key, more in {
         "pretrain.optim.lr": 'pretrain=[valid_crops=2,"optim.lr=0.1"]',
-        "train.loss.wave": 'train=["train/vocals.yaml","loss.wave=2"]',
+        "train.loss.sdr": 'train=["train/vocals.yaml","loss.sdr=2"]',
         "train.max_minutes": "train_minutes=3",
     }.items():
         arm = {"window": {"pretrain": ["pretrain/window.yaml", "mask.span=10", "optim.lr=0.1"]}}
@@ -417,7 +417,7 @@ def test_order_of_the_words():
         (["stems=[/nowhere]"], "stems: /nowhere: no such folder"),
         (["common=[tiny.yml2]"], "tiny.yml2"),
         (['train=["--steps=3"]'], "without dashes"),
-        (['arms={"none": {"train": ["loss.wav=1"]}}'], "did you mean 'loss.wave'"),
+        (['arms={"none": {"train": ["optim.lrr=1"]}}'], "did you mean 'optim.lr'"),
         (
             ['arms={"none": {"pretrain": ["pretrain/wndow.yaml"]}}'],
             "arms.none: pretrain/wndow.yaml",

@@ -232,7 +232,7 @@ def test_a_value_out_of_range_names_the_key(word: str, start: str):
     [
         ("layer_decay=0", "layer_decay: 0"),
         ("valid_seconds=-1", "valid_seconds: -1"),
-        ("loss.wave=-1", "loss.wave: -1"),
+        ("loss.wave_l1=-1", "loss.wave_l1: -1"),
         ("rate=10", "rate: 10"),
     ],
 )

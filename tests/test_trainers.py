@@ -46,7 +46,7 @@ ONLY = {
         "mask.warmup_steps=4",
         "mask.clean_share=0.2",
     ],
-    "train": ["valid_seconds=2", "loss.wave=0.1"],
+    "train": ["valid_seconds=2", "loss.wave_l1=0.1"],
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.engine.run_config import RunConfig
-from separator.loss_config import LossConfig
+from separator.loss_config import DEFAULT_LOSS, check_weights
 from separator.models.registry import ModelChoice
 from separator.ranges import CheckedConfig, Within
 
@@ -51,7 +51,9 @@ class TrainConfig(ModelChoice, RunConfig):
     Attributes:
         data: songs with stems.
         stft: the transform and the scale on which the model sees magnitudes.
-        loss: weights of the losses.
+        loss: weights by name: magnitude_l1 (compressed magnitudes), wave_l1 (relative to the
+            target's RMS), sdr (in decibels, some hundred times as large: 0.1 is much), or a class
+            of auraloss, such as MultiResolutionSTFTLoss. A file's losses replace those before it.
         pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
         head: whether the last layer of a pretrained model is kept or starts anew.
         layer_decay: factor on the learning rate from each stage of a pretrained model to the one
@@ -65,10 +67,14 @@ class TrainConfig(ModelChoice, RunConfig):
     data: DataConfig
     run: str = "runs/train"
     stft: STFTConfig = field(default_factory=STFTConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: dict[str, float] = field(default_factory=DEFAULT_LOSS.copy)
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     frozen_steps: Annotated[int, Within("[0, inf)")] = 0
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     valid_seconds: Annotated[float, Within("[0, inf)")] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weights(self.loss)

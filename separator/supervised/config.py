@@ -4,7 +4,6 @@ from typing import Protocol
 
 from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
-from separator.loss_config import LossConfig
 from separator.models.config import Sizes
 from separator.stems import StemSet
 
@@ -14,7 +13,7 @@ class SupervisedConfig(Protocol):
 
     data: DataConfig
     stft: STFTConfig
-    loss: LossConfig
+    loss: dict[str, float]
     sizes: Sizes
     stems: StemSet
     rate: int
