@@ -75,6 +75,10 @@ COMMANDS = {
                 "separator separate ~/Music/album -o ~/Instrumentals --stems --format mp3",
                 "a folder, with the vocals",
             ),
+            (
+                "separator separate song.flac -m runs/four/model.safetensors --stems vocals drums",
+                "two of the stems of a model of four",
+            ),
             ("separator separate song.flac --bits 16", "16 bits a sample, dithered"),
             (
                 "separator separate ~/Music -o ~/Instrumentals --keep",

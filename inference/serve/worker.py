@@ -15,11 +15,12 @@ from separator.inference.plan import named
 from separator.inference.serve.session import Song, without_folder
 from separator.inference.serve.spool import Spool
 from separator.inference.serve.store import Store
+from separator.stems import TWO_STEMS, VOCALS, public_name
 
 log = logging.getLogger(__name__)
 
-STEMS = ("instrumental", "vocals")
-VOICE = "vocals"  # the stem that karaoke lowers
+STEMS = tuple(map(public_name, TWO_STEMS.names))  # until a song's model is loaded
+VOICE = VOCALS  # the stem that karaoke lowers
 
 
 class CancelledError(Exception):
@@ -87,6 +88,7 @@ class Worker:
     def _separate(self, song: Song) -> None:
         separator = self._models.get(song.model)
         info = song.info
+        song.stems = tuple(map(public_name, separator.stems.names))
         if info.channels > 2:
             song.notices.append(f"{info.channels} channels are folded to stereo")
         channels = min(info.channels, 2)
@@ -106,8 +108,9 @@ def _stems(
     separator: Separator, blocks: Iterable[Tensor], rate: int
 ) -> Iterator[dict[str, Tensor]]:
     """Yield pieces of all stems, (c t) each, which add up to the mixture."""
-    for mixture, vocals in separator.stream(blocks, rate):
-        yield dict(zip(STEMS, (mixture - vocals, vocals), strict=True))
+    names = [public_name(name) for name in separator.stems.names]
+    for _, stems in separator.stream(blocks, rate):
+        yield dict(zip(names, stems, strict=True))
 
 
 class _Collector(logging.Handler):
