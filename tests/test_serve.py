@@ -1,6 +1,8 @@
 """`separator serve`: its interface, as a page uses it."""
 
 import contextlib
+import dataclasses
+import errno
 import io
 import os
 import re
@@ -25,6 +27,7 @@ from fastapi.testclient import TestClient
 
 import separator
 from separator import audio, cli
+from separator.engine.model_file import export
 from separator.inference.serve import worker
 from separator.inference.serve.app import PAGE, make_app
 from separator.inference.serve.command import ServeConfig
@@ -32,8 +35,10 @@ from separator.inference.serve.session import Song, State, safe_name
 from separator.inference.serve.spool import BARS, Spool
 from separator.inference.serve.store import PREFIX, Store, remove_abandoned
 from separator.inference.serve.worker import Models
+from separator.models import FrameTransformer, describe
+from separator.stems import FOUR_STEMS
 from tests.songs import in_tmp, model, song  # noqa: F401
-from tests.toys import seeded
+from tests.toys import STFT, TINY, seeded
 
 pytestmark = pytest.mark.usefixtures("in_tmp", "one_thread")
 URL = "http://127.0.0.1:8765"
@@ -141,6 +146,62 @@ def test_downloads_are_the_command_lines_files(serve, format: str):
         assert both[0]["artist"] == both[1]["artist"] == ["Somebody"]
 
 
+def test_a_song_may_have_any_name(serve):
+    wave = song("song.wav", 0.3)
+    client = serve().user()
+    for name in ("stems.wav", ".stems.wav", "a/b.wav", "% #?&'.wav"):
+        assert send(client, "song.wav", name).status_code == 201
+    for view in done(client, 4):
+        mixture = sum(stems_of(client, view).values())
+        torch.testing.assert_close(mixture, wave, atol=1e-6, rtol=0)
+        fetch(client, songs=[view["id"]], stems=["vocals"], format="input")
+
+
+def test_a_model_of_four_stems(tmp_path: Path):
+    config = dataclasses.replace(TINY, stems=FOUR_STEMS.names)
+    torch.manual_seed(0)
+    weights = FrameTransformer(config, STFT.bins).state_dict()
+    path = tmp_path / "four.safetensors"
+    export(path, weights, {"stage": "train", **describe(config, STFT, 44100)})
+    wave = song("song.wav", 1.0)
+    with Store(ServeConfig()) as store:
+        server = Server(store, Models(str(path), "cpu", 1))
+        with TestClient(server.app, base_url=URL) as client:
+            first, second, *_ = client.post("/api/session").json()["models"]
+            assert (first["name"], first["stems"]) == ("four", list(FOUR_STEMS.names))
+            assert second["stems"] == ["instrumental", "vocals"]
+            send(client, "song.wav")
+            (view,) = done(client)
+            stems, expected = stems_of(client, view), separator.separate("song.wav", model=path)
+            assert list(stems) == list(expected)
+            for name, stem in expected.items():
+                torch.testing.assert_close(stems[name], stem, atol=1e-6, rtol=0)
+            torch.testing.assert_close(sum(stems.values()), wave, atol=1e-6, rtol=0)
+            assert client.get(f"/api/songs/{view['id']}/waveform").json().keys() == {
+                "mixture",
+                *stems,
+            }
+            _, data = fetch(client, songs=[view["id"]], gains={"drums": 0.0}, format="wav")
+    Path("mix.wav").write_bytes(data)
+    mix = sum(stem for name, stem in stems.items() if name != "drums")
+    torch.testing.assert_close(audio.read("mix.wav"), mix, atol=1e-6, rtol=0)
+
+
+def test_a_full_disk_is_a_line(serve, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    song("song.wav", 0.3)
+    client = serve().user()
+    monkeypatch.setattr(Spool, "write", full)
+    send(client, "song.wav")
+    assert done(client)[0]["error"] == "song.wav: No space left on device"
+    monkeypatch.setattr(Store, "check_size", full)
+    answer = send(client, "song.wav")
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("No space left on device; free some space")
+
+
 def test_one_stem_is_a_file_and_two_songs_of_a_name_are_both_in_the_zip(serve):
     song("song.wav", 0.3)
     song("other/song.wav", 0.4, seed=3)
@@ -245,7 +306,7 @@ class Held:
             for piece in block.split(rate, dim=-1):
                 self.step.acquire(timeout=30)
                 self.order.append(round(piece.shape[-1] / rate, 2))
-                yield {"instrumental": piece, "vocals": torch.zeros_like(piece)}
+                yield torch.stack([piece, torch.zeros_like(piece)])
 
 
 def test_cancel_leaves_nothing_and_the_next_song_is_done(serve, monkeypatch):
@@ -408,6 +469,8 @@ def test_nonsense_is_refused_in_one_line(serve, query: dict):
         answer = client.post("/api/downloads", json=wanted)
         assert answer.status_code == 422 and "\n" not in answer.json()["error"]
     assert send(client, "song.wav", model="/etc/passwd").status_code == 422
+    large = client.post("/api/downloads", json={"songs": [id] * 10_000})
+    assert large.status_code == 403 and large.json()["error"].startswith("Content-Length: ")
 
 
 @pytest.mark.parametrize(
@@ -431,7 +494,7 @@ def test_waveforms_are_the_peaks(tmp_path: Path):
     waves = {name: torch.randn(2, 10_007) / 4 for name in ("a", "b", "c")}
     spool = Spool(tmp_path / "spool", tuple(waves), 2, 9_000)  # fewer than come
     for start in range(0, 10_007, 777):
-        spool.write({name: wave[:, start : start + 777] for name, wave in waves.items()})
+        spool.write(torch.stack([wave[:, start : start + 777] for wave in waves.values()]))
     assert spool.bar == 9_000 // BARS
     expected = {"mixture": sum(waves.values()), **waves}
     for name, bars in spool.waveform().items():
@@ -449,7 +512,7 @@ def test_the_time_left_counts_those_ahead():
             folder = session.folder / str(number)
             folder.mkdir()
             (folder / "a.wav").write_bytes(b"")
-            store.add(session, Song(folder, folder / "a.wav", "", info, ("vocals",)))
+            store.add(session, Song(folder, folder / "a.wav", info, stems=("vocals",)))
         assert [view["left"] for view in store.view(session)] == [None] * 3
         first = store.take()
         first.done, first.started = 4.0, time.monotonic() - 2.0

@@ -55,7 +55,7 @@ class Held:
         for block in blocks:
             for piece in block.split(rate, dim=-1):
                 self.step.acquire(timeout=30)
-                yield {"instrumental": piece, "vocals": torch.zeros_like(piece)}
+                yield torch.stack([piece, torch.zeros_like(piece)])
 
 
 class Site:

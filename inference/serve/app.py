@@ -27,7 +27,7 @@ from separator.inference.serve.session import (
     without_folder,
 )
 from separator.inference.serve.store import Store
-from separator.inference.serve.worker import STEMS, VOICE, Models, Worker
+from separator.inference.serve.worker import VOICE, Models, Worker
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -35,9 +35,9 @@ TYPES = {
     "style.css": "text/css",
     **dict.fromkeys(("page.js", "player.js"), "text/javascript"),
 }
-FORMATS = ("input", *audio.ENCODINGS)
+FORMAT_CHOICES = ("input", *audio.ENCODINGS)
 EXPIRY_SECONDS = 20.0
-ENCODERS = 2  # downloads made at the same time
+MAX_ENCODING = 2  # downloads made at the same time
 MAX_GAIN = 10.0
 
 Natural = Annotated[int, Field(ge=0, lt=1 << 40)]
@@ -53,7 +53,12 @@ class Download(BaseModel):
 
 
 def make_app(store: Store, models: Models) -> FastAPI:
-    """Return the application, whose workers live as long as its lifespan."""
+    """Return the application, whose workers live as long as its lifespan.
+
+    Args:
+        store: the songs.
+        models: those that the page offers.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +77,7 @@ def make_app(store: Store, models: Models) -> FastAPI:
     options["telemetry"] = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
     app = FastAPI(lifespan=lifespan, **options)
     app.add_middleware(Guard, host=store.config.host)
-    for kind in (SeparatorError, HTTPException, RequestValidationError, Exception):
+    for kind in (SeparatorError, OSError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _failure)
     _add_page(app)
     session = _add_session(app, store, models)
@@ -124,11 +129,11 @@ def _add_session(app: FastAPI, store: Store, models: Models) -> Any:
     """Let a page start or find its session; returns the dependency that finds it."""
     config = store.config
 
-    def session(request: Request) -> Session:
-        found = store.session(request.cookies.get(_cookie(request)))
-        if not found:
+    def find(request: Request) -> Session:
+        session = store.session(request.cookies.get(_cookie(request)))
+        if not session:
             raise RefusedError(403, "the session has ended; reload the page")
-        return found
+        return session
 
     @app.post("/api/session")
     def start(request: Request, response: Response) -> dict[str, Any]:
@@ -141,12 +146,13 @@ def _add_session(app: FastAPI, store: Store, models: Models) -> Any:
             for name in bundled.names()
         }
         offered = [
-            {"name": name, "about": about.get(name, ""), "stems": STEMS} for name in models.paths
+            {"name": name, "about": about.get(name, ""), "stems": models.stems(name)}
+            for name in models.paths
         ]
         limits = {"megabytes": config.max_megabytes, "minutes": config.max_minutes}
-        return {"models": offered, "formats": FORMATS, "voice": VOICE, "limits": limits}
+        return {"models": offered, "formats": FORMAT_CHOICES, "voice": VOICE, "limits": limits}
 
-    return Annotated[Session, Depends(session)]
+    return Annotated[Session, Depends(find)]
 
 
 def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
@@ -163,7 +169,9 @@ def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
         if model not in models.paths:
             raise RefusedError(422, "model: not one of those on the page; reload it")
         try:
-            song = await _received(request, store, session, name, model)
+            song = await _received(request, store, session, name)
+            song.model, song.stems = model, models.stems(model)
+            store.add(session, song)
         except RefusedError:
             # browsers hear an answer only when all of the song is sent
             with contextlib.suppress(RuntimeError):  # it is
@@ -186,9 +194,7 @@ def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
         store.remove(session, session.song(id, ready=False))
 
 
-async def _received(
-    request: Request, store: Store, session: Session, name: str, model: str
-) -> Song:
+async def _received(request: Request, store: Store, session: Session, name: str) -> Song:
     """Store the body of a request and make sure that it is a song."""
     with store.receiving(session, int(request.headers.get("content-length") or 0)) as folder:
         path = folder / safe_name(name)
@@ -201,9 +207,7 @@ async def _received(
             store.check_length(path, info.seconds)
         except SeparatorError as error:
             raise RefusedError(422, without_folder(named(path, error), folder)) from error
-        song = Song(folder, path, model, info, STEMS, notices=list(info.notices))
-        store.add(session, song)
-        return song
+        return Song(folder, path, info, notices=list(info.notices))
 
 
 def _add_sound(app: FastAPI, Own: Any) -> None:
@@ -222,12 +226,14 @@ def _add_sound(app: FastAPI, Own: Any) -> None:
 
 def _add_downloads(app: FastAPI, Own: Any) -> None:
     """Let a page have files made, and fetch them."""
-    encoders = asyncio.Semaphore(ENCODERS)
+    encoders = asyncio.Semaphore(MAX_ENCODING)
 
     @app.post("/api/downloads")
     async def make(session: Own, wanted: Annotated[Download, Body()]) -> dict[str, str]:
-        if wanted.format not in FORMATS:
-            raise RefusedError(422, f"format: {wanted.format} is not one of {', '.join(FORMATS)}")
+        if wanted.format not in FORMAT_CHOICES:
+            raise RefusedError(
+                422, f"format: {wanted.format} is not one of {', '.join(FORMAT_CHOICES)}"
+            )
         chosen = tuple(session.song(id) for id in wanted.songs)
         made = downloads.Request(chosen, tuple(wanted.stems), wanted.gains, wanted.format)
         async with encoders:

@@ -49,6 +49,10 @@ class Request:
 def prepare(session: Session, request: Request) -> Path:
     """Make the file of a request, unless it is there already.
 
+    Args:
+        session: whose songs they are.
+        request: of what.
+
     Raises:
         SeparatorError: it cannot be encoded, or none of the stems are the songs'.
     """

@@ -20,6 +20,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+MAX_BODY = 1 << 16  # bytes of a request that is no song, which is held in memory
 _ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
@@ -53,7 +54,7 @@ class Guard:
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in
                    scope["headers"]}  # fmt: skip
-        reason = self._refusal(headers, scope["path"])
+        reason = self._refusal(headers, scope)
         if not reason:
             await self._app(scope, receive, send_guarded)
             return
@@ -63,15 +64,18 @@ class Guard:
         await send_guarded(start)
         await send({"type": "http.response.body", "body": body})
 
-    def _refusal(self, headers: dict[str, str], path: str) -> str:
+    def _refusal(self, headers: dict[str, str], scope: Message) -> str:
         """Return why a request is refused, or ""."""
         host = headers.get("host", "")
         if not self._is_own(host):
             return "Host: not a name of this machine; open the address that the command prints"
+        small = int(headers.get("content-length", 0)) <= MAX_BODY
+        if scope["method"] != "PUT" and not (small and "transfer-encoding" not in headers):
+            return "Content-Length: only songs may be large"
         origin = headers.get("origin")
         foreign = origin is not None and origin.partition("://")[2] != host
         foreign |= headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        if foreign and path.startswith("/api/"):
+        if foreign and scope["path"].startswith("/api/"):
             return "Origin: requests of other pages are refused"
         return ""
 

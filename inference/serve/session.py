@@ -40,8 +40,8 @@ class Song:
     Attributes:
         folder: holds all of its files, and nothing else.
         path: the song as it was sent.
-        model: the name of the model that separates it.
         info: what the file holds.
+        model: the name of the model that separates it.
         stems: names of what it is separated into.
         state: what has become of it.
         done: seconds that are separated.
@@ -54,9 +54,9 @@ class Song:
 
     folder: Path
     path: Path
-    model: str
     info: audio.AudioInfo
-    stems: tuple[str, ...]
+    model: str = ""
+    stems: tuple[str, ...] = ()
     state: State = State.WAITING
     done: float = 0.0
     started: float = 0.0
@@ -96,6 +96,10 @@ class Session:
     def song(self, id: str, ready: bool = True) -> Song:
         """Return a song.
 
+        Args:
+            id: its name in addresses.
+            ready: whether it must be separated.
+
         Raises:
             RefusedError: there is none, or it is not ready.
         """
@@ -105,12 +109,20 @@ class Session:
         return song
 
     def download(self, id: str) -> Path | None:
-        """Return the file of a download that was made."""
+        """Return the file of a download, None if it was not made or is removed.
+
+        Args:
+            id: of its request.
+        """
         path = self.downloads[id][0] if id in self.downloads else None
         return path if path and path.exists() else None
 
     def drop_download(self, id: str) -> None:
-        """Remove the file of a download."""
+        """Remove the file of a download.
+
+        Args:
+            id: of its request.
+        """
         path, _ = self.downloads.pop(id)
         shutil.rmtree(path.parent, ignore_errors=True)
 
@@ -126,5 +138,10 @@ def safe_name(name: str) -> str:
 
 
 def without_folder(text: str, folder: Path) -> str:
-    """Return a line about a song that does not show where this server keeps it."""
+    """Return a line about a song that does not show where this server keeps it.
+
+    Args:
+        text: the line.
+        folder: the song's.
+    """
     return text.replace(f"{printable(str(folder))}/", "")

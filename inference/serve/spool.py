@@ -1,6 +1,6 @@
 """The stems of one song in one file of 32-bit floats, from which they are played and mixed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 BARS = 1000  # of a waveform
-PIECE_BYTES = 8 << 20  # at most, of what is read at once
+MAX_READ_BYTES = 4 << 20  # at most, of what is read at once
 
 
 class Spool:
-    """Stems written a piece at a time and read at any place.
+    """Stems written a chunk at a time and read at any place.
 
     The file holds frames: of each sample the stems in turn, of each stem its channels. It is
     written by one thread and, once complete, read by several.
@@ -36,15 +36,19 @@ class Spool:
         """Bytes of a sample of all stems and channels."""
         return 4 * len(self.names) * self.channels
 
-    def write(self, stems: Mapping[str, Tensor]) -> None:
-        """Append a piece, (c t) of each stem."""
-        piece = torch.stack([stems[name] for name in self.names]).float().cpu().numpy()
+    def write(self, stems: Tensor) -> None:
+        """Append the next samples.
+
+        Args:
+            stems: (s c t), in the order of `names`.
+        """
+        chunk = stems.float().cpu().numpy()
         with self.path.open("ab") as file:
-            file.write(np.ascontiguousarray(piece.transpose(2, 0, 1), dtype="<f4").data)
-        if piece.shape[-1]:
-            self.peak = max(self.peak, float(np.abs(piece).max()))
-            self._measure(np.abs(np.concatenate([piece.sum(0, keepdims=True), piece])).max(1))
-        self.samples += piece.shape[-1]
+            file.write(np.ascontiguousarray(chunk.transpose(2, 0, 1), dtype="<f4").data)
+        if chunk.shape[-1]:
+            self.peak = max(self.peak, float(np.abs(chunk).max()))
+            self._measure(np.abs(np.concatenate([chunk.sum(0, keepdims=True), chunk])).max(1))
+        self.samples += chunk.shape[-1]
 
     def _measure(self, loudness: np.ndarray) -> None:
         """Fold absolute values (s t) of the next samples into the waveforms' bars."""
@@ -63,8 +67,13 @@ class Spool:
         return dict(zip(("mixture", *self.names), scaled.tolist(), strict=True))
 
     def read(self, start: int, count: int) -> bytes:
-        """Return frames as little-endian floats, fewer than `count` at the end or if too many."""
-        count = min(count, PIECE_BYTES // self.frame_bytes)
+        """Return frames as little-endian floats.
+
+        Args:
+            start: the first frame.
+            count: how many; there are fewer at the song's end, and MAX_READ_BYTES at most.
+        """
+        count = min(count, MAX_READ_BYTES // self.frame_bytes)
         with self.path.open("rb") as file:
             file.seek(start * self.frame_bytes)
             return file.read(count * self.frame_bytes)

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import platform
 import secrets
 import shutil
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +20,7 @@ from separator.inference.serve.session import RefusedError, Session, Song, State
 
 log = logging.getLogger(__name__)
 
-PREFIX = "separator-serve-"
+PREFIX = f"separator-serve-{zlib.crc32(platform.node().encode()):08x}-"  # of this machine
 MAX_SESSIONS = 1000
 MEGA, GIGA = 10**6, 10**9
 
@@ -42,7 +44,14 @@ class Store:
     # --- sessions ------------------------------------------------------------------------------
 
     def open_session(self) -> str:
-        """Start a session and return its secret name."""
+        """Start a session.
+
+        Returns:
+            Its secret name.
+
+        Raises:
+            RefusedError: there are MAX_SESSIONS.
+        """
         with self.changed:
             if len(self._sessions) >= MAX_SESSIONS:
                 raise RefusedError(503, "too many pages are open; try again later")
@@ -51,7 +60,14 @@ class Store:
             return token
 
     def session(self, token: str | None) -> Session | None:
-        """Return a session that is being used, if there is one of this name."""
+        """Return a session, which is being used.
+
+        Args:
+            token: its secret name.
+
+        Returns:
+            None if there is none of this name.
+        """
         session = self._sessions.get(token or "")
         if session:
             session.seen = time.monotonic()
@@ -94,7 +110,11 @@ class Store:
 
     @contextlib.contextmanager
     def receiving(self, session: Session, size: int) -> Iterator[Path]:
-        """Yield a folder for a song of `size` bytes that is about to be sent.
+        """Yield a folder for a song that is about to be sent.
+
+        Args:
+            session: of whom.
+            size: its bytes, 0 if that is not known.
 
         Raises:
             RefusedError: the queue or the disk has no room, or the song is too large.
@@ -118,13 +138,28 @@ class Store:
                 self._uploads -= 1
 
     def check_size(self, size: int) -> None:
-        """Refuse a file that is larger than is taken."""
+        """Refuse a file that is larger than is taken.
+
+        Args:
+            size: its bytes.
+
+        Raises:
+            RefusedError: it is.
+        """
         if size > self.config.max_megabytes * MEGA:
             limit = self.config.max_megabytes
             raise RefusedError(413, f"larger than {limit:g} MB (separator serve --max_megabytes)")
 
     def check_length(self, path: Path, seconds: float) -> None:
-        """Refuse a song that is longer than is taken."""
+        """Refuse a song that is longer than is taken.
+
+        Args:
+            path: the song.
+            seconds: its length.
+
+        Raises:
+            SeparatorError: it is.
+        """
         limit = self.config.max_minutes
         if seconds > limit * 60:
             raise SeparatorError(
@@ -133,14 +168,27 @@ class Store:
             )
 
     def add(self, session: Session, song: Song) -> None:
-        """Put a song into the queue."""
+        """Put a song into the queue.
+
+        Args:
+            session: whose it is.
+            song: what the session does not have yet.
+
+        Raises:
+            RefusedError: the disk has no room for its stems.
+        """
         with self.changed:
             self._check_disk(song.bytes)
             session.songs[song.id] = song
             self.changed.notify_all()
 
     def remove(self, session: Session, song: Song) -> None:
-        """Cancel a song and remove its files; a worker that is at it does the latter."""
+        """Cancel a song and remove its files; a worker that is at it does the latter.
+
+        Args:
+            session: whose it is.
+            song: one of the session's.
+        """
         with self.changed:
             session.songs.pop(song.id, None)
             song.cancelled.set()
@@ -152,7 +200,11 @@ class Store:
             shutil.rmtree(song.folder, ignore_errors=True)
 
     def take(self) -> Song | None:
-        """Wait for the next song to separate; None when the server ends."""
+        """Wait for the next song to separate.
+
+        Returns:
+            None when the server ends.
+        """
         with self.changed:
             while not self.stopped and not self._waiting():
                 self.changed.wait()
@@ -166,7 +218,12 @@ class Store:
             return song
 
     def finish(self, song: Song, error: str = "") -> None:
-        """Say that a song is separated, or why not."""
+        """Say that a song is separated, or why not.
+
+        Args:
+            song: what `take` returned.
+            error: the reason, "" if it is separated.
+        """
         with self.changed:
             wanted = not song.cancelled.is_set()
             song.error, song.state = error, State.FAILED if error else State.READY
@@ -176,7 +233,11 @@ class Store:
             shutil.rmtree(song.folder, ignore_errors=True)
 
     def view(self, session: Session) -> list[dict[str, Any]]:
-        """Describe a session's songs for its page."""
+        """Describe a session's songs for its page.
+
+        Returns:
+            A mapping for each song, in the order in which they came; "left" is in seconds.
+        """
         with self.changed:
             running = [song for song in self._unfinished() if song.state is State.SEPARATING]
             order = running + self._waiting()
@@ -223,7 +284,11 @@ class Store:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the files of servers that were killed."""
+    """Remove the files of servers that were killed.
+
+    Args:
+        folder: of temporary files.
+    """
     for path in folder.glob(f"{PREFIX}*"):
         number = path.name.removeprefix(PREFIX).partition("-")[0]
         try:

@@ -15,11 +15,10 @@ from separator.inference.plan import named
 from separator.inference.serve.session import Song, without_folder
 from separator.inference.serve.spool import Spool
 from separator.inference.serve.store import Store
-from separator.stems import TWO_STEMS, VOCALS, public_name
+from separator.stems import VOCALS, public_name
 
 log = logging.getLogger(__name__)
 
-STEMS = tuple(map(public_name, TWO_STEMS.names))  # until a song's model is loaded
 VOICE = VOCALS  # the stem that karaoke lowers
 
 
@@ -44,10 +43,14 @@ class Models:
         self.paths = {self.default: first} | {name: name for name in names if name != first}
         self._device, self._keep = device, keep
         self._loaded: dict[str, Separator] = {}
+        self._stems: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Separator:
         """Return a model, ready to separate.
+
+        Args:
+            name: one of `paths`.
 
         Raises:
             SeparatorError: its file cannot be used.
@@ -58,6 +61,16 @@ class Models:
             while len(self._loaded) > self._keep:
                 del self._loaded[next(iter(self._loaded))]
             return model
+
+    def stems(self, name: str) -> tuple[str, ...]:
+        """Return the stems that a model separates songs into.
+
+        Args:
+            name: one of `paths`.
+        """
+        if name not in self._stems:
+            self._stems[name] = tuple(map(public_name, self.get(name).stems.names))
+        return self._stems[name]
 
 
 class Worker:
@@ -88,11 +101,10 @@ class Worker:
     def _separate(self, song: Song) -> None:
         separator = self._models.get(song.model)
         info = song.info
-        song.stems = tuple(map(public_name, separator.stems.names))
         if info.channels > 2:
             song.notices.append(f"{info.channels} channels are folded to stereo")
         channels = min(info.channels, 2)
-        spool = Spool(song.folder / "stems", song.stems, channels, info.samples)
+        spool = Spool(song.folder / ".stems", song.stems, channels, info.samples)
         for stems in _stems(separator, audio.blocks(song.path), info.rate):
             if song.cancelled.is_set():
                 raise CancelledError
@@ -104,13 +116,10 @@ class Worker:
         song.spool = spool
 
 
-def _stems(
-    separator: Separator, blocks: Iterable[Tensor], rate: int
-) -> Iterator[dict[str, Tensor]]:
-    """Yield pieces of all stems, (c t) each, which add up to the mixture."""
-    names = [public_name(name) for name in separator.stems.names]
+def _stems(separator: Separator, blocks: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+    """Yield chunks (s c t) of all stems, which add up to the mixture."""
     for _, stems in separator.stream(blocks, rate):
-        yield dict(zip(names, stems, strict=True))
+        yield stems
 
 
 class _Collector(logging.Handler):

@@ -9,7 +9,7 @@ const IDLE_MS = 20000;
 const $ = (selector, within = document) => within.querySelector(selector);
 const all = new Set(); // the cards
 const cards = new Map(); // those of songs that the server has, by id
-let offered, timer, playing;
+let offered, timer, playing, lost;
 
 async function api(method, path, body) {
   const options = { method, headers: body ? { "Content-Type": "application/json" } : {} };
@@ -342,8 +342,9 @@ async function poll() {
     const there = new Set(songs.map((song) => song.id));
     for (const [id, card] of cards) if (!there.has(id)) card.discard();
     showList();
+    if (lost) complain((lost = null));
   } catch (error) {
-    complain(error);
+    complain((lost = error));
     wait = 5000;
   }
   schedule(wait);
