@@ -35,7 +35,8 @@ from separator.inference.serve.session import Song, State, safe_name
 from separator.inference.serve.spool import BARS, Spool
 from separator.inference.serve.store import PREFIX, Store, remove_abandoned
 from separator.inference.serve.worker import Models
-from separator.models import FrameTransformer, describe
+from separator.models.build import describe
+from separator.models.frame_transformer import FrameTransformer
 from separator.stems import FOUR_STEMS
 from tests.songs import in_tmp, model, song  # noqa: F401
 from tests.toys import STFT, TINY, seeded
