@@ -13,16 +13,14 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from separator.allocator import keep_memory
 from separator.api import Separator
-from separator.config import parse
 from separator.data.config import DataConfig
 from separator.data.reader import load_stems
 from separator.data.roots import parse_root
@@ -31,11 +29,11 @@ from separator.data.tracks import Track, find_tracks
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.estimates import Estimates, find_estimates
+from separator.inference.evaluate_command import EvaluateConfig
 from separator.inference.pool import in_processes
-from separator.inference.progress import bar as progress_bar
 from separator.inference.separate import described
+from separator.inference.terminal import bar as progress_bar
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
-from separator.ranges import CheckedConfig, Within
 from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 
 log = logging.getLogger(__name__)
@@ -44,54 +42,12 @@ FIX = "give --data songs with the model's stems"
 MOST_JOBS = 8  # each process holds a model and a song
 
 
-@dataclass(frozen=True)
-class EvaluateConfig(CheckedConfig):
-    """Score models, or stems of other programs, on songs with known stems, in one table.
+def run(config: EvaluateConfig) -> int:
+    """Score all models and estimates of a config, print the tables and write the report.
 
-    Attributes:
-        model: the model files; none are needed where --estimates are given.
-        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
-            KIND:PATH, as in training's data.roots.
-        estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
-            for these songs, in a folder for each song, or one above it; repeatable.
-        split: which tracks of it: train, valid or test.
-        valid_share: part of the songs that training kept for validation: its data.valid_share.
-            With another, songs that it learned from are scored. Data with a split of its own
-            ignores it.
-        jobs: processes that score tracks side by side; 0 uses one for each core, at most 8 (on a
-            GPU one).
-        full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
-        json: file for the report.
-        device: cpu, cuda, mps, or auto for the best there is.
+    Returns:
+        The exit status: 1 when a track could not be scored.
     """
-
-    data: str
-    model: list[str] = field(default_factory=list)
-    estimates: list[str] = field(default_factory=list)
-    split: str = "valid"
-    valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
-    jobs: Annotated[int, Within("[0, 1024]")] = 0
-    full: bool = False
-    json: str | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.model and not self.estimates:
-            raise SeparatorError("model: give a model file, or a folder of stems with --estimates")
-        for key, paths in (("model", self.model), ("estimates", self.estimates)):
-            twice = [path for path, number in Counter(paths).items() if number > 1]
-            if twice:
-                raise SeparatorError(f"{key}: {printable(twice[0])} is given twice; give each once")
-        if self.split not in ("train", "valid", "test"):
-            raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
-        if self.json and Path(self.json).is_dir():
-            raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
-
-
-def main(argv: list[str]) -> int:
-    """Run the command; the exit status is 1 when a track could not be scored."""
-    config = parse(EvaluateConfig, argv, "evaluate", positional="model")
     if config.full:
         _museval()  # fail before the work rather than after it
     if config.json:

@@ -20,10 +20,10 @@ from separator.atomic import replacing
 from separator.errors import DISK_FULL, SeparatorError, printable
 from separator.inference.choices import Output
 from separator.inference.plan import Job, named
-from separator.inference.progress import bar as progress_bar
-from separator.inference.progress import log_above_bar, say
 from separator.inference.results import Publication, Record, stamp_of
 from separator.inference.tags import copy_tags, mark
+from separator.inference.terminal import bar as progress_bar
+from separator.inference.terminal import log_above_bar, say
 
 log = logging.getLogger(__name__)
 

@@ -87,8 +87,8 @@ def main(argv: list[str]) -> int:
     config = parse(SeparateConfig, argv, "separate", positional="inputs")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
 
-    from separator.inference.progress import complain
     from separator.inference.stopping import stoppable
+    from separator.inference.terminal import complain
 
     with stoppable() as stop:
         try:

@@ -3,13 +3,10 @@
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+from separator.signals import STOP_SIGNALS, handling
 
 
 class Stop:
@@ -42,16 +39,10 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Handle the signals for the time of the block; those that are ignored stay so (nohup).
 
-    In another thread than the main one, which signals do not reach, it does nothing.
+    Yields:
+        The handler, whose `number` tells which signal came.
     """
     stop = Stop()
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, stop)
-    try:
+    numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    with handling(stop, numbers):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -19,7 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "scan": Command(
-        "separator.data.library.scan",
+        "separator.cli.scan_command",
         "index a music library; quarantine broken files",
         (
             ("separator scan ~/Music /mnt/more", "index two folders"),
@@ -32,7 +32,7 @@ COMMANDS = {
         ),
     ),
     "pretrain": Command(
-        "separator.pretrain.command",
+        "separator.cli.pretrain",
         "pretrain on songs without stems",
         (
             (
@@ -52,7 +52,7 @@ COMMANDS = {
         ),
     ),
     "train": Command(
-        "separator.train.command",
+        "separator.cli.train",
         "train or fine-tune on stems",
         (
             (
@@ -115,7 +115,7 @@ COMMANDS = {
         ),
     ),
     "evaluate": Command(
-        "separator.inference.evaluate",
+        "separator.inference.evaluate_command",
         "score models, or stems of other programs, on songs with known stems",
         (
             (
@@ -139,7 +139,7 @@ COMMANDS = {
         ),
     ),
     "compare": Command(
-        "separator.inference.compare.command",
+        "separator.cli.compare.command",
         "pretrainings against each other, on separation",
         (
             (
@@ -164,12 +164,12 @@ COMMANDS = {
         (("separator pull hf:me/vocals -o vocals.safetensors", "fetch it, check it, write it"),),
     ),
     "doctor": Command(
-        "separator.inference.doctor",
+        "separator.cli.doctor",
         "check this machine, and say how to mend what is missing",
         (("separator doctor", "print the report, which can be pasted into a report of a fault"),),
     ),
     "demo": Command(
-        "separator.inference.demo",
+        "separator.cli.demo",
         "the whole chain on a small corpus, in minutes",
         (
             ("separator demo", "on songs that it composes itself"),

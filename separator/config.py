@@ -8,7 +8,8 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,12 +55,27 @@ def parse(
         UsageError: an unknown key, a wrong type, or a value out of range; names the key.
     """
     try:
-        return _parsed(cls, argv, command, positional)
+        return _parsed(cls, argv, command, positional, partial(_build, cls))
     except SeparatorError as error:
         raise UsageError(str(error)) from error.__cause__
 
 
-def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | None) -> Config:
+def changed_settings(cls: type, argv: list[str], command: str) -> dict[str, Any]:
+    """Return, in nested dicts, the settings that differ from the defaults; arguments as `parse`.
+
+    Raises:
+        SeparatorError: an unknown key, or a value of a wrong type; names the key.
+    """
+
+    def changed(parser: Any, namespace: Any) -> dict[str, Any]:
+        return yaml.safe_load(parser.dump(namespace, skip_default=True))
+
+    return _parsed(cls, argv, command, None, changed)
+
+
+def _parsed(
+    cls: type, argv: list[str], command: str, positional: str | None, make: Callable
+) -> Any:
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
@@ -80,9 +96,8 @@ def _parsed(cls: type[Config], argv: list[str], command: str, positional: str | 
             _check_names(key, value)
     try:
         namespace = parser.parse_args(words)
-        if positional:
-            namespace.pop("config", None)
-        return _build(cls, parser, namespace)
+        namespace.pop("config", None)
+        return make(parser, namespace)
     except SeparatorError:
         raise
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
@@ -122,7 +137,7 @@ def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from separator.help_format import formatter
+    from separator.help_format import add_list, formatter
 
     parser = ArgumentParser(
         prog=f"separator {command}",
@@ -136,7 +151,7 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         lists = {name for name, field in fields.items() if field.type in (list[str], "list[str]")}
         for name in sorted(lists):
-            _add_list(parser, cls, fields[name], bare=name == positional)
+            add_list(parser, cls, fields[name], bare=name == positional)
         parser.add_class_arguments(cls, skip=lists, fail_untyped=True)
         assert positional in lists
         for action in parser._actions:
@@ -146,22 +161,6 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
     return parser
-
-
-def _add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> None:
-    """Add a list of names: of the bare words, or of one name for each time the option is given."""
-    from separator.help_format import sentence
-
-    optional = field.default_factory is not dataclasses.MISSING
-    options = {"type": str, "help": sentence(cls, field.name)}
-    if optional:
-        options["default"] = []
-    if bare:
-        metavar = field.name.upper()
-        parser.add_argument(field.name, nargs="*" if optional else "+", metavar=metavar, **options)
-    else:
-        metavar = field.metadata.get("metavar", "PATH")
-        parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
 
 
 def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:

@@ -1,5 +1,6 @@
 """How `--help` looks: types in plain words, examples as they are written."""
 
+import dataclasses
 import functools
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -46,6 +47,27 @@ def plain_type(hint: Any) -> str:
     if origin is tuple:
         return f"[{', '.join(map(plain_type, parts))}]"
     return getattr(hint, "__name__", str(hint))
+
+
+def add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> None:
+    """Add a list of names to a parser.
+
+    Args:
+        parser: of jsonargparse.
+        cls: the dataclass that has the list.
+        field: the list.
+        bare: whether the command's bare words are the names; else each `--key` gives one.
+    """
+    optional = field.default_factory is not dataclasses.MISSING
+    options = {"type": str, "help": sentence(cls, field.name)}
+    if optional:
+        options["default"] = []
+    if bare:
+        metavar = field.name.upper()
+        parser.add_argument(field.name, nargs="*" if optional else "+", metavar=metavar, **options)
+    else:
+        metavar = field.metadata.get("metavar", "PATH")
+        parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
 
 
 def sentence(cls: type, name: str) -> str:

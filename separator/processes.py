@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from separator.errors import SeparatorError
+from separator.signals import handling
 
 CALLS_AHEAD = 2  # calls handed out per process: none idles, and a crash makes few calls suspects
 
@@ -103,13 +104,8 @@ def _check_start(command: str, pool: ProcessPoolExecutor) -> None:
 
 def _submitted(pool: ProcessPoolExecutor, function: Callable, *arguments: object) -> Future:
     """Submit a call; a process that this starts inherits that Ctrl-C is ignored."""
-    if threading.current_thread() is not threading.main_thread():  # may not set handlers
+    with handling(signal.SIG_IGN, [signal.SIGINT]):
         return pool.submit(function, *arguments)
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        return pool.submit(function, *arguments)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def follow_parent() -> None:

@@ -21,14 +21,19 @@ class ReaderGoneError(Exception):
 
 
 @contextlib.contextmanager
-def safe_streams() -> Iterator[None]:
-    """Replace sys.stdout and sys.stderr by ones that are there, for the time of a command."""
+def safe_streams() -> Iterator["_Results"]:
+    """Replace sys.stdout and sys.stderr by streams that are open, for the time of a command.
+
+    Yields:
+        The standard output; `incomplete` says whether some of it was lost.
+    """
     _fill_closed()
     before = sys.stdout, sys.stderr
     messages = _Messages(before[1])
-    sys.stdout, sys.stderr = _Results(before[0]), messages
+    results = _Results(before[0])
+    sys.stdout, sys.stderr = results, messages
     try:
-        yield
+        yield results
     finally:
         messages.finish()
         sys.stdout, sys.stderr = before
@@ -86,13 +91,20 @@ class _Messages(_Stream):
 
 
 class _Results(_Stream):
-    """Standard output: results that cannot be written end the command."""
+    """Standard output: results that cannot be written end the command.
+
+    Attributes:
+        incomplete: whether some could not be written, though somebody may want to read them.
+    """
+
+    incomplete = False
 
     def _fail(self, error: Exception) -> None:
         super()._fail(error)
         if isinstance(error, BrokenPipeError):
             raise ReaderGoneError from error
         if isinstance(error, OSError):
+            self.incomplete = True
             raise SeparatorError(f"standard output: {one_line(error)}") from error
 
 

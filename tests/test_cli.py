@@ -16,11 +16,12 @@ import pytest
 
 import separator
 from separator import cli
+from separator.cli import dispatch
+from separator.cli.compare.config import CompareConfig
+from separator.cli.demo import DemoConfig
 from separator.commands import COMMANDS
 from separator.config import parse
 from separator.errors import SeparatorError, UsageError
-from separator.inference.compare.config import CompareConfig
-from separator.inference.demo import DemoConfig
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
 
@@ -202,7 +203,7 @@ def test_a_hostile_name_forges_nothing(
 
 
 def test_a_log_line_stays_one(capsys: pytest.CaptureFixture):
-    handler = cli._StderrHandler()
+    handler = dispatch._StderrHandler()
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
@@ -245,7 +246,7 @@ def test_other_libraries_log_warnings_alone(monkeypatch, capsys: pytest.CaptureF
 )
 def test_the_first_rank_tells_wrong_usage(place: dict[str, str], waits, monkeypatch, capsys):
     waited: list[str] = []  # what had been told by then
-    monkeypatch.setattr(cli.time, "sleep", lambda _: waited.append(capsys.readouterr().err))
+    monkeypatch.setattr(dispatch.time, "sleep", lambda _: waited.append(capsys.readouterr().err))
     for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in place.items():
@@ -356,3 +357,17 @@ def test_names_that_the_locale_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch
         patch.setattr(sys, "stderr", stream)
         assert cli.main(["Dvořák"]) == 2
     assert raw.getvalue().startswith(b"separator: unknown command 'Dvo\\u0159\\xe1k'")
+
+
+def test_songs_are_separated_although_their_list_cannot_be_written(tmp_path, monkeypatch, capsys):
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(name, [[0.1, 0.1]] * 4410, 44100)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", _Broken(OSError(errno.ENOSPC, "No space left on device")))
+        assert cli.main(["separate", "a.wav", "b.wav", "--device", "cpu"]) == 1
+    assert len(list(Path("stems").glob("*.flac"))) == 2
+    complaints = [line for line in capsys.readouterr().err.splitlines() if "space" in line]
+    assert complaints == ["separator: standard output: No space left on device"]

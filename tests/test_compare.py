@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from separator import Separator, cli
+from separator.cli.compare import comparison_report as reports
+from separator.cli.compare import scores as scores_of
+from separator.cli.compare.children import Children
+from separator.cli.compare.config import Arm, CompareConfig
+from separator.cli.compare.intervals import interval, paired, summary
+from separator.cli.compare.planning import plan
+from separator.cli.compare.runs import Run
 from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.data.tracks import find_tracks
 from separator.errors import SeparatorError
-from separator.inference.compare import report as reports
-from separator.inference.compare import scores as scores_of
-from separator.inference.compare.command import plan
-from separator.inference.compare.config import Arm, CompareConfig
-from separator.inference.compare.runs import Children, Run
-from separator.inference.compare.statistics import interval, paired, summary
 from separator.inference.evaluate import score_track
 from tests import toys
 

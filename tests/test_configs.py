@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from separator import cli
+from separator.cli.compare.config import CompareConfig
+from separator.cli.compare.planning import settings
 from separator.config import from_dict, parse, to_dict
 from separator.data.corpus import write_corpus
 from separator.engine import optim
-from separator.inference.compare.config import CompareConfig
-from separator.inference.compare.runs import settings
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.strategies.dispersion import uniform_share

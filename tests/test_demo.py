@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from separator import cli
+from separator.cli import demo, demo_chain, dispatch
 from separator.engine import checkpoint
-from separator.inference import demo
 from separator.pretrain.task import PretrainTask
 
 
@@ -37,9 +37,9 @@ def test_the_demo_leaves_a_table_stems_a_picture_and_a_model(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Songs that take no time."""
-    monkeypatch.setattr(demo, "SONGS", 3)
-    monkeypatch.setattr(demo, "SECONDS", 3.0)
-    monkeypatch.setattr(demo, "_real_example", lambda run: None)
+    monkeypatch.setattr(demo_chain, "SONGS", 3)
+    monkeypatch.setattr(demo_chain, "SECONDS", 3.0)
+    monkeypatch.setattr(demo_chain, "_real_example", lambda run: None)
 
 
 @pytest.mark.slow
@@ -68,8 +68,8 @@ def test_a_step_that_did_not_end_well_is_the_last(
     tmp_path: Path, small: None, status: int, monkeypatch: pytest.MonkeyPatch
 ):
     commands = []
-    monkeypatch.setattr(demo, "write_corpus", lambda folder, *_: folder.mkdir(parents=True))
-    monkeypatch.setattr(cli, "main", lambda words: commands.append(words[0]) or status)
+    monkeypatch.setattr(demo_chain, "write_corpus", lambda folder, *_: folder.mkdir(parents=True))
+    monkeypatch.setattr(dispatch, "main", lambda words: commands.append(words[0]) or status)
     assert demo.main(["--run", str(tmp_path / "demo")]) == status
     assert commands == ["pretrain"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from separator.cli.compare.config import CompareConfig
 from separator.config import _parser
-from separator.inference.compare.config import CompareConfig
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from separator import cli
-from separator.inference import doctor
-from separator.inference.doctor import Finding
+from separator.cli import doctor
+from separator.cli.doctor import Finding
 
 
 def report(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import pytest
 
+from separator.cli.compare.config import Arm, CompareConfig
 from separator.config import parse
 from separator.data.config import DataConfig
 from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
-from separator.inference.compare.config import Arm, CompareConfig
-from separator.inference.evaluate import EvaluateConfig
+from separator.inference.evaluate_command import EvaluateConfig
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
 from separator.ranges import CheckedConfig, Within, group_of, require

@@ -20,6 +20,7 @@ import torch
 from separator import api, atomic, audio, cli
 from separator.inference import files as files_of
 from separator.inference import separate, stopping
+from separator.signals import STOP_SIGNALS
 from separator.stems import TWO_STEMS, title
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
@@ -273,11 +274,11 @@ def test_signals_leave_what_is_finished_and_nothing_else(
                 os.kill(os.getpid(), number)
             yield block
 
-    before = [signal.getsignal(one) for one in stopping.SIGNALS]
+    before = [signal.getsignal(one) for one in STOP_SIGNALS]
     with monkeypatch.context() as patch:
         patch.setattr(audio, "blocks", interrupted)
         assert run("music", "-o", "out") == 128 + number
-    assert [signal.getsignal(one) for one in stopping.SIGNALS] == before
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
     assert files("out") == ["a (Instrumental).wav"]
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("separator: stopped by ") and line.endswith(

@@ -73,11 +73,11 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the server a core
 
     from separator.allocator import keep_memory
-    from separator.inference.progress import say
     from separator.inference.serve.app import make_app
     from separator.inference.serve.store import Store, remove_abandoned
     from separator.inference.serve.worker import Models
     from separator.inference.stopping import stoppable
+    from separator.inference.terminal import say
 
     keep_memory()
     remove_abandoned(Path(tempfile.gettempdir()))

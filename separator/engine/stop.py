@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import threading
 import time
 from types import FrameType, TracebackType
 from typing import Self
@@ -11,6 +10,7 @@ from typing import Self
 import torch
 
 from separator.engine import distributed
+from separator.signals import STOP_SIGNALS, handling
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ class Stop:
         self.status = 0
         self._limit = 60 * minutes or float("inf")
         self._device = device
-        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         self._process, self._start = os.getpid(), time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                self._listen(name)
+        hangup = getattr(signal, "SIGHUP", None)  # ignored under nohup: the run goes on
+        ignored = {hangup} if hangup and signal.getsignal(hangup) is signal.SIG_IGN else set()
+        self._handling = handling(self._note, [n for n in STOP_SIGNALS if n not in ignored])
+        self._handling.__enter__()
         return self
 
     def __exit__(
@@ -53,8 +53,7 @@ class Stop:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._handling.__exit__(None, None, None)
 
     @property
     def signalled(self) -> bool:
@@ -67,14 +66,6 @@ class Stop:
         status = max(self.status, OUT_OF_TIME if late else 0)
         self.status = max(self.status, distributed.largest(status, self._device))
         return self.status > 0
-
-    def _listen(self, name: str) -> None:
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is None:
-            return
-        if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
-            return  # nohup: the run is to outlive its terminal
-        self._previous[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -1,4 +1,4 @@
-"""`separator scan`: which songs of a library are fit for training, and what is wrong with the rest.
+"""Index the songs of a library: which are fit for training, and why the others are not.
 
 A file is opened only when its size or time of change is new. Then its content key tells whether
 the same audio was seen before, elsewhere or with other tags; only unknown audio is decoded, once,
@@ -23,38 +23,10 @@ from tqdm import tqdm
 from separator.audio import AudioInfo
 from separator.data.library.examination import examined
 from separator.data.library.index import Content, Index, Stamp
-from separator.data.library.scan_report import summary, write_report
 from separator.data.library.walk import checked_folders, walk
 from separator.errors import SeparatorError, printable
 
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
-
-
-@dataclass(frozen=True)
-class ScanConfig:
-    """Index a music library; quarantine broken files.
-
-    Attributes:
-        roots: folders of music; all their subfolders are searched.
-        report: file that gets every quarantined file with its reason, every duplicate and every
-            notice; JSON if its name ends in .json, else tab-separated text.
-        jobs: processes to decode with; as many as there are cores when not given.
-        index: the index file; $SEPARATOR_INDEX or the user's data folder when not given.
-        pairs: folder that gets songs which the library holds with and without vocals, aligned, for
-            `separator train 'data.roots=[pairs:FOLDER]'`.
-    """
-
-    roots: list[str]
-    report: str | None = None
-    jobs: int | None = None
-    index: str | None = None
-    pairs: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_jobs(self.jobs)
-        if self.report and Path(self.report).is_dir():
-            name = printable(self.report)
-            raise SeparatorError(f"report: {name} is a folder; give the name of a file")
 
 
 @dataclass(frozen=True)
@@ -96,47 +68,6 @@ class Library:
         }
 
 
-def main(argv: list[str]) -> int:
-    """Run `separator scan`; the status is 0 when the scan is complete, whatever it found."""
-    from separator.config import parse
-
-    config = parse(ScanConfig, argv, "scan", positional="roots")
-    library = scan(config.roots, config.index, config.jobs)
-    print(summary(library))
-    for line in filter(None, map(_layout, library.roots)):
-        print(line)
-    if config.pairs:
-        _write_pairs(library, config.pairs)
-    if config.report:
-        write_report(library, config.report)
-    elif library.quarantined or library.duplicates or library.notices:
-        print("`--report FILE` lists the quarantined files, the duplicates and the notices")
-    return 0
-
-
-def _write_pairs(library: Library, folder: str) -> None:
-    """Write the pairs of a library, and say which were left out and why."""
-    from separator.data.pairs import suggested_pairs, write_pairs
-
-    pairs, written = suggested_pairs(library.songs), 0
-    for pair, reason in write_pairs(pairs, folder):
-        written += not reason
-        if reason:
-            print(f"left out     {printable(str(pair.instrumental.path))}: {reason}")
-    print(f"pairs        {written} of {len(pairs)} that names suggest, in {printable(folder)}")
-
-
-def _layout(root: Path) -> str:
-    """Say how training would take a folder; "" for one of mixed songs."""
-    from separator.data.layouts import describe_layout
-
-    try:
-        text = describe_layout(root)
-    except SeparatorError as error:
-        text = str(error)
-    return f"layout       {text}" if text else ""
-
-
 def scan(
     roots: Sequence[str | os.PathLike],
     index: str | os.PathLike | None = None,
@@ -160,7 +91,7 @@ def scan(
     Raises:
         SeparatorError: a root is not a folder, there is no audio in any, or the index is unusable.
     """
-    _check_jobs(jobs)
+    check_jobs(jobs)
     folders = checked_folders(roots, "give folders that hold music")
     walked = walk(folders)
     stamps, problems = walked.stamps, walked.problems
@@ -187,7 +118,12 @@ def default_index() -> Path:
     return Path(os.environ.get("SEPARATOR_INDEX") or os.path.join(folder, "library.sqlite"))
 
 
-def _check_jobs(jobs: int | None) -> None:
+def check_jobs(jobs: int | None) -> None:
+    """Check a number of processes; None stands for one on each core.
+
+    Raises:
+        SeparatorError: it is less than 1.
+    """
     if jobs is not None and jobs < 1:
         raise SeparatorError(f"jobs: {jobs} is less than 1; leave it out to use every core")
 

@@ -4,16 +4,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from separator.atomic import write_text
+from separator.data.library.scan import Library
 from separator.errors import SeparatorError, one_line, printable
 
-if TYPE_CHECKING:
-    from separator.data.library.scan import Library
 
-
-def summary(library: "Library") -> str:
+def summary(library: Library) -> str:
     """Return the totals as a few lines of text.
 
     Args:
@@ -37,7 +34,7 @@ def summary(library: "Library") -> str:
     return "\n".join(lines)
 
 
-def write_report(library: "Library", path: str | os.PathLike) -> None:
+def write_report(library: Library, path: str | os.PathLike) -> None:
     """Write totals, quarantined files, duplicates and notices.
 
     JSON for *.json: {"roots": [folder], "totals": `Library.totals`, "quarantined": [{"path",
@@ -62,7 +59,7 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def _as_json(library: "Library") -> str:
+def _as_json(library: Library) -> str:
     quarantined = [{"path": str(path), "reason": reason} for path, reason in library.quarantined]
     duplicates = [{"path": str(path), "same_as": str(song)} for path, song in library.duplicates]
     values = {
@@ -75,7 +72,7 @@ def _as_json(library: "Library") -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def _as_table(library: "Library") -> str:
+def _as_table(library: Library) -> str:
     rows = [f"# {line}" for line in summary(library).splitlines()]
     rows += [_row("quarantined", path, reason) for path, reason in library.quarantined]
     rows += [_row("duplicate", path, song) for path, song in library.duplicates]

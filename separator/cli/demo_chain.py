@@ -1,20 +1,21 @@
-"""`separator demo`: pretrain, fine-tune, separate, evaluate, on songs that it composes itself."""
+"""The steps of `separator demo`, each run as the command that a user would type."""
 
 import json
 import logging
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from separator import audio, bundled, cli
+from separator import audio, bundled
 from separator.api import Separator
 from separator.atomic import replacing
-from separator.config import parse
+from separator.cli import dispatch
+from separator.cli.demo import DemoConfig
 from separator.data import musdb_sample
 from separator.data.corpus import write_corpus
 from separator.data.layouts import detect_layout
@@ -29,27 +30,18 @@ log = logging.getLogger(__name__)
 SONGS, SECONDS = 10, 10.0
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """Run the whole chain on generated songs and the real one that stempeg ships, or on your music.
+def run_chain(config: DemoConfig) -> int:
+    """Run every step of the chain.
 
-    Attributes:
-        data: folder of your music to use instead; without stems in it, fine-tuning and scoring
-            stay with the generated songs. musdb7s downloads MUSDB18's free 7-second excerpts.
-        run: folder for everything that is made.
-        pretrain_steps: steps of pretraining.
-        train_steps: steps of fine-tuning.
+    Args:
+        config: the settings of `separator demo`.
+
+    Returns:
+        The exit status of the first step that fails, else 0.
+
+    Raises:
+        SeparatorError: the folder of music does not exist.
     """
-
-    data: str = ""
-    run: str = "runs/demo"
-    pretrain_steps: int = 100
-    train_steps: int = 250
-
-
-def main(argv: list[str]) -> int:
-    """Run the chain; the exit status is that of the first step that fails."""
-    config = parse(DemoConfig, argv, "demo")
     if config.data == musdb_sample.SAMPLE_NAME:
         config = replace(config, data=str(musdb_sample.fetch_sample()))
     if config.data and not Path(config.data).is_dir():
@@ -72,36 +64,36 @@ def main(argv: list[str]) -> int:
          f"steps={config.train_steps}", f"pretrained={run / 'pretrain' / model.name}"],
     ]  # fmt: skip
     for step in steps:
-        if status := _say(step):
+        if status := _run_command(step):
             return status
     tracks = tracks_of(stems[0], "valid")
     song = _mixture(tracks[0], run)
     command = ["separate", str(song), "-o", str(run / "stems"), "-m", str(model)]
-    if status := _say([*command, "--stems", "--overwrite", "--format", "wav"]):
+    if status := _run_command([*command, "--stems", "--overwrite", "--format", "wav"]):
         return status
     _show_results(model, tracks, run, song)
     return 0
 
 
-def _say(words: list[str]) -> int:
-    """Show a command as the user would give it, and run it."""
+def _run_command(words: list[str]) -> int:
+    """Print a command as a user would type it, and run it."""
     sys.stderr.write(f"\n$ separator {shlex.join(words)}\n")
-    return cli.main(words)
+    return dispatch.main(words)
 
 
 def _discriminator(steps: int) -> list[str]:
-    """Let the recipe's discriminator learn and then count within a run of so few steps."""
+    """Return the keys that start the recipe's discriminator early enough for so few steps."""
     start = max(1, steps // 5)
     return [f"adversary.start={start}", f"adversary.weight=[[{2 * start},0],[{3 * start},0.1]]"]
 
 
 def _key(name: str, values: list[Path]) -> str:
-    """Write `name=[values]` so that any path survives."""
+    """Return `name=[values]`, with the paths quoted as in JSON."""
     return f"{name}={json.dumps([str(value) for value in values])}"
 
 
 def _roots(config: DemoConfig, corpus: Path) -> tuple[list[Path], list[Path]]:
-    """Choose what to pretrain on and what to fine-tune on."""
+    """Return the folders for pretraining and those for fine-tuning."""
     if not config.data:
         example = _real_example(Path(config.run))
         return [corpus, example] if example else [corpus], [corpus]
@@ -110,7 +102,7 @@ def _roots(config: DemoConfig, corpus: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _real_example(run: Path) -> Path | None:
-    """Lay the mixture of stempeg's real song out as a library, where ffmpeg is there to read it."""
+    """Write the mixture of stempeg's song as a library of one file; None without ffmpeg."""
     folder = run / "example"
     target = folder / "Falcon 69.flac"
     if target.exists():
@@ -127,7 +119,7 @@ def _real_example(run: Path) -> Path | None:
 
 
 def _mixture(track: Track, run: Path) -> Path:
-    """Write a validation song's mixture as the file that is then separated."""
+    """Write the mixture of a validation song to a file, and return its path."""
     rate = track.rate
     mixture = torch.stack(list(load_stems(track, rate).values())).sum(0)
     path = run / "mixtures" / f"{track.name}.wav"
@@ -137,7 +129,7 @@ def _mixture(track: Track, run: Path) -> Path:
 
 
 def _show_results(model: Path, tracks: list[Track], run: Path, song: Path) -> None:
-    """Print the table, with the bundled model, and the paths; draw spectrograms of a song."""
+    """Print the scores of the model and of the bundled one, and the paths; draw spectrograms."""
     separator = Separator.load(model)
     report = evaluate(separator, tracks)
     report["model"]["path"] = str(model)
@@ -156,7 +148,13 @@ def _show_results(model: Path, tracks: list[Track], run: Path, song: Path) -> No
 
 
 def draw(waves: dict[str, Tensor], separator: Separator, path: Path) -> None:
-    """Draw spectrograms of waves (c t) side by side into a PNG."""
+    """Draw spectrograms side by side.
+
+    Args:
+        waves: for each title a wave (c t).
+        separator: its transform and sample rate are used.
+        path: the PNG file to write.
+    """
     from matplotlib.figure import Figure
 
     from separator.engine.pictures import label_axes, spectrogram_image

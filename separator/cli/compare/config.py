@@ -1,4 +1,4 @@
-"""What a comparison compares: its arms, their budget, their data."""
+"""Configuration of a comparison: its arms, their budget, their data."""
 
 import json
 import re
@@ -15,12 +15,13 @@ class Arm:
     """One of the trainings that are compared.
 
     In the value of a key, {NAME} stands for the folders of `songs.NAME`, {library} and {stems} for
-    those of that name, {ARM} for the model that another arm has fine-tuned with the same seed, as
-    in `teacher.models=[{scratch}]`, and {ARM@all} for those of all seeds.
+    those of `library` and `stems`, {ARM} for the model that another arm has fine-tuned with the
+    same seed, as in `teacher.models=[{scratch}]`, and {ARM@all} for its models of all seeds.
 
     Attributes:
-        pretrain: preset files and key=value of `separator pretrain`; empty starts from scratch.
-        train: files and key=value for this arm's fine-tuning alone, such as `steps=900`.
+        pretrain: YAML files and key=value for `separator pretrain`; if empty, this arm is trained
+            from scratch.
+        train: YAML files and key=value for the fine-tuning of this arm only, such as `steps=900`.
     """
 
     pretrain: list[str] = field(default_factory=list)
@@ -31,25 +32,28 @@ class Arm:
 class CompareConfig:
     """Pretrain, fine-tune and score several recipes on the same budget with several seeds.
 
-    A budget is steps, minutes, or both, whichever ends first. The learning rate falls with the
-    steps: with minutes, set the steps to about what fits in them.
+    A budget is a number of steps, a time limit, or both; a run ends at the first of them. The
+    learning rate depends on the number of steps, so choose one that about fits the time limit.
 
     Attributes:
-        run: folder of everything that is made; the same folder again goes on.
-        library: songs to pretrain on, as `data.roots` of `separator pretrain`.
-        stems: songs with stems to fine-tune on and to score, as `data.roots` of `separator train`.
-        songs: more lists of folders; an arm uses one as {NAME}.
-        arms: for each name, `pretrain` and `train`: lists of files and key=value.
+        run: folder for all results; with a folder of earlier results, the comparison goes on.
+        library: folders of songs to pretrain on (`data.roots` of `separator pretrain`).
+        stems: folders of songs with stems to fine-tune on and to score (`data.roots` of
+            `separator train`).
+        songs: more lists of folders, by name; the keys of an arm refer to one as {NAME}.
+        arms: the trainings to compare, by name; each has the lists `pretrain` and `train` of YAML
+            files and key=value.
         baseline: the arm that the others are compared with.
-        seeds: each arm is trained with each of them.
-        common: files and key=value laid over both stages of all arms.
-        pretrain: further ones for all pretraining; an arm's own key=value win.
-        train: the preset of all fine-tuning, and key=value.
+        seeds: random seeds; each arm is trained with each of them.
+        common: YAML files and key=value for the pretraining and the fine-tuning of all arms.
+        pretrain: YAML files and key=value for the pretraining of all arms; those of an arm override
+            them.
+        train: YAML files and key=value for the fine-tuning of all arms.
         pretrain_steps: steps of each pretraining.
         train_steps: steps of each fine-tuning.
-        pretrain_minutes: most minutes of each pretraining (0: no limit).
-        train_minutes: most minutes of each fine-tuning (0: no limit).
-        jobs: runs at a time.
+        pretrain_minutes: time limit of each pretraining in minutes (0: no limit).
+        train_minutes: time limit of each fine-tuning in minutes (0: no limit).
+        jobs: number of runs at the same time.
     """
 
     run: str = "runs/compare"
@@ -87,44 +91,43 @@ class CompareConfig:
         for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
             if word.startswith("-"):
                 raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
-        for name in self.arms:
-            self._check_names(name)
         for word in [*self.common, *self.pretrain, *self.train]:
-            for name, _ in PLACEHOLDER.findall(word):
-                if not self._folders().get(name):
-                    raise SeparatorError(
-                        f"{word}: {name!r} is no list of folders; give songs={{{name}: [FOLDER]}}, "
-                        "or name arms in the words of an arm"
-                    )
+            self._check_names(word)
+        for name, arm in self.arms.items():
+            for word in (*arm.pretrain, *arm.train):
+                self._check_names(word, name)
 
-    def _check_names(self, arm: str) -> None:
-        """Refuse names in braces that stand for nothing, and arms that need each other."""
-        folders = self._folders()
-        for word in (*self.arms[arm].pretrain, *self.arms[arm].train):
-            for name, _ in PLACEHOLDER.findall(word):
-                if name in self.arms:
-                    if arm in {name, *self.needed_by(name)}:
-                        raise SeparatorError(
-                            f"arms.{arm}: {word}: uses its own model; name another arm"
-                        )
-                elif not folders.get(name):
-                    raise SeparatorError(
-                        f"arms.{arm}: {word}: {name!r} is no arm and no list of folders; give "
-                        f"songs={{{name}: [FOLDER]}}"
-                    )
+    def _check_names(self, word: str, arm: str = "") -> None:
+        """Refuse names in braces that stand for nothing, and arms that need each other.
+
+        Args:
+            word: a file or key=value.
+            arm: the arm that has it; empty for the words of all arms, which may name no arm.
+        """
+        where = f"arms.{arm}: {word}" if arm else word
+        for name, _ in PLACEHOLDER.findall(word):
+            if arm and name in self.arms:
+                if arm in {name, *self.needed_by(name)}:
+                    raise SeparatorError(f"{where}: uses its own model; name another arm")
+            elif not self._folders().get(name):
+                kind = "no arm and no list of folders" if arm else "no list of folders"
+                fix = "" if arm else ", or name arms in the words of an arm"
+                raise SeparatorError(
+                    f"{where}: {name!r} is {kind}; give songs={{{name}: [FOLDER]}}{fix}"
+                )
 
     def needed_by(self, arm: str) -> list[str]:
         """Return the arms whose models an arm uses, directly or not."""
-        found: list[str] = []
+        needed: list[str] = []
         waiting = [arm]
         while waiting:
             own = self.arms[waiting.pop()]
             words = (*own.pretrain, *own.train)
             named = dict.fromkeys(name for word in words for name, _ in PLACEHOLDER.findall(word))
-            fresh = [name for name in named if name in self.arms and name not in found]
-            found += fresh
+            fresh = [name for name in named if name in self.arms and name not in needed]
+            needed += fresh
             waiting += fresh
-        return found
+        return needed
 
     def seeds_needed(self, arm: str, other: str, seed: int) -> list[int]:
         """Return the seeds of another arm whose models an arm uses for one of its seeds."""
@@ -139,10 +142,15 @@ class CompareConfig:
         return [word for arm in self.arms.values() for word in (*arm.pretrain, *arm.train)]
 
     def words(self, name: str, stage: str) -> list[str]:
-        """Return what the trainer of an arm's stage is told, but for seed and folders.
+        """Return the words of the trainer's command for one stage of an arm.
 
         Files come first (the stage's, the arm's, the common ones), then key=value (the common
-        ones, the stage's, the arm's); what comes later wins.
+        ones, the stage's, the arm's); later ones override earlier ones. The seed and the run folder
+        are left out.
+
+        Args:
+            name: the arm.
+            stage: pretrain or train.
         """
         stage_words, own = getattr(self, stage), getattr(self.arms[name], stage)
         files = [word for word in (*stage_words, *own, *self.common) if "=" not in word]
@@ -154,7 +162,7 @@ class CompareConfig:
         return [*files, *keys]
 
     def _with_folders(self, word: str) -> str:
-        """Put lists of folders in the place of their names."""
+        """Replace the names of lists of folders by the lists."""
         folders = self._folders()
 
         def fill(match: re.Match) -> str:

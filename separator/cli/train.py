@@ -10,7 +10,7 @@ def main(argv: list[str]) -> int:
     """Train until done or stopped; the same command goes on where it ended."""
     config = parse(TrainConfig, argv, "train")
 
-    from separator.engine.command import run  # torch, for which `--help` does not wait
+    from separator.cli.training import run  # torch, for which `--help` does not wait
     from separator.train.step import TrainTask
 
     last = Path(config.run) / "last.pt"

@@ -1,4 +1,4 @@
-"""`separator COMMAND …`: find the command, hand over its arguments, turn errors into one line."""
+"""`separator COMMAND …`: find the command, pass its arguments on, turn errors into one line."""
 
 import importlib
 import logging
@@ -16,45 +16,54 @@ from separator.errors import UsageError, explain, printable
 from separator.streams import ReaderGoneError, safe_streams
 
 DONE, FAILED, WRONG_USAGE, READER_GONE = 0, 1, 2, 141
-HEAD_START = 10.0  # seconds in which a machine's first rank tells what is wrong for all of them
+HEAD_START = 10.0  # seconds that the first rank of a machine has to report an error of all ranks
 STATUSES = """\
 exit status:
   0    all of the work was done
   1    some of it failed
   2    wrong usage: an unknown command, key or value; nothing was started
-  3    stopped by its time limit (max_minutes), everything saved
-  130, 143, 129    stopped by SIGINT (Ctrl-C), SIGTERM, SIGHUP, everything saved
-  141  the reader of its output, such as `head`, went away"""
+  3    a training reached its time limit (max_minutes) and saved its state
+  130, 143, 129    stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved
+  141  the program that reads the output, such as `head`, has ended"""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0 only when all of its work was done.
+    """Run one command.
 
     Args:
-        argv: the words after `separator`; the process's own when not given.
+        argv: the words after `separator`; by default those of the process.
+
+    Returns:
+        The exit status: 0 only when all of the work was done.
     """
     return guarded(_run, sys.argv[1:] if argv is None else argv)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Run a command as a process of its own is run: log on stderr, any error is one line there.
+    """Run a command; write its log, and any error as one line, to standard error.
 
-    SEPARATOR_DEBUG=1 shows an error's traceback too. Standard output and error may be closed.
+    SEPARATOR_DEBUG=1 shows the traceback of an error too. Standard output and standard error may be
+    closed.
+
+    Args:
+        command: takes the words after its name, returns the exit status.
+        argv: these words.
 
     Returns:
-        The command's status, or that of the error which ended it.
+        The exit status of the command, or of the error that ended it.
     """
-    with safe_streams():
+    with safe_streams() as results:
         _start_log()
         try:
             try:
-                return command(argv)
+                status = command(argv)
             finally:
-                sys.stdout.flush()  # what cannot be written shows here, not at the very end
+                sys.stdout.flush()  # raises here what would else fail at the end of the process
+            return status or (FAILED if results.incomplete else DONE)
         except ReaderGoneError:
             return READER_GONE
-        except KeyboardInterrupt as stop:  # a handler of another signal raises it with its number
-            number = signal.Signals(*stop.args[:1] or [signal.SIGINT])
+        except KeyboardInterrupt as stop:  # handlers of other signals pass the signal's number
+            number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
             how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
             sys.stderr.write(f"separator: {how}\n")
             return 128 + number
@@ -63,7 +72,7 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
                 traceback.print_exc()
             usage_error = isinstance(error, UsageError)
             if usage_error and _repeats_another():
-                time.sleep(HEAD_START)  # torchrun ends this process once the other has told it
+                time.sleep(HEAD_START)  # torchrun ends this process once the first rank has exited
             sys.stderr.write(f"separator: {explain(error)}\n")
             return WRONG_USAGE if usage_error else FAILED
 
@@ -82,7 +91,7 @@ def usage() -> str:
             "",
             *rows,
             "",
-            "`separator help COMMAND` tells more, `separator --version` the version.",
+            "`separator help COMMAND` explains a command; `separator --version` is the version.",
             "",
             STATUSES,
             "",
@@ -110,15 +119,15 @@ def _run(argv: list[str]) -> int:
 
 
 class _LineFormatter(logging.Formatter):
-    """A message is one line, whatever the names in it hold."""
+    """Formats a message as one line, even if a file name in it holds line feeds."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the message without what could forge another line."""
+        """Return the message with control characters escaped."""
         return printable(super().formatMessage(record))
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Writes to the standard error of the moment: each command brings its own."""
+    """Writes to the present sys.stderr, which each command replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -126,15 +135,14 @@ class _StderrHandler(logging.StreamHandler):
 
     @property
     def stream(self) -> TextIO:
-        """The stream, under the name by which tqdm recognises a terminal's handler."""
+        """The stream; tqdm looks at this attribute to find handlers that write to a terminal."""
         return sys.stderr
 
 
 def _start_log() -> None:
-    """Send the log to stderr, unless the program around us has set up its own.
+    """Send the log to standard error, unless the calling program has configured logging.
 
-    Of other libraries, warnings alone: their news, such as what torch says at exit when its import
-    was interrupted, mean nothing to a user.
+    Other libraries log warnings only: their information messages mean nothing to a user.
     """
     root = logging.getLogger()
     if not root.handlers:

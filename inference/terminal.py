@@ -1,4 +1,4 @@
-"""What a command shows while it works; it works on when nobody can see it."""
+"""Progress bars and messages; a command goes on when they cannot be written."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from separator.errors import printable
+from separator.errors import SeparatorError, printable
 
 
 def bar(*arguments: Any, **options: Any) -> tqdm:
@@ -25,12 +25,23 @@ def log_above_bar() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a line, or a text of several, on standard output."""
-    _print(text, sys.stdout)
+    """Print lines on standard output; one message says it when they cannot be written.
+
+    Args:
+        text: the lines, without the last line feed.
+    """
+    try:
+        _print(text, sys.stdout)
+    except SeparatorError as error:  # such as a full disk; the files of the songs count more
+        complain(str(error))
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error."""
+    """Print a line on standard error.
+
+    Args:
+        text: the line; control characters are escaped.
+    """
     _print(f"separator: {printable(text)}", sys.stderr)
 
 
@@ -41,7 +52,9 @@ def _print(text: str, stream: TextIO | None) -> None:
     try:
         tqdm.write(text, file=stream)
         stream.flush()
-    except Exception:  # of any kind, since streams differ: the files are what counts
+    except SeparatorError:
+        raise
+    except Exception:  # of any kind, since streams differ
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())  # what is still buffered goes there in the end

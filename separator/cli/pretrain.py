@@ -8,7 +8,7 @@ def main(argv: list[str]) -> int:
     """Pretrain until done or stopped; the same command goes on where it ended."""
     config = parse(PretrainConfig, argv, "pretrain")
 
-    from separator.engine.command import run  # torch, for which `--help` does not wait
+    from separator.cli.training import run  # torch, for which `--help` does not wait
     from separator.pretrain.mixit import MixitTask
     from separator.pretrain.remix import RemixTask
     from separator.pretrain.task import PretrainTask

@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 
 from separator.atomic import replacing, write_text
+from separator.cli.compare.config import CompareConfig
+from separator.cli.compare.intervals import paired, summary
+from separator.cli.compare.runs import Run, last_step, rows
 from separator.config import to_dict
 from separator.errors import SeparatorError, printable
-from separator.inference.compare.config import CompareConfig
-from separator.inference.compare.runs import Run, last_step, rows
-from separator.inference.compare.statistics import paired, summary
 from separator.stems import TWO_STEMS
 
 STEMS = TWO_STEMS.names
@@ -51,7 +51,7 @@ DEFINITIONS = {
     "difference": "arm minus baseline, over the seeds that both have: for each song the difference "
     "of the means over seeds, and the mean of these over songs",
     "low, high": "bounds of its 95 % bootstrap interval: seeds and songs are both drawn anew, or "
-    "songs alone where there is one seed; see separator.inference.compare.statistics",
+    "songs alone where there is one seed; see separator.cli.compare.intervals",
     "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
     "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
     "best": "of the validations on the songs that are scored, so it is too high, most of all for "

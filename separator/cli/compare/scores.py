@@ -1,4 +1,4 @@
-"""`python -m separator.inference.compare.scores TRAIN_FOLDER`: score a finished fine-tuning, once.
+"""`python -m separator.cli.compare.scores TRAIN_FOLDER`: score a finished fine-tuning, once.
 
 The last averaged weights (`last.pt`) are scored, not `model.safetensors`: that is the best of
 several validations on these very songs, and picking it would flatter the arm whose curve is the
@@ -20,12 +20,12 @@ import yaml
 from separator.allocator import keep_memory
 from separator.api import Separator
 from separator.cli import guarded
+from separator.cli.compare.runs import RECORD, SCORES
 from separator.config import from_dict
 from separator.data.config import DataConfig
 from separator.data.tracks import training_tracks
 from separator.errors import SeparatorError
 from separator.inference import report as reports
-from separator.inference.compare.runs import RECORD, SCORES
 from separator.inference.evaluate import evaluate
 
 

@@ -1,0 +1,65 @@
+"""`separator evaluate MODEL… --data ROOT`: score models on songs with known stems."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from separator.config import parse
+from separator.data.config import DataConfig
+from separator.errors import SeparatorError, printable
+from separator.ranges import CheckedConfig, Within
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(CheckedConfig):
+    """Score models, or stems of other programs, on songs with known stems, in one table.
+
+    Attributes:
+        model: the model files; none are needed where --estimates are given.
+        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
+            KIND:PATH, as in training's data.roots.
+        estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
+            for these songs, in a folder for each song, or one above it; repeatable.
+        split: which tracks of it: train, valid or test.
+        valid_share: part of the songs that training kept for validation: its data.valid_share.
+            With another, songs that it learned from are scored. Data with a split of its own
+            ignores it.
+        jobs: processes that score tracks side by side; 0 uses one for each core, at most 8 (on a
+            GPU one).
+        full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
+        json: file for the report.
+        device: cpu, cuda, mps, or auto for the best there is.
+    """
+
+    data: str
+    model: list[str] = field(default_factory=list)
+    estimates: list[str] = field(default_factory=list)
+    split: str = "valid"
+    valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
+    jobs: Annotated[int, Within("[0, 1024]")] = 0
+    full: bool = False
+    json: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.model and not self.estimates:
+            raise SeparatorError("model: give a model file, or a folder of stems with --estimates")
+        for key, paths in (("model", self.model), ("estimates", self.estimates)):
+            twice = [path for path, number in Counter(paths).items() if number > 1]
+            if twice:
+                raise SeparatorError(f"{key}: {printable(twice[0])} is given twice; give each once")
+        if self.split not in ("train", "valid", "test"):
+            raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
+        if self.json and Path(self.json).is_dir():
+            raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; the exit status is 1 when a track could not be scored."""
+    config = parse(EvaluateConfig, argv, "evaluate", positional="model")
+
+    from separator.inference.evaluate import run  # torch, which `--help` does not need
+
+    return run(config)

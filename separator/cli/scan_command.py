@@ -1,0 +1,78 @@
+"""`separator scan FOLDER…`: index a music library, and report what training cannot use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator.config import parse
+from separator.data.library.scan import Library, check_jobs, scan
+from separator.data.library.scan_report import summary, write_report
+from separator.errors import SeparatorError, printable
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """Index a music library; quarantine broken files.
+
+    Attributes:
+        roots: folders of music; all their subfolders are searched.
+        report: file to write; it lists every quarantined (unusable) file with the reason, every
+            duplicate, and every usable file that has a defect. JSON if its name ends in .json, else
+            tab-separated text.
+        jobs: number of processes that decode files; one for each core by default.
+        index: file in which the results are kept, so that the next scan reads new and changed files
+            only; by default $SEPARATOR_INDEX, or a file in your user's data folder.
+        pairs: folder to write pairs of songs to. A song of which the library has both the full mix
+            and the instrumental is aligned in time and written as a pair, for
+            `separator train 'data.roots=[pairs:FOLDER]'`.
+    """
+
+    roots: list[str]
+    report: str | None = None
+    jobs: int | None = None
+    index: str | None = None
+    pairs: str | None = None
+
+    def __post_init__(self) -> None:
+        check_jobs(self.jobs)
+        if self.report and Path(self.report).is_dir():
+            name = printable(self.report)
+            raise SeparatorError(f"report: {name} is a folder; give the name of a file")
+
+
+def main(argv: list[str]) -> int:
+    """Scan the library and print a summary; the status is 0 when the scan is complete."""
+    config = parse(ScanConfig, argv, "scan", positional="roots")
+    library = scan(config.roots, config.index, config.jobs)
+    print(summary(library))
+    for line in filter(None, map(_layout, library.roots)):
+        print(line)
+    if config.pairs:
+        _write_pairs(library, config.pairs)
+    if config.report:
+        write_report(library, config.report)
+    elif library.quarantined or library.duplicates or library.notices:
+        print("`--report FILE` lists the quarantined files, the duplicates and the notices")
+    return 0
+
+
+def _write_pairs(library: Library, folder: str) -> None:
+    """Write the pairs of a library; print the ones that were left out, and why."""
+    from separator.data.pairs import suggested_pairs, write_pairs
+
+    pairs, written = suggested_pairs(library.songs), 0
+    for pair, reason in write_pairs(pairs, folder):
+        written += not reason
+        if reason:
+            print(f"left out     {printable(str(pair.instrumental.path))}: {reason}")
+    print(f"pairs        {written} of {len(pairs)} that names suggest, in {printable(folder)}")
+
+
+def _layout(root: Path) -> str:
+    """Describe the layout that training would detect in a folder; "" for one of mixed songs."""
+    from separator.data.layouts import describe_layout
+
+    try:
+        text = describe_layout(root)
+    except SeparatorError as error:
+        text = str(error)
+    return f"layout       {text}" if text else ""
