@@ -13,13 +13,17 @@ from separator.errors import SeparatorError, printable
 
 
 def bar(*arguments: Any, **options: Any) -> tqdm:
-    """Make a progress bar on standard error, silent where that is no terminal or closed."""
+    """Make a progress bar on standard error; arguments and options are those of tqdm."""
     return tqdm(*arguments, disable=None if sys.stderr else True, **options)
 
 
 @contextlib.contextmanager
 def log_above_bar() -> Iterator[None]:
-    """Print log messages above the bar instead of into it."""
+    """Print log messages above the bar while the block lasts.
+
+    Yields:
+        Nothing.
+    """
     with logging_redirect_tqdm() if sys.stderr else contextlib.nullcontext():
         yield
 

@@ -21,6 +21,9 @@ def handling(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
     Args:
         handler: a function of the signal's number and the stack frame, or signal.SIG_IGN.
         numbers: the signals.
+
+    Yields:
+        Nothing.
     """
     previous = {}
     try:

@@ -1,4 +1,4 @@
-"""`separator doctor`: whether this machine can do all that the program does, and how to mend it."""
+"""`separator doctor`: check what this machine can run, and say how to fix what is missing."""
 
 import functools
 import importlib.metadata
@@ -29,9 +29,8 @@ FRAME_SAMPLES = 1024  # of AAC, whose files end with a whole frame
 class DoctorConfig:
     """Check this machine: versions, devices, codecs, disks, the model, the speed of separation.
 
-    Each line says what was found and, where something is missing, how to mend it. The text holds
-    no names of your files but the folders that the program writes to: it can be pasted into a
-    report of a fault.
+    Each line gives one finding and, where something is missing, how to fix it. The only names in
+    the text are those of the folders that the program writes to, so it can go into a bug report.
 
     Attributes:
         model: (or -m) the model to test, a file or a name that `separator models` lists; else
@@ -93,7 +92,7 @@ def guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """Check the packages that separation needs, without importing the large ones."""
+    """Yield the versions of the packages that separation needs."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield Finding("separator", f"{__version__}, Python {platform.python_version()}, {system}")
     for name in PACKAGES:
@@ -104,7 +103,7 @@ def versions() -> Iterator[Finding]:
 
 
 def torchaudio_loads() -> Iterator[Finding]:
-    """Check that the compiled parts of torch and torchaudio fit each other."""
+    """Yield whether the compiled parts of torch and torchaudio fit each other."""
     from separator.torchaudio_import import functional
 
     functional()
@@ -112,7 +111,7 @@ def torchaudio_loads() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    """Check cores and memory."""
+    """Yield the number of cores and the size of the memory."""
     from separator.machine import memory, shared_memory
 
     total = memory() / 1e9
@@ -125,7 +124,7 @@ def machine() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """List the accelerators, with their memory and whether they compute in bf16."""
+    """Yield the accelerators, with their memory and whether they compute in bf16."""
     import torch
 
     for index in range(torch.cuda.device_count()):
@@ -142,7 +141,7 @@ def devices() -> Iterator[Finding]:
 
 
 def codecs() -> Iterator[Finding]:
-    """Write half a second in every format, and read it again."""
+    """Yield the formats in which half a second of sound can be written and read again."""
     import torch
 
     from separator import audio
@@ -167,7 +166,7 @@ def codecs() -> Iterator[Finding]:
 
 
 def programs() -> Iterator[Finding]:
-    """Look for the programs and packages that some commands need."""
+    """Yield whether the programs that some commands need are installed."""
     fix = "install it (Debian: apt install ffmpeg; macOS: brew install ffmpeg); " \
         "only MUSDB18's .stem.mp4 files need it"  # fmt: skip
     path = shutil.which("ffmpeg")
@@ -175,7 +174,7 @@ def programs() -> Iterator[Finding]:
 
 
 def disks() -> Iterator[Finding]:
-    """Check the folders that are written to."""
+    """Yield the free space of the folders that the program writes to."""
     from separator.data.library.scan import default_index
     from separator.data.stem_cache import default_folder
 
@@ -193,7 +192,12 @@ def disks() -> Iterator[Finding]:
 
 
 def separation(model: str, device: str) -> Iterator[Finding]:
-    """Load the model, and separate some seconds of music that is made here."""
+    """Yield the model's facts, and the result of separating some generated music.
+
+    Args:
+        model: file or name; "" stands for the default.
+        device: where to run it, as in `DoctorConfig`.
+    """
     import torch
 
     from separator.api import Separator, find_model

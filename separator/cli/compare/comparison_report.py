@@ -40,8 +40,8 @@ from separator.config import to_dict
 from separator.errors import SeparatorError, printable
 from separator.stems import TWO_STEMS
 
-STEMS = TWO_STEMS.names
-DEFINITIONS = {
+STEM_NAMES = TWO_STEMS.names
+NUMBERS = {
     "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
     "mean": "mean over seeds of the mean over songs",
     "sd": "standard deviation over seeds (n - 1) of the mean over songs",
@@ -52,7 +52,7 @@ DEFINITIONS = {
     "of the means over seeds, and the mean of these over songs",
     "low, high": "bounds of its 95 % bootstrap interval: seeds and songs are both drawn anew, or "
     "songs alone where there is one seed; see separator.cli.compare.intervals",
-    "improvement": "share by which the pretrained model's error on hidden cells of unseen songs is "
+    "improvement": "share by which the pretrained model's error on masked patches of new songs is "
     "below that of the best trivial answer, at its best validation (the file that is fine-tuned)",
     "best": "of the validations on the songs that are scored, so it is too high, most of all for "
     "noisy curves",
@@ -65,6 +65,14 @@ DEFINITIONS = {
 
 def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[str, Any]:
     """Write report.json and report.md of the runs that are done so far; `draw` adds a picture.
+
+    Args:
+        config: the comparison.
+        runs: all of its runs.
+        failures: {"arm", "seed", "error"} of each run that failed.
+
+    Returns:
+        The content of report.json.
 
     Raises:
         SeparatorError: the folder cannot be written.
@@ -82,7 +90,7 @@ def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
 
 
 def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[str, Any]:
-    """Put together the report (see above) of the runs that are done."""
+    """Return the content of report.json, with arguments config, runs and failures as `write`."""
     done = {run: scores for run in runs if (scores := run.scores()) is not None}
     songs, left_out = _songs(list(done.values()))
     tables = {run: _table(scores, songs, "ours") for run, scores in done.items()}
@@ -95,18 +103,25 @@ def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
         arm["reached"] = _reached(arm, arms[config.baseline]["curve"])
     return {
         "schema": 1,
-        "definitions": DEFINITIONS,
+        "definitions": NUMBERS,
         "config": to_dict(config),
         "songs": songs,
         "left_out": left_out,
-        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in STEMS},
+        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in STEM_NAMES},
         "arms": arms,
         "failures": failures,
     }
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Format the report as Markdown: a table with a row for each arm, and how to read it."""
+    """Format the report as Markdown: a table with a row for each arm, and how to read it.
+
+    Args:
+        report: the content of report.json.
+
+    Returns:
+        The content of report.md.
+    """
     config, baseline = report["config"], report["config"]["baseline"]
     total, done = len(config["arms"]) * len(config["seeds"]), 0
     lines = [
@@ -117,7 +132,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     for name, arm in report["arms"].items():
         done += len(arm["runs"])
-        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in STEMS)
+        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in STEM_NAMES)
         median = f"{music['median']:.2f}" if music else "-"
         improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
         cells = [
@@ -135,7 +150,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     mixture = report["mixture"]
     if report["songs"]:
-        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in STEMS)
+        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in STEM_NAMES)
         notes.append(f"The mixture itself as the estimate: {values}.")
     if len(config["seeds"]) == 1:
         notes.append("With one seed the interval is over songs alone: another seed may turn it.")
@@ -150,6 +165,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     """Draw the arms' SDR with its spread over seeds, and their curves over the fine-tuning: a PNG.
 
     It takes a second, so it is done once, not after each run.
+
+    Args:
+        report: the content of report.json.
+        path: of the PNG file.
     """
     from matplotlib.figure import Figure
 
@@ -184,14 +203,14 @@ def _songs(scores: list[dict]) -> tuple[list[str], list[str]]:
 
 def _numbers(track: dict) -> bool:
     """Whether all scores of a track are numbers; a silent stem's are null, an exact one's "inf"."""
-    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in STEMS]
+    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in STEM_NAMES]
     return not track["silent"] and all(isinstance(s["sdr_global"], float) for s in scores)
 
 
 def _table(scores: dict, songs: list[str], estimate: str) -> dict[str, list[float]]:
     """Global SDR of one run for each stem, in the order of the songs."""
     tracks = {track["name"]: track["scores"][estimate] for track in scores["tracks"]}
-    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in STEMS}
+    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in STEM_NAMES}
 
 
 def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, Any]:
@@ -205,10 +224,10 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
     def matrix(runs: dict[int, dict], seeds: list[int], stem: str) -> np.ndarray:
         return np.array([runs[seed][stem] for seed in seeds])
 
-    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in STEMS} if ours else None
+    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in STEM_NAMES} if ours else None
     if not both:
         return {"sdr": sdr, "difference": None}
-    apart = matrix(ours, both, STEMS[0]) - matrix(theirs, both, STEMS[0])
+    apart = matrix(ours, both, STEM_NAMES[0]) - matrix(theirs, both, STEM_NAMES[0])
     return {"sdr": sdr, "difference": {"seeds": both, **paired(apart)}}
 
 

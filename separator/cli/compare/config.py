@@ -130,7 +130,13 @@ class CompareConfig:
         return needed
 
     def seeds_needed(self, arm: str, other: str, seed: int) -> list[int]:
-        """Return the seeds of another arm whose models an arm uses for one of its seeds."""
+        """Return the seeds of the models that an arm uses for one of its own seeds.
+
+        Args:
+            arm: the arm that uses models.
+            other: the arm that has trained them.
+            seed: of the first.
+        """
         words = (*self.arms[arm].pretrain, *self.arms[arm].train)
         return self.seeds if any(f"{{{other}@all}}" in word for word in words) else [seed]
 

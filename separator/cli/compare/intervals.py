@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 DRAWS = 10_000
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 def summary(scores: np.ndarray) -> dict[str, Any]:
@@ -59,11 +59,14 @@ def interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[flo
         values: (s n) differences.
         draws: tables that are drawn.
         seed: of the draws.
+
+    Returns:
+        The lower and the upper bound.
     """
     rng = np.random.default_rng(seed)
     rows, columns = (_weights(rng, count, draws) for count in values.shape)
     means = ((rows @ values) * columns).sum(1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

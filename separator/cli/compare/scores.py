@@ -32,6 +32,9 @@ from separator.inference.evaluate import evaluate
 def score(folder: Path) -> dict:
     """Score the last weights of a run folder of `separator train`, and write scores.json.
 
+    Returns:
+        The report of `separator evaluate`.
+
     Raises:
         SeparatorError: the weights or the songs cannot be read, or no song can be scored.
     """
