@@ -114,14 +114,7 @@ def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Format the report as Markdown: a table with a row for each arm, and how to read it.
-
-    Args:
-        report: the content of report.json.
-
-    Returns:
-        The content of report.md.
-    """
+    """Return a report as Markdown: a table with a row for each arm, and how to read it."""
     config, baseline = report["config"], report["config"]["baseline"]
     total, done = len(config["arms"]) * len(config["seeds"]), 0
     lines = [
