@@ -28,7 +28,7 @@ KINDS = {"pretrain": PretrainConfig, "train": TrainConfig}
 PRESETS = [(kind, path) for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 SIZES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
-STRATEGIES = CONFIGS.parent / "docs" / "strategies.md"
+STRATEGIES = CONFIGS.parent / "docs" / "extending.md"
 MICRO = [*toys.MICRO, "steps=2"]
 
 
