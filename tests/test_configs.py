@@ -2,9 +2,6 @@
 
 import functools
 import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +25,6 @@ KINDS = {"pretrain": PretrainConfig, "train": TrainConfig}
 PRESETS = [(kind, path) for kind in KINDS for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 SIZES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
-STRATEGIES = CONFIGS.parent / "docs" / "extending.md"
 MICRO = [*toys.MICRO, "steps=2"]
 
 
@@ -98,42 +94,6 @@ def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, t
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["loss"] < 1 for row in rows if row["kind"] == "train")
     assert 0 < rows[-1]["valid/l1_model"] < 1
-
-
-def run_with(package: str, folder: Path, *words: str) -> Path:
-    """Pretrain with the files of a folder in a package, and return the run's folder."""
-    code = (
-        f"import sys; import {package} as package\n"
-        f"package.__path__.append({str(folder)!r})\n"
-        "from separator.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    words = ["pretrain", *words, "tiny.yaml", *MICRO, f"run={folder / 'run'}"]
-    subprocess.run([sys.executable, "-c", code, *words], check=True)
-    return folder / "run"
-
-
-def test_the_worked_example_of_a_new_strategy_trains(corpus: Path, tmp_path: Path):
-    """Its one file, in a folder of strategies, is all the code that it needs."""
-    code, preset, _ = re.findall(r"```\w+\n(.*?)```", STRATEGIES.read_text(), flags=re.DOTALL)
-    (tmp_path / "comb.py").write_text(code)
-    (tmp_path / "comb.yaml").write_text(preset)
-    words = [str(tmp_path / "comb.yaml"), "mask.every=2", f"data.roots=[{corpus}]"]
-    run = run_with("separator.pretrain.masking.strategies", tmp_path, *words)
-    saved = yaml.safe_load((run / "config.yaml").read_text())["mask"]
-    assert (saved["strategy"], saved["every"]) == ("comb", 2)
-    assert (run / "model.safetensors").exists()
-
-
-def test_the_worked_example_of_a_new_objective_trains(corpus: Path, tmp_path: Path):
-    *_, code = re.findall(r"```\w+\n(.*?)```", STRATEGIES.read_text(), flags=re.DOTALL)
-    (tmp_path / "loudness.py").write_text(code)
-    words = ["pretrain/bert15.yaml", "loudness.weight=0.1", f"data.roots=[{corpus}]"]
-    run = run_with("separator.pretrain.objectives.auxiliary", tmp_path, *words, "log_every=1")
-    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
-    train = [row for row in rows if row["kind"] == "train"]
-    assert all(0 < row["loss/loudness"] <= row["loudness/largest_error"] for row in train)
-    assert all(row["loss"] > row["loss/masked"] for row in train)
-    assert 0 < rows[-1]["valid/loss/loudness"] < 1
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,0 +1,139 @@
+"""The examples of docs/extending.md, put where their first lines say, in a copy of the code."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from separator.data.corpus import write_corpus
+from tests.toys import MICRO
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+STAGES = ("pretrain", "train", "inference", "configs")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), songs=3, seconds=3.0)
+
+
+class Copy:
+    """A copy of the code with the examples of a section, and commands that run it."""
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self.folder, self.new, self.changed = folder, set(), set()
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "separator", folder / "separator", ignore=ignored)
+        for stage in STAGES:
+            shutil.copytree(ROOT / stage, folder / "separator" / stage, ignore=ignored)
+        section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S).group(1)
+        for code in re.findall(r"```\w+\n(.*?)```", section, re.S):
+            self._put(*re.match(r"# ([\w/.]+)(?:, ([\w ]+): ([^\n]*))?\n(.*)", code, re.S).groups())
+
+    def _put(self, name: str, where: str | None, line: str | None, text: str) -> None:
+        room, _, rest = name.partition("/")
+        path = self.folder / "separator" / (name if room in STAGES else rest)
+        if where is None:
+            assert not path.exists(), name
+            path.write_text(text, encoding="utf-8")
+            self.new.add(name)
+            return
+        old = path.read_text(encoding="utf-8")
+        assert old.count(line) == 1, line
+        both = {"in the place of": text, "above": text + line, "below": f"{line}\n{text}"}
+        path.write_text(old.replace(line, both[where]), encoding="utf-8")
+        self.changed.add(name)
+
+    def run(self, *words: str | Path) -> str:
+        """Run a command to its end and return what it prints."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        command = [sys.executable, "-m", "separator", *map(str, words)]
+        done = subprocess.run(
+            command, env=environment, cwd=self.folder, check=True, stdout=-1, stderr=-2, text=True
+        )
+        return done.stdout
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_strategy_is_one_file(corpus: Path, tmp_path: Path):
+    code = Copy(tmp_path, "A masking strategy")
+    presets = {"configs/pretrain/comb.yaml"}
+    assert (code.new - presets, code.changed) == ({"pretrain/masking/strategies/comb.py"}, set())
+    words = ["pretrain/comb.yaml", "tiny.yaml", *MICRO, "steps=2", "mask.every=2", "run=run"]
+    code.run("pretrain", *words, f"data.roots=[{corpus}]")
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["mask"]
+    assert (saved["strategy"], saved["every"]) == ("comb", 2)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_an_objective_is_one_file(corpus: Path, tmp_path: Path):
+    code = Copy(tmp_path, "An objective")
+    assert code.new == {"pretrain/objectives/auxiliary/loudness.py"}
+    assert code.changed == set()
+    words = ["pretrain/bert15.yaml", "tiny.yaml", *MICRO, "steps=2", "log_every=1", "run=run"]
+    code.run("pretrain", *words, "loudness.weight=0.1", f"data.roots=[{corpus}]")
+    lines = rows(tmp_path / "run")
+    train = [row for row in lines if row["kind"] == "train"]
+    assert all(0 < row["loss/loudness"] <= row["loudness/largest_error"] for row in train)
+    assert all(row["loss"] > row["loss/masked"] for row in train)
+    assert 0 < lines[-1]["valid/loss/loudness"] < 1
+
+
+def test_a_layout_is_one_file(tmp_path: Path):
+    code = Copy(tmp_path, "A layout of data")
+    assert (code.new, code.changed) == ({"separator/data/layouts/listed.py"}, set())
+    songs = tmp_path / "songs"
+    (songs / "x").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with (songs / "songs.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("song", "split", "accompaniment", "vocals"))
+        for number, split in enumerate(("train", "train", "valid")):
+            files = [f"x/{number}{letter}.wav" for letter in "ab"]
+            for name in files:
+                soundfile.write(songs / name, rng.normal(0, 0.1, (16000, 2)), 8000)
+            table.writerow((f"song {number}", split, *files))
+    assert "listed" in code.run("scan", songs)
+    code.run("train", "tiny.yaml", *MICRO, "steps=2", "run=run", f"data.roots=[{songs}]")
+    assert "valid/loss" in rows(tmp_path / "run")[-1]  # the third song validates
+
+
+def test_an_output_format_is_a_row(tmp_path: Path):
+    code = Copy(tmp_path, "An output format")
+    assert (code.new, code.changed) == (set(), {"separator/audio/formats.py"})
+    song = np.random.default_rng(0).normal(0, 0.1, (44100, 2))
+    soundfile.write(tmp_path / "song.wav", song, 44100, "PCM_24")
+    assert "caf" in code.run("separate", "--help")
+    code.run("separate", "song.wav", "--format", "caf", "--stems", "-o", "out")
+    stems = sorted((tmp_path / "out").glob("*.caf"))
+    assert [soundfile.info(stem).format for stem in stems] == ["CAF", "CAF"]
+    total = sum(soundfile.read(stem)[0] for stem in stems)
+    mixture = soundfile.read(tmp_path / "song.wav")[0]
+    np.testing.assert_allclose(total, mixture, atol=2**-22)
+
+
+def test_an_architecture_is_one_file_and_a_row(corpus: Path, tmp_path: Path):
+    code = Copy(tmp_path, "An architecture")
+    assert code.new == {"separator/models/recurrent.py"}
+    assert code.changed == {"separator/models/registry.py"}
+    words = ["tiny.yaml", *MICRO, "steps=2", "architecture=recurrent", f"data.roots=[{corpus}]"]
+    code.run("pretrain", "pretrain/bert15.yaml", *words, "recurrent.width=8", "run=before")
+    pretrained = "pretrained=before/model.safetensors"
+    code.run("train", *words, "recurrent.width=8", pretrained, "run=run")
+    soundfile.write(tmp_path / "song.wav", np.full((8000, 2), 0.1), 8000)
+    code.run("separate", "song.wav", "-m", "run/model.safetensors", "-o", "out")
+    assert len(list((tmp_path / "out").iterdir())) >= 1
+    assert "recurrent" in code.run("train", "--help")
