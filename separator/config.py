@@ -19,7 +19,7 @@ import yaml
 from separator.commands import examples
 from separator.errors import SeparatorError, UsageError, printable
 from separator.ranges import SettingError, group_of
-from separator.renamed import notify, rename_keys, rename_words
+from separator.renamed import notify, rename_keys, rename_preset, rename_words
 
 Config = TypeVar("Config")
 
@@ -202,7 +202,7 @@ def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
     path = Path(name)
     if not path.exists():
         presets = Path(str(files("separator.configs")))
-        path = presets / name.removeprefix("configs/")
+        path = presets / rename_preset(name.removeprefix("configs/"))
         if not path.exists():
             packaged = [
                 preset.relative_to(presets).as_posix() for preset in presets.rglob("*.yaml")

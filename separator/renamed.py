@@ -39,6 +39,20 @@ TENSORS = (
     (r"^trunk\.", "backbone."),
 )
 
+PRESETS = {"seed.yaml": "large.yaml"}  # packaged files
+
+
+def rename_preset(name: str) -> str:
+    """Return the present name of a packaged file, with a notice where it has changed.
+
+    Args:
+        name: path below the packaged configurations.
+    """
+    new = PRESETS.get(name, name)
+    if new != name:
+        log.warning("%s is now %s; the next version does not read the old name", name, new)
+    return new
+
 
 def rename_words(words: list[str], known: Collection[str]) -> tuple[list[str], set[str]]:
     """Give the options of a command line their new names.

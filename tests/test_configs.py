@@ -194,7 +194,7 @@ def test_one_real_step_of_the_seed(tmp_path: Path):
     corpus = write_corpus(tmp_path / "corpus", songs=3, seconds=50.0)
     words = [f"data.roots=[{corpus}]", f"run={tmp_path / 'run'}", "data.workers=0", "device=cpu"]
     words += ["valid_crops=1", "adversary.start=0", "adversary.weight=0.1"]
-    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "seed.yaml", *words], "pretrain")
+    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "large.yaml", *words], "pretrain")
     task = PretrainTask(config)
     optimizer = optim.build(task.parameter_groups(), config.optim)
     batch = next(task.batches(0))

@@ -545,8 +545,8 @@ def test_stages_hold_every_weight_once(config: ModelConfig):
 
 
 def test_the_seed_preset_is_the_sources():
-    """What configs/seed.yaml says, and what is built of it: 205 million weights within 1 %."""
-    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "seed.yaml", "data.roots=[x]"], "seed")
+    """What configs/large.yaml says, and what is built of it: 205 million weights within 1 %."""
+    config = parse(PretrainConfig, ["pretrain/recipe.yaml", "large.yaml", "data.roots=[x]"], "seed")
     assert (config.stft.n_fft, config.stft.hop, config.rate) == (2048, 1024, 44100)
     assert (config.mask.group, config.next.token, config.data.batch) == (16, 16, 1)
     assert math.ceil(config.data.segment_seconds * 44100 / 1024) + 1 == 1024

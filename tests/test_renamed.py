@@ -232,3 +232,10 @@ def test_clusters_of_labels_are_part_of_their_head():
         "heads.labels.labeller.mean": 1,
         "heads.labels.norm.weight": 2,
     }
+
+
+def test_a_preset_is_found_under_its_old_name(caplog: pytest.LogCaptureFixture):
+    words = ["pretrain/recipe.yaml", "data.roots=[x]", "run=x"]
+    old = parse(PretrainConfig, [*words, "seed.yaml"], "pretrain")
+    assert "seed.yaml is now large.yaml" in caplog.text
+    assert old == parse(PretrainConfig, [*words, "large.yaml"], "pretrain")
