@@ -59,8 +59,14 @@ class Copy:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
         command = [sys.executable, "-m", "separator", *map(str, words)]
         done = subprocess.run(
-            command, env=environment, cwd=self.folder, check=True, stdout=-1, stderr=-2, text=True
+            command,
+            env=environment,
+            cwd=self.folder,
+            stdout=-1,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        assert done.returncode == 0, done.stdout
         return done.stdout
 
 
@@ -136,4 +142,28 @@ def test_an_architecture_is_one_file_and_a_row(corpus: Path, tmp_path: Path):
     soundfile.write(tmp_path / "song.wav", np.full((8000, 2), 0.1), 8000)
     code.run("separate", "song.wav", "-m", "run/model.safetensors", "-o", "out")
     assert len(list((tmp_path / "out").iterdir())) >= 1
+    four = ["train/four_stems.yaml", *words, "recurrent.width=8", "run=four"]
+    code.run("train", *four)
     assert "recurrent" in code.run("train", "--help")
+
+
+def test_a_loss_is_a_function_and_a_row(corpus: Path, tmp_path: Path):
+    code = Copy(tmp_path, "A loss")
+    assert (code.new, code.changed) == (set(), {"separator/losses.py"})
+    words = ["tiny.yaml", *MICRO, "steps=2", "log_every=1", f"data.roots=[{corpus}]", "run=run"]
+    code.run("train", "train/vocals.yaml", *words, "loss.spectrogram_mse=0.5")
+    train = [row for row in rows(tmp_path / "run") if row["kind"] == "train"]
+    for row in train:
+        total = 0.1 * row["loss/sdr"] + 0.5 * row["loss/spectrogram_mse"]
+        assert row["loss"] == pytest.approx(total, rel=1e-3)
+        assert row["loss/spectrogram_mse"] > 0
+
+
+def test_another_set_of_stems_is_a_line(corpus: Path, tmp_path: Path):
+    code = Copy(tmp_path, "Another set of stems")
+    assert (code.new, code.changed) == ({"configs/train/drums.yaml"}, set())
+    words = ["tiny.yaml", *MICRO, "steps=2", f"data.roots=[{corpus}]", "run=run"]
+    code.run("train", "train/drums.yaml", *words)
+    soundfile.write(tmp_path / "song.wav", np.full((8000, 2), 0.1), 8000)
+    code.run("separate", "song.wav", "-m", "run/model.safetensors", "-o", "out", "--stems", "drums")
+    assert [stem.stem for stem in (tmp_path / "out").glob("*.*a*")] == ["song (Drums)"]
