@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from separator.cli.compare.config import CompareConfig
 from separator.config import _parser, parse
-from separator.cli.compare.config import CompareConfig
 from separator.losses import LOSSES
 from separator.models.build import create
 from separator.pretrain.config import PretrainConfig
