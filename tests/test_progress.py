@@ -19,6 +19,7 @@ from separator.engine.progress import Progress, duration
 from separator.engine.run_config import RunConfig
 from separator.engine.task import Validation
 from separator.pretrain import validate as pretrain_validate
+from separator.stems import StemSet
 from separator.supervised import validation as train_validation
 
 
@@ -158,7 +159,8 @@ def said(result: Validation, best: bool, folder: Path, caplog) -> str:
 def test_training_says_decibels(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     result = Validation({}, 0.0)
     nan = math.nan  # a song without vocals
-    train_validation._summarise(result, torch.tensor([[7.0, 2.0, 3.5], [7.28, nan, 3.88]]))
+    songs = [[[7.0, 2.0], [3.5, -3.5]], [[7.28, nan], [3.88, nan]]]
+    train_validation._summarise(result, torch.tensor(songs), StemSet(("accompaniment", "vocals")))
     assert result.score == pytest.approx(7.14)
     assert result.quality == {
         "accompaniment_db": pytest.approx({"model": 7.14, "mixture": 3.69}),

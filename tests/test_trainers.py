@@ -118,9 +118,9 @@ def test_pretraining_logs_the_improvement_over_the_best_trivial_answer(whole: Pa
 
 def test_training_logs_the_sdr(whole: Path):
     train, (valid,) = rows(whole / "train"), rows(whole / "train", "validation")
-    assert {"loss/magnitude", "loss/wave"} < train[0].keys()
+    assert {"loss/magnitude_l1", "loss/wave_l1"} < train[0].keys()
     assert valid["valid/loss"] == pytest.approx(
-        valid["valid/loss/magnitude"] + 0.1 * valid["valid/loss/wave"]
+        valid["valid/loss/magnitude_l1"] + 0.1 * valid["valid/loss/wave_l1"]
     )
     assert valid["score"] == valid["valid/accompaniment_sdr_mean"]
     assert {"valid/vocals_sdr_median", "valid/mixture_sdr_mean"} < valid.keys()
