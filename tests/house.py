@@ -118,7 +118,7 @@ TEXTS = (
     Word(r"PACE", "lr_scale"),
     Word(r"deceives?|deceived|fools?|fooled", "adversarial loss"),
     Word(r"cells?", "blocks (a network's), patches (masked regions)",
-         (*TRAINING, "README.md", "docs/", "inference/compare/")),
+         (*TRAINING, "README.md", "docs/", "separator/cli/compare/")),
     Word(r"(the )?source document|Source \d\d\d", "a bibliography entry, cited by name"),
     Word(r"seed'?s? (preset|author|document|recipe|repository)|seed\.yaml|of the seed's",
          "a bibliography entry, cited by name"),

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from separator.cli import main
+from separator.cli.scan_command import ScanConfig
 from separator.config import from_dict, nearest, parse, to_dict
 from separator.data.config import DataConfig
-from separator.data.library.scan import ScanConfig
 from separator.errors import SeparatorError
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig

@@ -21,8 +21,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from separator.cli import training
 from separator.config import parse, to_dict
-from separator.engine import checkpoint, command, distributed, loop, resume
+from separator.engine import checkpoint, distributed, loop, resume
 from separator.engine.lock import RunLock
 from separator.engine.loop import fit
 from separator.engine.model_file import load_model_file
@@ -654,14 +655,14 @@ def child_rank(folder: Path) -> int:
     """Be one of two ranks; the second is asked to stop in its fifth step."""
     config = toy_config(folder, accumulate=1, steps=9, optim=CONSTANT)
     action = interrupt(4, signal.SIGTERM) if distributed.rank() == 1 else lambda step: None
-    return command.run(lambda: Toy(config, before_step=action), config)
+    return training.run(lambda: Toy(config, before_step=action), config)
 
 
 def child_dies(folder: Path) -> int:
     """Be one of two ranks; the second is killed in its seventh step."""
     config = toy_config(folder, accumulate=1)
     action = interrupt(6, signal.SIGKILL) if distributed.rank() == 1 else lambda step: None
-    return command.run(lambda: Toy(config, before_step=action), config)
+    return training.run(lambda: Toy(config, before_step=action), config)
 
 
 def child_refuses(folder: Path) -> int:
@@ -673,7 +674,7 @@ def child_refuses(folder: Path) -> int:
         return Toy(config)
 
     config = toy_config(folder, accumulate=1)
-    return command.run(make, config)
+    return training.run(make, config)
 
 
 if __name__ == "__main__":
