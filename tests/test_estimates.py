@@ -16,6 +16,7 @@ from separator.data.corpus import song as compose
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
+from separator.inference import evaluate_command
 from separator.inference.estimates import find_estimates
 from separator.stems import TWO_STEMS
 from tests.songs import export_model
@@ -119,7 +120,7 @@ def sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 def report_of(data: Path, file: Path, *words: str) -> dict:
     words = ("--data", str(data), "--jobs", "1", "--json", str(file), "--device", "cpu", *words)
-    assert command.main([*words]) == 0
+    assert evaluate_command.main([*words]) == 0
     return json.loads(file.read_text())
 
 
@@ -276,7 +277,7 @@ def test_hostile_names_are_scored_and_escaped(tmp_path: Path) -> None:
 def refused(data: Path, folder: Path) -> str:
     """Return the one line with which a folder is refused."""
     with pytest.raises(SeparatorError) as caught:
-        command.main(["--data", str(data), "--estimates", str(folder)])
+        evaluate_command.main(["--data", str(data), "--estimates", str(folder)])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -356,7 +357,7 @@ def test_what_matches_twice_is_an_error(data: Path, tmp_path: Path) -> None:
 )
 def test_bad_words(words: list[str], message: str) -> None:
     with pytest.raises(SeparatorError, match=message):
-        command.main(["--data", "songs", *words])
+        evaluate_command.main(["--data", "songs", *words])
 
 
 def test_processes_agree_with_one(data: Path, tmp_path: Path) -> None:

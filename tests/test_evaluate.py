@@ -17,6 +17,7 @@ from separator.dsp.config import STFTConfig
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.inference import evaluate as command
+from separator.inference import evaluate_command
 from separator.inference import report as reports
 from separator.metrics import frame_sdr, global_sdr, ideal_mask
 from separator.models.build import describe
@@ -143,7 +144,7 @@ def test_only_silent_references_still_make_a_report() -> None:
 def test_command_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / "new" / "report.json"
     words = ["model.safetensors", "--data", "songs", "--jobs", "1", "--json", str(file)]
-    assert command.main(words) == 0
+    assert evaluate_command.main(words) == 0
     report = json.loads(file.read_text())
     keys = "schema definitions model data split rate stems n_tracks tracks summary failures"
     assert list(report) == keys.split()
@@ -164,7 +165,7 @@ def test_several_models_share_a_table(
     shares = {"a.safetensors": 0.75, "b.safetensors": 0.5}
     monkeypatch.setattr(command.Separator, "load", lambda path, device: Halver(shares[path]))
     file = tmp_path / "report.json"
-    assert command.main([*shares, "--data=songs", "--jobs=1", f"--json={file}"]) == 0
+    assert evaluate_command.main([*shares, "--data=songs", "--jobs=1", f"--json={file}"]) == 0
     together = json.loads(file.read_text())
     assert list(together) == ["schema", "data", "split", "reports"]
     lines = capsys.readouterr().out.splitlines()
@@ -188,7 +189,7 @@ def test_the_report_is_written_before_the_table(songs: list[Song], tmp_path: Pat
     file = tmp_path / "report.json"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(BrokenPipeError):
         patch.setattr(sys, "stdout", Gone())
-        command.main(["model.safetensors", "--data=songs", "--jobs=1", f"--json={file}"])
+        evaluate_command.main(["model.safetensors", "--data=songs", "--jobs=1", f"--json={file}"])
     assert json.loads(file.read_text())["n_tracks"] == 2
 
 
@@ -204,7 +205,7 @@ def test_bad_tracks_are_failures_after_the_rest_is_done(
     songs[:0] = [Song("broken"), Song("not finite")]
     file = tmp_path / "report.json"
     words = ["model.safetensors", "--data=songs", "--jobs=1", f"--json={file}"]
-    assert command.main(words) == 1
+    assert evaluate_command.main(words) == 1
     report = json.loads(file.read_text())
     assert report["n_tracks"] == 2 and report["summary"]["ours"]["vocals"]["n_tracks"] == 2
     assert [entry["name"] for entry in report["failures"]] == ["broken", "not finite"]
@@ -235,7 +236,7 @@ def test_names_that_are_no_text_are_escaped(
     monkeypatch.setattr(command, "load_stems", broken)
     file, root = tmp_path / "report.json", os.fsdecode(b"m\xe9")
     words = ["model.safetensors", f"--data={root}", "--jobs=1", f"--json={file}"]
-    assert command.main(words) == 1
+    assert evaluate_command.main(words) == 1
     report = json.loads(file.read_text())
     assert report["data"] == r"m\udce9" and report["tracks"][0]["name"] == r"caf\udce9"
     assert report["failures"] == [{"name": "broken", "error": r"caf\udce9.wav: not audio"}]
@@ -249,7 +250,9 @@ def test_the_split_is_that_of_training(tmp_path: Path, monkeypatch: pytest.Monke
     asked = []
     monkeypatch.setattr(command, "find_tracks", lambda *a: asked.append(a) or [Song("one")])
     words = ["model.safetensors", "--data=stems:songs@2", "--jobs=1"]
-    assert command.main(words) == command.main([*words, "--valid_share=0.02"]) == 0
+    assert (
+        evaluate_command.main(words) == evaluate_command.main([*words, "--valid_share=0.02"]) == 0
+    )
     assert asked == [("songs", "stems", 2.0, 0.1), ("songs", "stems", 2.0, 0.02)]
     monkeypatch.undo()
     for song in range(20):
@@ -267,13 +270,13 @@ def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
         SeparatorError,
         match=r"^music: no songs with vocals and accompaniment in the split 'test'; .*train \(1\)",
     ):
-        command.main(["model.safetensors", "--data", "music", "--split", "test"])
+        evaluate_command.main(["model.safetensors", "--data", "music", "--split", "test"])
     songs.clear()
     with pytest.raises(SeparatorError, match=r"^music: .* none in any split"):
-        command.main(["model.safetensors", "--data", "music"])
+        evaluate_command.main(["model.safetensors", "--data", "music"])
     songs.append(Song("mixed", names=("mixture",)))
     with pytest.raises(SeparatorError, match=r"^music: .* none in any split"):
-        command.main(["model.safetensors", "--data", "music"])
+        evaluate_command.main(["model.safetensors", "--data", "music"])
 
 
 @pytest.mark.parametrize(
@@ -291,7 +294,7 @@ def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:
 )
 def test_bad_words(words: list[str], message: str) -> None:
     with pytest.raises(SeparatorError, match=message):
-        command.main(words)
+        evaluate_command.main(words)
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
@@ -317,7 +320,7 @@ def test_processes_agree_with_one_share_threads_and_survive_a_death(
     monkeypatch.setattr(command, "_score_in_process", score_with_halver)
     file = tmp_path / "report.json"
     words = ["--data=songs", "--device=cpu", "--jobs=2", f"--json={file}"]
-    assert command.main(["model.safetensors", *words]) == 1
+    assert evaluate_command.main(["model.safetensors", *words]) == 1
     report = json.loads(file.read_text())
     broken, deadly = report["failures"]
     assert broken["name"] == "broken" and "not audio" in broken["error"]
@@ -350,7 +353,7 @@ def test_a_real_model_on_folders_of_stems(tmp_path: Path, monkeypatch: pytest.Mo
             soundfile.write(tmp_path / "songs" / song / f"{stem}.wav", noise.numpy(), RATE)
     model, file = str(tiny_model(tmp_path / "model.safetensors")), tmp_path / "report.json"
     words = [model, "--data", str(tmp_path / "songs"), "--device", "cpu", "--json", str(file)]
-    assert command.main(words) == 0
+    assert evaluate_command.main(words) == 0
     report = json.loads(file.read_text())
     (track,) = report["tracks"]
     assert report["failures"] == [] and report["model"]["path"] == model
@@ -386,4 +389,4 @@ def test_full_adds_what_museval_says() -> None:
 def test_full_without_museval_says_so_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "museval", None)
     with pytest.raises(SeparatorError, match="--full needs museval"):
-        command.main(["model.safetensors", "--data", "songs", "--full"])
+        evaluate_command.main(["model.safetensors", "--data", "songs", "--full"])
