@@ -82,6 +82,7 @@ class Choices:
         bitrate: kb/s of lossy formats; 0 takes the format's default.
         overwrite: whether songs whose results exist are done again.
         keep: whether results that exist count, whatever made them.
+        shifts: number of separations that are averaged.
     """
 
     model: str = ""
@@ -92,12 +93,15 @@ class Choices:
     bitrate: int = 0
     overwrite: bool = False
     keep: bool = False
+    shifts: int = 1
 
     def made_by(self, subtype: str) -> dict[str, Any]:
         """What a result's record says of the way it was made."""
         # versions that differ in their last number only separate alike
         version = ".".join(self.version.split(".")[:2])
-        settings = {"model": self.model, "version": version}
+        settings: dict[str, Any] = {"model": self.model, "version": version}
+        if self.shifts > 1:  # records of before have no such entry
+            settings["shifts"] = self.shifts
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
 
 

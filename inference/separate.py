@@ -42,6 +42,8 @@ class SeparateConfig(CheckedConfig):
             although it is not known where they came from.
         device: where to run; auto takes a GPU when there is one.
         batch: chunks of 12 seconds processed at once.
+        shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
+            raises the SDR of the bundled model by 0.09 dB and takes twice the time.
     """
 
     inputs: list[str]
@@ -57,6 +59,7 @@ class SeparateConfig(CheckedConfig):
     keep: bool = False
     device: str = "auto"
     batch: Annotated[int, Within("[1, 4096]")] = 1
+    shifts: Annotated[int, Within("[1, 16]")] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,13 +134,14 @@ def _separate(config: SeparateConfig) -> list[str]:
 
     path = config.model or find_model()
     keep_memory()
-    separator = Separator.load(path, config.device)
+    separator = Separator.load(path, config.device, config.shifts)
     digest = separator.description.get("digest", "")
     log.info("model: %s", described(path, separator.description))
     written = outputs(separator.stems, config.stems, config.two_stems)
     titles = tuple(output.title for output in written)
     settings = (config.format, titles, config.bits, config.bitrate)
-    choices = Choices(digest, __version__, *settings, config.overwrite, config.keep)
+    again = config.overwrite, config.keep
+    choices = Choices(digest, __version__, *settings, *again, config.shifts)
     planned = plan(config.inputs, Path(config.output), choices)
     for folder in planned.folders:
         remove_leftovers(folder)

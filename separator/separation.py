@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
+MAX_SHIFTS = 16
 
 Source = str | os.PathLike | Tensor | np.ndarray
 
@@ -40,6 +42,8 @@ class Separator:
         device: where to run; "auto" takes a GPU when there is one.
         description: what the model's file says of itself.
         stems: what the model separates songs into.
+        shifts: the estimate is the mean of so many, between which the song is shifted by parts of
+            a hop: a higher SDR, in so many times the time.
     """
 
     def __init__(
@@ -50,18 +54,21 @@ class Separator:
         device: str = "auto",
         description: dict | None = None,
         stems: StemSet = TWO_STEMS,
+        shifts: int = 1,
     ) -> None:
+        if not 1 <= shifts <= MAX_SHIFTS:
+            raise SeparatorError(f"shifts: {shifts} is not in 1..{MAX_SHIFTS}")
         self.device = find_device(str(device))
         try:
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError) as error:  # no such card, a driver too old, no room
             raise SeparatorError(f"device: {device!s} cannot be used: {one_line(error)}") from error
         self.stft, self.rate, self.stems = stft, rate, stems
-        self.description = description or {}
+        self.description, self.shifts = description or {}, shifts
         self._room = math.inf  # samples that fit the GPU at once, as far as is known
 
     @classmethod
-    def load(cls, path: str | os.PathLike, device: str = "auto") -> "Separator":
+    def load(cls, path: str | os.PathLike, device: str = "auto", shifts: int = 1) -> "Separator":
         """Read a `.safetensors` or checkpoint file, or a bundled model by its name.
 
         Raises:
@@ -77,7 +84,7 @@ class Separator:
                 f"`separator train CONFIG pretrained={path}`"
             )
         stems = StemSet(model.config.stems)
-        return cls(model, stft, description["rate"], device, description, stems)
+        return cls(model, stft, description["rate"], device, description, stems, shifts)
 
     def __call__(self, mixtures: Tensor) -> Tensor:
         """Separate chunks, whose stems add up to them.
@@ -124,8 +131,16 @@ class Separator:
         pieces = overlap_add([mixtures[0]], self._masked, samples // 2 + fade, fade)
         return torch.cat(list(pieces), dim=-1)[None]
 
-    @torch.inference_mode()
     def _estimate(self, mixtures: Tensor) -> Tensor:
+        """Average the estimates of the mixtures, each delayed by another part of a hop."""
+        if self.shifts == 1:
+            return self._once(mixtures)
+        delays = [round(number * self.stft.hop / self.shifts) for number in range(self.shifts)]
+        estimates = (self._once(F.pad(mixtures, (delay, 0)))[..., delay:] for delay in delays)
+        return sum(estimates) / self.shifts
+
+    @torch.inference_mode()
+    def _once(self, mixtures: Tensor) -> Tensor:
         spectrogram = stft(mixtures.to(self.device), self.stft)
         magnitude, scale = normalise(spectrogram.abs(), self.stft)
         masks = linear_masks(self.model(magnitude), self.stft)

@@ -247,3 +247,17 @@ def test_arrays_of_any_precision_order_and_rights(random_model: Separator) -> No
         stems = random_model.separate_wave(array, np.int64(44100))
         assert all(torch.equal(stems[name], expected[name]) for name in expected)
     assert random_model.separate_wave(torch.from_numpy(mixture), 44100.0).keys() == expected.keys()
+
+
+def test_shifts_average_estimates_of_the_delayed_song(random_model: Separator) -> None:
+    mixture = music(2, 1.0, 44100)[None]
+    one = random_model._once(mixture)
+    delays = [0, STFT.hop // 2]
+    late = random_model._once(torch.nn.functional.pad(mixture, (delays[1], 0)))[..., delays[1] :]
+    assert (late - one).abs().max() > 1e-4  # frames lie elsewhere
+    random_model.shifts = 2
+    torch.testing.assert_close(random_model._estimate(mixture), (one + late) / 2)
+    stems = random_model.separate_wave(mixture[0], 44100)
+    torch.testing.assert_close(sum(stems.values()), mixture[0], rtol=0, atol=1e-6)
+    with pytest.raises(SeparatorError, match="shifts: 0 is not in"):
+        Separator(random_model.model, STFT, 44100, "cpu", shifts=0)

@@ -68,6 +68,11 @@ def test_another_model_or_setting_does_songs_again_unless_kept(
     assert run(*words, "-m", other, "--bitrate", "128") == 0
     assert times("stems") != second
     third = times("stems")
+    assert run(*words, "-m", other, "--bitrate", "128", "--shifts", "2") == 0
+    fourth = times("stems")
+    assert fourth != third
+    assert run(*words, "-m", other, "--bitrate", "128", "--shifts", "2") == 0
+    assert times("stems") == fourth
     assert run(*words, "-m", other, "--bitrate", "128", "--stems") == 0
     assert len(times("stems")) == 2
     assert times("stems")["song (Instrumental).mp3"] != third["song (Instrumental).mp3"]
