@@ -29,6 +29,7 @@ from separator.errors import SeparatorError
 from separator.models.build import create, describe
 from separator.models.frame_transformer import MASK_BIAS_SCALE
 from separator.pretrain.config import PretrainConfig
+from separator.stems import ACCOMPANIMENT, VOCALS
 
 SEED = 0x6D6978  # of the validation's mixtures, the same for every run
 SIZE = 4  # mixtures at a time in the validation
@@ -114,7 +115,7 @@ class MixitTask(Task):
             )
         for track in first_by_hash(tracks, config.mixit.voice_songs):  # as data.fraction does
             stems = load_stems(track, config.rate, 0, round(VOICE_SECONDS * config.rate))
-            found.append((stems["accompaniment"] + stems["vocals"], stems["vocals"]))
+            found.append((stems[ACCOMPANIMENT] + stems[VOCALS], stems[VOCALS]))
         return found
 
     def songs(self) -> Tensor:

@@ -12,6 +12,7 @@ from separator.data.tracks import Source, Track, config_tracks
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.effects import varied
+from separator.stems import ACCOMPANIMENT, MIXTURE, VOCALS
 from separator.supervised.task import SupervisedTask
 
 
@@ -47,8 +48,8 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
     tracks = [song for song in songs if song.names != ("mixture",)]
     for root in dict.fromkeys(song.root for song in songs if song.names == ("mixture",)):
         own = [song for song in songs if song.root == root]
-        halves = [_half(song, "accompaniment", song.stems[0][1], own[0]) for song in own]
-        halves += [_half(voice, "vocals", sources, own[0]) for voice, sources in voices]
+        halves = [_half(song, ACCOMPANIMENT, song.stems[0][1], own[0]) for song in own]
+        halves += [_half(voice, VOCALS, sources, own[0]) for voice, sources in voices]
         tracks += pool_shared_out(halves, share)
     train, valid = ([t for t in tracks if t.split == split] for split in ("train", "valid"))
     train = fraction_of(train, config.data.fraction)
@@ -67,7 +68,7 @@ def _voices(config: PretrainConfig) -> list[tuple[Track, tuple[Source, ...]]]:
     found = []
     for track in [*train, *(t for t in tracks if t.split != "train")]:
         stems = dict(track.stems)
-        sources = stems.get("vocals") or stems.get("mixture")
+        sources = stems.get(VOCALS) or stems.get(MIXTURE)
         if sources:  # half of a pool has accompaniment alone
             found.append((track, sources))
     return found

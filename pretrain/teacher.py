@@ -25,6 +25,7 @@ from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import Target
 from separator.pretrain.config import PretrainConfig
+from separator.stems import ACCOMPANIMENT, VOCALS
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate
 
@@ -152,9 +153,9 @@ class TeacherTask(SupervisedTask):
         if "mixture" not in stems:
             return stems
         mixture = stems["mixture"]
-        vocals = [teacher.separate_wave(mixture, rate)["vocals"] for teacher in self.teachers]
+        vocals = [teacher.separate_wave(mixture, rate)[VOCALS] for teacher in self.teachers]
         voice = torch.stack(vocals).mean(dim=0)
-        return {"accompaniment": mixture - voice, "vocals": voice}
+        return {ACCOMPANIMENT: mixture - voice, VOCALS: voice}
 
 
 @dataclass(frozen=True)

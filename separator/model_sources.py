@@ -20,7 +20,7 @@ ADDRESS = re.compile(r"(?P<scheme>https?):/{1,2}(?P<rest>[^#]+)(?:#sha256=(?P<di
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 30.0  # seconds without an answer
 MAX_BYTES = 4_000_000_000
-BLOCK = 1 << 20
+READ_BYTES = 1 << 20
 
 
 def model_file(source: str | os.PathLike, newest: bool = False) -> Path:
@@ -124,7 +124,7 @@ def _fetch(url: str, path: Path) -> None:
             hidden = not sys.stderr.isatty()
             bar = tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden)
             with bar:
-                while block := answer.read(BLOCK):
+                while block := answer.read(READ_BYTES):
                     bar.update(file.write(block))
                     if file.tell() > MAX_BYTES:
                         raise SeparatorError(f"{printable(url)}: is larger than 4 GB")

@@ -354,12 +354,12 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 )  # fmt: skip
 
 LIMITS = {
-    "stem_names": 24,
-    "repeated_constants": 24,
-    "repeated_files": 8,
+    "stem_names": 10,
+    "repeated_constants": 20,
+    "repeated_files": 4,
     "long_functions": 0,
-    "docstring_sections": 215,
-    "words": 300,
+    "docstring_sections": 174,
+    "words": 116,
 }
 
 

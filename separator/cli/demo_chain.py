@@ -24,6 +24,7 @@ from separator.data.tracks import Track
 from separator.errors import SeparatorError
 from separator.inference import report as reports
 from separator.inference.evaluate import evaluate, tracks_of
+from separator.stems import ACCOMPANIMENT
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def _show_results(model: Path, tracks: list[Track], run: Path, song: Path) -> No
     bundled_report["model"]["path"] = bundled.DEFAULT
     stems = sorted((run / "stems").glob(f"{song.stem} (*).wav"))
     picture = run / "spectrograms.png"
-    target = load_stems(tracks[0], separator.rate)["accompaniment"]
+    target = load_stems(tracks[0], separator.rate)[ACCOMPANIMENT]
     estimate = next(path for path in stems if "Instrumental" in path.name)
     waves = {"mixture": audio.read(song), "estimate": audio.read(estimate), "target": target}
     draw(waves, separator, picture)

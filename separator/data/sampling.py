@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from separator.data.tracks import Track
 from separator.errors import SeparatorError
+from separator.stems import ACCOMPANIMENT, VOCALS
 
 _WORD = (1 << 64) - 1
 
@@ -103,9 +104,9 @@ def _halves(
     root: str, places: list[int], tracks: Sequence[Track], lengths: Sequence[int]
 ) -> tuple[_Group, ...]:
     """One group for songs; two, instrumentals and voices, for a pool."""
-    voices = [i for i in places if tracks[i].names == ("vocals",)]
-    songs = [i for i in places if tracks[i].names != ("vocals",)]
-    lonely = [i for i in songs if tracks[i].names == ("accompaniment",)]
+    voices = [i for i in places if tracks[i].names == (VOCALS,)]
+    songs = [i for i in places if tracks[i].names != (VOCALS,)]
+    lonely = [i for i in songs if tracks[i].names == (ACCOMPANIMENT,)]
     if not songs or (lonely and not voices):
         missing = "instrumentals" if not songs else "vocals"
         raise SeparatorError(f"{root}: a pool without {missing}; add files to its {missing}/")

@@ -17,6 +17,7 @@ import yaml
 
 from separator.data.library.musdb_holdout import held_out
 from separator.errors import SeparatorError, printable
+from separator.stems import ACCOMPANIMENT, VOCALS
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,7 @@ def pool_shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
     Raises:
         SeparatorError: the pool lacks one of its halves.
     """
-    halves = [[t for t in tracks if t.names == (name,)] for name in ("accompaniment", "vocals")]
+    halves = [[t for t in tracks if t.names == (name,)] for name in (ACCOMPANIMENT, VOCALS)]
     for name, half in zip(("instrumentals", "vocals"), halves, strict=True):
         if not half:
             root = printable(tracks[0].root)

@@ -18,7 +18,7 @@ from separator.errors import SeparatorError
 
 OPSET = 18
 FRAMES, CROPS = 67, 2  # of the example that is traced; the file takes any number of both
-TOLERANCE = 1e-4  # of a mask, between the file and PyTorch
+MASK_TOLERANCE = 1e-4  # of a mask, between the file and PyTorch
 
 
 def export_onnx(path: Path, source: str, license: str = "") -> None:
@@ -67,14 +67,14 @@ def compare(path: Path, model: nn.Module, bins: int) -> None:
         bins: of the spectrograms.
 
     Raises:
-        SeparatorError: they differ by more than `TOLERANCE`.
+        SeparatorError: they differ by more than `MASK_TOLERANCE`.
     """
     session = import_onnx().InferenceSession(path, providers=["CPUExecutionProvider"])
     magnitude = torch.rand(1, 2, bins, 2 * FRAMES + 1)
     masks = torch.from_numpy(session.run(None, {"magnitude": magnitude.numpy()})[0])
     with torch.no_grad():
         error = (model(magnitude) - masks).abs().max().item()
-    if not error <= TOLERANCE:
+    if not error <= MASK_TOLERANCE:
         raise SeparatorError(
             f"export: the ONNX network's masks differ from PyTorch's by {error:.0e}"
         )

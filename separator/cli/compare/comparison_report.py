@@ -38,7 +38,7 @@ from separator.cli.compare.intervals import paired, summary
 from separator.cli.compare.runs import Run, last_step, rows
 from separator.config import to_dict
 from separator.errors import SeparatorError, printable
-from separator.stems import TWO_STEMS
+from separator.stems import ACCOMPANIMENT, TWO_STEMS
 
 STEM_NAMES = TWO_STEMS.names
 NUMBERS = {
@@ -169,7 +169,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     arms = {name: arm for name, arm in report["arms"].items() if arm["sdr"]}
     for place, (name, arm) in enumerate(arms.items()):
-        sdr, colour = arm["sdr"]["accompaniment"], f"C{place % 10}"
+        sdr, colour = arm["sdr"][ACCOMPANIMENT], f"C{place % 10}"
         seeds = sdr["by_seed"]
         left.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.5)
         left.errorbar(place + 0.15, sdr["mean"], sdr["sd"] or 0, fmt="o", color=colour, capsize=4)
@@ -267,7 +267,7 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
 
 def _validations(run: Run) -> dict[int, float]:
     """Mean accompaniment SDR of a run's validations, by step."""
-    key = "valid/accompaniment_sdr_mean"
+    key = f"valid/{ACCOMPANIMENT}_sdr_mean"
     found = rows(run.run_folder("train"))
     return {row["step"]: row[key] for row in found if row.get(key) is not None}
 

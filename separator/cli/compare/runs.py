@@ -17,6 +17,7 @@ from separator.cli.compare.config import PLACEHOLDER
 from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
+from separator.stems import ACCOMPANIMENT
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Run:
         scores = self.scores()
         if scores is None:
             raise SeparatorError(f"{folder / SCORES}: was not written; see {folder / OUTPUT}")
-        mean = scores["summary"]["ours"]["accompaniment"]["sdr_global_mean"]
+        mean = scores["summary"]["ours"][ACCOMPANIMENT]["sdr_global_mean"]
         return f"accompaniment SDR {mean:.2f} dB" if mean is not None else "no song was scored"
 
     def train(self, children: Children) -> None:
