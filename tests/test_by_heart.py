@@ -88,8 +88,8 @@ def test_the_error_falls_below_a_tenth_of_the_best_trivial_answers(
     chosen = seen.corrupted.chosen
     assert chosen.any()
     with torch.no_grad():
-        mask = task.model.eval()(seen.corrupted.spectrogram, seen.corrupted.masked)
-    answers = {"model": seen.corrupted.spectrogram * mask, **baselines(seen.target, chosen)}
+        outputs = task.model.eval()(seen.corrupted.spectrogram, seen.corrupted.masked)
+    answers = {"model": seen.corrupted.spectrogram * outputs.mask, **baselines(seen.target, chosen)}
     errors = {
         name: masked_error(answer, seen.target, seen.corrupted, 1.0, 0.0)["loss"].item()
         for name, answer in answers.items()
