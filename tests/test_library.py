@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from separator import audio
+from separator.cli import scan_command
 from separator.data.library import examination, scan_report
 from separator.data.library import scan as library
 from separator.data.library.index import Content, Finding, Index, Stamp
@@ -155,7 +156,7 @@ def test_names_that_are_no_text(tmp_path: Path, scan) -> None:
     assert scan(folder) == found
     assert os.fsencode(found.songs[0].path.name) == raw["a.m4a"]
     for name in ("r.tsv", "r.json"):
-        library.write_report(found, tmp_path / name)
+        scan_report.write_report(found, tmp_path / name)
     rows = (tmp_path / "r.tsv").read_text("utf-8").splitlines()
     assert rows[-1].split("\t")[0] == "quarantined" and rows[-1].count("\t") == 2
     assert rows[-1].split("\t")[1].endswith(r"ff\t.mp3")
@@ -424,7 +425,7 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
     write(tmp_path / "m/c.ogg", song(1))
     (tmp_path / "m/d.mp3").touch()
     roots, index = [str(tmp_path / "m")], ["--index", str(tmp_path / "i.sqlite"), "--jobs", "1"]
-    assert library.main([*roots, *index]) == 0
+    assert scan_command.main([*roots, *index]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "files        4",
         "songs        2, 0.01 hours",
@@ -435,8 +436,8 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
         "`--report FILE` lists the quarantined files, the duplicates and the notices",
     ]
     table, values = tmp_path / "out/r.tsv", tmp_path / "r.json"
-    assert library.main([*roots, *index, "--report", str(table)]) == 0
-    assert library.main([*roots, *index, "--report", str(values)]) == 0
+    assert scan_command.main([*roots, *index, "--report", str(table)]) == 0
+    assert scan_command.main([*roots, *index, "--report", str(values)]) == 0
     rows = [row for row in table.read_text().splitlines() if not row.startswith("#")]
     assert rows == [
         f"quarantined\t{tmp_path}/m/d.mp3\tempty: the file has no bytes",
@@ -471,7 +472,7 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
     }
     for message, argv in cases.items():
         with pytest.raises(SeparatorError) as raised:
-            library.main(argv)
+            scan_command.main(argv)
         assert message in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "index").exists()
 
@@ -522,7 +523,7 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SeparatorError, match="give another path with --report"):
-        library.write_report(library.Library((), [], [], [], []), tmp_path / "file/r.json")
+        scan_report.write_report(library.Library((), [], [], [], []), tmp_path / "file/r.json")
 
 
 # what a header claims, and damage
@@ -550,8 +551,8 @@ def test_a_length_is_what_decodes_and_what_was_claimed_is_told(
             "longer.wav": "2.0 s can be decoded, its header says 1.0 s",
         }
     assert "notices      2, of files that are used all the same" in scan_report.summary(found)
-    library.write_report(found, tmp_path / "r.json")
-    library.write_report(found, tmp_path / "r.tsv")
+    scan_report.write_report(found, tmp_path / "r.json")
+    scan_report.write_report(found, tmp_path / "r.tsv")
     values = json.loads((tmp_path / "r.json").read_text())
     assert values["totals"]["notices"] == 2
     assert values["notices"][0] == {
