@@ -2,7 +2,6 @@
 
 import functools
 import importlib.metadata
-import logging
 import os
 import platform
 import shutil
@@ -22,6 +21,7 @@ MIN_FREE_GB = 2.0  # of a disk on which results, runs or caches are written
 MIN_MEMORY_GB = 2.0
 TEST_SECONDS = 20.0  # of music that is separated
 TONE_SECONDS = 0.5
+TONE_RATE = 48000  # which every format holds
 FRAME_SAMPLES = 1024  # of AAC, whose files end with a whole frame
 
 
@@ -146,16 +146,15 @@ def codecs() -> Iterator[Finding]:
 
     from separator import audio
 
-    tone = torch.sin(torch.arange(round(TONE_SECONDS * 44100)) / 16).expand(2, -1) * 0.3
+    tone = torch.sin(torch.arange(round(TONE_SECONDS * TONE_RATE)) / 16).expand(2, -1) * 0.3
     good = []
-    logging.getLogger("separator.audio").setLevel(logging.ERROR)  # opus has no 44.1 kHz
     with tempfile.TemporaryDirectory() as folder:
         for name in audio.ENCODINGS:
             path = Path(folder) / f"tone.{name}"
             try:
-                with audio.Writer(path, 44100, 2) as writer:
+                with audio.Writer(path, TONE_RATE, 2) as writer:
                     writer.write(tone)
-                samples = audio.read(path).shape[-1] * 44100 / audio.probe(path).rate
+                samples = audio.read(path).shape[-1] * TONE_RATE / audio.probe(path).rate
                 if abs(samples - tone.shape[-1]) > FRAME_SAMPLES:
                     raise SeparatorError(f"{samples:.0f} of {tone.shape[-1]} samples came back")
                 good.append(name)
