@@ -48,7 +48,13 @@ def main(argv: list[str]) -> int:
     from separator.engine.model_file import load_model_file
 
     path, repository = config.model
-    state, description = load_model_file(path)  # a damaged or foreign file is refused here
+    file = model_file(path)
+    if file.suffix != ".safetensors":
+        raise SeparatorError(
+            f"{printable(path)}: is not a .safetensors file; `separator export` makes one of a "
+            "checkpoint"
+        )
+    state, description = load_model_file(file)  # a damaged or foreign file is refused here
     license = config.license or description.get("license", "")
     if not license:
         raise SeparatorError("license: the file names none; give --license, as cc-by-nc-sa-4.0")
@@ -60,7 +66,7 @@ def main(argv: list[str]) -> int:
     try:
         hub.create_repo(repository, private=config.private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(model_file(path), Path(folder) / FILE)
+            shutil.copyfile(file, Path(folder) / FILE)
             (Path(folder) / "README.md").write_text(text, "utf-8")
             about = hub.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message="Upload the model"

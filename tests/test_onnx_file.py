@@ -1,5 +1,6 @@
 """ONNX files: the same masks as PyTorch's, for any length, and a description that suffices."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import torch
 
 from separator import cli
 from separator.engine import onnx_file
-from separator.engine.model_file import load_model
+from separator.engine.model_file import export, load_model
 from separator.errors import SeparatorError
+from separator.models.build import describe
+from separator.models.frame_transformer import FrameTransformer
 from tests.songs import export_model
+from tests.toys import STFT, TINY
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -31,6 +35,17 @@ def test_a_small_network_is_the_same_without_pytorch(tmp_path: Path):
     other, stft, _ = load_model(export_model(tmp_path / "other.safetensors", seed=1))
     with pytest.raises(SeparatorError, match="differ from PyTorch's"):
         onnx_file.compare(path, other.eval(), stft.bins)
+
+
+@pytest.mark.slow
+def test_a_network_of_four_stems_is_the_same_without_pytorch(tmp_path: Path):
+    stems = ("drums", "bass", "other", "vocals")
+    sizes = dataclasses.replace(TINY, stems=stems)
+    model, path = tmp_path / "model.safetensors", tmp_path / "model.onnx"
+    state = FrameTransformer(sizes, STFT.bins).state_dict()
+    export(model, state, {"stage": "train", **describe(sizes, STFT, 44100)})
+    assert cli.main(["export", str(model), "-o", str(path)]) == 0
+    assert tuple(check(path, str(model))["model"]["stems"]) == stems
 
 
 def check(path: Path, source: str) -> dict:

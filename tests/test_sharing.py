@@ -136,7 +136,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(
 
 
 def test_a_file_that_is_no_model_is_not_pushed(
-    hub: ThreadingHTTPServer, model: Path, tmp_path: Path
+    hub: ThreadingHTTPServer, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     damaged = bytearray(model.read_bytes())
     damaged[-1] ^= 1
@@ -146,6 +146,8 @@ def test_a_file_that_is_no_model_is_not_pushed(
     status, text = separator(hub, tmp_path, "push", str(model), "me/vocals")
     assert status == 1 and "license: the file names none" in text
     assert separator(hub, tmp_path, "push", str(model))[0] == 2
+    assert cli.main(["push", str(tmp_path / "last.pt"), *words]) == 1
+    assert "separator export" in capsys.readouterr().err
     assert not hub.files and not hub.asked
 
 
