@@ -24,8 +24,8 @@ MASK_TOLERANCE = 1e-4  # of a mask, between the file and PyTorch
 def export_onnx(path: Path, source: str, license: str = "") -> None:
     """Write a model's network as ONNX, and compare its masks with PyTorch's.
 
-    The input "magnitude" is (b c f n), compressed and normalised as `separator.dsp` does. The output
-    "mask" has that shape, or (b s c f n) with several stems; b and n are free.
+    The input "magnitude" is (b c f n), compressed and normalised as `separator.dsp` does. The
+    output "mask" has that shape, or (b s c f n) with several stems; b and n are free.
 
     Args:
         path: the file, ending in .onnx.
