@@ -48,6 +48,20 @@ def test_round_trip_is_aligned_and_every_reader_agrees(tmp_path: Path, suffix: s
     assert checked.peak == pytest.approx(float(whole.abs().max()))
 
 
+@pytest.mark.parametrize("suffix", ["wav", "ogg", "opus"])
+def test_the_same_sound_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]
+    for path in paths:
+        with audio.Writer(path, 48000, 2) as writer:
+            for seed in range(3):
+                generator = torch.Generator().manual_seed(seed)
+                writer.write(torch.randn(2, 40_000, generator=generator) * 0.1)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert b"PEAK" not in paths[0].read_bytes()[:200]  # libsndfile's chunk with the time
+    wave, _ = soundfile.read(paths[0])
+    assert len(wave) == 120_000
+
+
 @pytest.mark.parametrize("bitrate", [32, 40, 48, 56, 64, 128])
 def test_mp3_of_a_low_bit_rate_has_it_and_is_aligned(tmp_path: Path, bitrate: int) -> None:
     for rate in (22050, 44100):

@@ -1,5 +1,6 @@
 """Encoders of a stream of samples: libsndfile's, and FFmpeg's for AAC."""
 
+import contextlib
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -8,12 +9,15 @@ from typing import Any, Protocol
 
 import av
 import numpy as np
+import soundfile
 from av import AudioFrame
 
 from separator.audio.soundfile_file import Forward, native_name
 
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle
 _WRITE_SAMPLES = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
+
+_SET_ADD_PEAK_CHUNK = 0x1050  # a command of libsndfile
 
 
 class Encoder(Protocol):
@@ -36,6 +40,9 @@ class SoundfileEncoder:
     Integers are rounded, with triangular dither (two uniform draws of one step each) where asked:
     the rounding error is noise then, not distortion. Its seed is the sound, so that the same sound
     gives the same file and two stems different noise. Digital silence stays silence.
+
+    The same samples give the same bytes: no time of writing in wav (libsndfile's PEAK chunk), and
+    in Ogg a serial number that is a checksum of the samples.
 
     Args:
         path: the file.
@@ -63,6 +70,9 @@ class SoundfileEncoder:
         self._file = Forward(
             native_name(path), "w", rate, channels, subtype=codec, format=container, **options
         )
+        null = soundfile._ffi.NULL
+        soundfile._snd.sf_command(self._file._file, _SET_ADD_PEAK_CHUNK, null, 0)
+        self._path, self._is_ogg, self._checksum = path, container == "OGG", 0
 
     def write(self, wave: np.ndarray) -> None:
         """Append samples.
@@ -72,6 +82,8 @@ class SoundfileEncoder:
         """
         for at in range(0, wave.shape[1], _WRITE_SAMPLES):
             part = np.ascontiguousarray(wave[:, at : at + _WRITE_SAMPLES].T)
+            if self._is_ogg:
+                self._checksum = zlib.crc32(part, self._checksum)
             self._file.write(self._integers(part) if self._bits else part)
 
     def _integers(self, part: np.ndarray) -> np.ndarray:
@@ -92,6 +104,20 @@ class SoundfileEncoder:
     def close(self) -> None:
         """Complete the file."""
         self._file.close()
+        if self._is_ogg:
+            _set_serial(self._path, self._checksum)
+
+
+def _set_serial(path: Path, serial: int) -> None:
+    """Give all pages of an Ogg file a serial number instead of libsndfile's random one."""
+    from mutagen.ogg import OggPage
+
+    with open(path, "r+b") as file, contextlib.suppress(EOFError):
+        while True:
+            page = OggPage(file)
+            page.serial = serial
+            file.seek(page.offset)
+            file.write(page.write())
 
 
 class AacEncoder:
