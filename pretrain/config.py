@@ -16,8 +16,7 @@ from separator.models.registry import ModelChoice
 from separator.pretrain import schedules
 from separator.pretrain.crops import Crops
 from separator.pretrain.masking.config import MaskConfig
-from separator.pretrain.objectives.base import Objective
-from separator.pretrain.objectives.registry import OBJECTIVES, all_settings
+from separator.pretrain.objectives import OBJECTIVES, Objective, all_settings
 from separator.pretrain.schedules import Schedule
 from separator.pretrain.separation_config import MixitConfig, RemixConfig, TeacherConfig
 from separator.ranges import require

@@ -10,7 +10,7 @@ from separator.pretrain.batch import Example
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.corruption import with_masked_group
 
-SHOWN = 2  # crops of a batch whose pictures and sounds are logged
+MAX_CROPS = 2  # crops of a batch whose pictures and sounds are logged
 
 
 def show_crops(
@@ -27,10 +27,10 @@ def show_crops(
         example: the batch.
         config: of the transform.
     """
-    target, phase = example.target[:SHOWN], example.spectrogram[:SHOWN].angle()
+    target, phase = example.target[:MAX_CROPS], example.spectrogram[:MAX_CROPS].angle()
     corrupted = with_masked_group(example.corrupted)
-    spectrogram, chosen = corrupted.spectrogram[:SHOWN], corrupted.chosen[:SHOWN]
-    mask = model(spectrogram, corrupted.masked[:SHOWN]).mask
+    spectrogram, chosen = corrupted.spectrogram[:MAX_CROPS], corrupted.chosen[:MAX_CROPS]
+    mask = model(spectrogram, corrupted.masked[:MAX_CROPS]).mask
     restored = torch.where(chosen, spectrogram * mask, target)
     pictures = {
         "original": target,

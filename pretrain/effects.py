@@ -15,7 +15,7 @@ ROOM_DB = -20.0, -6.0  # energy of the reverberation, relative to the direct sou
 CUTOFF_HERTZ = 3000.0, 16000.0
 LOWEST_HERTZ, HIGHEST_HERTZ = 60.0, 16000.0  # between which spectra are raised and lowered
 KNOTS = 6  # of a curve in decibels, straight lines between them over the logarithm of frequency
-SILENCE = 1e-3  # RMS, -60 dB of full scale
+MIN_RMS = 1e-3  # RMS, -60 dB of full scale
 
 
 def varied(stems: Tensor, config: RemixConfig, rate: int, generator: torch.Generator) -> Tensor:
@@ -36,10 +36,10 @@ def varied(stems: Tensor, config: RemixConfig, rate: int, generator: torch.Gener
     spectrum = torch.fft.rfft(stems, length) * response.to(stems.device)
     echo = torch.fft.rfft(impulses(batch, room, rate, config.reverb, generator), length)
     spectrum[:, 1] *= echo.to(stems.device)
-    accompaniment, voice = torch.fft.irfft(spectrum, length)[..., :samples].unbind(1)
-    accompaniment = narrowed(accompaniment, config.narrow, generator)
-    voice = at_level(panned(voice, config.pan_db, generator), accompaniment, config, generator)
-    return torch.stack([accompaniment, voice], dim=1)
+    music, voice = torch.fft.irfft(spectrum, length)[..., :samples].unbind(1)
+    music = narrowed(music, config.narrow, generator)
+    voice = at_level(panned(voice, config.pan_db, generator), music, config, generator)
+    return torch.stack([music, voice], dim=1)
 
 
 def equaliser(
@@ -97,13 +97,13 @@ def panned(waves: Tensor, decibels: float, generator: torch.Generator) -> Tensor
 
 
 def at_level(
-    voice: Tensor, accompaniment: Tensor, config: RemixConfig, generator: torch.Generator
+    voice: Tensor, music: Tensor, config: RemixConfig, generator: torch.Generator
 ) -> Tensor:
-    """Bring voices (b c t) to random levels relative to their accompaniments; silence stays."""
+    """Bring voices (b c t) to random levels relative to their music; silence stays."""
     wanted = 10 ** (uniform(*config.level_db, (len(voice), 1, 1), generator) / 20)
-    rms = [wave.square().mean((1, 2), keepdim=True).sqrt() for wave in (voice, accompaniment)]
+    rms = [wave.square().mean((1, 2), keepdim=True).sqrt() for wave in (voice, music)]
     gain = wanted.to(voice.device) * rms[1] / rms[0].clamp(min=1e-9)
-    sounding = (rms[0] > SILENCE) & (rms[1] > SILENCE)
+    sounding = (rms[0] > MIN_RMS) & (rms[1] > MIN_RMS)
     return voice * torch.where(sounding, gain, 1.0)
 
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.data.config import AugmentConfig
 from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
 from separator.data.reader import load_stems
@@ -29,10 +28,10 @@ from separator.errors import SeparatorError
 from separator.models.build import create, describe
 from separator.models.frame_transformer import MASK_BIAS_SCALE
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.validate import fixed_batches
 from separator.stems import ACCOMPANIMENT, VOCALS
 
-SEED = 0x6D6978  # of the validation's mixtures, the same for every run
-SIZE = 4  # mixtures at a time in the validation
+CROPS_SEED = 0x6D6978  # of the validation's mixtures, the same for every run
 VOICE_SECONDS = 10.0
 
 
@@ -93,16 +92,9 @@ class MixitTask(Task):
         backbone = create(config.sizes, config.stft.bins)
         self.model = MixitModel(backbone, config.mixit.sources, config.stft.bins)
         self.train, self.valid = training_tracks(config.data)
-        self.waves = self._fixed_crops()
+        crops = fixed_batches(self.valid, config, config.data, CROPS_SEED)
+        self.waves = [batch.mixture for batch in crops]
         self.voices = self._voices() if config.mixit.voices else []
-
-    def _fixed_crops(self) -> tuple[Tensor, ...]:
-        """Read the crops of the validation: (b c t) each."""
-        config = self.config
-        plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        data = replace(config.data, augment=plain, workers=0, batch=SIZE)
-        stream = batches(self.valid, data, config.rate, SEED, mixtures=True)
-        return tuple(next(stream).mixture for _ in range(-(-config.valid_crops // SIZE)))
 
     def _voices(self) -> list[tuple[Tensor, Tensor]]:
         """Read mixtures and vocals of songs to train on: (c t) each."""
@@ -171,10 +163,10 @@ class MixitTask(Task):
     def _best_voice(self, model: MixitModel) -> tuple[int, float]:
         """Return which part estimates vocals best, and its SDR in dB over all songs together."""
         error, power = torch.zeros(model.sources), 0.0
-        for mixture, vocals in self.voices:
+        for mixture, voice in self.voices:
             parts = self._split(model, mixture[None].to(self.device))[0].cpu()
-            error += (parts - vocals).square().sum(dim=(1, 2))
-            power += vocals.square().sum().item()
+            error += (parts - voice).square().sum(dim=(1, 2))
+            power += voice.square().sum().item()
         best = int(error.argmin())
         return best, 10 * math.log10(max(power, 1e-12) / max(error[best].item(), 1e-12))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from separator.models.base import Outputs
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objectives.base import Objective
+from separator.pretrain.objectives import Objective
 
 
 class Pretrainer(nn.Module):

@@ -22,8 +22,8 @@ from separator.pretrain.crop_media import show_crops
 from separator.pretrain.masking.corruption import KINDS
 from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives import Prediction
 from separator.pretrain.objectives.balance import auxiliary_losses, total
-from separator.pretrain.objectives.base import Prediction
 from separator.pretrain.objectives.restoration import masked_error
 from separator.pretrain.validate import ValidationCrops
 

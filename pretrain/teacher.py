@@ -128,16 +128,16 @@ class TeacherTask(SupervisedTask):
             estimate, targets = estimate[best], targets[best]
         return self.loss(estimate, Target(targets, estimate))
 
-    def best(self, estimate: Tensor, accompaniment: Tensor, labelled: int) -> Tensor:
+    def best(self, estimate: Tensor, target: Tensor, labelled: int) -> Tensor:
         """Return the places of the crops to learn from: all but the share with the lowest SDR.
 
         Args:
             estimate: (b c t) of the accompaniments.
-            accompaniment: (b c t) the targets.
+            target: (b c t) their targets.
             labelled: number of crops with true stems, the last ones, which are all kept.
         """
-        power = accompaniment.square().sum(dim=(1, 2)).clamp(min=1e-9)
-        error = (estimate - accompaniment).square().sum(dim=(1, 2)) / power
+        power = target.square().sum(dim=(1, 2)).clamp(min=1e-9)
+        error = (estimate - target).square().sum(dim=(1, 2)) / power
         guessed = len(error) - labelled
         number = max(1, round((1 - self.config.teacher.drop) * guessed))
         places = torch.arange(guessed, len(error), device=error.device)
@@ -153,8 +153,8 @@ class TeacherTask(SupervisedTask):
         if "mixture" not in stems:
             return stems
         mixture = stems["mixture"]
-        vocals = [teacher.separate_wave(mixture, rate)[VOCALS] for teacher in self.teachers]
-        voice = torch.stack(vocals).mean(dim=0)
+        voices = [teacher.separate_wave(mixture, rate)[VOCALS] for teacher in self.teachers]
+        voice = torch.stack(voices).mean(dim=0)
         return {ACCOMPANIMENT: mixture - voice, VOCALS: voice}
 
 

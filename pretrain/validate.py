@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from separator.data.config import AugmentConfig
-from separator.data.dataset import batches
+from separator.data.config import AugmentConfig, DataConfig
+from separator.data.dataset import Batch, batches
 from separator.data.tracks import Track
 from separator.engine import distributed
 from separator.engine.task import Validation
@@ -18,8 +18,8 @@ from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
 from separator.pretrain.masking.grid import channel_mean
 from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives import Objective, Prediction
 from separator.pretrain.objectives.balance import auxiliary_losses
-from separator.pretrain.objectives.base import Objective, Prediction
 from separator.pretrain.objectives.restoration import baselines
 
 SEED = 0x76616C  # the crops are the same for every run, whatever its seed
@@ -56,10 +56,7 @@ class ValidationCrops:
     def __init__(
         self, tracks: Sequence[Track], config: PretrainConfig, objectives: Sequence[Objective]
     ) -> None:
-        plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
-        data = replace(config.crops.data(), augment=plain, workers=0, batch=SIZE)
-        stream = batches(tracks, data, config.rate, SEED, mixtures=True)
-        read = [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
+        read = fixed_batches(tracks, config, config.crops.data(), SEED)
         self.config = replace(config, crop_frames=0)
         self.objectives = [objective for objective in objectives if objective.validated]
         kept = slice(config.valid_crops)
@@ -144,6 +141,23 @@ class ValidationCrops:
         predict = functools.partial(predict_errors, model, self.objectives)
         example = make_example(waves, self.config, self.shown, step, generator, music, predict)
         show_crops(result, "crop", model, example, self.config)
+
+
+def fixed_batches(
+    tracks: Sequence[Track], config: PretrainConfig, data: DataConfig, seed: int
+) -> list[Batch]:
+    """Return `valid_crops` crops or a few more, not varied, in batches of `SIZE`.
+
+    Args:
+        tracks: songs to crop.
+        config: settings of the run.
+        data: how crops are drawn.
+        seed: of the draw.
+    """
+    plain = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
+    data = replace(data, augment=plain, workers=0, batch=SIZE)
+    stream = batches(tracks, data, config.rate, seed, mixtures=True)
+    return [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
 
 
 def _summarise(result: Validation, gain: float) -> None:

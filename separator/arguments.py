@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from separator.errors import SeparatorError
-
-MAX_CHANNELS = 8  # whose layouts are known
-MIN_RATE, MAX_RATE = 1000, 768_000  # hertz
+from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 
 def path_of(value: object, name: str, fix: str) -> Path:

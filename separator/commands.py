@@ -139,7 +139,7 @@ COMMANDS = {
         ),
     ),
     "compare": Command(
-        "separator.cli.compare.command",
+        "separator.cli.compare.comparison",
         "pretrainings against each other, on separation",
         (
             (

@@ -35,7 +35,7 @@ PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer wor
     (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
 )
 
-KINDS = {dict: "a mapping", int: "a number", float: "a number", bool: "yes or no"}
+YAML_TYPES = {dict: "a mapping", int: "a number", float: "a number", bool: "yes or no"}
 
 
 def parse(
@@ -257,7 +257,7 @@ def _check_names(key: str, value: str) -> None:
         return
     else:
         text = yaml.safe_dump(others[0], default_flow_style=True).splitlines()[0].strip("{}")
-        reason = f"YAML takes {printable(text)} for {KINDS.get(type(others[0]), 'no name')}"
+        reason = f"YAML takes {printable(text)} for {YAML_TYPES.get(type(others[0]), 'no name')}"
     raise SeparatorError(f"{key}: {reason}; put the name in quotes: '{key}={_quoted(value)}'")
 
 

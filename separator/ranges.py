@@ -19,6 +19,8 @@ from separator.errors import SeparatorError
 
 LARGEST = 1e12  # of what has no limit of its own
 MAX_STEPS = 10**12
+MIN_RATE, MAX_RATE = 1000, 768_000  # hertz; others are a damaged header's
+MAX_CHANNELS = 8  # whose layouts are known
 MAX_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
 
 
@@ -127,4 +129,4 @@ def require(config: object, interval: str, *keys: str) -> None:
             raise SeparatorError(f"{key}: {reason}")
 
 
-RATES = Within("[1000, 768000]")  # hertz
+RATES = Within(f"[{MIN_RATE}, {MAX_RATE}]")

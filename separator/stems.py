@@ -11,6 +11,7 @@ NAMES = (ACCOMPANIMENT, DRUMS, BASS, OTHER, VOCALS)
 REST = (ACCOMPANIMENT, OTHER)  # all of a mixture that the other stems of a set leave
 # Results are called after a stem, but that what is left of a song without its vocals is called:
 INSTRUMENTAL = "instrumental"
+POOL_FOLDERS = (f"{INSTRUMENTAL}s", VOCALS)  # of the accompaniments and the voices of a pool
 
 
 @dataclass(frozen=True)

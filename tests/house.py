@@ -32,10 +32,12 @@ STEMS = {"vocals", "accompaniment", "drums", "bass"}  # and "other", where it is
 STEM_FILES = (  # where a stem's name may stand: the contract, layouts of data, titles of files
     "separator/stems.py",
     "separator/data/layouts/",
+    "separator/data/splits.py",
     "separator/data/stem_files.py",
     "separator/data/musdb_sample.py",
     "inference/files.py",
 )
+USER_NAMES = {"drop_vocals", "tiny-vocals", "train/vocals.yaml"}  # of a key, a model and a preset
 
 
 class Finding(NamedTuple):
@@ -156,7 +158,7 @@ def _stems(node: ast.AST, prose: set[int]) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, "other") for text in texts if text == "other")
     else:
         texts = [name for _, name in _identifiers(node)]
-    for text in texts:
+    for text in set(texts) - USER_NAMES:
         yield from ((node.lineno, name) for name in STEMS & set(re.split(r"[\W_]+", text.lower())))
 
 
@@ -354,9 +356,9 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 )  # fmt: skip
 
 LIMITS = {
-    "stem_names": 10,
-    "repeated_constants": 20,
-    "repeated_files": 4,
+    "stem_names": 0,
+    "repeated_constants": 0,
+    "repeated_files": 0,
     "long_functions": 0,
     "docstring_sections": 174,
     "words": 116,

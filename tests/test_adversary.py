@@ -19,7 +19,7 @@ from separator.errors import SeparatorError
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import KINDS, Corrupted
 from separator.pretrain.masking.grid import PatchGrid
-from separator.pretrain.objectives.adversary import LOSSES, Adversary, masked_tokens
+from separator.pretrain.objectives.adversary import GAN_LOSSES, Adversary, masked_tokens
 from separator.pretrain.objectives.auxiliary.adversarial import Adversarial, AdversaryConfig
 from separator.pretrain.objectives.discriminators import (
     FrameDiscriminator,
@@ -79,10 +79,10 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", GAN_LOSSES)
 def test_losses_by_hand(name: str):
     values = [-2.5, -1.0, -0.3, 0.0, 0.2, 0.7, 1.0, 3.0]
-    logits, loss = torch.tensor(values), LOSSES[name]
+    logits, loss = torch.tensor(values), GAN_LOSSES[name]
     for side, hand in zip((loss.real, loss.fake, loss.generator), HAND[name], strict=True):
         expected = torch.tensor([float(hand(value)) for value in values])
         torch.testing.assert_close(side(logits), expected, rtol=1e-4, atol=1e-6)
@@ -215,7 +215,7 @@ def by_hand(one: Adversary, real: Tensor, fake: Tensor, where: Corrupted) -> tup
     return loss, right.item() / (2 * len(sides[0]))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", GAN_LOSSES)
 @pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_a_step_by_hand(kind: str, loss: str):
     one, two = (with_sgd(adversary(kind, loss=loss)) for _ in range(2))
@@ -233,7 +233,7 @@ def test_a_step_by_hand(kind: str, loss: str):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", GAN_LOSSES)
 @pytest.mark.parametrize("kind", KINDS_OF_IT)
 def test_fooling_moves_the_generator_only(kind: str, loss: str):
     one = adversary(kind, loss=loss)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from separator.errors import SeparatorError
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import Corrupted, corrupt
-from separator.pretrain.objectives.auxiliary.contrastive import FLOOR, Contrast, ContrastConfig
-from separator.pretrain.objectives.base import Prediction
+from separator.pretrain.objectives import Prediction
+from separator.pretrain.objectives.auxiliary.contrastive import MIN_TARGET, Contrast, ContrastConfig
 from tests.toys import seeded
 
 MASK = MaskConfig(group=4, band=8, share=0.5, mask=1.0, noise=0.0)
@@ -45,7 +45,7 @@ def test_the_loss_is_the_naive_loop():
     objective, head = made(3, features=16)
     target, corrupted = example()
     fine = torch.randn(2, 22, 32, 3)
-    level = target[:, :, :-1].clamp(min=FLOOR).log()
+    level = target[:, :, :-1].clamp(min=MIN_TARGET).log()
     losses, found = [], []
     for item in range(2):
         centred = level[item] - level[item].mean()

@@ -21,8 +21,8 @@ from separator.pretrain.batch import cut_crops, make_example
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.model import Pretrainer, predict_errors
+from separator.pretrain.objectives import Prediction
 from separator.pretrain.objectives.balance import auxiliary_losses, total
-from separator.pretrain.objectives.base import Prediction
 from separator.pretrain.objectives.restoration import masked_error
 from separator.pretrain.objectives.segment_pairs import allowed_groups
 from separator.pretrain.task import PretrainTask

@@ -13,6 +13,7 @@ from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import corrupt, grid_of
 from separator.pretrain.masking.grid import PatchGrid, group_mean
 from separator.pretrain.masking.strategies.hard import hard, hard_share
+from separator.pretrain.objectives import Prediction
 from separator.pretrain.objectives.auxiliary.ranking import (
     HardConfig,
     Ranking,
@@ -20,7 +21,6 @@ from separator.pretrain.objectives.auxiliary.ranking import (
     patch_error,
     ranking_loss,
 )
-from separator.pretrain.objectives.base import Prediction
 from tests.toys import seeded
 
 CONFIG = MaskConfig(strategy="hard", group=4, band=8, share=0.75, mask=1.0, noise=0.0)

@@ -24,8 +24,8 @@ from separator.pretrain.masking.corruption import (
     with_masked_group,
 )
 from separator.pretrain.masking.grid import PatchGrid, lowest
-from separator.pretrain.masking.registry import STRATEGIES
 from separator.pretrain.masking.strategies.dispersion import uniform_share
+from separator.pretrain.masking.strategy import STRATEGIES
 from tests.toys import seeded
 
 MASK, NOISE, OTHER, KEPT, CLEAN = range(len(KINDS))

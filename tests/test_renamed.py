@@ -211,7 +211,13 @@ def test_the_bundled_model_keeps_its_weights_and_says_nothing(log: pytest.LogCap
 def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
     path = tmp_path / "last.pt"
     payload = {
-        **{"format": checkpoint.FORMAT, "averaged": 0, "optimizer": {}, "step": 3, "scores": []},
+        **{
+            "format": checkpoint.CHECKPOINT_FORMAT,
+            "averaged": 0,
+            "optimizer": {},
+            "step": 3,
+            "scores": [],
+        },
         **{"skipped": 0, "rollbacks": 0, "config": {"model": OLD}},
         "description": {"architecture": "frame_transformer", "model": OLD, "part": "trunk"},
         "model": {"trunk.encoder_tokens.1.cells.0.norm1.gain": torch.ones(2)},

@@ -18,7 +18,7 @@ from separator.train.config import TrainConfig
 log = logging.getLogger(__name__)
 
 # settings of a model that its weights below the head do not depend on
-FREE = (".dropout", ".recompute", ".stems")
+HEAD_SETTINGS = (".dropout", ".recompute", ".stems")
 
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
@@ -31,7 +31,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     there = _settings(pretrained.config, stft, description["rate"])
     here = _settings(config.sizes, config.stft, config.rate)
     for key, value in here.items():
-        if there.get(key) != value and not key.endswith(FREE):
+        if there.get(key) != value and not key.endswith(HEAD_SETTINGS):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"

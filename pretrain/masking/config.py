@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from separator.help_format import sentence
-from separator.pretrain.masking.registry import STRATEGIES, Strategy, load
+from separator.pretrain.masking.strategy import STRATEGIES, Strategy, load
 from separator.ranges import CheckedConfig, SettingError, Within
 
 Share = Annotated[float, Within("[0, 1]")]

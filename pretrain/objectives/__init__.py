@@ -1,1 +1,195 @@
-"""Objectives: the masked error, losses trained beside it, and the balance of their gradients."""
+"""Objectives that are trained beside the masked error: their interface and registry."""
+
+import dataclasses
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+
+from separator.pretrain import schedules
+from separator.pretrain.lazy_torch import Generator, Tensor, nn
+from separator.pretrain.schedules import Schedule
+from separator.ranges import CheckedConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from separator.data.tracks import Track
+    from separator.engine.checkpoint import Companion
+    from separator.models.base import Outputs
+    from separator.pretrain.batch import Example
+    from separator.pretrain.config import PretrainConfig
+    from separator.pretrain.crops import Crops
+    from separator.pretrain.masking.grid import PatchGrid
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(CheckedConfig):
+    """Base class of an objective's settings.
+
+    Attributes:
+        weight: weight of the objective; 0 leaves it out.
+    """
+
+    weight: Schedule = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if reason := schedules.refusal(self.weight):
+            raise self.invalid("weight", reason)
+
+    def in_frames(self, frames_per_second: float) -> Self:
+        """Return this with lengths that are given in seconds converted to frames."""
+        return self
+
+
+class Prediction(NamedTuple):
+    """The model's answer to a corrupted batch.
+
+    Attributes:
+        outputs: the backbone's mask and features.
+        restored: (b c f n) the corrupted spectrogram under the mask.
+        step: finished steps of the run.
+        generator: on the CPU; all randomness comes from it.
+        rate: factor of the learning rate of networks with an optimizer of their own.
+    """
+
+    outputs: "Outputs"
+    restored: Tensor
+    step: int
+    generator: Generator
+    rate: float = 1.0
+
+
+Loss = tuple[Tensor | None, dict[str, Tensor]]
+Config = TypeVar("Config", bound=ObjectiveConfig)
+
+
+class Objective(ABC, Generic[Config]):
+    """A loss beside the masked error, with its head.
+
+    Subclasses do not import torch at the top of their file: `--help` reads their `Config`.
+
+    Args:
+        config: the objective's own settings.
+        run: settings of the whole run.
+
+    Attributes:
+        key: name in the configuration and of what is logged.
+        Config: dataclass of the settings; the first line of its docstring is the help.
+        meeting_point: the tensor in which its gradient and the masked error's are compared, a field
+            of the backbone's outputs or "restored".
+        needs_masked: it is about patches filled with 1.0, so there must be some.
+        predicts_errors: it predicts the error of each patch, which some strategies need.
+        validated: its loss is computed for validation songs too.
+    """
+
+    key: ClassVar[str]
+    Config: ClassVar[type]
+    meeting_point: ClassVar[Literal["balance_point", "pre_head", "restored"]] = "balance_point"
+    needs_masked: ClassVar[bool] = False
+    predicts_errors: ClassVar[bool] = False
+    validated: ClassVar[bool] = True
+
+    def __init__(self, config: Config, run: "PretrainConfig") -> None:
+        self.config, self.run = config, run
+
+    def check(self) -> None:
+        """Refuse settings of the run under which the objective cannot work.
+
+        Raises:
+            SeparatorError: names the key and the fix.
+        """
+
+    def check_tracks(self, tracks: "Sequence[Track]") -> None:
+        """Refuse songs to train on with which the objective cannot work."""
+
+    def crops(self) -> "Crops | None":
+        """Return another way to make crops of songs, if the objective needs one."""
+        return None
+
+    def prepare(self, device: "torch.device") -> None:
+        """Load fixed networks, before the model is made and the seed is set."""
+
+    def create_discriminator(self, device: "torch.device") -> "Companion | None":
+        """Return the network that the objective trains itself, after the model is made."""
+        return None
+
+    def head(self, backbone: "nn.Module") -> "nn.Module | None":
+        """Return the layers to be trained for this objective alone."""
+        return None
+
+    def start(self, head: "nn.Module | None", waves: Iterable[Tensor]) -> None:
+        """Fit the head's constants when a run starts, on batches of waves (b c t)."""
+
+    @abstractmethod
+    def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
+        """Return the loss, not weighted, or None where it does not count yet; and what to log.
+
+        Args:
+            head: of the trained or the averaged model; None where the objective has none.
+            batch: crops, targets and where they are masked.
+            prediction: the model's answer.
+        """
+
+    def weight(self, step: int) -> float:
+        """Return the weight after so many steps."""
+        return schedules.value(self.config.weight, step)
+
+    def predict_errors(self, head: "nn.Module", deep: Tensor, grid: "PatchGrid") -> Tensor:
+        """Predict the error of each patch (b k m) from the deepest features (b n d)."""
+        raise NotImplementedError
+
+    def observe(self, head: "nn.Module | None", batch: "Example") -> Tensor | None:
+        """Return something of a validation batch, one row a crop, for `summarise`."""
+        return None
+
+    def summarise(self, observed: Tensor, songs: Tensor) -> dict[str, float]:
+        """Return numbers of all validation crops together.
+
+        Args:
+            observed: the rows of `observe`, on the CPU.
+            songs: (b) the song of each crop.
+        """
+        return {}
+
+
+def meeting_point(objective: Objective[Any], prediction: Prediction) -> Tensor:
+    """Return the tensor in which an objective's gradient and the masked error's are compared."""
+    if objective.meeting_point == "restored":
+        return prediction.restored
+    return getattr(prediction.outputs, objective.meeting_point)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {}
+
+Kind = TypeVar("Kind", bound=type[Objective])
+
+
+def register(objective: Kind) -> Kind:
+    """Add a class to the objectives, under its `key`."""
+    OBJECTIVES[objective.key] = objective
+    return objective
+
+
+def load() -> dict[str, type[Objective]]:
+    """Import every file of `auxiliary` and return the registered objectives by their keys."""
+    from separator.pretrain.objectives import auxiliary
+
+    for module in pkgutil.iter_modules(auxiliary.__path__, f"{auxiliary.__name__}."):
+        importlib.import_module(module.name)
+    return OBJECTIVES
+
+
+def all_settings() -> type:
+    """Make a dataclass with a field for the settings of each objective."""
+    rows, lines = [], ["Settings of all objectives.", "", "Attributes:"]
+    for key, objective in load().items():
+        rows.append((key, objective.Config, dataclasses.field(default_factory=objective.Config)))
+        summary = (objective.Config.__doc__ or "").split("\n")[0]
+        lines.append(f"    {key}: {summary[:1].lower()}{summary[1:]}")
+    made = dataclasses.make_dataclass("ObjectiveSettings", rows, frozen=True, kw_only=True)
+    made.__doc__ = "\n".join(lines)
+    return made

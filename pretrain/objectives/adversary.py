@@ -23,7 +23,7 @@ from separator.pretrain.objectives.discriminators import (
     TokenDiscriminator,
 )
 
-MEMORY = 0.9  # of the running accuracy, from one step to the next
+MOMENTUM = 0.9  # of the running accuracy, from one step to the next
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Loss:
 
 # hinge: Lim & Ye 2017, arXiv 1705.02894; least squares: Mao et al. 2017, arXiv 1611.04076;
 # cross-entropy with the generator's non-saturating side: Goodfellow et al. 2014, arXiv 1406.2661
-LOSSES = {
+GAN_LOSSES = {
     "hinge": Loss(lambda y: F.relu(1 - y), lambda y: F.relu(1 + y), lambda y: -y),
     "least_squares": Loss(
         lambda y: (y - 1).square(), lambda y: y.square(), lambda y: (y - 1).square(), middle=0.5
@@ -85,7 +85,7 @@ class Adversary:
     def __init__(
         self, config: AdversaryConfig, channels: int, bins: int, frames_in_token: int
     ) -> None:
-        self.config, self.loss = config, LOSSES[config.loss]
+        self.config, self.loss = config, GAN_LOSSES[config.loss]
         if config.kind == "token":
             sizes = channels, bins - 1, frames_in_token, config.channels
             self.network: nn.Module = TokenDiscriminator(*sizes)
@@ -212,7 +212,7 @@ class Adversary:
         norm = nn.utils.get_total_norm(gradients)
         value, accuracy = distributed.mean(torch.stack([loss + norm, accuracy])).tolist()
         if count > 0:  # without a token Adam's mean would still move the weights
-            self._accuracy = MEMORY * self._accuracy + (1 - MEMORY) * accuracy
+            self._accuracy = MOMENTUM * self._accuracy + (1 - MOMENTUM) * accuracy
             if math.isfinite(value) and self._accuracy <= self.config.ceiling:
                 self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from separator.pretrain.batch import Example
 from separator.pretrain.model import Pretrainer
-from separator.pretrain.objectives.base import Objective, Prediction, meeting_point
+from separator.pretrain.objectives import Objective, Prediction, meeting_point
 
 
 @dataclass(frozen=True)

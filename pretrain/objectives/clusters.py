@@ -14,11 +14,11 @@ from separator.pretrain.objectives.auxiliary.cluster_labels import LabelConfig
 from separator.pretrain.objectives.label_head import NO_LABEL, cut, unigram_entropy
 from separator.torchaudio_import import functional
 
-BANDS = 64  # of mel, for each channel
+MEL_BANDS = 64  # of mel, for each channel
 MAX_HERTZ = 16_000.0  # lossy files lack what is above: it would separate collections, not sounds
-SILENCE = 1e-8  # of a crop's mean power: 80 dB below
+MIN_BAND_POWER = 1e-8  # of a crop's mean power: 80 dB below
 DIMENSIONS = 64  # after PCA, at most
-SEED = 0  # of PCA and k-means: the same crops give the same clusters
+CLUSTER_SEED = 0  # of PCA and k-means: the same crops give the same clusters
 
 
 class Spectrum(nn.Module):
@@ -39,7 +39,8 @@ class Spectrum(nn.Module):
     def __init__(self, transform: STFTConfig, rate: int, group: int, channels: int = 2) -> None:
         super().__init__()
         self.stft, self.group = transform, group
-        bands = max(1, min(BANDS, transform.bins // 16))  # with small transforms some were empty
+        # with small transforms some bands were empty
+        bands = max(1, min(MEL_BANDS, transform.bins // 16))
         self.features = 2 * channels * bands
         mel = functional().melscale_fbanks(
             transform.bins, 0.0, min(rate / 2, MAX_HERTZ), bands, rate
@@ -52,7 +53,7 @@ class Spectrum(nn.Module):
         with torch.autocast(spectrogram.device.type, enabled=False):
             power = spectrogram.abs().float().square()
             mel = torch.einsum("bcfn,fk->bnck", power, self.mel)
-        floor = SILENCE * mel.mean(dim=(1, 2, 3), keepdim=True)
+        floor = MIN_BAND_POWER * mel.mean(dim=(1, 2, 3), keepdim=True)
         energy = mel.maximum(floor).clamp(min=1e-20).log()
         energy = energy - energy.mean(dim=(1, 2, 3), keepdim=True)
         groups = cut(rearrange(energy, "b n c k -> b n (c k)"), self.group)
@@ -142,7 +143,7 @@ class Labeller(nn.Module):
                 "raise labels.crops, or use fewer clusters"
             )
         rows = features.float().cpu().numpy()
-        scaler, pca = StandardScaler(), PCA(inner, random_state=SEED)
+        scaler, pca = StandardScaler(), PCA(inner, random_state=CLUSTER_SEED)
         pca.fit(scaler.fit_transform(rows))
         self.mean.copy_(torch.from_numpy(scaler.mean_))
         self.scale.copy_(torch.from_numpy(scaler.scale_))
@@ -153,7 +154,7 @@ class Labeller(nn.Module):
             batch_size=10_000,
             max_no_improvement=100,
             reassignment_ratio=0.0,
-            random_state=SEED,
+            random_state=CLUSTER_SEED,
         )
         kmeans.fit(self.project(features.to(self.mean.device)).cpu().numpy())
         self.centroids.copy_(torch.from_numpy(kmeans.cluster_centers_))

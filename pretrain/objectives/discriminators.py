@@ -20,7 +20,8 @@ from separator.models.layers import Rotary
 SLOPE = 0.2
 MAX_STAGES = 6
 FEW_BINS = 8  # a stage less than which there is nothing left to sum up
-FLOOR, LEVEL = 0.01, 3.4  # the mean of -log(x + 0.01) of music to the power of 0.5 is about 3.4
+LOG_OFFSET = 0.01
+MEAN_LOG = 3.4  # about the mean of -log(x + 0.01) of music to the power of 0.5
 
 
 def log_scale(x: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def log_scale(x: Tensor) -> Tensor:
     With a floor of 0.01 the slope on silence is at most a few times that on a patch of average
     loudness; with a smaller one nearly all of the generator's gradient would go to the silence.
     """
-    return (x.float() + FLOOR).log() + LEVEL
+    return (x.float() + LOG_OFFSET).log() + MEAN_LOG
 
 
 class TokenDiscriminator(nn.Module):

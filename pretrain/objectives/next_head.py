@@ -13,7 +13,7 @@ WINDOWS = 2, 4, 8, 16, 32  # frames next to [SEP] that are compared, in addition
 VIEWS = 16  # directions in which deep features are compared
 PARTS = 32  # neighbouring deep features, which are of neighbouring bins, are compared in so many
 BANDS = 64  # in which the spectrogram is compared
-USUAL = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
+MEAN_ANGLE = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
 
 
 class NextHead(nn.Module):
@@ -131,4 +131,4 @@ def _angle(pairs: Tensor) -> Tensor:
 
 def _visible_angle(pairs: Tensor) -> Tensor:
     """Compute `_angle` of parts of spectra minus the usual one; 0 where a side is not visible."""
-    return (_angle(pairs) - USUAL) * (pairs != 0).any(dim=-1).all(dim=2)
+    return (_angle(pairs) - MEAN_ANGLE) * (pairs != 0).any(dim=-1).all(dim=2)

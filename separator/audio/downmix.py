@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from separator.audio.channel_layouts import shares_by_count
-from separator.audio.formats import MAX_CHANNELS
 from separator.audio.info import AudioError
+from separator.ranges import MAX_CHANNELS
 
 
 def to_channels(wave: Tensor, channels: int) -> Tensor:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; others are a damaged header's
-MAX_CHANNELS = 8
+from separator.ranges import MAX_RATE
 
 
 def mp3_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]:

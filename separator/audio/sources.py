@@ -11,7 +11,7 @@ import numpy as np
 
 from separator.audio.channel_layouts import fold, shares
 from separator.audio.demuxer import channel_names
-from separator.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, SUFFIXES, format_of
+from separator.audio.formats import SUFFIXES, format_of
 from separator.audio.info import AudioError, AudioInfo, Refused, reporting, tolerance
 from separator.audio.integrity import id3_size, mp4_is_cut
 from separator.audio.mpeg_backend import MpegSource
@@ -19,6 +19,7 @@ from separator.audio.mpeg_frames import is_frame
 from separator.audio.pyav_backend import EVER, PyAVSource
 from separator.audio.soundfile_backend import ChainedSource, Ended, SoundfileSource, open_soundfile
 from separator.errors import printable
+from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 BLOCK_SAMPLES = 1 << 18  # samples of a part
 _KEPT = 2048  # files whose examination is remembered

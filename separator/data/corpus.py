@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from separator import audio
+from separator.stems import FOUR_STEMS
 
 RATE = 44100
 _TAU = 2 * np.pi
@@ -65,9 +66,9 @@ def song(seconds: float = 12.0, seed: int = 0, index: int = 0) -> dict[str, np.n
     """
     rng = np.random.default_rng([seed, index])
     score = _compose(rng, max(1, round(seconds * RATE)))
-    stems = {"drums": _drums(rng, score), "bass": _bass(rng, score), "other": _chords(rng, score)}
-    stems["vocals"] = _voice(rng, score)
-    levels = {"drums": 0.0, "bass": -2.0, "other": -1.0, "vocals": rng.uniform(-2.0, 2.0)}
+    parts = (_drumkit(rng, score), _bassline(rng, score), _chords(rng, score), _voice(rng, score))
+    stems = dict(zip(FOUR_STEMS.names, parts, strict=True))
+    levels = dict(zip(stems, (0.0, -2.0, -1.0, rng.uniform(-2.0, 2.0)), strict=True))
     for name, wave in stems.items():
         stems[name] = wave * 10 ** (levels[name] / 20) / (np.sqrt(np.mean(wave**2)) + 1e-9)
     peak = max(np.abs(wave).max() for wave in (*stems.values(), sum(stems.values())))
@@ -158,7 +159,7 @@ def _chords(rng: np.random.Generator, score: _Score) -> np.ndarray:
     return out
 
 
-def _bass(rng: np.random.Generator, score: _Score) -> np.ndarray:
+def _bassline(rng: np.random.Generator, score: _Score) -> np.ndarray:
     """(c t) roots and fifths in eighths, in the middle of the picture."""
     out = np.zeros(score.total)
     pattern = rng.choice([0, 0, 0, 4, 7], size=8)
@@ -173,7 +174,7 @@ def _bass(rng: np.random.Generator, score: _Score) -> np.ndarray:
     return np.tile(out, (2, 1))
 
 
-def _drums(rng: np.random.Generator, score: _Score) -> np.ndarray:
+def _drumkit(rng: np.random.Generator, score: _Score) -> np.ndarray:
     """(c t) kick (falling sine), snare (tone and noise) and hi-hat (bright noise) in sixteenths."""
     out = np.zeros((2, score.total))
     time = np.arange(RATE // 3) / RATE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from separator.data.tracks import Track
 from separator.errors import SeparatorError
-from separator.stems import ACCOMPANIMENT, VOCALS
+from separator.stems import ACCOMPANIMENT, POOL_FOLDERS, VOCALS
 
 _WORD = (1 << 64) - 1
 
@@ -108,7 +108,7 @@ def _halves(
     songs = [i for i in places if tracks[i].names != (VOCALS,)]
     lonely = [i for i in songs if tracks[i].names == (ACCOMPANIMENT,)]
     if not songs or (lonely and not voices):
-        missing = "instrumentals" if not songs else "vocals"
+        missing = POOL_FOLDERS[bool(songs)]
         raise SeparatorError(f"{root}: a pool without {missing}; add files to its {missing}/")
     halves = [songs, voices] if lonely else [songs]
     return tuple(

@@ -17,7 +17,7 @@ import yaml
 
 from separator.data.library.musdb_holdout import held_out
 from separator.errors import SeparatorError, printable
-from separator.stems import ACCOMPANIMENT, VOCALS
+from separator.stems import ACCOMPANIMENT, POOL_FOLDERS, VOCALS
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def pool_shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
         SeparatorError: the pool lacks one of its halves.
     """
     halves = [[t for t in tracks if t.names == (name,)] for name in (ACCOMPANIMENT, VOCALS)]
-    for name, half in zip(("instrumentals", "vocals"), halves, strict=True):
+    for name, half in zip(POOL_FOLDERS, halves, strict=True):
         if not half:
             root = printable(tracks[0].root)
             raise SeparatorError(f"{root}: {name}/ has no usable file; add some")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FOUR, TWO, ONE = FOUR_STEMS.names, TWO_STEMS.names, (MIXTURE,)
 
 # Whole names, their words apart, in small letters and without numbers: "Backing_Track 2" is one.
-NAMES = {
+STEMS_BY_NAME = {
     **dict.fromkeys(("mixture", "linear mixture", "mix", "full mix", "fullmix"), "mixture"),
     **dict.fromkeys(("mixdown", "master", "original", "original mix"), "mixture"),
     **dict.fromkeys(("accompaniment", "instrumental", "instrumentals"), "accompaniment"),
@@ -62,7 +62,7 @@ def role(name: str) -> tuple[str, bool]:
         name that is not known is "other", or "vocals" if a word of it says so.
     """
     words = _words(name)
-    stem = NAMES.get(" ".join(words)) or NAMES.get(
+    stem = STEMS_BY_NAME.get(" ".join(words)) or STEMS_BY_NAME.get(
         " ".join(word for word in words if word not in ("stem", "audio"))
     )
     if stem:

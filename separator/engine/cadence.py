@@ -8,7 +8,7 @@ from separator.ranges import MAX_STEPS
 Every = int | Literal["auto"]
 
 EARLY = (1, 10, 100)  # steps; slow machines show something soon, and faults of the data too
-USUAL = 500
+PERIOD = 500
 
 
 def check_every(key: str, every: Every) -> None:
@@ -34,7 +34,7 @@ def validation_due(step: int, every: Every) -> bool:
             1, 10 and 100 and then every 500.
     """
     if every == "auto":
-        return step in EARLY or step % USUAL == 0
+        return step in EARLY or step % PERIOD == 0
     return due(step, every)
 
 
@@ -52,7 +52,7 @@ def next_validation(step: int, every: Every, steps: int) -> int:
         steps: length of the run.
     """
     if every == "auto":
-        following = next((early for early in EARLY if early > step), (step // USUAL + 1) * USUAL)
+        following = next((early for early in EARLY if early > step), (step // PERIOD + 1) * PERIOD)
     else:
         following = (step // every + 1) * every if every else steps
     return min(following, steps)

@@ -28,13 +28,13 @@ from separator.models.build import rename_description
 from separator.models.weights import load_weights, other_architecture
 from separator.renamed import rename_keys, rename_tensors
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 FIXES = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free space in that quota",
     errno.EFBIG: "allow larger files (ulimit -f)",
 }
-KINDS = {
+PAYLOAD_TYPES = {
     **{"format": int, "model": dict, "ema": dict, "averaged": int, "optimizer": dict, "step": int},
     **{"scores": list, "skipped": int, "rollbacks": int, "config": dict, "description": dict},
 }
@@ -86,7 +86,7 @@ class State:
     def payload(self) -> dict[str, Any]:
         """Return the state as plain dicts, tensors and numbers."""
         return {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict(),
             "averaged": int(self.ema.n_averaged),
@@ -175,7 +175,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     payload = read_archive(path)
-    for key, kind in KINDS.items():
+    for key, kind in PAYLOAD_TYPES.items():
         if key not in payload:
             raise SeparatorError(
                 f"{printable(str(path))}: not a checkpoint of separator (it has no {key!r}); "
@@ -184,10 +184,10 @@ def load(path: Path) -> dict[str, Any]:
         if not isinstance(payload[key], kind):
             wrong = f"{key!r} is of type {type(payload[key]).__name__}, not {kind.__name__}"
             raise damaged(path, f"not a checkpoint of separator ({wrong})")
-    if payload["format"] != FORMAT:
+    if payload["format"] != CHECKPOINT_FORMAT:
         raise SeparatorError(
             f"{printable(str(path))}: checkpoint format {payload['format']}, this version reads "
-            f"{FORMAT}; use the version of separator that wrote it"
+            f"{CHECKPOINT_FORMAT}; use the version of separator that wrote it"
         )
     _check_values(payload, path)
     payload |= {key: rename_tensors(payload[key]) for key in ("model", "ema")}

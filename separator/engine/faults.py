@@ -12,7 +12,7 @@ from separator.engine.run_config import RunConfig
 from separator.engine.task import flat
 from separator.errors import SeparatorError, one_line, printable
 
-MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, CPU
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, CPU
 CONNECTION = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
@@ -53,7 +53,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in MEMORY)
+    return isinstance(error, RuntimeError) and any(part in text for part in NO_MEMORY)
 
 
 def _less_memory(config: RunConfig, accumulate: int, step: int) -> str:

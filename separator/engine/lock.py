@@ -20,7 +20,7 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-LONGEST = 200  # characters of an owner's line that are shown
+MAX_OWNER = 200  # characters of an owner's line that are shown
 
 
 class RunLock:
@@ -104,7 +104,7 @@ class RunLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = printable(" ".join(file.read(LONGEST).split())) or "another process"
+            owner = printable(" ".join(file.read(MAX_OWNER).split())) or "another process"
             raise SeparatorError(
                 f"{printable(str(self.folder))}: in use by {owner}; wait until it ends or stop it, "
                 "or give another run="

@@ -31,7 +31,7 @@ from separator.renamed import notify, rename_tensors
 
 MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
 METADATA = {"format", "separator", "digest"}
-KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
+DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
 
 
 def export(
@@ -184,7 +184,7 @@ def _read_header(path: Path) -> _Header:
         layout = {}
         for name in file.keys():  # noqa: SIM118
             entry = file.get_slice(name)
-            kind = KINDS.get(entry.get_dtype(), str(entry.get_dtype()))
+            kind = DTYPES.get(entry.get_dtype(), str(entry.get_dtype()))
             layout[name] = TensorForm(kind, tuple(entry.get_shape()))
     if "separator" not in metadata:
         raise SeparatorError(

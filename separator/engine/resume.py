@@ -20,7 +20,7 @@ from separator.errors import SeparatorError, printable
 
 logger = logging.getLogger(__name__)
 
-SIZES = {"accumulate", "data.batch"}  # may change as long as a step keeps its samples
+BATCH_KEYS = {"accumulate", "data.batch"}  # may change as long as a step keeps its samples
 
 
 def check_resumable(
@@ -41,7 +41,7 @@ def check_resumable(
         SeparatorError: the training would not be the same; names the key and the fix.
     """
     _check_songs(payload, config, songs, path)
-    check_config(payload["config"], to_dict(config), path, {*SIZES, "data.roots"})
+    check_config(payload["config"], to_dict(config), path, {*BATCH_KEYS, "data.roots"})
     _tell_schedule(payload, config)
     return _accumulation(payload, config, path)
 

@@ -13,7 +13,7 @@ from separator.engine.checkpoint import Companion
 from separator.errors import SeparatorError, printable
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
-FREE = {
+RESUMABLE_KEYS = {
     *("steps", "run", "device", "max_minutes", "keep_best"),
     *("log_every", "checkpoint_every", "validate_every", "log.wandb", "log.project"),
     *("data.cache_gb", "data.memory_mb"),
@@ -144,7 +144,7 @@ def check_config(
     """
     before, after = flat(old), flat(new)
     for key in [*after, *before]:
-        if key in FREE or key in free or key.split(".")[-1] == "workers":
+        if key in RESUMABLE_KEYS or key in free or key.split(".")[-1] == "workers":
             continue
         if key not in before or key not in after:  # what it would have been, nobody knows
             raise SeparatorError(

@@ -15,7 +15,7 @@ from separator.ranges import RATES, SettingError
 
 Config = TypeVar("Config")
 
-LONGEST = 1_000_000  # characters of a description; ours have one thousand
+MAX_CHARACTERS = 1_000_000  # characters of a description; ours have one thousand
 LONGEST_LIST = 64
 LONGEST_TEXT = 100
 LARGEST_SIZE = 10**9
@@ -28,7 +28,7 @@ def from_json(text: str) -> dict[str, Any]:
         ValueError: it is no JSON object, is too long, nested too deeply, or holds NaN or infinite
             numbers.
     """
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARACTERS:
         raise ValueError(f"{len(text)} characters")
     try:
         values = json.loads(text, parse_float=_finite, parse_constant=_finite)

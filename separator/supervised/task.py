@@ -20,7 +20,7 @@ from separator.losses import Estimate, SeparationLoss, Target
 from separator.models.build import create, describe
 from separator.stems import MIXTURE
 from separator.supervised.config import SupervisedConfig
-from separator.supervised.validation import SHOWN, named_waves, show_waves, validate
+from separator.supervised.validation import MAX_SHOWN, named_waves, show_waves, validate
 
 
 class SupervisedTask(Task):
@@ -108,7 +108,7 @@ class SupervisedTask(Task):
     def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
         """Show the first crops of the training, mixtures and targets."""
         result, stems = Validation({}, 0.0), self.stems(batch, generator)
-        for index, crop in enumerate(stems[:SHOWN]):
+        for index, crop in enumerate(stems[:MAX_SHOWN]):
             waves = {MIXTURE: crop.sum(dim=0)} | named_waves(self.config.stems, crop, "target")
             show_waves(result, f"training_crop{index}", waves, self.config)
         return result

@@ -24,7 +24,7 @@ from separator.supervised.config import SupervisedConfig
 
 log = logging.getLogger(__name__)
 
-SHOWN = 2  # songs, or crops, whose spectrograms and audio are logged
+MAX_SHOWN = 2  # songs, or crops, whose spectrograms and audio are logged
 SHOWN_SECONDS = 6.0
 LOSS_CROPS = 2  # of each song, of which the loss is taken
 
@@ -73,7 +73,7 @@ def validate(
         targets = torch.stack([stems[name] for name in config.stems.estimated])
         losses = song_loss(model, loss, mixture, targets, config, device)
         shown = Validation({}, 0.0)
-        if len(own) < SHOWN:  # the first songs of all are among the first of each rank
+        if len(own) < MAX_SHOWN:  # the first songs of all are among the first of each rank
             waves = {MIXTURE: mixture, **named_waves(config.stems, guess, "estimate")}
             waves |= named_waves(config.stems, true, "target")
             show_waves(shown, track.name, waves, config)
@@ -145,7 +145,7 @@ def _collect(
     Raises:
         SeparatorError: none of the songs was scored.
     """
-    for *_, shown in rows[:SHOWN]:
+    for *_, shown in rows[:MAX_SHOWN]:
         result.images |= shown.images
         result.audio |= shown.audio
     places = [stems.names.index(name) for name in stems.estimated]

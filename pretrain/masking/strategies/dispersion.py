@@ -5,9 +5,9 @@ import math
 from separator.pretrain.lazy_torch import Generator, Tensor, torch
 from separator.pretrain.masking.grid import PatchGrid, channel_mean, lowest, wanted
 from separator.pretrain.masking.options import WeightedOptions
-from separator.pretrain.masking.registry import register
+from separator.pretrain.masking.strategy import register
 
-FLOOR = 1e-2  # -80 dB on magnitudes to the power of 0.5
+MIN_MAGNITUDE = 1e-2  # -80 dB on magnitudes to the power of 0.5
 
 
 def uniform_share(step: int, config: WeightedOptions) -> float:
@@ -48,6 +48,7 @@ def _spread(spectrogram: Tensor, grid: PatchGrid) -> Tensor:
     """
     band = (grid.bins - 1) // grid.bands
     down, right = math.gcd(4, band) if band >= 32 else 1, math.gcd(2, grid.size)
-    level = channel_mean(spectrogram[:, :, ::down, ::right]).log().clamp_(min=math.log(FLOOR))
+    level = channel_mean(spectrogram[:, :, ::down, ::right])
+    level = level.log().clamp_(min=math.log(MIN_MAGNITUDE))
     bins, frames = level.shape[2:]
     return PatchGrid(bins, frames, grid.bands, grid.size // right).deviation(level)

@@ -3,7 +3,7 @@
 from separator.pretrain.lazy_torch import Generator, Tensor, torch
 from separator.pretrain.masking.grid import PatchGrid, lowest, wanted
 from separator.pretrain.masking.options import WeightedOptions
-from separator.pretrain.masking.registry import register
+from separator.pretrain.masking.strategy import register
 
 HARDEST = 0.5  # part of the chosen patches that is chosen for being hard, at the end
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from separator.pretrain.lazy_torch import Generator, Tensor, torch
 from separator.pretrain.masking.grid import PatchGrid, lowest, wanted
 from separator.pretrain.masking.options import BandSpanOptions, ShareOptions, SpanOptions
-from separator.pretrain.masking.registry import register
+from separator.pretrain.masking.strategy import register
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from einops import rearrange
 
 from separator.pretrain.lazy_torch import F, Tensor, nn, torch
 from separator.pretrain.masking.grid import PatchGrid, group_mean, masked_mean
-from separator.pretrain.objectives.base import Loss, Objective, ObjectiveConfig, Prediction
-from separator.pretrain.objectives.registry import register
+from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
 from separator.ranges import Within
 
 if TYPE_CHECKING:
     from separator.pretrain.batch import Example
 
-FLOOR = 1e-3
+MIN_TARGET = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Contrast(Objective[ContrastConfig]):
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
         """Return the cross-entropy, averaged over the masked patches, and the accuracy."""
         corrupted, grid = batch.corrupted, batch.corrupted.grid
-        level = batch.target[:, :, :-1].clamp(min=FLOOR).log()
+        level = batch.target[:, :, :-1].clamp(min=MIN_TARGET).log()
         level = level - level.mean(dim=(1, 2, 3), keepdim=True)
         features = rearrange(prediction.outputs.pre_head, "b n f c -> b c f n")
         guess, truth = head["guess"](_patches(features, grid)), head["truth"](_patches(level, grid))

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from separator.errors import SeparatorError
 from separator.pretrain.lazy_torch import nn
-from separator.pretrain.objectives.base import Loss, Objective, ObjectiveConfig, Prediction
-from separator.pretrain.objectives.registry import register
+from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
 from separator.ranges import Within
 
 if TYPE_CHECKING:

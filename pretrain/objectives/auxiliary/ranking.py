@@ -11,8 +11,7 @@ from einops import rearrange
 
 from separator.pretrain.lazy_torch import F, Tensor, nn, torch
 from separator.pretrain.masking.grid import PatchGrid, group_mean, masked_mean
-from separator.pretrain.objectives.base import Loss, Objective, ObjectiveConfig, Prediction
-from separator.pretrain.objectives.registry import register
+from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
 
 if TYPE_CHECKING:
     from separator.pretrain.batch import Example

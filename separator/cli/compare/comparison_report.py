@@ -40,7 +40,7 @@ from separator.config import to_dict
 from separator.errors import SeparatorError, printable
 from separator.stems import ACCOMPANIMENT, TWO_STEMS
 
-STEM_NAMES = TWO_STEMS.names
+SCORED_STEMS = TWO_STEMS.names
 NUMBERS = {
     "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
     "mean": "mean over seeds of the mean over songs",
@@ -107,7 +107,7 @@ def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
         "config": to_dict(config),
         "songs": songs,
         "left_out": left_out,
-        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in STEM_NAMES},
+        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in SCORED_STEMS},
         "arms": arms,
         "failures": failures,
     }
@@ -125,7 +125,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     for name, arm in report["arms"].items():
         done += len(arm["runs"])
-        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in STEM_NAMES)
+        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in SCORED_STEMS)
         median = f"{music['median']:.2f}" if music else "-"
         improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
         cells = [
@@ -143,7 +143,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     mixture = report["mixture"]
     if report["songs"]:
-        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in STEM_NAMES)
+        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in SCORED_STEMS)
         notes.append(f"The mixture itself as the estimate: {values}.")
     if len(config["seeds"]) == 1:
         notes.append("With one seed the interval is over songs alone: another seed may turn it.")
@@ -196,14 +196,14 @@ def _songs(scores: list[dict]) -> tuple[list[str], list[str]]:
 
 def _numbers(track: dict) -> bool:
     """Whether all scores of a track are numbers; a silent stem's are null, an exact one's "inf"."""
-    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in STEM_NAMES]
+    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in SCORED_STEMS]
     return not track["silent"] and all(isinstance(s["sdr_global"], float) for s in scores)
 
 
 def _table(scores: dict, songs: list[str], estimate: str) -> dict[str, list[float]]:
     """Global SDR of one run for each stem, in the order of the songs."""
     tracks = {track["name"]: track["scores"][estimate] for track in scores["tracks"]}
-    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in STEM_NAMES}
+    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in SCORED_STEMS}
 
 
 def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, Any]:
@@ -217,10 +217,10 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
     def matrix(runs: dict[int, dict], seeds: list[int], stem: str) -> np.ndarray:
         return np.array([runs[seed][stem] for seed in seeds])
 
-    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in STEM_NAMES} if ours else None
+    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in SCORED_STEMS} if ours else None
     if not both:
         return {"sdr": sdr, "difference": None}
-    apart = matrix(ours, both, STEM_NAMES[0]) - matrix(theirs, both, STEM_NAMES[0])
+    apart = matrix(ours, both, SCORED_STEMS[0]) - matrix(theirs, both, SCORED_STEMS[0])
     return {"sdr": sdr, "difference": {"seeds": both, **paired(apart)}}
 
 

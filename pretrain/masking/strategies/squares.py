@@ -3,10 +3,10 @@
 from separator.pretrain.lazy_torch import F, Generator, Tensor, torch
 from separator.pretrain.masking.grid import PatchGrid, lowest, wanted
 from separator.pretrain.masking.options import ShareOptions
-from separator.pretrain.masking.registry import register
+from separator.pretrain.masking.strategy import register
 
 CLUSTERS = (3, 4, 5)  # sides of SSAST's clusters
-BLOCK = 5  # side of the kept blocks
+SIDE = 5  # side of the kept blocks
 SPARE = 0.07  # more blocks than needed, since they overlap
 
 
@@ -42,10 +42,10 @@ def inverse_blocks(
     """
     batch, patches = len(spectrogram), grid.patches
     number = wanted(config.share, patches, batch, generator)
-    side = min(BLOCK, grid.bands) * min(BLOCK, grid.groups)
+    side = min(SIDE, grid.bands) * min(SIDE, grid.groups)
     centres = ((patches - number + patches * SPARE) / side).long().clamp(min=1)
     drawn = lowest(torch.rand(batch, patches, generator=generator), centres)
-    kept = _spread(drawn.unflatten(1, (grid.bands, grid.groups)).float(), BLOCK).flatten(1)
+    kept = _spread(drawn.unflatten(1, (grid.bands, grid.groups)).float(), SIDE).flatten(1)
     scores = kept + torch.rand(batch, patches, generator=generator)
     return lowest(scores, number).unflatten(1, (grid.bands, grid.groups))
 
