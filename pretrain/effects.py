@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from separator.pretrain.separation_config import RemixConfig
+from separator.pretrain.objectives.primary.remix import RemixConfig
 
 ROOM_SECONDS = 0.2, 1.2  # within which reverberation falls by 60 dB
 ROOM_DB = -20.0, -6.0  # energy of the reverberation, relative to the direct sound

@@ -1,10 +1,25 @@
 """Settings that change over a run: functions of the global step, so that resuming is exact."""
 
 import bisect
+from typing import Annotated
 
 from separator.ranges import LARGEST
 
-Schedule = float | tuple[tuple[float, float], ...]  # a number, or (step, value) pairs
+
+class Growing:
+    """The limits of a schedule: see `ranges.Within`."""
+
+    def refusal(self, schedule: "Schedule") -> str | None:
+        """Return why something is no schedule of numbers from 0 up, or None."""
+        places, values = zip(*pairs(schedule), strict=True) if pairs(schedule) else ((), ())
+        grows = bool(places) and sorted(set(places)) == list(places)
+        if grows and min(values) >= 0 and max(*places, *values) <= LARGEST:
+            return None
+        return f"give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"
+
+
+# a number, or (step, value) pairs
+Schedule = Annotated[float | tuple[tuple[float, float], ...], Growing()]
 
 
 def value(schedule: Schedule, step: int) -> float:
@@ -39,13 +54,3 @@ def pairs(schedule: Schedule) -> tuple[tuple[float, float], ...]:
 def highest(schedule: Schedule) -> float:
     """Return the largest value of a schedule."""
     return float(max(number for _, number in pairs(schedule)))
-
-
-def refusal(schedule: Schedule) -> str | None:
-    """Say why something is no schedule of numbers from 0 up; None if it is one."""
-    places = [place for place, _ in pairs(schedule)]
-    values = [number for _, number in pairs(schedule)]
-    grows = bool(places) and sorted(set(places)) == places
-    if grows and min(values) >= 0 and max(*places, *values) <= LARGEST:
-        return None
-    return f"give a number from 0 to {LARGEST:g}, or [[step, value], …] with growing steps"

@@ -12,8 +12,8 @@ from separator.config import parse
 from separator.data.corpus import song, write_corpus
 from separator.pretrain import effects
 from separator.pretrain.config import PretrainConfig
+from separator.pretrain.objectives.primary.remix import RemixConfig
 from separator.pretrain.remix import RemixTask, remix_tracks
-from separator.pretrain.separation_config import RemixConfig
 from tests.toys import MICRO, seeded
 
 PLAIN = RemixConfig(

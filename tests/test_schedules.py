@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from separator.pretrain.schedules import enabled, highest, refusal, step_value, value
+from separator.pretrain.schedules import Growing, enabled, highest, step_value, value
 
 
 def test_a_ramp_is_numpys_interpolation():
@@ -27,4 +27,4 @@ def test_a_step_value_jumps_at_its_steps():
 
 @pytest.mark.parametrize("schedule", [-1.0, (), ((5, 1), (5, 2)), ((5, 1), (3, 2)), ((0, -1),)])
 def test_what_is_no_schedule_is_refused(schedule: object):
-    assert refusal(schedule).startswith("give a number")
+    assert Growing().refusal(schedule).startswith("give a number")

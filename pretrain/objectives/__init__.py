@@ -1,4 +1,7 @@
-"""Objectives that are trained beside the masked error: their interface and registry."""
+"""What pretraining learns, and losses beside the masked error: interfaces and registry.
+
+Each file of `primary` and `auxiliary` adds one.
+"""
 
 import dataclasses
 import importlib
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from separator.data.tracks import Track
     from separator.engine.checkpoint import Companion
+    from separator.engine.task import Task
     from separator.models.base import Outputs
     from separator.pretrain.batch import Example
     from separator.pretrain.config import PretrainConfig
@@ -34,11 +38,6 @@ class ObjectiveConfig(CheckedConfig):
     """
 
     weight: Schedule = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if reason := schedules.refusal(self.weight):
-            raise self.invalid("weight", reason)
 
     def in_frames(self, frames_per_second: float) -> Self:
         """Return this with lengths that are given in seconds converted to frames."""
@@ -63,8 +62,46 @@ class Prediction(NamedTuple):
     rate: float = 1.0
 
 
+Config = TypeVar("Config")
+
+
+class PrimaryObjective(Generic[Config]):
+    """What a run learns; the key `objective` names one.
+
+    Args:
+        config: its settings.
+        run: settings of the whole run.
+
+    Attributes:
+        key: name in the configuration, and of the group of its settings.
+        Config: dataclass of the settings, if it has any; see `Objective`.
+        separates: it trains as `separator train` does, with the losses of `loss`.
+        task_class: the class that trains, as "module:Class": it imports torch, so not in the same
+            file. An objective may make its task itself instead, in `task`.
+    """
+
+    key: ClassVar[str]
+    Config: ClassVar[type | None] = None
+    separates: ClassVar[bool] = False
+    task_class: ClassVar[str]
+
+    def __init__(self, config: Config, run: "PretrainConfig") -> None:
+        self.config, self.run = config, run
+
+    def check(self) -> None:
+        """Refuse settings of the run that do not go with this objective.
+
+        Raises:
+            SeparatorError: names the key and the fix.
+        """
+
+    def task(self) -> "Task":
+        """Return the task that the training loop is to do."""
+        module, _, name = self.task_class.partition(":")
+        return getattr(importlib.import_module(module), name)(self.run)
+
+
 Loss = tuple[Tensor | None, dict[str, Tensor]]
-Config = TypeVar("Config", bound=ObjectiveConfig)
 
 
 class Objective(ABC, Generic[Config]):
@@ -163,30 +200,35 @@ def meeting_point(objective: Objective[Any], prediction: Prediction) -> Tensor:
     return getattr(prediction.outputs, objective.meeting_point)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {}
+OBJECTIVES: dict[str, type[Objective]] = {}  # beside the masked error
+PRIMARY: dict[str, type[PrimaryObjective]] = {}
 
-Kind = TypeVar("Kind", bound=type[Objective])
+Kind = TypeVar("Kind", bound=type[Objective] | type[PrimaryObjective])
 
 
 def register(objective: Kind) -> Kind:
-    """Add a class to the objectives, under its `key`."""
-    OBJECTIVES[objective.key] = objective
+    """Add a class to the objectives of its kind, under its `key`."""
+    registry = PRIMARY if issubclass(objective, PrimaryObjective) else OBJECTIVES
+    registry[objective.key] = objective
     return objective
 
 
-def load() -> dict[str, type[Objective]]:
-    """Import every file of `auxiliary` and return the registered objectives by their keys."""
-    from separator.pretrain.objectives import auxiliary
+def load() -> None:
+    """Import every file of `auxiliary` and `primary`, which registers the objectives."""
+    from separator.pretrain.objectives import auxiliary, primary
 
-    for module in pkgutil.iter_modules(auxiliary.__path__, f"{auxiliary.__name__}."):
-        importlib.import_module(module.name)
-    return OBJECTIVES
+    for package in (auxiliary, primary):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
 
 def all_settings() -> type:
     """Make a dataclass with a field for the settings of each objective."""
+    load()
     rows, lines = [], ["Settings of all objectives.", "", "Attributes:"]
-    for key, objective in load().items():
+    for key, objective in (OBJECTIVES | PRIMARY).items():
+        if objective.Config is None:
+            continue
         rows.append((key, objective.Config, dataclasses.field(default_factory=objective.Config)))
         summary = (objective.Config.__doc__ or "").split("\n")[0]
         lines.append(f"    {key}: {summary[:1].lower()}{summary[1:]}")

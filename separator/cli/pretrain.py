@@ -9,15 +9,5 @@ def main(argv: list[str]) -> int:
     config = parse(PretrainConfig, argv, "pretrain")
 
     from separator.cli.training import run  # torch, for which `--help` does not wait
-    from separator.pretrain.mixit import MixitTask
-    from separator.pretrain.remix import RemixTask
-    from separator.pretrain.task import PretrainTask
-    from separator.pretrain.teacher import TeacherTask
 
-    tasks = {
-        "restore": PretrainTask,
-        "remix": RemixTask,
-        "teacher": TeacherTask,
-        "mixit": MixitTask,
-    }
-    return run(lambda: tasks[config.objective](config), config)
+    return run(lambda: config.primary.task(), config)

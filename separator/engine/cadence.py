@@ -1,28 +1,24 @@
 """When a run validates: a function of the step alone, so that a resumed run does as a whole one."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from separator.errors import SeparatorError
 from separator.ranges import MAX_STEPS
 
-Every = int | Literal["auto"]
+
+class Interval:
+    """The limits of the steps between validations: see `ranges.Within`."""
+
+    def refusal(self, every: "Every") -> str | None:
+        """Return why a run cannot validate so often, or None."""
+        if every == "auto" or 0 <= every <= MAX_STEPS:
+            return None
+        return f"{every} is neither auto nor a number in [0, {MAX_STEPS}]"
+
+
+Every = Annotated[int | Literal["auto"], Interval()]
 
 EARLY = (1, 10, 100)  # steps; slow machines show something soon, and faults of the data too
 PERIOD = 500
-
-
-def check_every(key: str, every: Every) -> None:
-    """Refuse a number of steps that no run can have.
-
-    Args:
-        key: full name of the setting.
-        every: its value.
-
-    Raises:
-        SeparatorError: names the key.
-    """
-    if every != "auto" and not 0 <= every <= MAX_STEPS:
-        raise SeparatorError(f"{key}: {every} is neither auto nor a number in [0, {MAX_STEPS}]")
 
 
 def validation_due(step: int, every: Every) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from separator.engine.cadence import Every, check_every
+from separator.engine.cadence import Every
 from separator.ranges import MAX_SEED, MAX_STEPS, RATES, CheckedConfig, Within
 
 Steps = Annotated[int, Within(f"[1, {MAX_STEPS}]")]
@@ -101,4 +101,3 @@ class RunConfig(CheckedConfig):
             raise self.invalid(
                 "run", f"{self.run!r} is no folder; name one that is to hold the run"
             )
-        check_every("validate_every", self.validate_every)

@@ -3,11 +3,15 @@
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from separator.engine.run_config import Steps
 from separator.errors import SeparatorError
-from separator.ranges import MAX_SEED, require
+from separator.ranges import MAX_SEED, CheckedConfig, Within
 
 PLACEHOLDER = re.compile(r"\{(\w[\w.+-]*)(@all)?\}")
+Seed = Annotated[int, Within(f"[0, {MAX_SEED}]")]
+Minutes = Annotated[float, Within("[0, inf)")]
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(CheckedConfig):
     """Pretrain, fine-tune and score several recipes on the same budget with several seeds.
 
     A budget is a number of steps, a time limit, or both; a run ends at the first of them. The
@@ -62,17 +66,18 @@ class CompareConfig:
     songs: dict[str, list[str]] = field(default_factory=dict)
     arms: dict[str, Arm] = field(default_factory=dict)
     baseline: str = "none"
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
     common: list[str] = field(default_factory=list)
     pretrain: list[str] = field(default_factory=list)
     train: list[str] = field(default_factory=lambda: ["train/vocals.yaml"])
-    pretrain_steps: int = 1000
-    train_steps: int = 300
-    pretrain_minutes: float = 0.0
-    train_minutes: float = 0.0
-    jobs: int = 1
+    pretrain_steps: Steps = 1000
+    train_steps: Steps = 300
+    pretrain_minutes: Minutes = 0.0
+    train_minutes: Minutes = 0.0
+    jobs: Annotated[int, Within("[1, 1024]")] = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.arms:
             raise SeparatorError("arms: there are none; give a file such as compare/masks.yaml")
         for name in self.arms:
@@ -84,10 +89,6 @@ class CompareConfig:
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
-        require(self, "[1, inf)", "pretrain_steps", "train_steps")
-        require(self, "[1, 1024]", "jobs")
-        require(self, f"[0, {MAX_SEED}]", "seeds")
-        require(self, "[0, inf)", "pretrain_minutes", "train_minutes")
         for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
             if word.startswith("-"):
                 raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")

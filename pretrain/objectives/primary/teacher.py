@@ -1,0 +1,57 @@
+"""Learn from the stems that trained models estimate."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from separator.errors import SeparatorError
+from separator.pretrain.objectives import PrimaryObjective, register
+from separator.ranges import CheckedConfig, Within
+
+
+@dataclass(frozen=True)
+class TeacherConfig(CheckedConfig):
+    """Trained models separate songs; the network learns from their stems, shuffled anew.
+
+    Attributes:
+        models: model files that can separate; the mean of their estimates counts.
+        agreement_db: with two models or more, crops are left out where the SDR of one model's
+            vocals against the mean is below this.
+        sounding_db: crops are left out where one stem is softer than the other by more than this
+            (0 keeps all).
+        contrast_db: crops are left out where the stems never differ by this much within a tenth of
+            a second, in which one of them is known to sound alone (0 keeps all).
+        drop: share of the crops of each batch with the largest losses that are left out; crops of
+            songs with stems stay.
+        labels: folders of songs with stems, each as an entry of data.roots; part of each batch is
+            crops of them, with their true stems.
+        label_share: this part, a share of data.batch.
+        label_fraction: share of the songs of `labels` that are used, chosen as by data.fraction.
+    """
+
+    models: list[str] = field(default_factory=list)
+    agreement_db: Annotated[float, Within("[-100, 100]")] = 0.0
+    sounding_db: Annotated[float, Within("[0, 200]")] = 30.0
+    contrast_db: Annotated[float, Within("[0, 200]")] = 0.0
+    drop: Annotated[float, Within("[0, 1)")] = 0.0
+    labels: list[str] = field(default_factory=list)
+    label_share: Annotated[float, Within("(0, 1)")] = 0.5
+    label_fraction: Annotated[float, Within("(0, 1]")] = 1.0
+
+
+@register
+class Teacher(PrimaryObjective[TeacherConfig]):
+    """Trained models separate songs; the network learns from their stems."""
+
+    key = "teacher"
+    task_class = "separator.pretrain.teacher:TeacherTask"
+    Config = TeacherConfig
+    separates = True
+
+    def check(self) -> None:
+        """Refuse to learn without a teacher, and batches too small for labels."""
+        if not self.config.models:
+            raise self.config.invalid(
+                "models", "there is none; give a model file of `separator train`"
+            )
+        if self.config.labels and self.run.data.batch < 2:
+            raise SeparatorError("data.batch: teacher.labels need a part of it; give 2 or more")
