@@ -11,7 +11,7 @@ from separator.config import parse
 from separator.data.corpus import write_corpus
 from separator.models.build import create
 from separator.pretrain.config import PretrainConfig
-from separator.pretrain.mixit import MixitModel, MixitTask, mixit_loss
+from separator.pretrain.mixit_task import MixitModel, MixitTask, mixit_loss
 from tests.toys import MICRO, STFT, TINY, seeded
 
 

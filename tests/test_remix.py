@@ -13,7 +13,7 @@ from separator.data.corpus import song, write_corpus
 from separator.pretrain import effects
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.primary.remix import RemixConfig
-from separator.pretrain.remix import RemixTask, remix_tracks
+from separator.pretrain.remix_task import RemixTask, remix_tracks
 from tests.toys import MICRO, seeded
 
 PLAIN = RemixConfig(

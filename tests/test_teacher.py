@@ -14,7 +14,7 @@ from separator.data.corpus import write_corpus
 from separator.data.reader import load_stems
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.primary.teacher import TeacherConfig
-from separator.pretrain.teacher import TeacherBatch, TeacherTask, kept
+from separator.pretrain.teacher_task import TeacherBatch, TeacherTask, kept
 from tests.toys import MICRO, seeded
 
 

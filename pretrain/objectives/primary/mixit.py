@@ -32,7 +32,7 @@ class Mixit(PrimaryObjective[MixitConfig]):
     """Two songs are mixed and split into parts, which must add up to either song again."""
 
     key = "mixit"
-    task_class = "separator.pretrain.mixit:MixitTask"
+    task_class = "separator.pretrain.mixit_task:MixitTask"
     Config = MixitConfig
 
     def check(self) -> None:

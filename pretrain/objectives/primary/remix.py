@@ -48,7 +48,7 @@ class Remix(PrimaryObjective[RemixConfig]):
     """Songs without voices are mixed with isolated voices; the network removes the voices."""
 
     key = "remix"
-    task_class = "separator.pretrain.remix:RemixTask"
+    task_class = "separator.pretrain.remix_task:RemixTask"
     Config = RemixConfig
     separates = True
 

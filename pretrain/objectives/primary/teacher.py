@@ -43,7 +43,7 @@ class Teacher(PrimaryObjective[TeacherConfig]):
     """Trained models separate songs; the network learns from their stems."""
 
     key = "teacher"
-    task_class = "separator.pretrain.teacher:TeacherTask"
+    task_class = "separator.pretrain.teacher_task:TeacherTask"
     Config = TeacherConfig
     separates = True
 
