@@ -1,57 +1,112 @@
 """Separation from Python: `separator.separate("song.flac")`, or a `Separator` for many songs."""
 
 import os
+from collections.abc import Iterable, Iterator
+from typing import TypeGuard, overload
 
-import numpy as np
 from torch import Tensor
 
 from separator import bundled
-from separator.arguments import path_of
+from separator.arguments import is_samples, path_of
 from separator.errors import SeparatorError
-from separator.separation import Separator, Source
+from separator.separation import Separator
+from separator.streaming import SOURCES, Progress, Source
+
+Model = str | os.PathLike[str] | Separator
 
 
+@overload
 def separate(
-    source: Source | list[Source] | tuple[Source, ...],
+    source: Source,
     rate: int | None = None,
-    model: str | os.PathLike | Separator | None = None,
+    model: Model | None = None,
     device: str = "auto",
-) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+    progress: Progress | None = None,
+) -> dict[str, Tensor]: ...
+@overload
+def separate(
+    source: list[Source] | tuple[Source, ...],
+    rate: int | None = None,
+    model: Model | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[dict[str, Tensor]]: ...
+@overload
+def separate(
+    source: Iterator[Source],
+    rate: int | None = None,
+    model: Model | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Tensor]]: ...
+def separate(
+    source: "Source | Iterable[Source]",
+    rate: int | None = None,
+    model: Model | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Tensor] | list[dict[str, Tensor]] | Iterator[dict[str, Tensor]]:
     """Split songs into the model's stems, (c t) each, at each song's own rate.
 
     Args:
-        source: an audio file, or samples (c t), floats of which ±1 is full scale; or a list of
-            such songs.
+        source: an audio file, as a path, its bytes or a file object open for reading bytes; or
+            samples (c t), floats of which ±1 is full scale; or a list of such songs, or an iterator
+            over them.
         rate: the sample rate of samples; a file has its own.
         model: a model file, the name of a bundled model, or a loaded `Separator`; by default
             $SEPARATOR_MODEL, else the bundled model.
         device: "auto", "cpu", "cuda" or "mps"; a loaded `Separator` stays where it is.
+        progress: called while a song is done, with its seconds that are done and those there are;
+            an exception that it raises ends the work, and is what the caller gets.
 
     Returns:
-        The stems by name: "instrumental" and "vocals", or those of the model. For a list of songs a
-        list of them.
+        The stems by name: "instrumental" and "vocals", or those of the model, on the CPU. For a
+        list of songs a list of them; for an iterator one that separates a song when it is asked
+        for it.
 
     Raises:
         SeparatorError: any argument that cannot be used: an unreadable file, samples
-            that are not finite, not floats or not (c t). Where it is one of a list, names which.
+            that are not finite, not floats or not (c t). Where it is one of several, names which.
     """
-    many = isinstance(source, list | tuple)
-    songs = list(source) if many else [source]
-    for song in songs:  # before a model is loaded
-        if not isinstance(song, Tensor | np.ndarray):
-            path_of(song, "source", "a path or samples (c t)")
-    if not isinstance(model, Separator):
-        model = Separator.load(find_model() if model is None else model, device)
-    if not many:
-        return model.separate(source, rate)
-    results = []
+    if _is_song(source):
+        _check(source)
+        return _loaded(model, device).separate(source, rate, progress)
+    if isinstance(source, list | tuple):
+        for song in source:  # before a model is loaded
+            _check(song)
+        return list(_each(source, rate, _loaded(model, device), progress))
+    return _each(source, rate, _loaded(model, device), progress)
+
+
+def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:
+    """Whether an argument is one song, or nothing that could be songs."""
+    if is_samples(source) or hasattr(source, "read"):
+        return True
+    return isinstance(source, str | bytes | dict) or not isinstance(source, Iterable)
+
+
+def _check(source: object) -> None:
+    """Refuse what is no song."""
+    if not is_samples(source) and not isinstance(source, bytes) and not hasattr(source, "read"):
+        path_of(source, "source", SOURCES)
+
+
+def _loaded(model: Model | None, device: str) -> Separator:
+    """Return a loaded model, by default that of `find_model`."""
+    if isinstance(model, Separator):
+        return model
+    return Separator.load(find_model() if model is None else model, device)
+
+
+def _each(
+    songs: Iterable[Source], rate: int | None, model: Separator, progress: Progress | None
+) -> Iterator[dict[str, Tensor]]:
+    """Separate songs in turn; `rate` is that of all that are samples."""
     for number, song in enumerate(songs):
-        samples = isinstance(song, Tensor | np.ndarray)
         try:
-            results.append(model.separate(song, rate if samples else None))
+            yield model.separate(song, rate if is_samples(song) else None, progress)
         except SeparatorError as error:
             raise SeparatorError(f"separate: source[{number}]: {error}") from error
-    return results
 
 
 def find_model() -> str:

@@ -1,14 +1,17 @@
 """Arguments of the Python functions: any wrong one is a SeparatorError that says what to give."""
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def path_of(value: object, name: str, fix: str) -> Path:
@@ -31,25 +34,53 @@ def path_of(value: object, name: str, fix: str) -> Path:
     return Path(text)
 
 
-def samples_of(mixture: object) -> Tensor:
-    """Return an argument that has to be samples (c t) as float32 on the CPU.
+def is_samples(value: object) -> TypeGuard["Tensor | np.ndarray"]:
+    """Whether an argument is samples.
+
+    Args:
+        value: the argument.
+
+    Returns:
+        True for arrays and tensors.
+    """
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def samples_of(mixture: object) -> np.ndarray:
+    """Return an argument that has to be samples (c t) as an array of float32.
+
+    Args:
+        mixture: the argument.
 
     Raises:
         SeparatorError: it is no array, not of floats, or of another shape.
     """
-    if isinstance(mixture, np.ndarray):
-        mixture = _tensor(mixture)
-    if not isinstance(mixture, Tensor):
+    if not is_samples(mixture):
         kind = type(mixture).__name__
         raise SeparatorError(f"samples: {kind} is no tensor and no array; give one of (c, t)")
     shape = tuple(mixture.shape)
-    if mixture.ndim != 2 or not shape[0]:
+    floats = mixture.dtype.is_floating_point if _is_tensor(mixture) else mixture.dtype.kind == "f"
+    if not floats:
+        raise _not_float(str(mixture.dtype).removeprefix("torch."))
+    if len(shape) != 2 or not shape[0]:
         raise SeparatorError(f"samples of shape {shape}; give (channels, samples)")
     if shape[0] > MAX_CHANNELS >= shape[1]:
         raise SeparatorError(f"samples of shape {shape} are (t, c); give (c, t): transpose them")
-    if not mixture.is_floating_point():
-        raise _not_float(str(mixture.dtype).removeprefix("torch."))
-    return mixture.detach().to("cpu", torch.float32)
+    return as_array(mixture)
+
+
+def as_array(wave: "Tensor | np.ndarray") -> np.ndarray:
+    """Make samples an array.
+
+    Args:
+        wave: (c t), of any floats and on any device.
+
+    Returns:
+        A writable array of float32, which shares the memory of one that is that already.
+    """
+    array = wave if isinstance(wave, np.ndarray) else wave.detach().float().cpu().numpy()
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
+        return np.require(array, np.float32, ["C", "W"])
 
 
 def rate_of(rate: object) -> int:
@@ -65,12 +96,10 @@ def rate_of(rate: object) -> int:
     return int(rate)
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    """Turn any array of floats into a tensor, of any byte order, stride and precision."""
-    if array.dtype.kind != "f":
-        raise _not_float(str(array.dtype))
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
-        return torch.from_numpy(array.astype(np.float32, order="C"))  # a copy may be written to
+def _is_tensor(value: object) -> TypeGuard["Tensor"]:
+    """Whether a value is a tensor, of which there is none before torch was imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _not_float(kind: str) -> SeparatorError:

@@ -203,7 +203,7 @@ def docstring_sections() -> Iterator[Finding]:
     there is a result, unless the first line names it ("Return the …", "Whether …"); "Raises:" where
     the function itself raises. Exempt: a command's `main(argv)`, whose contract stands in one
     place; methods with two underscores; what overrides a method of a class of ours; arguments and
-    results of a property.
+    results of a property; overloads of a function that is documented.
     """
     documented = _methods_by_class()
     for path, tree in sources().items():
@@ -222,6 +222,8 @@ def _missing_sections(node: ast.FunctionDef) -> list[str]:
     text = ast.get_docstring(node) or ""
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in
              node.decorator_list}  # fmt: skip
+    if "overload" in names:
+        return []
     is_property = bool(names & {"property", "cached_property", "setter"})
     spec = node.args
     arguments = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]

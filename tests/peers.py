@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -178,8 +179,13 @@ def write(peer: Peer, config: TrainConfig, folder: Path) -> None:
     chunk = round(config.data.segment_seconds * config.rate)
     for track in tracks:
         mixture = torch.stack(list(load_stems(track, config.rate).values())).sum(dim=0)
-        pieces = overlap_add([mixture], peer, chunk, round(OVERLAP_SECONDS * config.rate))
-        estimate = torch.cat(list(pieces), dim=-1)
+
+        def estimate_of(chunks: np.ndarray) -> np.ndarray:
+            return peer(torch.from_numpy(chunks)).cpu().numpy()
+
+        overlap = round(OVERLAP_SECONDS * config.rate)
+        pieces = overlap_add([mixture.numpy()], estimate_of, chunk, overlap)
+        estimate = torch.from_numpy(np.concatenate(list(pieces), axis=-1))
         (folder / track.name).mkdir(parents=True, exist_ok=True)
         for stem, wave in (("accompaniment", estimate), ("vocals", mixture - estimate)):
             with audio.Writer(folder / track.name / f"{stem}.wav", config.rate, 2) as writer:

@@ -82,7 +82,7 @@ def test_damage_in_the_middle_costs_what_is_damaged(
     (notice,) = [one for one in verify(path).notices if one.startswith("damaged at")]
     place = float(notice.split()[2])
     assert 3 < place < 5
-    whole = torch.cat(list(blocks(path)), dim=1)
+    whole = torch.from_numpy(np.concatenate(list(blocks(path)), axis=1))
     assert f"{path}: {notice}" in caplog.text and torch.equal(read(path), whole)
     sound = int((place - 0.1) * 48000)
     assert (whole - before[:, : whole.shape[1]])[:, :sound].abs().max() <= CLOSE.get(suffix, 0)

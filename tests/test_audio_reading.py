@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import mutagen
+import numpy as np
 import pytest
 import torch
 from mutagen.id3 import APIC, ID3, TIT2
@@ -141,7 +142,9 @@ def test_names_that_are_not_utf_8(tmp_path: Path, suffix: str) -> None:
     plain = tmp_path / f"plain.{suffix}"
     plain.write_bytes(path.read_bytes())
     whole = read(plain)
-    assert torch.equal(read(path), whole) and torch.equal(torch.cat([*blocks(path)], 1), whole)
+    assert torch.equal(read(path), whole) and np.array_equal(
+        np.concatenate([*blocks(path)], 1), whole
+    )
     assert probe(path).samples == verify(path).samples == whole.shape[1]
     assert audio.content_key(path) == audio.content_key(plain)
     path.write_bytes(plain.read_bytes()[:2000])

@@ -18,7 +18,7 @@ LAYERS = (  # of the library, from the ground up
     {"audio", "dsp"},
     {"data", "losses", "metrics", "models"},
     {"engine"},
-    {"api", "separation"},
+    {"api", "onnx_separator", "separation", "streaming"},
     {"supervised"},
     {"", "__main__", "cli"},
 )

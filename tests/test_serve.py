@@ -304,7 +304,7 @@ class Held:
 
     def _stems(self, separator, blocks, rate):
         for block in blocks:
-            for piece in block.split(rate, dim=-1):
+            for piece in torch.from_numpy(block).split(rate, dim=-1):
                 self.step.acquire(timeout=30)
                 self.order.append(round(piece.shape[-1] / rate, 2))
                 yield torch.stack([piece, torch.zeros_like(piece)])

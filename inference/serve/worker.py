@@ -16,6 +16,7 @@ from separator.inference.serve.session import Song, without_folder
 from separator.inference.serve.spool import Spool
 from separator.inference.serve.store import Store
 from separator.stems import VOCALS, public_name
+from separator.streaming import Samples
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Worker:
         song.spool = spool
 
 
-def _stems(separator: Separator, blocks: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+def _stems(separator: Separator, blocks: Iterable[Samples], rate: int) -> Iterator[Tensor]:
     """Yield chunks (s c t) of all stems, which add up to the mixture."""
     for _, stems in separator.stream(blocks, rate):
         yield stems

@@ -10,7 +10,7 @@ exception: AAC with noise substitution, which FFmpeg's own encoder uses at moder
 its noise from the decoder's history, so that there the substituted bands differ. In a 192 kb/s
 file half of the slices did, the worst second by -29 dB of the song's power. MUSDB18 has none.
 
-Names are imported when they are first used: formats without codecs, probing and checking without
+Names are imported when they are first used: formats without codecs, all but tensors without
 torch, so that help is fast and the processes of a scan start in a fraction of the time.
 """
 
@@ -18,12 +18,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from separator.audio.decoding import Checked, content_key, probe, verify
+    from separator.audio.decoding import Checked, blocks, content_key, probe, read_array, verify
     from separator.audio.downmix import to_channels
     from separator.audio.formats import ENCODINGS, SUFFIXES, format_of, written_as
     from separator.audio.info import AudioError, AudioInfo
-    from separator.audio.rates import Resampler, resample
-    from separator.audio.reading import blocks, read
+    from separator.audio.rates import resample
+    from separator.audio.reading import read
+    from separator.audio.resampler import Resampler
     from separator.audio.tag_reader import read_tags
     from separator.audio.writer import Writer
 
@@ -40,6 +41,7 @@ __all__ = [
     "format_of",
     "probe",
     "read",
+    "read_array",
     "read_tags",
     "resample",
     "to_channels",
@@ -48,12 +50,13 @@ __all__ = [
 ]
 
 _NAMES = {
-    "decoding": ("Checked", "content_key", "probe", "verify"),
+    "decoding": ("Checked", "blocks", "content_key", "probe", "read_array", "verify"),
     "downmix": ("to_channels",),
     "formats": ("ENCODINGS", "SUFFIXES", "format_of", "written_as"),
     "info": ("AudioError", "AudioInfo"),
-    "rates": ("Resampler", "resample"),
-    "reading": ("blocks", "read"),
+    "rates": ("resample",),
+    "reading": ("read",),
+    "resampler": ("Resampler",),
     "tag_reader": ("read_tags",),
     "writer": ("Writer",),
 }

@@ -1,6 +1,7 @@
-"""Probe, check and tell files apart: everything that needs no torch."""
+"""Probe, check, read and tell files apart, with arrays: everything that needs no torch."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,9 @@ from separator.audio.demuxer import coded
 from separator.audio.info import AudioError, AudioInfo
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.sources import BLOCK_SAMPLES, Source, source_of
+from separator.errors import printable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,68 @@ def verify(path: str | os.PathLike) -> Checked:
     damage.check(source.info.samples)
     info = replace(source.info, samples=samples)
     return Checked(info, samples, peak, non_finite, info.notices + damage.notices())
+
+
+def read_array(
+    path: str | os.PathLike, start: int = 0, samples: int | None = None, *, stream: int = 0
+) -> np.ndarray:
+    """Decode a part of a file, at the file's rate, into an array.
+
+    Nothing is clipped or normalised. Damage is silence, or missing where its length is unknown: at
+    most 1 s or 1 % of the whole.
+
+    Args:
+        path: the file.
+        start: first sample.
+        samples: how many; to the end when not given.
+        stream: one of several audio streams (.stem.mp4).
+
+    Returns:
+        (c t) float32, shorter than asked for only at the file's end.
+
+    Raises:
+        AudioError: as `probe`, and when more than that does not decode.
+        ValueError: `start` or `samples` is negative.
+    """
+    if start < 0 or (samples is not None and samples < 0):
+        raise ValueError(f"read: start and samples must not be negative ({start}, {samples})")
+    source = source_of(path, stream)
+    info = source.info
+    stop = info.samples if samples is None else min(start + samples, info.samples)
+    damage = Damage(info.path, info.rate)
+    parts = list(source.decode(start, stop, 1 << 20, damage))
+    damage.check(info.samples)
+    if not parts:
+        return np.zeros((info.channels, 0), np.float32)
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else np.ascontiguousarray(parts[0])
+
+
+def blocks(
+    path: str | os.PathLike, size: int = 1 << 18, *, stream: int = 0, strict: bool = False
+) -> Iterator[np.ndarray]:
+    """Decode a whole file in order.
+
+    Damage is silence, or left out where its length is unknown, and a warning is logged.
+
+    Args:
+        path: the file.
+        size: samples of a block.
+        stream: one of several audio streams.
+        strict: raise where the damage is, instead.
+
+    Yields:
+        arrays (c t) of float32 with t = size, the last one shorter.
+
+    Raises:
+        AudioError: as `probe`; more than half of it does not decode.
+    """
+    source = source_of(path, stream)
+    info = source.info
+    damage = Damage(info.path, info.rate, strict)
+    yield from regrouped(source.decode(0, None, size, damage), size)
+    for notice in damage.notices():
+        log.warning("%s: %s", printable(str(info.path)), notice)
+    damage.check(info.samples, info.samples // 2)
 
 
 def content_key(path: str | os.PathLike) -> str:

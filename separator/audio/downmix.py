@@ -1,14 +1,20 @@
 """Fold any number of channels to stereo or mono."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
-from separator.audio.channel_layouts import shares_by_count
+import numpy as np
+
+from separator.audio.channel_layouts import fold, shares_by_count
 from separator.audio.info import AudioError
 from separator.ranges import MAX_CHANNELS
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def to_channels(wave: Tensor, channels: int) -> Tensor:
+Wave = TypeVar("Wave", "Tensor", np.ndarray)
+
+
+def to_channels(wave: Wave, channels: int) -> Wave:
     """Fold a wave to one or two channels.
 
     Mono is doubled; stereo becomes mono as the mean of the two; 3 to 8 channels (L R C LFE Ls Rs
@@ -17,7 +23,7 @@ def to_channels(wave: Tensor, channels: int) -> Tensor:
     sample is computed alone: a slice equals that of the whole.
 
     Args:
-        wave: (c t).
+        wave: (c t), a tensor or an array.
         channels: 1 or 2.
 
     Returns:
@@ -32,19 +38,19 @@ def to_channels(wave: Tensor, channels: int) -> Tensor:
     if have == channels:
         return wave
     if have == 1:
-        return wave.repeat(2, 1)
+        return wave[[0, 0]]
     if have > MAX_CHANNELS:
         raise AudioError(f"{have} channels: only 1 to 8 are known; mix down to stereo first")
     if have > 2:
         wave = _folded(wave)
-    return wave if channels == 2 else wave.mean(dim=0, keepdim=True)
+    return wave if channels == 2 else wave.mean(axis=0, keepdims=True)
 
 
-def _folded(wave: Tensor) -> Tensor:
+def _folded(wave: Wave) -> Wave:
     """Fold (c t) to (2 t) by the number of channels."""
-    folded = torch.zeros(2, wave.shape[1], dtype=wave.dtype, device=wave.device)
-    for side, row in zip(folded, shares_by_count(wave.shape[0]).tolist(), strict=True):
-        for weight, channel in zip(row, wave, strict=True):
-            if weight:
-                side.add_(channel, alpha=weight)
-    return folded
+    weights = shares_by_count(wave.shape[0])
+    if isinstance(wave, np.ndarray):
+        return fold(wave, weights)
+    import torch
+
+    return torch.from_numpy(fold(wave.detach().cpu().numpy(), weights)).to(wave)

@@ -5,19 +5,23 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import av
+import numpy as np
 import soundfile
-from torch import Tensor
 
+from separator.arguments import as_array
 from separator.atomic import replacing
 from separator.audio.encoders import ENCODERS
 from separator.audio.formats import ENCODINGS, FORMATS, format_of
 from separator.audio.info import AudioError, reporting
-from separator.audio.rates import Resampler
+from separator.audio.resampler import Resampler
 from separator.audio.soundfile_file import native_name
 from separator.errors import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +125,7 @@ class Writer:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, wave: Tensor) -> None:
+    def write(self, wave: "Tensor | np.ndarray") -> None:
         """Append samples.
 
         Args:
@@ -136,13 +140,13 @@ class Writer:
                 f"{self._name}: expected ({self.channels}, t), got {tuple(wave.shape)}"
             )
         with reporting(self.path):
-            self._put(self._resampler.push(wave.detach().float().cpu()))
+            self._put(self._resampler.push(as_array(wave)))
 
-    def _put(self, wave: Tensor) -> None:
-        if self.subtype != "FLOAT" and not bool(wave.isfinite().all()):
+    def _put(self, wave: np.ndarray) -> None:
+        if self.subtype != "FLOAT" and not np.isfinite(wave).all():
             raise AudioError(f"{self._name}: the sound to write has NaN or Inf; nothing is written")
         if self.subtype.startswith("PCM"):
-            self.clipped += int((wave.abs() > 1).sum())
+            self.clipped += int((np.abs(wave) > 1).sum())
         self.samples += wave.shape[1]
         if self._container_of(self.samples) not in (self._encoding.container, self._container):
             raise AudioError(
@@ -150,7 +154,7 @@ class Writer:
             )
         if wave.shape[1]:
             with self._written():
-                self._encoder.write(wave.numpy())
+                self._encoder.write(wave)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

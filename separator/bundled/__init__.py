@@ -1,4 +1,4 @@
-"""The models that come with the package, by name: NAME.safetensors and its card, NAME.md.
+"""The models that come with the package, by name: NAME.safetensors, NAME.onnx and a card, NAME.md.
 
 A name stands for its file wherever a model file is asked for.
 """
@@ -16,9 +16,14 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: name != DEFAULT)
 
 
-def model_path(path: str | os.PathLike) -> Path:
-    """Return the file of a bundled model where `path` is its name, else `path` itself."""
-    return FOLDER / f"{path}.safetensors" if str(path) in names() else Path(path)
+def model_path(path: str | os.PathLike[str], suffix: str = ".safetensors") -> Path:
+    """Return the file of a bundled model where `path` is its name, else `path` itself.
+
+    Args:
+        path: what a user gave as a model.
+        suffix: of the file that is wanted, ".safetensors" or ".onnx".
+    """
+    return FOLDER / f"{path}{suffix}" if str(path) in names() else Path(path)
 
 
 def card(name: str) -> str:

@@ -1,9 +1,13 @@
-"""Settings of the short-time Fourier transform, apart from it: `--help` needs no torch."""
+"""Settings of the transform and the Wiener filter, apart from them: `--help` needs no torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from separator.ranges import CheckedConfig, Within
+
+FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
+COVARIANCE_SHRINKAGE = 0.1  # weight of the identity beside a stem's measured covariance
+TINY = 1e-12  # 120 dB below full scale, as a power
 
 
 @dataclass(frozen=True)

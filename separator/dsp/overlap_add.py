@@ -6,24 +6,23 @@ of what a user gets.
 
 from collections.abc import Callable, Iterable, Iterator
 
-import torch
-from torch import Tensor
+import numpy as np
 
 
 def overlap_add(
-    blocks: Iterable[Tensor],
-    process: Callable[[Tensor], Tensor],
+    blocks: Iterable[np.ndarray],
+    process: Callable[[np.ndarray], np.ndarray],
     chunk: int,
     overlap: int,
     batch: int = 1,
-) -> Iterator[Tensor]:
+) -> Iterator[np.ndarray]:
     """Apply `process` to overlapping chunks of a stream and cross-fade the results linearly.
 
     At most `batch` + 1 chunks and one block are held. The weights of the chunks that cover a
     sample add up to 1, so a `process` that returns its input gives the stream back.
 
     Args:
-        blocks: (c t) pieces of one signal, in order, of any lengths.
+        blocks: (c t) pieces of one signal, float32, in order, of any lengths.
         process: (b c t) to (b c t); t is `chunk`, except for the last chunk, which comes alone
             and may be shorter (but longer than `overlap` unless the whole signal is not).
         chunk: samples in a chunk.
@@ -38,40 +37,40 @@ def overlap_add(
     """
     if not 0 <= overlap <= chunk // 2:
         raise ValueError(f"overlap {overlap} is not in 0..{chunk // 2} (half a chunk)")
-    rise = torch.arange(1, overlap + 1) / (overlap + 1)
+    rise = np.arange(1, overlap + 1, dtype=np.float32) / np.float32(overlap + 1)
     step, tail = chunk - overlap, None
     for waves in _batches(_chunks(blocks, chunk, step), batch):
-        for wave in process(torch.stack(waves)).cpu():
+        for wave in process(np.stack(waves)):
             if tail is not None:
                 faded = tail + (wave[:, :overlap] - tail) * rise
-                wave = torch.cat([faded, wave[:, overlap:]], dim=-1)
+                wave = np.concatenate([faded, wave[:, overlap:]], axis=-1)
             tail = wave[:, step:]
             yield wave[:, :step]
     if tail is not None:
         yield tail
 
 
-def _chunks(blocks: Iterable[Tensor], chunk: int, step: int) -> Iterator[Tensor]:
+def _chunks(blocks: Iterable[np.ndarray], chunk: int, step: int) -> Iterator[np.ndarray]:
     """Cut a stream into chunks that begin every `step` samples; the last one may be shorter."""
-    held: list[Tensor] = []
+    held: list[np.ndarray] = []
     count = shared = 0  # samples held, and how many of them the last chunk had as well
     for block in blocks:
         held.append(block)
         count += block.shape[-1]
         if count < chunk:
             continue
-        wave = torch.cat(held, dim=-1) if len(held) > 1 else block
+        wave = np.concatenate(held, axis=-1) if len(held) > 1 else block
         while wave.shape[-1] >= chunk:
             yield wave[:, :chunk]
             wave, shared = wave[:, step:], chunk - step
         held, count = [wave], wave.shape[-1]
     if count > shared:
-        yield torch.cat(held, dim=-1)
+        yield np.concatenate(held, axis=-1)
 
 
-def _batches(chunks: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+def _batches(chunks: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
     """Group chunks of equal length, `size` at most."""
-    waiting: list[Tensor] = []
+    waiting: list[np.ndarray] = []
     for wave in chunks:
         if waiting and wave.shape != waiting[0].shape:
             yield waiting

@@ -4,10 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.dsp.config import STFTConfig
+from separator.dsp.config import FLOOR, STFTConfig
 from separator.dsp.kernels import InverseSTFT
-
-FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
 
 
 def stft(wave: Tensor, config: STFTConfig) -> Tensor:

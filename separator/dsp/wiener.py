@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-COVARIANCE_SHRINKAGE = 0.1  # weight of the identity beside a stem's measured covariance
-TINY = 1e-12  # 120 dB below full scale, as a power
+from separator.dsp.config import COVARIANCE_SHRINKAGE, TINY
 
 
 def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:

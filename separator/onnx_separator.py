@@ -1,0 +1,99 @@
+"""A separator that needs no PyTorch: a network in an ONNX file, run by onnxruntime."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from separator import bundled
+from separator.arguments import path_of
+from separator.dsp.arrays import istft, linear_masks, normalise, stft, wiener
+from separator.dsp.config import STFTConfig
+from separator.errors import SeparatorError, one_line, printable
+from separator.models.description import check_rest, config_of, from_json, refused
+from separator.models.registry import ARCHITECTURES
+from separator.stems import StemSet
+from separator.streaming import StreamingSeparator
+
+
+class OnnxSeparator(StreamingSeparator[np.ndarray]):
+    """A network in an ONNX file with all that is needed to apply it to audio, as a `Separator`.
+
+    Args:
+        path: a file that `separator export -o x.onnx` wrote.
+        shifts: as of `Separator`.
+
+    Raises:
+        SeparatorError: no such file, not ours, or onnxruntime is missing.
+    """
+
+    def __init__(self, path: Path, shifts: int = 1) -> None:
+        self._session = _session(path)
+        try:
+            properties = self._session.get_modelmeta().custom_metadata_map
+            description = from_json(properties.get("separator", "{}"))
+            architecture = description.get("architecture")
+            if architecture not in [*ARCHITECTURES]:
+                raise SeparatorError("its architecture is none of ours")
+            if description.get("stage") != "train":
+                raise SeparatorError("it is a pretrained model, which does not separate yet")
+            stft = config_of(STFTConfig, description, "stft")
+            sizes = config_of(
+                ARCHITECTURES[description["architecture"]].config, description, "model"
+            )
+            check_rest(description)
+        except (SeparatorError, ValueError) as error:
+            raise refused(path, one_line(error)) from error
+        with path.open("rb") as file:
+            description["digest"] = hashlib.file_digest(file, "sha256").hexdigest()
+        super().__init__(stft, description["rate"], description, StemSet(sizes.stems), shifts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], shifts: int = 1) -> "OnnxSeparator":
+        """Read a `.onnx` file, or a bundled model by its name.
+
+        Args:
+            path: the file or the name.
+            shifts: as of `Separator`.
+        """
+        return cls(bundled.model_path(path_of(path, "model", "a path"), ".onnx"), shifts)
+
+    def _masked(self, mixtures: np.ndarray) -> np.ndarray:
+        """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""
+        spectrogram = stft(mixtures, self.stft)
+        magnitude, scale = normalise(np.abs(spectrogram), self.stft)
+        magnitude = np.ascontiguousarray(magnitude.swapaxes(-1, -2))
+        masks = self._session.run(None, {"magnitude": magnitude})[0].swapaxes(-1, -2)
+        if not np.isfinite(masks).all():
+            raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
+        masks = linear_masks(masks, self.stft)
+        estimate = wiener(spectrogram / scale, masks, self.stems.masks) * scale[:, None]
+        return istft(estimate, self.stft, mixtures.shape[-1])
+
+    def _wrapped(self, wave: np.ndarray) -> np.ndarray:
+        """Return the array itself."""
+        return wave
+
+
+def _session(path: Path) -> Any:
+    """Open an ONNX file with onnxruntime.
+
+    Raises:
+        SeparatorError: there is none, it holds no network, or onnxruntime is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SeparatorError(f"backend onnx: {error}; pip install 'separator[onnx]'") from error
+    if path.suffix != ".onnx":
+        fix = f"`separator export {printable(str(path))} -o x.onnx` makes one"
+        raise SeparatorError(f"{printable(str(path))}: no .onnx file; {fix}")
+    if not path.is_file():
+        raise SeparatorError(f"{printable(str(path))}: no such file")
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common class
+        reason = one_line(error)
+        raise SeparatorError(f"{printable(str(path))}: no ONNX network ({reason})") from error

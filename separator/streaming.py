@@ -1,0 +1,271 @@
+"""Songs of any rate, layout and length in chunks, whatever computes a chunk: arrays alone."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+from separator import audio
+from separator.arguments import as_array, is_samples, path_of, rate_of, samples_of
+from separator.dsp.config import STFTConfig
+from separator.dsp.overlap_add import overlap_add
+from separator.errors import SeparatorError
+from separator.stems import StemSet, public_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK_SECONDS = 12.0
+OVERLAP_SECONDS = 1.0
+MAX_SHIFTS = 16
+SOURCES = "a path or samples (c t), bytes or a file object"  # where a source is none
+
+
+class Readable(Protocol):
+    """A file object, open for reading bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the bytes that follow.
+
+        Args:
+            size: how many, at most; -1 stands for all.
+
+        Returns:
+            The bytes, b"" at the end.
+        """
+        ...
+
+
+Wave = TypeVar("Wave", "Tensor", np.ndarray)
+Samples: TypeAlias = "Tensor | np.ndarray"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Readable | Samples"
+Progress: TypeAlias = Callable[[float, float], None]
+
+
+class StreamingSeparator(ABC, Generic[Wave]):
+    """Applies to songs what estimates the stems of a chunk at the model's rate.
+
+    Attributes:
+        stft: the transform of the model.
+        rate: the model's sample rate in hertz.
+        description: what the model's file says of itself.
+        stems: what the model separates songs into.
+        shifts: the estimate is the mean of so many, between which the song is shifted by parts of
+            a hop: a higher SDR, in so many times the time.
+    """
+
+    def __init__(
+        self,
+        stft: STFTConfig,
+        rate: int,
+        description: dict[str, Any] | None,
+        stems: StemSet,
+        shifts: int,
+    ) -> None:
+        if not 1 <= shifts <= MAX_SHIFTS:
+            raise SeparatorError(f"shifts: {shifts} is not in 1..{MAX_SHIFTS}")
+        self.stft, self.rate, self.stems = stft, rate, stems
+        self.description, self.shifts = description or {}, shifts
+
+    @abstractmethod
+    def _masked(self, mixtures: np.ndarray) -> np.ndarray:
+        """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""
+
+    @abstractmethod
+    def _wrapped(self, wave: np.ndarray) -> Wave:
+        """Return an array as callers get it."""
+
+    def estimate(self, mixtures: np.ndarray) -> np.ndarray:
+        """Separate chunks, whose stems add up to them.
+
+        Args:
+            mixtures: (b 2 t) at the model's rate.
+
+        Returns:
+            (b s 2 t), in the order of `stems`.
+        """
+        stems = self._shifted(mixtures).swapaxes(0, 1)
+        names = self.stems.names
+        waves = dict(zip(self.stems.estimated, stems, strict=True))
+        # what is not estimated, or else the rest, is what the others leave: the sum is exact
+        missing = next((name for name in names if name not in waves), self.stems.rest)
+        waves[missing] = mixtures - np.sum([waves[n] for n in names if n != missing], axis=0)
+        return np.stack([waves[name] for name in names], axis=1)
+
+    def _shifted(self, mixtures: np.ndarray) -> np.ndarray:
+        """Average the estimates of the mixtures, each delayed by another part of a hop."""
+        if self.shifts == 1:
+            return self._masked(mixtures)
+        delays = [round(number * self.stft.hop / self.shifts) for number in range(self.shifts)]
+        late = (np.pad(mixtures, ((0, 0), (0, 0), (delay, 0))) for delay in delays)
+        estimates = [self._masked(m)[..., d:] for m, d in zip(late, delays, strict=True)]
+        return np.mean(estimates, axis=0)
+
+    def stream(
+        self, blocks: Iterable[Samples], rate: int, batch: int = 1
+    ) -> Iterator[tuple[Wave, Wave]]:
+        """Separate audio that never is in memory as a whole, or that is still going on.
+
+        All stems but `stems.rest` are estimated at the model's rate and brought back to `rate`; the
+        rest is the mixture without them, so it holds what the model's rate cannot.
+
+        Args:
+            blocks: (c t) pieces of one recording, not to be written to afterwards; more than two
+                channels are folded to stereo.
+            rate: its sample rate in hertz.
+            batch: chunks processed at once.
+
+        Yields:
+            The mixture (c t) with c at most 2, and its stems (s c t) in the order of `stems`; as
+            many samples in all as came in.
+
+        Raises:
+            SeparatorError: samples that are not finite, more than 8 channels, or no rate of sound.
+        """
+        rate = rate_of(rate)
+        mixtures: deque[np.ndarray] = deque()
+        names, rest = self.stems.names, self.stems.rest
+        others = [place for place, name in enumerate(names) if name != rest]
+        ways: list[audio.Resampler] = []  # down to the model's rate, and up again
+        channels = 2
+
+        def stereo() -> Iterator[np.ndarray]:
+            nonlocal channels
+            for block in blocks:
+                wave = as_array(block)
+                if not np.isfinite(wave).all():
+                    raise SeparatorError("the audio holds NaN or infinite samples; repair it first")
+                mixture = audio.to_channels(wave, min(wave.shape[0], 2))
+                if not ways:
+                    channels = mixture.shape[0]
+                    ways.append(audio.Resampler(rate, self.rate, channels))
+                    ways.append(audio.Resampler(self.rate, rate, len(others) * channels))
+                mixtures.append(mixture)
+                yield audio.to_channels(ways[0].push(mixture), 2)
+            if ways:
+                yield audio.to_channels(ways[0].flush(), 2)
+
+        def estimate(chunks: np.ndarray) -> np.ndarray:
+            stems = self.estimate(chunks)[:, others]
+            return stems.reshape(len(chunks), -1, chunks.shape[-1])
+
+        chunk = int(CHUNK_SECONDS * self.rate) // self.stft.hop * self.stft.hop
+        overlap = int(OVERLAP_SECONDS * self.rate)
+        for waves in overlap_add(stereo(), estimate, chunk, overlap, batch):
+            stems = [audio.to_channels(waves[i : i + 2], channels) for i in range(0, len(waves), 2)]
+            for pair in _paired(mixtures, ways[1].push(np.concatenate(stems))):
+                yield self._complete(*pair)
+        if ways:
+            for pair in _paired(mixtures, ways[1].flush()):
+                yield self._complete(*pair)
+
+    def _complete(self, mixture: np.ndarray, waves: np.ndarray) -> tuple[Wave, Wave]:
+        """Return a mixture (c t) and its stems (s c t), of which `waves` lacks the rest."""
+        stems = [*waves.reshape(-1, *mixture.shape)]
+        stems.insert(self.stems.names.index(self.stems.rest), mixture - np.sum(stems, axis=0))
+        return self._wrapped(mixture), self._wrapped(np.stack(stems))
+
+    def separate_wave(
+        self, mixture: Samples, rate: int, progress: Progress | None = None
+    ) -> dict[str, Wave]:
+        """Separate a recording held in memory.
+
+        Args:
+            mixture: (c t) samples, floats of which ±1 is full scale.
+            rate: their sample rate in hertz.
+            progress: called with the seconds that are done and those there are; an exception that
+                it raises ends the work, and is what the caller gets.
+
+        Returns:
+            The stems of the model by name, such as "instrumental" and "vocals": (c t) with c at
+            most 2 (more are folded to stereo). One is the mixture minus the others, so they add up
+            to the mixture, to the rounding of float32 additions.
+
+        Raises:
+            SeparatorError: the samples are not finite, not floats or not (c t), or the rate is not
+                one of sound.
+        """
+        wave, rate = samples_of(mixture), rate_of(rate)
+        whole = audio.to_channels(wave, min(wave.shape[0], 2))
+        stems = self._wrapped(np.empty((len(self.stems.names), *whole.shape), np.float32))
+        at, total = 0, whole.shape[-1]
+        for _, piece in self.stream([whole], rate):
+            stems[..., at : at + piece.shape[-1]] = piece
+            at += piece.shape[-1]
+            if progress:
+                progress(at / rate, total / rate)
+        return {public_name(name): wave for name, wave in zip(self.stems.names, stems, strict=True)}
+
+    def separate(
+        self, source: Source, rate: int | None = None, progress: Progress | None = None
+    ) -> dict[str, Wave]:
+        """Separate a file, or samples as `separate_wave` does.
+
+        Args:
+            source: a path, the bytes of a file, a file object, or samples (c t).
+            rate: the sample rate of samples; a file has its own.
+            progress: as of `separate_wave`.
+
+        Returns:
+            The stems by name, as of `separate_wave`.
+
+        Raises:
+            SeparatorError: as of `separate_wave`, or the file cannot be read.
+        """
+        if is_samples(source):
+            if rate is None:
+                raise SeparatorError("separate: give rate= (hertz) with samples")
+            return self.separate_wave(source, rate, progress)
+        if rate is not None:
+            raise SeparatorError("separate: rate= is for samples; a file has its own, leave it out")
+        with _file_of(source) as path:
+            info = audio.probe(path)  # refuses what cannot be read before all of it is
+            wave = audio.read_array(path)
+        return self.separate_wave(wave, info.rate, progress)
+
+
+@contextlib.contextmanager
+def _file_of(source: object) -> Iterator[Path]:
+    """Give the path of a source; of bytes and of a file object while the block lasts."""
+    if not isinstance(source, bytes) and not hasattr(source, "read"):
+        yield path_of(source, "source", SOURCES)
+        return
+    with tempfile.TemporaryDirectory(prefix="separator-") as folder:
+        path = Path(folder, "source.wav")  # its content tells its format
+        with path.open("wb") as file:
+            if isinstance(source, bytes):
+                file.write(source)
+            else:
+                try:
+                    shutil.copyfileobj(source, file)
+                except TypeError as error:
+                    text = 'source: the file gives text; open it with "rb"'
+                    raise SeparatorError(text) from error
+        try:
+            yield path
+        except SeparatorError as error:
+            raise SeparatorError(str(error).replace(str(path), "source")) from error
+
+
+def _paired(
+    mixtures: deque[np.ndarray], waves: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pair new estimates with as many samples from the front of the waiting mixture.
+
+    Two resamplings, each of which rounds its length up, may give a sample too many at the end.
+    """
+    while mixtures and waves.shape[-1]:
+        mixture = mixtures.popleft()
+        count = min(mixture.shape[-1], waves.shape[-1])
+        if count < mixture.shape[-1]:
+            mixtures.appendleft(mixture[:, count:])
+        if count:
+            yield mixture[:, :count], waves[:, :count]
+        waves = waves[:, count:]
