@@ -32,7 +32,7 @@ from separator.inference.estimates import Estimates, find_estimates
 from separator.inference.evaluate_command import EvaluateConfig
 from separator.inference.pool import in_processes
 from separator.inference.separate import described
-from separator.inference.terminal import bar as progress_bar
+from separator.logs import bar as progress_bar
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
 from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 

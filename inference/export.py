@@ -17,7 +17,7 @@ class ExportConfig:
 
     Attributes:
         model: model file, or a checkpoint of a run, of which the averaged weights count.
-        output: (or -o) the file to write; ending in .onnx it holds the network in 32-bit floats for
+        output: the file to write; ending in .onnx it holds the network in 32-bit floats for
             programs without PyTorch, ending in .safetensors a model for this program.
         license: licence of the weights, as the file is to say.
     """
@@ -35,7 +35,6 @@ class ExportConfig:
 
 def main(argv: list[str]) -> int:
     """Write the file."""
-    argv = ["--output" if word == "-o" else word for word in argv]
     config = parse(ExportConfig, argv, "export", positional="model")
 
     path = Path(config.output)

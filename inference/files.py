@@ -22,8 +22,9 @@ from separator.inference.choices import Output
 from separator.inference.plan import Job, named
 from separator.inference.results import Publication, Record, stamp_of
 from separator.inference.tags import copy_tags, mark
-from separator.inference.terminal import bar as progress_bar
 from separator.inference.terminal import log_above_bar, say
+from separator.logs import bar as progress_bar
+from separator.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,19 @@ def separate_files(jobs: Sequence[Job], work: Work) -> list[str]:
             try:
                 separate_file(job, work, bar)
                 say("\n".join(printable(str(path)) for path in job.outputs))
+                _report(job)
             except Exception as error:  # whatever a decoder raises, the other songs are wanted
                 log.debug("%s", job.info.path, exc_info=True)
                 failures.append(_explained(job, error))
             done += job.info.seconds
             bar.update(done - bar.n)
     return failures
+
+
+def _report(job: Job) -> None:
+    song, paths = job.info.path, [str(path) for path in job.outputs]
+    text = f"{printable(str(song))}: separated"
+    event(log, text, song=str(song), seconds=job.info.seconds, outputs=paths)
 
 
 def separate_file(job: Job, work: Work, bar: tqdm) -> None:

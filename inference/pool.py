@@ -8,7 +8,7 @@ import torch
 from separator.allocator import keep_memory
 from separator.data.tracks import Track
 from separator.errors import printable
-from separator.inference.terminal import bar as progress_bar
+from separator.logs import bar as progress_bar
 from separator.processes import calls_in_processes, follow_parent
 
 

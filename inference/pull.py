@@ -19,7 +19,7 @@ class PullConfig:
 
     Attributes:
         source: hf:OWNER/NAME, hf:OWNER/NAME@REVISION or https://…, with #sha256=DIGEST if known.
-        output: (or -o) the file to write; NAME.safetensors by default.
+        output: the file to write; NAME.safetensors by default.
     """
 
     source: list[str]
@@ -32,7 +32,6 @@ class PullConfig:
 
 def main(argv: list[str]) -> int:
     """Fetch a model, check it, and write it."""
-    argv = ["--output" if word == "-o" else word for word in argv]
     config = parse(PullConfig, argv, "pull", positional="source")
     from separator.engine.model_file import load_model_file
 

@@ -24,8 +24,8 @@ class SeparateConfig(CheckedConfig):
 
     Attributes:
         inputs: songs and folders of songs.
-        output: (or -o) folder for the results; the tree of an input folder is kept below it.
-        model: (or -m) model file, or a name that `separator models` lists; else $SEPARATOR_MODEL or
+        output: folder for the results; the tree of an input folder is kept below it.
+        model: model file, or a name that `separator models` lists; else $SEPARATOR_MODEL or
             the first of that list.
         stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
             default the instrumental, or all where the model has drums, bass and others.
@@ -75,7 +75,6 @@ class SeparateConfig(CheckedConfig):
             raise SeparatorError("keep: contradicts overwrite; leave one of them out")
 
 
-SHORT = {"-o": "--output", "-m": "--model"}
 STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
 
 
@@ -86,8 +85,7 @@ def main(argv: list[str]) -> int:
         1 when some could not be, after all the others are done; 130, 143 or 129 when a signal
         stopped it.
     """
-    argv = with_options([SHORT.get(word, word) for word in argv])
-    config = parse(SeparateConfig, argv, "separate", positional="inputs")
+    config = parse(SeparateConfig, with_options(argv), "separate", positional="inputs")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
 
     from separator.inference.stopping import stoppable

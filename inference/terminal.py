@@ -4,17 +4,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from separator.errors import SeparatorError, printable
-
-
-def bar(*arguments: Any, **options: Any) -> tqdm:
-    """Make a progress bar on standard error; arguments and options are those of tqdm."""
-    return tqdm(*arguments, disable=None if sys.stderr else True, **options)
+from separator.errors import SeparatorError
+from separator.logs import error_line
 
 
 @contextlib.contextmanager
@@ -46,7 +42,7 @@ def complain(text: str) -> None:
     Args:
         text: the line; control characters are escaped.
     """
-    _print(f"separator: {printable(text)}", sys.stderr)
+    _print(error_line(text), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:

@@ -8,18 +8,40 @@ class Command(NamedTuple):
 
     Attributes:
         module: has `main(argv)`, which returns the exit status.
+        task: the heading under which `separator --help` lists it.
         summary: one line for `separator --help`.
         examples: command lines and what they do, for the end of the command's own help.
     """
 
     module: str
+    task: str
     summary: str
     examples: tuple[tuple[str, str], ...]
 
 
+SEPARATE = "Separate songs"
+TRAIN = "Train a model"
+SHARE = "Score and share a model"
+MACHINE = "Try and set up"
+
+LOG_OPTIONS = {
+    "--quiet": "errors only: no messages, no progress",
+    "--verbose": "details, and where an error came from, as SEPARATOR_DEBUG=1",
+    "--log-json": "messages as JSON objects, one a line, as SEPARATOR_LOG=json",
+}
+STATUSES = {
+    "0": "all of the work was done",
+    "1": "some of it failed",
+    "2": "wrong usage: an unknown command, key or value; nothing was started",
+    "3": "a training reached its time limit (max_minutes) and saved its state",
+    "130, 143, 129": "stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved",
+    "141": "the program that reads the output, such as `head`, has ended",
+}
+
 COMMANDS = {
     "scan": Command(
         "separator.cli.scan_command",
+        TRAIN,
         "index a music library; quarantine broken files",
         (
             ("separator scan ~/Music /mnt/more", "index two folders"),
@@ -33,6 +55,7 @@ COMMANDS = {
     ),
     "pretrain": Command(
         "separator.cli.pretrain",
+        TRAIN,
         "pretrain on songs without stems",
         (
             (
@@ -53,6 +76,7 @@ COMMANDS = {
     ),
     "train": Command(
         "separator.cli.train",
+        TRAIN,
         "train or fine-tune on stems",
         (
             (
@@ -68,6 +92,7 @@ COMMANDS = {
     ),
     "separate": Command(
         "separator.inference.separate",
+        SEPARATE,
         "write the instrumental of songs",
         (
             ("separator separate song.mp3", "write the instrumental into stems/"),
@@ -88,6 +113,7 @@ COMMANDS = {
     ),
     "serve": Command(
         "separator.inference.serve.command",
+        SEPARATE,
         "show a page on which songs are separated and played",
         (
             ("separator serve --open", "open the page in the browser"),
@@ -96,6 +122,7 @@ COMMANDS = {
     ),
     "models": Command(
         "separator.inference.models",
+        SEPARATE,
         "list the models that come with the package",
         (
             ("separator models", "list them"),
@@ -104,6 +131,7 @@ COMMANDS = {
     ),
     "export": Command(
         "separator.inference.export",
+        SHARE,
         "write a model file of half the size, or ONNX, to be given away",
         (
             (
@@ -116,6 +144,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "separator.inference.evaluate_command",
+        SHARE,
         "score models, or stems of other programs, on songs with known stems",
         (
             (
@@ -140,6 +169,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "separator.cli.compare.comparison",
+        TRAIN,
         "pretrainings against each other, on separation",
         (
             (
@@ -150,6 +180,7 @@ COMMANDS = {
     ),
     "push": Command(
         "separator.inference.push",
+        SHARE,
         "upload a model and its card to the Hugging Face hub",
         (
             (
@@ -160,16 +191,35 @@ COMMANDS = {
     ),
     "pull": Command(
         "separator.inference.pull",
+        SEPARATE,
         "fetch a model from the Hugging Face hub or a web address",
         (("separator pull hf:me/vocals -o vocals.safetensors", "fetch it, check it, write it"),),
     ),
     "doctor": Command(
         "separator.cli.doctor",
+        MACHINE,
         "check this machine, and say how to mend what is missing",
         (("separator doctor", "print the report, which can be pasted into a report of a fault"),),
     ),
+    "completion": Command(
+        "separator.cli.completion",
+        MACHINE,
+        "print what lets a shell complete commands, options and files",
+        (
+            (
+                "separator completion bash > ~/.local/share/bash-completion/completions/separator",
+                "for bash; a new shell completes",
+            ),
+            ("separator completion zsh > ~/.zfunc/_separator", "for zsh, in a folder of $fpath"),
+            (
+                "separator completion fish > ~/.config/fish/completions/separator.fish",
+                "for fish",
+            ),
+        ),
+    ),
     "demo": Command(
         "separator.cli.demo",
+        MACHINE,
         "the whole chain on a small corpus, in minutes",
         (
             ("separator demo", "on songs that it composes itself"),
@@ -179,9 +229,31 @@ COMMANDS = {
 }
 
 
-def examples(name: str) -> str:
-    """Return the examples of a command as the end of its help; nothing for other names."""
+def usage() -> str:
+    """Return the text of `separator --help`."""
+    lines = ["usage: separator COMMAND ..."]
+    for task in (SEPARATE, TRAIN, SHARE, MACHINE):
+        lines += ["", f"{task}:"]
+        for name, command in COMMANDS.items():
+            if command.task == task:
+                lines += [f"  {name:<10} {command.summary}", f"{'':13}  {command.examples[0][0]}"]
+    end = "`separator help COMMAND` explains a command; `separator --version` is the version."
+    return "\n".join([*lines, "", end, "", _options(), "", _statuses(), ""])
+
+
+def epilog(name: str) -> str:
+    """Return the end of a command's help; nothing for other names."""
     if name not in COMMANDS:
         return ""
     rows = [f"  {command}\n      {purpose}" for command, purpose in COMMANDS[name].examples]
-    return "\n".join(["examples:", *rows])
+    return "\n".join([_options(), "", "examples:", *rows, "", _statuses()])
+
+
+def _options() -> str:
+    rows = [f"  {option:<11} {text}" for option, text in LOG_OPTIONS.items()]
+    return "\n".join(["options of every command:", *rows])
+
+
+def _statuses() -> str:
+    rows = [f"  {status:<14} {text}" for status, text in STATUSES.items()]
+    return "\n".join(["exit status:", *rows])

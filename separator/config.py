@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from separator.commands import examples
+from separator.commands import epilog
 from separator.errors import SeparatorError, UsageError, printable
 from separator.ranges import SettingError, group_of
 from separator.renamed import notify, rename_keys, rename_preset, rename_words
@@ -137,14 +137,14 @@ def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from separator.help_format import add_list, formatter
+    from separator.help_format import add_list, add_short_options, formatter
 
     parser = ArgumentParser(
         prog=f"separator {command}",
         usage=None if positional else f"separator {command} [FILE.yaml ...] [key=value ...]",
         exit_on_error=False,
         description=(cls.__doc__ or "").split("\n")[0],
-        epilog=examples(command),
+        epilog=epilog(command),
         formatter_class=formatter(),
     )
     if positional:
@@ -160,6 +160,7 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
     else:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
+    add_short_options(parser)
     return parser
 
 

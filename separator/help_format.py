@@ -5,6 +5,8 @@ import functools
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+SHORT = {"-o": "--output", "-m": "--model"}  # of the commands that have such an option
+
 
 @functools.cache
 def formatter() -> type:
@@ -68,6 +70,15 @@ def add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> No
     else:
         metavar = field.metadata.get("metavar", "PATH")
         parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
+
+
+def add_short_options(parser: Any) -> None:
+    """Give those options of a parser that have a short form this form."""
+    actions = parser._option_string_actions
+    for short in SHORT:
+        if action := actions.get(SHORT[short]):
+            action.option_strings.insert(0, short)
+            actions[short] = action
 
 
 def sentence(cls: type, name: str) -> str:

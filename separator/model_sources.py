@@ -1,10 +1,10 @@
 """Where model files come from: a path, the name of a bundled model, a hub, or a web address."""
 
 import hashlib
+import importlib
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from urllib.error import URLError
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from separator import bundled
 from separator.atomic import replacing
 from separator.errors import SeparatorError, one_line, printable
+from separator.logs import bar, shows_bars
 
 FILE = "model.safetensors"  # of a repository on the hub
 HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -90,6 +91,8 @@ def import_hub() -> ModuleType:
         raise SeparatorError("hf: needs a package: pip install 'separator[hub]'") from error
     hub_log = logging.getLogger("huggingface_hub")  # which tells each of its attempts
     hub_log.setLevel(logging.ERROR)
+    if not shows_bars():
+        importlib.import_module("huggingface_hub.utils").disable_progress_bars()
     return huggingface_hub
 
 
@@ -116,16 +119,12 @@ def _fetch(url: str, path: Path) -> None:
     """Write what an address gives to a file, with a progress bar on a terminal."""
     from urllib.request import urlopen
 
-    from tqdm import tqdm
-
     try:
         with urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
-            hidden = not sys.stderr.isatty()
-            bar = tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden)
-            with bar:
+            with bar(total=size or None, unit="B", unit_scale=True) as shown:
                 while block := answer.read(READ_BYTES):
-                    bar.update(file.write(block))
+                    shown.update(file.write(block))
                     if file.tell() > MAX_BYTES:
                         raise SeparatorError(f"{printable(url)}: is larger than 4 GB")
             if size and file.tell() != size:

@@ -10,17 +10,19 @@ import shlex
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 import separator
-from separator import cli
+from separator import cli, logs
 from separator.cli import dispatch
 from separator.cli.compare.config import CompareConfig
 from separator.cli.demo import DemoConfig
-from separator.commands import COMMANDS
+from separator.commands import COMMANDS, LOG_OPTIONS, STATUSES
 from separator.config import parse
+from separator.engine.stop import OUT_OF_TIME
 from separator.errors import SeparatorError, UsageError
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
@@ -70,7 +72,9 @@ def test_help_of_a_command_ends_in_examples(name: str, capsys: pytest.CaptureFix
     text = texts[0]
     assert text == texts[1]
     _, _, end = text.partition("\nexamples:\n")
-    lines = end.splitlines()
+    examples, _, statuses = end.partition("\n\nexit status:\n")
+    assert statuses.splitlines()[-1].startswith("  141 ")
+    lines = examples.splitlines()
     assert lines[0::2] == [f"  {command}" for command, _ in COMMANDS[name].examples]
     for word in ("Literal[", "Optional[", "Union[", "tuple[", "list[", "null"):
         assert word not in text
@@ -96,7 +100,7 @@ def test_examples_are_understood(line: str):
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["zzz"], f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}"),
-        (["--verbose"], f"unknown option '--verbose'; the commands are {', '.join(COMMANDS)}"),
+        (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}"),
         (["train", "stesp=1"], "unknown key 'stesp'; did you mean 'steps'?"),
         (["train", "data.roots=[a]", "steps=0"], "steps: 0 is not "),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file; give a YAML file that exists"),
@@ -187,6 +191,7 @@ def test_a_hostile_name_forges_nothing(
         "demo": ["--data", f"no{HOSTILE}"],
         "models": [HOSTILE],
         "doctor": ["-m", HOSTILE],
+        "completion": [HOSTILE],
         "serve": ["-m", HOSTILE],
         "push": [HOSTILE, "me/model"],
         "pull": [f"hf:{HOSTILE}"],
@@ -203,7 +208,7 @@ def test_a_hostile_name_forges_nothing(
 
 
 def test_a_log_line_stays_one(capsys: pytest.CaptureFixture):
-    handler = dispatch._StderrHandler()
+    handler = logs._StderrHandler()
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
@@ -223,17 +228,124 @@ def test_other_libraries_log_warnings_alone(monkeypatch, capsys: pytest.CaptureF
             logging.getLogger(name).warning("%s is worried", name)
         return 0
 
-    ours, before = logging.getLogger("separator"), logging.getLogger("separator").level
     monkeypatch.setattr(logging.root, "handlers", [])
-    try:
-        assert cli.guarded(command, []) == 0
-    finally:
-        ours.setLevel(before)
+    assert cli.guarded(command, []) == 0
     assert capsys.readouterr().err.splitlines() == [
         "separator.toy is at work",
         "separator.toy is worried",
         "library is worried",
     ]
+
+
+def worried(argv: list[str]) -> int:
+    """A command that says something at each level, and fails."""
+    toy = logging.getLogger("separator.toy")
+    toy.debug("detail")
+    logs.event(toy, "step 3", step=3, loss=0.5)
+    toy.info("read %s", HOSTILE)
+    toy.warning("worried")
+    raise SeparatorError(f"{' '.join(argv)}: broken")
+
+
+@pytest.mark.parametrize(
+    ("option", "levels"),
+    [
+        (None, ["read", "worried", "separator:"]),
+        ("--quiet", ["separator:"]),
+        ("--verbose", ["detail", "step", "read", "worried", "Traceback", "separator:"]),
+    ],
+)
+def test_quiet_and_verbose(option: str | None, levels: list[str], monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.delenv("SEPARATOR_DEBUG", raising=False)
+    before = logs.ours.level
+    assert cli.guarded(worried, ["a", *([option] if option else []), "b"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " " and "Error: " not in line] == levels
+    assert lines[-1] == "separator: a b: broken"
+    assert (logs.ours.level, os.environ.get("SEPARATOR_DEBUG")) == (before, None)
+
+
+@pytest.mark.parametrize("words", [["--log-json"], []])
+def test_machines_read_json_lines(words: list[str], monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.delenv("SEPARATOR_DEBUG", raising=False)
+    monkeypatch.setenv("SEPARATOR_LOG", "text" if words else "json")
+    assert cli.guarded(worried, ["a", *words]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [row["level"] for row in rows] == ["info", "info", "warning", "error"]
+    assert rows[0] | {"time": ""} == {
+        "time": "", "level": "info", "message": "step 3", "step": 3, "loss": 0.5,
+    }  # fmt: skip
+    assert datetime.fromisoformat(rows[0]["time"]).tzinfo
+    assert rows[1]["message"].endswith("\\u202e.mp3")
+    assert rows[-1]["message"] == "a: broken"
+    assert os.environ["SEPARATOR_LOG"] == ("text" if words else "json")
+    monkeypatch.setenv("SEPARATOR_LOG", "xml")
+    assert cli.main(["models"]) == cli.main(["models", "--quiet", "--verbose"]) == 2
+
+
+def test_bars_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def drawn(stream: io.StringIO) -> str:
+        monkeypatch.setattr(sys, "stderr", stream)
+        for _ in logs.bar(range(2)):
+            pass
+        return stream.getvalue()
+
+    monkeypatch.delenv("SEPARATOR_LOG", raising=False)
+    assert "2/2" in drawn(Terminal())
+    assert "\x1b" not in drawn(Terminal())  # no colours, with or without NO_COLOR
+    assert drawn(io.StringIO()) == ""
+    with logs.configured(["--quiet"]):
+        assert drawn(Terminal()) == ""
+    with logs.configured(["--log-json"]):
+        assert drawn(Terminal()) == ""
+
+
+def test_the_guide_lists_statuses_and_options_as_the_help_does():
+    page = (Path(__file__).parents[1] / "docs" / "guide" / "commands.md").read_text("utf-8")
+    for name, text in {**STATUSES, **LOG_OPTIONS}.items():
+        code = ", ".join(f"`{part}`" for part in name.split(", "))
+        assert f"| {code} | {text} |" in page
+    for command in COMMANDS:
+        assert f"`{command}`" in page
+    codes = {dispatch.DONE, dispatch.FAILED, dispatch.WRONG_USAGE, dispatch.READER_GONE}
+    codes |= {OUT_OF_TIME, *(128 + s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))}
+    assert {int(code) for row in STATUSES for code in row.split(", ")} == codes
+
+
+BASH = """source {script}
+COMP_WORDS=(separator {words}); COMP_CWORD=$(({count})); _shtab_separator
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert cli.main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "song.mp3").touch()
+    expected = {
+        "sep": ["separate"],
+        "separate so": ["song.mp3"],
+        "separate song.mp3 --format m": ["mp3", "m4a"],
+        "separate -m so": ["song.mp3"],
+        "separate --qui": ["--quiet"],
+        "train train/vo": ["train/vocals.yaml", "train/vocals_stft.yaml"],
+        "train tiny.yaml --optim.k": ["--optim.kind"],
+    }
+    for words, found in expected.items():
+        script = BASH.format(script="./script", words=words, count=len(words.split()))
+        bash = ["bash", "-c", script]
+        done = subprocess.run(bash, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.split() == found, words
+    for shell in ("zsh", "fish"):
+        assert cli.main(["completion", shell]) == 0
+        assert all(command in capsys.readouterr().out for command in ["train/vocals.yaml"])
+    assert cli.main(["completion", "csh"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ LAYERS = (  # of the library, from the ground up
     {"errors"},
     {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices"}
     | {"help_format", "renamed", "model_sources"}
-    | {"loss_config", "machine", "processes", "ranges", "signals", "stems", "streams"}
+    | {"logs", "loss_config", "machine", "processes", "ranges", "signals", "stems", "streams"}
     | {"torchaudio_import"},
     {"audio", "dsp"},
     {"data", "losses", "metrics", "models"},

@@ -29,7 +29,7 @@ class ServeConfig:
             everybody who can reach it, without a password.
         port: port to listen on; 0 takes a free one.
         open: open the page in the browser.
-        model: (or -m) model that the page offers first, a file or a name that `separator models`
+        model: model that the page offers first, a file or a name that `separator models`
             lists; else $SEPARATOR_MODEL or the first of that list.
         device: where to run; auto takes a GPU when there is one.
         jobs: songs separated at the same time.
@@ -61,7 +61,6 @@ class ServeConfig:
 
 def main(argv: list[str]) -> int:
     """Serve until a signal ends it; returns 128 and the signal's number."""
-    argv = ["--model" if word == "-m" else word for word in argv]
     config = parse(ServeConfig, argv, "serve")
     try:
         import fastapi  # noqa: F401

@@ -33,7 +33,7 @@ class DoctorConfig:
     the text are those of the folders that the program writes to, so it can go into a bug report.
 
     Attributes:
-        model: (or -m) the model to test, a file or a name that `separator models` lists; else
+        model: the model to test, a file or a name that `separator models` lists; else
             $SEPARATOR_MODEL or the first of that list.
         device: where to run it; auto takes a GPU when there is one.
     """
@@ -61,7 +61,6 @@ class Finding:
 
 def main(argv: list[str]) -> int:
     """Print the report; the status is 1 where something that separation needs is missing."""
-    argv = ["--model" if word == "-m" else word for word in argv]
     config = parse(DoctorConfig, argv, "doctor")
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         versions, torchaudio_loads, machine, devices, codecs, programs, disks,

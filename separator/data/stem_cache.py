@@ -13,7 +13,6 @@ import os
 import random
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from separator import audio
 from separator.atomic import write_text
 from separator.errors import SeparatorError, one_line, printable
+from separator.logs import bar
 
 STEM_SUFFIX = ".stem.mp4"
 _STREAMS = (1, 2, 3, 4)  # 0 is the mixture, coded on its own: the sum of the stems is the truth
@@ -118,8 +118,6 @@ class StemCache:
             songs: `.stem.mp4` files.
             threads: songs decoded at once.
         """
-        from tqdm import tqdm
-
         missing = [s for s in songs if any(_find(self.entry(s), k) is None for k in _STREAMS)]
         random.Random(os.getpid()).shuffle(missing)  # ranks share the work instead of repeating it
         if not missing:
@@ -127,8 +125,8 @@ class StemCache:
         _require_ffmpeg(missing[0])
         with ThreadPoolExecutor(threads) as pool:  # ffmpeg works in processes of its own
             jobs = pool.map(self._try, missing)
-            silent = sys.stderr is None or os.environ.get("RANK", "0") != "0" or None
-            for _ in tqdm(jobs, "decoding stems", len(missing), unit="song", disable=silent):
+            hidden = os.environ.get("RANK", "0") != "0"
+            for _ in bar(jobs, "decoding stems", len(missing), unit="song", hidden=hidden):
                 pass
 
     def _try(self, song: Path) -> None:

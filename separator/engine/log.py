@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from separator.engine.run_config import RunConfig
 from separator.engine.task import Validation
 from separator.engine.wandb import WandB
 from separator.errors import printable
+from separator.logs import event
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ class Log:
         """Write the scalars of a step, with the throughput since the last one written."""
         speed = self._heard / max(time.perf_counter() - self._since, 1e-9)
         scalars = {**scalars, "speed/audio_seconds_per_second": speed}
-        self._write_row(step, "train", scalars)
+        row = self._write_row(step, "train", scalars)
+        event(logger, f"step {step}: loss {scalars['loss']:.4g}", **row)
         self._add_scalars(scalars, step)
         self._progress.show(scalars["loss"], speed)
         self._heard, self._since = 0.0, time.perf_counter()
@@ -114,11 +116,11 @@ class Log:
             result: of the validation.
             best: whether no earlier one had a higher score.
         """
-        self._write_row(step, "validation", {**result.scalars, "score": result.score})
+        row = self._write_row(step, "validation", {**result.scalars, "score": result.score})
         self._add_scalars(result.scalars, step)
         self._add_quality(result, step)
         self._add_media(result, step)
-        logger.info("step %d: %s", step, result.text(best))
+        logger.info("step %d: %s", step, result.text(best), extra={"fields": row})
         self._restart_clock()
         self._check_disk()
 
@@ -133,10 +135,11 @@ class Log:
     def _files(self) -> list[AppendFile]:
         return [self._rows, self._board.file, *(line.file for line in self._lines.values())]
 
-    def _write_row(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
+    def _write_row(self, step: int, kind: str, scalars: Mapping[str, float]) -> dict[str, Any]:
         finite = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
-        row = json.dumps({"step": step, "kind": kind, **finite}) + "\n"
-        self._rows.write(row.encode(), step)
+        row = {"step": step, "kind": kind, **finite}
+        self._rows.write(f"{json.dumps(row)}\n".encode(), step)
+        return row
 
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Draw numbers; a gap where something did not occur."""

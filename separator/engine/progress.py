@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-import sys
 import time
 
 from separator.engine.cadence import Every, next_validation
+from separator.logs import bar
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ class Progress:
     """
 
     def __init__(self, step: int, steps: int, every: Every) -> None:
-        from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         self._step, self._steps, self._every = step, steps, every
@@ -33,15 +32,7 @@ class Progress:
         self._trained, self._counted = 0.0, 0  # seconds and steps that give the pace
         self._announced = False
         self._since: float | None = None
-        silent = sys.stderr is None or sys.stderr.closed
-        self._bar = tqdm(
-            initial=step,
-            total=steps,
-            unit="step",
-            mininterval=1,
-            dynamic_ncols=True,
-            disable=silent or None,
-        )
+        self._bar = bar(initial=step, total=steps, unit="step", mininterval=1, dynamic_ncols=True)
         self._stack = contextlib.ExitStack()
         if not self._bar.disable:
             self._stack.enter_context(logging_redirect_tqdm())

@@ -26,7 +26,7 @@ class Children:
 
     def __init__(self, jobs: int) -> None:
         threads = str(max(1, torch.get_num_threads() // jobs))
-        self._environment = {"OMP_NUM_THREADS": threads} | os.environ
+        self._environment = {"OMP_NUM_THREADS": threads} | os.environ | {"SEPARATOR_LOG": "text"}
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen] = set()
         self._folders: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)

@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from separator.audio import AudioInfo
 from separator.data.library.examination import examined
 from separator.data.library.index import Content, Index, Stamp
 from separator.data.library.walk import checked_folders, walk
 from separator.errors import SeparatorError, printable
+from separator.logs import bar as progress_bar
 
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 
@@ -143,9 +142,8 @@ def _examine(
         return {}
     worth = jobs or max(1, min(os.cpu_count() or 1, len(pending) // FILES_PER_PROCESS))
     again = {}
-    hidden = None if progress else True  # None: shown on a terminal only
     with (
-        tqdm(total=len(pending), desc="scan", unit="file", disable=hidden) as bar,
+        progress_bar(total=len(pending), desc="scan", unit="file", hidden=not progress) as bar,
         contextlib.closing(examined(pending, store.path, min(worth, len(pending)))) as findings,
     ):
         for finding in findings:

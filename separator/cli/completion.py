@@ -1,0 +1,111 @@
+"""`separator completion SHELL`: a script that completes commands, options and files in a shell."""
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from separator import bundled
+from separator.commands import COMMANDS, LOG_OPTIONS
+from separator.config import parse
+from separator.errors import SeparatorError, UsageError, printable
+
+SHELLS = ("bash", "zsh", "fish")
+FUNCTION = "_separator_files"
+PREAMBLES = {  # functions that name presets and files
+    "bash": '%s() {\n  compgen -W "%s" -- "$1"\n  compgen -f -- "$1"\n}',
+    "zsh": "%s() {\n  compadd -- %s\n  _files\n}",
+    "fish": "function %s\n  string split ' ' '%s'\n  __fish_complete_path (commandline -ct)\nend",
+}
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Print a script that completes commands, options, presets and files in a shell.
+
+    The script holds all of the words, so completing runs no program. Write it anew after an update.
+
+    Attributes:
+        shell: bash, zsh or fish.
+    """
+
+    shell: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.shell) != 1 or self.shell[0] not in SHELLS:
+            given = printable(" ".join(self.shell))
+            raise SeparatorError(f"shell: {given} is not one of {', '.join(SHELLS)}")
+
+
+def main(argv: list[str]) -> int:
+    """Print the script."""
+    config = parse(CompletionConfig, argv, "completion", positional="shell")
+    import shtab
+
+    root = argparse.ArgumentParser("separator", add_help=False)
+    commands = root.add_subparsers()
+    for name, command in COMMANDS.items():
+        _add_words(commands.add_parser(name, help=command.summary, add_help=False), name)
+    commands.add_parser("help", add_help=False).add_argument("command", choices=list(COMMANDS))
+    sys.stdout.write(shtab.complete(root, config.shell[0]) + "\n")
+    return 0
+
+
+def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
+    """Give a parser the options of a command, and what its bare words may be."""
+    import shtab
+
+    for action in _options(name):
+        hint = getattr(action, "_typehint", None)
+        about = {"help": (action.help or "").replace("%", "%%").split(". ")[0]}
+        if action.metavar == "[=false]" or action.dest == "help":
+            about["action"] = "store_true"
+        elif hint is bool:
+            about["choices"] = ("true", "false")
+        elif get_origin(hint) is Literal:
+            about["choices"] = get_args(hint)
+        elif not action.option_strings:
+            about["nargs"] = "+"
+        words = {"shell": SHELLS, "name": bundled.names()}.get(action.dest)
+        if words and not action.option_strings:
+            about["choices"] = words
+        added = parser.add_argument(*action.option_strings or [action.dest], **about)
+        if hint in (None, str) and not words and action.dest != "help":
+            added.complete = shtab.FILE
+    presets = _presets(name)
+    if presets:
+        added = parser.add_argument("preset", nargs="*", help="preset or YAML file")
+        added.complete = _preset_completion(name, presets)
+    for option, text in LOG_OPTIONS.items():
+        parser.add_argument(option, action="store_true", help=text)
+
+
+def _options(name: str) -> list[Any]:
+    """Return the actions of a command's parser."""
+    from jsonargparse import capture_parser
+
+    command = importlib.import_module(COMMANDS[name].module)
+    try:
+        capture_parser(command.main, [])
+    except UsageError as error:  # `parse` turns every exception into one; this one has the parser
+        return error.__cause__.parser._actions
+    raise AssertionError(f"{name} parsed nothing")
+
+
+def _presets(name: str) -> list[str]:
+    """Return the presets that a command takes: its own and the sizes."""
+    folder = Path(str(files("separator.configs")))
+    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    own = [path for path in found if path.startswith(f"{name}/")]
+    return own and [*own, *(path for path in found if "/" not in path)]
+
+
+def _preset_completion(name: str, presets: list[str]) -> dict[str, Any]:
+    """Return shtab's description of words that are presets or files."""
+    function = f"{FUNCTION}_{name}"
+    words = " ".join(presets)
+    preamble = {shell: text % (function, words) for shell, text in PREAMBLES.items()}
+    return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": preamble}
