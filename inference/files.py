@@ -2,29 +2,34 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from separator import audio
+from separator.allocator import return_memory
 from separator.api import Separator
 from separator.atomic import replacing
 from separator.errors import DISK_FULL, SeparatorError, printable
 from separator.inference.choices import Output
+from separator.inference.pipeline import Pipeline
 from separator.inference.plan import Job, named
 from separator.inference.results import Publication, Record, stamp_of
 from separator.inference.tags import copy_tags, mark
 from separator.inference.terminal import log_above_bar, say
 from separator.logs import bar as progress_bar
 from separator.logs import event
+from separator.streaming import Model
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,7 @@ class Work:
         bitrate: kb/s of lossy formats; None takes each format's default.
         batch: chunks processed at once.
         strict: whether a song that is damaged anywhere is refused.
+        jobs: songs that are worked on at the same time.
     """
 
     separator: Separator
@@ -48,30 +54,47 @@ class Work:
     bitrate: int | None = None
     batch: int = 1
     strict: bool = False
+    jobs: int = 1
 
 
 def separate_files(jobs: Sequence[Job], work: Work) -> list[str]:
-    """Separate songs in turn, with a progress bar in seconds of sound.
+    """Separate songs, some at the same time, with a progress bar in seconds of sound.
 
     Returns:
-        A line for each song that failed.
+        A line for each song that failed, in the order of the jobs.
     """
-    failures, done = [], 0.0
+    failures: dict[int, str] = {}
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_fmt}]"
     total = sum(job.info.seconds for job in jobs)
     with log_above_bar(), progress_bar(total=total, unit=" s", bar_format=form) as bar:
-        for job in jobs:
-            bar.set_description(printable(job.info.path.name)[:40])
-            try:
-                separate_file(job, work, bar)
+        done = [0.0] * len(jobs)  # seconds of each song that are on the bar
+
+        def advance(number: int, seconds: float) -> None:
+            seconds = min(seconds, jobs[number].info.seconds - done[number])
+            done[number] += seconds
+            bar.update(seconds)
+
+        def model(number: int, chunks: np.ndarray) -> np.ndarray:
+            bar.set_description(printable(jobs[number].info.path.name)[:40])
+            stems = work.separator.estimate(chunks)
+            advance(number, len(chunks) * chunks.shape[-1] / work.separator.rate)
+            return stems
+
+        def ended(number: int, outcome: Future) -> None:
+            job, error = jobs[number], outcome.exception()
+            advance(number, job.info.seconds)
+            if error:  # whatever a decoder raises, the other songs are wanted
+                log.debug("%s", job.info.path, exc_info=error)
+                failures[number] = _explained(job, error)
+            else:
                 say("\n".join(printable(str(path)) for path in job.outputs))
                 _report(job)
-            except Exception as error:  # whatever a decoder raises, the other songs are wanted
-                log.debug("%s", job.info.path, exc_info=True)
-                failures.append(_explained(job, error))
-            done += job.info.seconds
-            bar.update(done - bar.n)
-    return failures
+            return_memory()
+
+        pipeline = Pipeline(model, work.jobs)
+        separate = functools.partial(separate_file, work=work, check=pipeline.check)
+        pipeline.run(separate, jobs, ended)
+    return [failures[number] for number in sorted(failures)]
 
 
 def _report(job: Job) -> None:
@@ -80,8 +103,17 @@ def _report(job: Job) -> None:
     event(log, text, song=str(song), seconds=job.info.seconds, outputs=paths)
 
 
-def separate_file(job: Job, work: Work, bar: tqdm) -> None:
+def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None]) -> float:
     """Separate one song as a stream; its files appear together when all is done.
+
+    Args:
+        job: the song and its files.
+        model: separates chunks.
+        work: how.
+        check: raises an error when the work is to be stopped.
+
+    Returns:
+        The gain of all stems in dB, below 0 where a format of integers could not hold them.
 
     Raises:
         SeparatorError: the song cannot be read to its end, or has samples that are not finite.
@@ -96,47 +128,59 @@ def separate_file(job: Job, work: Work, bar: tqdm) -> None:
     with contextlib.ExitStack() as stack:
         publication = stack.enter_context(Publication(job.outputs[0].parent))
         temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
-        pieces = _stems(job, work, bar)
+        chunks, peak = _checked(_stems(job, model, work), check), 1.0
         if job.subtype.startswith("PCM"):
             spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
-            pieces = _fitted(pieces, spool, job)
-        _write(pieces, temporary, job, work.bitrate)
+            shapes, peak = _spooled(chunks, spool)
+            chunks = _checked(_lowered(spool, shapes, peak), check)
+        if peak > 1:
+            text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
+            log.info(text, name, 20 * math.log10(peak), job.outputs[0].suffix[1:])
+        _write(chunks, temporary, job, work.bitrate)
         for path, output in zip(temporary, work.outputs, strict=True):
             copy_tags(info.path, path, output.title)
         publication.commit(_records(job, temporary), job.planned)
+    return -20 * math.log10(peak)
 
 
-def _stems(job: Job, work: Work, bar: tqdm) -> Iterator[Tensor]:
-    """Yield pieces (s c t) of the stems that the job writes."""
+def _checked(chunks: Iterable[Tensor], check: Callable[[], None]) -> Iterator[Tensor]:
+    """Yield chunks until the work is to be stopped."""
+    for chunk in chunks:
+        check()
+        yield chunk
+
+
+def _stems(job: Job, model: Model, work: Work) -> Iterator[Tensor]:
+    """Yield chunks (s c t) of the stems that the job writes."""
     info = job.info
     blocks = audio.blocks(info.path, strict=work.strict)
     names = work.separator.stems.names
-    for mixture, stems in work.separator.stream(blocks, info.rate, work.batch):
+    for mixture, stems in work.separator.stream(blocks, info.rate, work.batch, model):
         waves = dict(zip(names, stems, strict=True))
         yield torch.stack(
             [mixture - waves[stem] if without else waves[stem] for stem, without in work.outputs]
         )
-        bar.update(min(mixture.shape[-1] / info.rate, max(bar.total - bar.n, 0)))
 
 
-def _fitted(pieces: Iterator[Tensor], spool: tempfile.TemporaryFile, job: Job) -> Iterator[Tensor]:
-    """Lower all stems by one gain when a sample of any exceeds ±1, which integers cannot hold.
+def _spooled(chunks: Iterator[Tensor], spool: BinaryIO) -> tuple[list[torch.Size], float]:
+    """Write chunks to a nameless file, and return their shapes and their peak, at least 1.
 
-    The gain is known at the end only, so the stems wait in a nameless file.
+    Integers hold no sample beyond ±1. All stems then get one gain, which is known at the end only.
     """
     shapes, peak = [], 1.0
-    for piece in pieces:
-        peak = max(peak, piece.abs().max().item())
-        spool.write(piece.contiguous().numpy().data)
-        shapes.append(piece.shape)
-    if peak > 1:
-        name, decibels = printable(str(job.info.path)), 20 * math.log10(peak)
-        text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
-        log.info(text, name, decibels, job.outputs[0].suffix[1:])
+    for chunk in chunks:
+        peak = max(peak, chunk.abs().max().item())
+        spool.write(chunk.contiguous().numpy().data)
+        shapes.append(chunk.shape)
+    return shapes, peak
+
+
+def _lowered(spool: BinaryIO, shapes: Sequence[torch.Size], peak: float) -> Iterator[Tensor]:
+    """Yield the chunks of a nameless file, lowered by their peak."""
     spool.seek(0)
     for shape in shapes:
-        piece = torch.frombuffer(bytearray(spool.read(4 * shape.numel())), dtype=torch.float32)
-        yield piece.view(shape) / peak
+        chunk = torch.frombuffer(bytearray(spool.read(4 * shape.numel())), dtype=torch.float32)
+        yield chunk.view(shape) / peak
 
 
 def _write(pieces: Iterator[Tensor], paths: Sequence[Path], job: Job, bitrate: int | None) -> None:

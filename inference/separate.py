@@ -44,6 +44,9 @@ class SeparateConfig(CheckedConfig):
         batch: chunks of 12 seconds processed at once.
         shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
             raises the SDR of the bundled model by 0.09 dB and takes twice the time.
+        jobs: songs that are worked on at the same time. There is one model, which works on one of
+            them with all cores or the GPU; the others are read, encoded and written meanwhile, so
+            that it does not wait. 0 takes 3, or 8 on a GPU.
     """
 
     inputs: list[str]
@@ -60,6 +63,7 @@ class SeparateConfig(CheckedConfig):
     device: str = "auto"
     batch: Annotated[int, Within("[1, 4096]")] = 1
     shifts: Annotated[int, Within("[1, 16]")] = 1
+    jobs: Annotated[int, Within("[0, 64]")] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,7 +150,8 @@ def _separate(config: SeparateConfig) -> list[str]:
     if not planned.jobs:
         return planned.failures
     check_folder(Path(config.output))
-    work = Work(separator, written, config.bitrate or None, config.batch, config.strict)
+    jobs = config.jobs or (3 if separator.device.type == "cpu" else 8)
+    work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
     return planned.failures + separate_files(planned.jobs, work)
 
 

@@ -17,3 +17,15 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(-4, 0)  # M_MMAP_MAX: large tensors from the heap too (a threshold has a low limit)
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never shrink it
+
+
+def return_memory() -> None:
+    """Give the system back what glibc keeps free, such as between two songs.
+
+    Chunks of other lengths than before, and other threads, leave gaps in kept memory, which would
+    grow from song to song.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

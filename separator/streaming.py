@@ -47,6 +47,7 @@ Wave = TypeVar("Wave", "Tensor", np.ndarray)
 Samples: TypeAlias = "Tensor | np.ndarray"
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Readable | Samples"
 Progress: TypeAlias = Callable[[float, float], None]
+Model: TypeAlias = Callable[[np.ndarray], np.ndarray]  # chunks (b 2 t) to their stems (b s 2 t)
 
 
 class StreamingSeparator(ABC, Generic[Wave]):
@@ -109,7 +110,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
         return np.mean(estimates, axis=0)
 
     def stream(
-        self, blocks: Iterable[Samples], rate: int, batch: int = 1
+        self, blocks: Iterable[Samples], rate: int, batch: int = 1, model: Model | None = None
     ) -> Iterator[tuple[Wave, Wave]]:
         """Separate audio that never is in memory as a whole, or that is still going on.
 
@@ -121,6 +122,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
                 channels are folded to stereo.
             rate: its sample rate in hertz.
             batch: chunks processed at once.
+            model: separates chunks instead of `estimate`, such as in another thread.
 
         Yields:
             The mixture (c t) with c at most 2, and its stems (s c t) in the order of `stems`; as
@@ -153,7 +155,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
                 yield audio.to_channels(ways[0].flush(), 2)
 
         def estimate(chunks: np.ndarray) -> np.ndarray:
-            stems = self.estimate(chunks)[:, others]
+            stems = (model or self.estimate)(chunks)[:, others]
             return stems.reshape(len(chunks), -1, chunks.shape[-1])
 
         chunk = int(CHUNK_SECONDS * self.rate) // self.stft.hop * self.stft.hop

@@ -277,7 +277,7 @@ def test_signals_leave_what_is_finished_and_nothing_else(
     before = [signal.getsignal(one) for one in STOP_SIGNALS]
     with monkeypatch.context() as patch:
         patch.setattr(audio, "blocks", interrupted)
-        assert run("music", "-o", "out") == 128 + number
+        assert run("music", "-o", "out", "--jobs", "1") == 128 + number
     assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
     assert files("out") == ["a (Instrumental).wav"]
     line = capsys.readouterr().err.splitlines()[-1]
