@@ -1,5 +1,5 @@
 # make demo   the whole chain on a small corpus, in minutes          make test   all tests, as CI runs them
-# make bench  speed of training and separation on this machine       make lint   ruff
+# make bench  speed of training and separation on this machine       make lint   ruff, mypy
 # make mutants  which tests notice breaks of the code (long)          make kills  kill training, resume
 #
 # Each sets up what it needs first: in the active environment (venv, or conda but for its base), in
@@ -22,7 +22,7 @@ bench: setup
 	"$(PYTHON)" -m tests.bench
 
 lint: setup-dev
-	"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check .
+	"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check . && "$(PYTHON)" -m mypy
 
 # not part of test: a minute for each break, ten minutes of kills
 mutants: setup-dev

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeGuard, overload
+from typing import TypeGuard, TypeVar, cast, overload
 
 from torch import Tensor
 
@@ -12,7 +12,10 @@ from separator.errors import SeparatorError
 from separator.separation import Separator
 from separator.streaming import SOURCES, Progress, Source
 
+__all__ = ["Separator", "find_model", "separate"]
+
 Model = str | os.PathLike[str] | Separator
+AnySource = TypeVar("AnySource", bound=Source)  # a list of paths is no list of all sources
 
 
 @overload
@@ -25,7 +28,7 @@ def separate(
 ) -> dict[str, Tensor]: ...
 @overload
 def separate(
-    source: list[Source] | tuple[Source, ...],
+    source: list[AnySource] | tuple[AnySource, ...],
     rate: int | None = None,
     model: Model | None = None,
     device: str = "auto",
@@ -75,7 +78,8 @@ def separate(
         for song in source:  # before a model is loaded
             _check(song)
         return list(_each(source, rate, _loaded(model, device), progress))
-    return _each(source, rate, _loaded(model, device), progress)
+    songs = cast("Iterable[Source]", source)
+    return _each(songs, rate, _loaded(model, device), progress)
 
 
 def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:

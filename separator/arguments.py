@@ -1,5 +1,6 @@
 """Arguments of the Python functions: any wrong one is a SeparatorError that says what to give."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,10 +26,9 @@ def path_of(value: object, name: str, fix: str) -> Path:
     Raises:
         SeparatorError: it is no path, or an empty one.
     """
-    try:
-        text = os.fsdecode(value)
-    except TypeError as error:
-        raise SeparatorError(f"{name}: {type(value).__name__} is no path; give {fix}") from error
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise SeparatorError(f"{name}: {type(value).__name__} is no path; give {fix}")
+    text = os.fsdecode(value)
     if not text or "\0" in text:
         raise SeparatorError(f"{name}: {text!r} is no name of a file; give {fix}")
     return Path(text)
@@ -59,8 +59,11 @@ def samples_of(mixture: object) -> np.ndarray:
         kind = type(mixture).__name__
         raise SeparatorError(f"samples: {kind} is no tensor and no array; give one of (c, t)")
     shape = tuple(mixture.shape)
-    floats = mixture.dtype.is_floating_point if _is_tensor(mixture) else mixture.dtype.kind == "f"
-    if not floats:
+    if isinstance(mixture, np.ndarray):
+        is_float = mixture.dtype.kind == "f"
+    else:
+        is_float = mixture.is_floating_point()
+    if not is_float:
         raise _not_float(str(mixture.dtype).removeprefix("torch."))
     if len(shape) != 2 or not shape[0]:
         raise SeparatorError(f"samples of shape {shape}; give (channels, samples)")
@@ -89,11 +92,13 @@ def rate_of(rate: object) -> int:
     Raises:
         SeparatorError: it is no whole number, or no rate of sound.
     """
-    number = isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool)
-    if not number or not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+    number = math.nan
+    if isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool):
+        number = float(rate)
+    if not MIN_RATE <= number <= MAX_RATE or not number.is_integer():
         low_high = f"{MIN_RATE}..{MAX_RATE}"
         raise SeparatorError(f"rate: {rate!r} is no whole number in {low_high}; give it in hertz")
-    return int(rate)
+    return int(number)
 
 
 def _is_tensor(value: object) -> TypeGuard["Tensor"]:

@@ -12,6 +12,7 @@ from separator.arguments import path_of
 from separator.dsp.arrays import istft, linear_masks, normalise, stft, wiener
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, one_line, printable
+from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, from_json, refused
 from separator.models.registry import ARCHITECTURES
 from separator.stems import StemSet
@@ -40,7 +41,7 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
             if description.get("stage") != "train":
                 raise SeparatorError("it is a pretrained model, which does not separate yet")
             stft = config_of(STFTConfig, description, "stft")
-            sizes = config_of(
+            sizes: Sizes = config_of(
                 ARCHITECTURES[description["architecture"]].config, description, "model"
             )
             check_rest(description)

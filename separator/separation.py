@@ -71,7 +71,7 @@ class Separator(StreamingSeparator[Tensor]):
                 f"{path}: a pretrained model does not separate yet; fine-tune it with "
                 f"`separator train CONFIG pretrained={path}`"
             )
-        stems = StemSet(model.config.stems)
+        stems = StemSet(tuple(description["model"].get("stems", TWO_STEMS.names)))
         return cls(model, stft, description["rate"], device, description, stems, shifts)
 
     def __call__(self, mixtures: Tensor) -> Tensor:

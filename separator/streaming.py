@@ -195,7 +195,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
                 one of sound.
         """
         wave, rate = samples_of(mixture), rate_of(rate)
-        whole = audio.to_channels(wave, min(wave.shape[0], 2))
+        whole: np.ndarray = audio.to_channels(wave, min(wave.shape[0], 2))
         stems = self._wrapped(np.empty((len(self.stems.names), *whole.shape), np.float32))
         at, total = 0, whole.shape[-1]
         for _, piece in self.stream([whole], rate):

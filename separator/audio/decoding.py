@@ -71,7 +71,7 @@ def verify(path: str | os.PathLike) -> Checked:
     damage = Damage(source.info.path, source.info.rate)
     samples, peak, non_finite = 0, 0.0, 0
     for block in regrouped(source.decode(0, None, BLOCK_SAMPLES, damage), BLOCK_SAMPLES):
-        bad = block.size - np.count_nonzero(np.isfinite(block))
+        bad = block.size - int(np.count_nonzero(np.isfinite(block)))
         if bad:
             non_finite += bad
             block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)

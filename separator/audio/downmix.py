@@ -43,7 +43,7 @@ def to_channels(wave: Wave, channels: int) -> Wave:
         raise AudioError(f"{have} channels: only 1 to 8 are known; mix down to stereo first")
     if have > 2:
         wave = _folded(wave)
-    return wave if channels == 2 else wave.mean(axis=0, keepdims=True)
+    return wave if channels == 2 else wave.mean(0)[None]
 
 
 def _folded(wave: Wave) -> Wave:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import av
@@ -188,7 +189,12 @@ class Writer:
             self._try_disk()
             raise AudioError(f"{self._name}: could not be written whole")
 
-    def __exit__(self, *exception: object) -> bool | None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
         """Complete the file and give it its name; on an exception leave nothing."""
         with reporting(self.path):
-            return self._stack.__exit__(*exception)
+            return self._stack.__exit__(kind, error, trace)
