@@ -121,17 +121,19 @@ class Separator(StreamingSeparator[Tensor]):
 
     @torch.inference_mode()
     def _once(self, mixtures: Tensor) -> Tensor:
-        spectrogram = stft(mixtures.to(self.device), self.stft)
+        mixtures = mixtures.to(self.device)
+        spectrogram = stft(mixtures, self.stft)
         magnitude, scale = normalise(spectrogram.abs(), self.stft)
         masks = linear_masks(self.model(magnitude), self.stft)
         if not masks.isfinite().all():
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
+        filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
+        target = stft(mixtures, filtered) / scale if finer > 1 else None
         if masks.shape[1] == 1:
-            estimate = wiener(spectrogram / scale, masks[:, 0])[:, None]
+            estimate = wiener(spectrogram / scale, masks[:, 0], target, finer)[:, None]
         else:
-            estimate = wiener_stems(spectrogram / scale, masks)
-        estimate = estimate * scale[:, None]
-        return istft(estimate, self.stft, mixtures.shape[-1]).cpu()
+            estimate = wiener_stems(spectrogram / scale, masks, target, finer)
+        return istft(estimate * scale[:, None], filtered, mixtures.shape[-1]).cpu()
 
     def _shrink(self, samples: int) -> None:
         """Remember that so many samples at once are too many."""

@@ -18,14 +18,17 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def spectrogram(generator: torch.Generator, batch: int = 1) -> Tensor:
-    return torch.randn(batch, 2, 5, 9, dtype=torch.complex64, generator=generator)
+def spectrogram(generator: torch.Generator, batch: int = 1, frames: int = 9) -> Tensor:
+    return torch.randn(batch, 2, 5, frames, dtype=torch.complex64, generator=generator)
 
 
-def by_the_formula(mixture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """v R (v R + v' R')⁻¹ x with a loop over bins and frames: (2 f n)."""
-    result = np.empty_like(mixture)
-    _, bins, frames = mixture.shape
+def by_the_formula(
+    mixture: np.ndarray, mask: np.ndarray, target: np.ndarray | None = None, finer: int = 1
+) -> np.ndarray:
+    """v R (v R + v' R')⁻¹ x in a loop over bins and frames, v / (v + v') interpolated: (2 f m)."""
+    target = mixture if target is None else target
+    result = np.empty_like(target)
+    _, bins, frames = target.shape
     for f in range(bins):
         x, m = mixture[:, f].astype(complex), mask[:, f].astype(float)
         covariances = []
@@ -35,11 +38,12 @@ def by_the_formula(mixture: np.ndarray, mask: np.ndarray) -> np.ndarray:
             covariances.append(
                 (matrix + COVARIANCE_SHRINKAGE * np.eye(2)) / (1 + COVARIANCE_SHRINKAGE)
             )
-        for n in range(frames):
-            power = abs(x[:, n]) ** 2
-            v, other = (m[:, n] * power).sum(), ((1 - m[:, n]) * power).sum()
-            stem, rest = v * covariances[0], other * covariances[1]
-            result[:, f, n] = stem @ np.linalg.inv(stem + rest) @ x[:, n]
+        power = abs(x) ** 2
+        parts = (m * power).sum(0) / power.sum(0)
+        parts = np.interp(np.arange(frames) / finer, np.arange(len(parts)), parts)
+        for n, part in enumerate(parts):
+            stem, rest = part * covariances[0], (1 - part) * covariances[1]
+            result[:, f, n] = stem @ np.linalg.inv(stem + rest) @ target[:, f, n]
     return result
 
 
@@ -49,6 +53,20 @@ def test_is_the_formula(generator: torch.Generator) -> None:
     estimate = wiener(mixture, mask)
     for got, x, m in zip(estimate, mixture, mask, strict=True):
         np.testing.assert_allclose(got, by_the_formula(x.numpy(), m.numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize(("finer", "frames"), [(2, 17), (2, 16), (2, 18), (4, 33), (1, 9)])
+def test_is_the_formula_for_a_target_with_a_smaller_hop(
+    generator: torch.Generator, finer: int, frames: int
+) -> None:
+    mixture, target = spectrogram(generator), spectrogram(generator, frames=frames)
+    mask = torch.rand(mixture.shape, generator=generator)
+    estimate = wiener(mixture, mask, target, finer)
+    expected = by_the_formula(mixture[0].numpy(), mask[0].numpy(), target[0].numpy(), finer)
+    np.testing.assert_allclose(estimate[0], expected, atol=1e-5)
+    both = wiener_stems(mixture, torch.stack([mask, 1 - mask], dim=1), target, finer)
+    torch.testing.assert_close(both[:, 0], estimate, atol=1e-4, rtol=0)
+    torch.testing.assert_close(both.sum(1), target, atol=1e-5, rtol=0)
 
 
 def test_stems_add_up_to_the_mixture(generator: torch.Generator) -> None:

@@ -1,4 +1,8 @@
-"""A stereo Wiener filter: it passes the directions of the stereo image in which a stem is."""
+"""A stereo Wiener filter: it passes the directions of the stereo image in which a stem is.
+
+The filter may be computed from one spectrogram and applied to another one of the same sound with a
+smaller hop: where the windows overlap more, the errors at their edges average out.
+"""
 
 from collections.abc import Sequence
 
@@ -8,7 +12,9 @@ from torch import Tensor
 from separator.dsp.config import COVARIANCE_SHRINKAGE, TINY
 
 
-def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:
+def wiener(
+    spectrogram: Tensor, mask: Tensor, target: Tensor | None = None, finer: int = 1
+) -> Tensor:
     """Estimate one of two stems with a stereo Wiener filter (Duong et al. 2010, arXiv 0912.0171).
 
     A stem has a power v in each bin and frame (the mask's part of the mixture's) and one spatial
@@ -19,13 +25,18 @@ def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:
     Args:
         spectrogram: (b 2 f n) complex mixture, scaled to about 1.
         mask: (b 2 f n) in [0, 1], the stem's part of the magnitudes.
+        target: (b 2 f m) the spectrogram to filter, by default the first one.
+        finer: the first one's hop by the target's; between frames, powers are interpolated.
 
     Returns:
-        (b 2 f n), the stem.
+        (b 2 f m), the stem.
     """
     mixture, masks = spectrogram.mT, mask.mT.unbind(1)  # (b n f): how transforms lie in memory
     powers, cross = _moments(mixture)
-    part = _power(masks, powers) / (powers[0] + powers[1] + 2 * TINY)  # v / (v + v')
+    part = _power(masks, powers) / (powers[0] + powers[1])  # v / (v + v')
+    if target is not None:
+        mixture = target.mT
+        part = _interpolate(part, finer, mixture.shape[2])
     stem = _covariance(powers, cross, masks)
     other = _covariance(powers, cross, [1 - m for m in masks])
     # In the basis in which both are diagonal the filter is a mask for each of two directions:
@@ -42,26 +53,35 @@ def wiener(spectrogram: Tensor, mask: Tensor) -> Tensor:
     return result.addcmul_(back.mT[:, :, None], along[:, None]).mT
 
 
-def wiener_stems(spectrogram: Tensor, masks: Tensor) -> Tensor:
+def wiener_stems(
+    spectrogram: Tensor, masks: Tensor, target: Tensor | None = None, finer: int = 1
+) -> Tensor:
     """Estimate any number of stems with the filter of `wiener`, v R (Σ v R)⁻¹ for each.
 
     Args:
         spectrogram: (b 2 f n) complex mixture, scaled to about 1.
         masks: (b s 2 f n) in [0, 1], the stems' parts of the magnitudes, which add up to 1.
+        target: (b 2 f m) the spectrogram to filter, by default the first one.
+        finer: the first one's hop by the target's; between frames, powers are interpolated.
 
     Returns:
-        (b s 2 f n), the stems, which add up to the mixture.
+        (b s 2 f m), the stems, which add up to the target.
     """
-    mixture = spectrogram.mT
+    powers, cross = _moments(spectrogram.mT)
+    channels = [mask.unbind(1) for mask in masks.mT.unbind(1)]
+    shares = torch.stack([_power(pair, powers) for pair in channels], dim=1)
+    shares = shares / shares.sum(
+        dim=1, keepdim=True
+    )  # so that loud frames do not rule their neighbours
+    mixture = spectrogram.mT if target is None else target.mT
+    if target is not None:
+        shares = _interpolate(shares, finer, mixture.shape[2])
     left, right = mixture.unbind(1)
-    powers, cross = _moments(mixture)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
-    for mask in masks.mT.unbind(1):
-        channels = mask.unbind(1)
-        matrix = _covariance(powers, cross, channels)[:, None]
-        power = _power(channels, powers)
+    for pair, share in zip(channels, shares.unbind(1), strict=True):
+        matrix = _covariance(powers, cross, pair)[:, None]
         parts = matrix[..., 0, 0].real, matrix[..., 1, 1].real, matrix[..., 0, 1]
-        stems.append([power * part for part in parts])
+        stems.append([share * part for part in parts])
     first, second, both = (torch.stack(parts).sum(0) for parts in zip(*stems, strict=True))
     # the inverse of the 2x2 sum, times the mixture
     scale = 1 / (first * second - both.real.square() - both.imag.square())
@@ -72,15 +92,24 @@ def wiener_stems(spectrogram: Tensor, masks: Tensor) -> Tensor:
 
 
 def _moments(mixture: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return both channels' power, and left times right's conjugate, of (b 2 n f)."""
+    """Return both channels' power, never 0, and left times right's conjugate, of (b 2 n f)."""
     left, right = mixture.unbind(1)
-    powers = [x.real.square() + x.imag.square() for x in (left, right)]
+    powers = [x.real.square() + x.imag.square() + TINY for x in (left, right)]
     return powers, left * right.conj()
 
 
 def _power(masks: Sequence[Tensor], powers: Sequence[Tensor]) -> Tensor:
-    """Return the power v of masked channels, never 0."""
-    return torch.addcmul(masks[0] * powers[0], masks[1], powers[1]) + TINY
+    """Return the power v of masked channels."""
+    return torch.addcmul(masks[0] * powers[0], masks[1], powers[1])
+
+
+def _interpolate(values: Tensor, finer: int, frames: int) -> Tensor:
+    """Interpolate (… n f) linearly to so many frames, `finer` of them to each one of before."""
+    places = torch.arange(frames, device=values.device) / finer
+    left = places.long().clamp(max=values.shape[-2] - 1)
+    right = (left + 1).clamp(max=values.shape[-2] - 1)
+    weight = (places - left).clamp(max=1)[:, None]
+    return torch.lerp(values[..., left, :], values[..., right, :], weight)
 
 
 def _covariance(powers: Sequence[Tensor], cross: Tensor, masks: Sequence[Tensor]) -> Tensor:
