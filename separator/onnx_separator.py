@@ -70,8 +70,10 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         if not np.isfinite(masks).all():
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
         masks = linear_masks(masks, self.stft)
-        estimate = wiener(spectrogram / scale, masks, self.stems.masks) * scale[:, None]
-        return istft(estimate, self.stft, mixtures.shape[-1])
+        filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
+        target = stft(mixtures, filtered) / scale if finer > 1 else None
+        estimate = wiener(spectrogram / scale, masks, self.stems.masks, target, finer)
+        return istft(estimate * scale[:, None], filtered, mixtures.shape[-1])
 
     def _wrapped(self, wave: np.ndarray) -> np.ndarray:
         """Return the array itself."""

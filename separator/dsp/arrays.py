@@ -83,24 +83,37 @@ def linear_masks(masks: np.ndarray, config: STFTConfig) -> np.ndarray:
     return linear / linear.sum(axis=1, keepdims=True)
 
 
-def wiener(mixture: np.ndarray, masks: np.ndarray, count: int) -> np.ndarray:
+def wiener(
+    mixture: np.ndarray,
+    masks: np.ndarray,
+    count: int,
+    target: np.ndarray | None = None,
+    finer: int = 1,
+) -> np.ndarray:
     """Estimate stems with the filter of `wiener_stems`, v R (Σ v R)⁻¹ for each.
 
     Args:
         mixture: (b 2 n f), scaled to about 1.
         masks: (b s 2 n f), which add up to 1.
         count: how many of the stems are wanted, the first ones.
+        target: (b 2 m f) the spectrogram to filter, by default the first one.
+        finer: the first one's hop by the target's.
 
     Returns:
-        (b count 2 n f).
+        (b count 2 m f).
     """
-    left, right = mixture[:, 0], mixture[:, 1]
-    powers = [x.real**2 + x.imag**2 for x in (left, right)]
-    cross = left * right.conj()
+    cross = mixture[:, 0] * mixture[:, 1].conj()
+    powers = (mixture.real**2 + mixture.imag**2 + np.float32(TINY)).swapaxes(0, 1)
+    channels = [mask.swapaxes(0, 1) for mask in masks.swapaxes(0, 1)]
+    shares = np.stack([(pair * powers).sum(0) for pair in channels])
+    shares /= shares.sum(0)
+    if target is not None:
+        shares = _interpolate(shares, finer, target.shape[2])
+    left, right = np.moveaxis(mixture if target is None else target, 1, 0)
     first = second = both = np.zeros((), np.float32)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
-    for mask in masks.swapaxes(0, 1):
-        parts = _weighted_covariance(mask.swapaxes(0, 1), powers, cross)
+    for pair, share in zip(channels, shares, strict=True):
+        parts = [share * part for part in _covariance(pair, powers, cross)]
         first, second, both = first + parts[0], second + parts[1], both + parts[2]
         stems.append(parts)
     # the inverse of the 2x2 sum, times the mixture
@@ -111,24 +124,33 @@ def wiener(mixture: np.ndarray, masks: np.ndarray, count: int) -> np.ndarray:
     return np.stack(estimates, axis=1)
 
 
-def _weighted_covariance(
-    masks: np.ndarray, powers: list[np.ndarray], cross: np.ndarray
+def _interpolate(values: np.ndarray, finer: int, frames: int) -> np.ndarray:
+    """Interpolate (… n f) linearly to so many frames, `finer` of them to each one of before."""
+    last = values.shape[-2] - 1
+    places = np.arange(frames, dtype=np.float32) / np.float32(finer)
+    left = np.minimum(places.astype(int), last)
+    right = np.minimum(left + 1, last)
+    weight = np.minimum(places - left, 1).astype(np.float32)[:, None]
+    before = values[..., left, :]
+    return before + weight * (values[..., right, :] - before)
+
+
+def _covariance(
+    masks: np.ndarray, powers: np.ndarray, cross: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the entries of a stem's power (b n f) times its covariance, whose trace is 2.
+    """Return the entries of a stem's covariance (b 1 f), whose trace is 2.
 
     Args:
         masks: (2 b n f), of left and right.
-        powers: of both channels, (b n f).
+        powers: of both channels, (2 b n f).
         cross: left times right's conjugate, (b n f).
     """
-    masked = [mask * power for mask, power in zip(masks, powers, strict=True)]
-    power = masked[0] + masked[1] + np.float32(TINY)
-    a, b = ((m * p).mean(1, keepdims=True) for m, p in zip(masks, masked, strict=True))
+    a, b = (masks * masks * powers).mean(2, keepdims=True)
     c = (masks[0] * masks[1] * cross).mean(1, keepdims=True)
     mean = (a + b) / 2 + np.float32(TINY)
     shrinkage = np.float32(COVARIANCE_SHRINKAGE)
     a, b = ((x / mean + shrinkage) / (1 + shrinkage) for x in (a, b))
-    return power * a, power * b, power * (c / mean / (1 + shrinkage))
+    return a, b, c / mean / (1 + shrinkage)
 
 
 def _window(config: STFTConfig) -> np.ndarray:
