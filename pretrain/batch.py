@@ -11,12 +11,7 @@ from separator.dsp.stft import compress, normalise, stft
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.config import MaskConfig
-from separator.pretrain.masking.corruption import (
-    Corrupted,
-    corrupt,
-    grid_of,
-    mix_with_previous,
-)
+from separator.pretrain.masking.corruption import Corrupted, corrupt, grid_of, mix_with_previous
 from separator.pretrain.masking.grid import PatchGrid
 
 

@@ -7,25 +7,22 @@ two crops, the best counts. No stems are needed. For music, see Saijo and Bando 
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.data.dataset import Batch, batches
-from separator.data.identity import song_digests
+from separator.data.dataset import Batch
 from separator.data.reader import load_stems
 from separator.data.splits import first_by_hash
 from separator.data.tracks import config_tracks, training_tracks
 from separator.dsp.stft import istft, linear_mask, normalise, stft
-from separator.engine import distributed
-from separator.engine.task import Task, Validation
+from separator.engine.song_task import SongTask
+from separator.engine.task import Validation
 from separator.errors import SeparatorError
-from separator.models.build import create, describe
 from separator.models.frame_transformer import MASK_BIAS_SCALE
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.validate import fixed_batches
@@ -78,19 +75,18 @@ class MixitModel(nn.Module):
         )
 
 
-class MixitTask(Task):
+class MixitTask(SongTask):
     """Separation of sums of songs into the songs, without stems.
 
     Raises:
         SeparatorError: no songs to train on or to validate with.
     """
 
+    about: ClassVar = {"stage": "pretrain", "part": "backbone"}
+
     def __init__(self, config: PretrainConfig) -> None:
-        self.config = config
-        self.device = distributed.own_device(config.device)
-        torch.manual_seed(config.seed)
-        backbone = create(config.sizes, config.stft.bins)
-        self.model = MixitModel(backbone, config.mixit.sources, config.stft.bins)
+        super().__init__(config)
+        self.model = MixitModel(self.make_model(), config.mixit.sources, config.stft.bins)
         self.train, self.valid = training_tracks(config.data)
         crops = fixed_batches(self.valid, config, config.data, CROPS_SEED)
         self.waves = [batch.mixture for batch in crops]
@@ -109,18 +105,6 @@ class MixitTask(Task):
             stems = load_stems(track, config.rate, 0, round(VOICE_SECONDS * config.rate))
             found.append((stems[ACCOMPANIMENT] + stems[VOCALS], stems[VOCALS]))
         return found
-
-    def songs(self) -> Tensor:
-        """Return what tells the songs trained on and validated with."""
-        return song_digests([*self.train, *self.valid])
-
-    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
-        """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
-        config = self.config
-        return batches(
-            self.train, config.data, config.rate, config.seed, start, stride,
-            mixtures=True, device=self.device,
-        )  # fmt: skip
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
@@ -142,10 +126,6 @@ class MixitTask(Task):
         magnitude, _ = normalise(spectrogram.abs(), transform)
         masked = spectrogram[:, None] * linear_mask(model(magnitude), transform)
         return istft(masked, transform, mixture.shape[-1])
-
-    def seconds(self, batch: Batch) -> float:
-        """Seconds of audio in a batch."""
-        return batch.seconds(self.config.rate)
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Score the restored songs, and choose the part that is to be the voice."""
@@ -169,12 +149,6 @@ class MixitTask(Task):
             power += voice.square().sum().item()
         best = int(error.argmin())
         return best, 10 * math.log10(max(power, 1e-12) / max(error[best].item(), 1e-12))
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the model's file says of it."""
-        config = self.config
-        about = describe(config.sizes, config.stft, config.rate)
-        return {"stage": "pretrain", "part": "backbone", **about}
 
 
 def mixit_loss(parts: Tensor, references: Tensor, snr_db: float) -> Tensor:

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from separator.data.dataset import Batch, batches
-from separator.data.identity import song_digests
+from separator.data.config import DataConfig
+from separator.data.dataset import Batch
 from separator.data.tracks import training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
-from separator.engine.task import Task, Validation
-from separator.models.build import create, describe
+from separator.engine.song_task import SongTask
+from separator.engine.task import Validation
 from separator.pretrain import schedules
 from separator.pretrain.batch import Example, make_example
 from separator.pretrain.config import PretrainConfig
@@ -28,22 +27,21 @@ from separator.pretrain.objectives.restoration import masked_error
 from separator.pretrain.validate import ValidationCrops
 
 
-class PretrainTask(Task):
+class PretrainTask(SongTask):
     """The pretext task for the training loop: model, songs, loss and validation.
 
     Raises:
         SeparatorError: no songs to train on or to validate with.
     """
 
+    about: ClassVar = {"stage": "pretrain", "part": "backbone"}
+
     def __init__(self, config: PretrainConfig) -> None:
-        self.config = config
-        self.device = distributed.own_device(config.device)
+        super().__init__(config)
         self.objectives, self.crops = config.objectives, config.crops
         for objective in self.objectives:
             objective.prepare(self.device)
-        torch.manual_seed(config.seed)
-        backbone = create(config.sizes, config.stft.bins)
-        self.model = Pretrainer(backbone, self.objectives)
+        self.model = Pretrainer(self.make_model(), self.objectives)
         self.teacher = self.model  # until `attach` gives the average
         for objective in self.objectives:
             self.companion = objective.create_discriminator(self.device) or self.companion
@@ -51,8 +49,7 @@ class PretrainTask(Task):
         for objective in self.objectives:
             objective.check_tracks(self.train)
         self.validation = ValidationCrops(self.valid, config, self.objectives)
-        begins = not (Path(config.run) / "last.pt").exists()
-        if begins and distributed.rank() == 0:  # other ranks get the heads with the weights
+        if self.begins and distributed.rank() == 0:  # other ranks get the heads with the weights
             for objective in self.objectives:
                 objective.start(self.model.head(objective), self._waves())
 
@@ -64,23 +61,13 @@ class PretrainTask(Task):
         """Predict the error of each patch from the whole spectrogram: (b c f n) to (b k m)."""
         return predict_errors(self.teacher, self.objectives, target, grid)
 
-    def songs(self) -> Tensor:
-        """Return digests of the songs trained on and validated with."""
-        return song_digests([*self.train, *self.valid])
+    def data(self) -> DataConfig:
+        """Return how batches are read."""
+        return self.crops.data()
 
-    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
-        """Yield micro-batches of mixtures number `start`, `start + stride`, …"""
-        config = self.config
-        return batches(
-            self.train,
-            self.crops.data(),
-            config.rate,
-            config.seed,
-            start,
-            stride,
-            mixtures=True,
-            device=self.device,
-        )
+    def seconds(self, batch: Batch) -> float:
+        """Seconds of audio in a batch."""
+        return self.crops.seconds(batch)
 
     def _waves(self) -> Iterator[Tensor]:
         """Yield the waves (b c t) of the first micro-batches."""
@@ -119,10 +106,6 @@ class PretrainTask(Task):
         scalars["loss"] = total(scalars["loss"], losses, config.balance)
         return scalars | logs
 
-    def seconds(self, batch: Batch) -> float:
-        """Seconds of audio in the crops of a batch."""
-        return self.crops.seconds(batch)
-
     def preview(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Validation:
         """Return pictures and sounds of the first training crops and of their restoration."""
         result = Validation({}, 0.0)
@@ -132,9 +115,3 @@ class PretrainTask(Task):
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore masked patches of songs not trained on; compare with the trivial answers."""
         return self.validation.validate(model, self.device, step)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the description that goes into the model's file."""
-        config = self.config
-        about = describe(config.sizes, config.stft, config.rate)
-        return {"stage": "pretrain", "part": "backbone", **about}

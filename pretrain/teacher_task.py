@@ -20,7 +20,6 @@ from separator.data.reader import load_stems
 from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, config_tracks, training_tracks
-from separator.dsp.stft import stft
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import Target
@@ -120,7 +119,7 @@ class TeacherTask(SupervisedTask):
         """Return the losses of one micro-batch, without the worst of the teachers' crops."""
         stems = self.stems(batch, generator)
         targets = self.targets(stems)
-        estimate = self.estimate(model, stft(stems.sum(dim=1), self.config.stft), stems.shape[-1])
+        estimate = self.estimate(model, stems)
         if self.config.teacher.drop:
             labelled = 0 if batch.labels is None else len(batch.labels.stems)
             with torch.no_grad():

@@ -191,8 +191,4 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _summed(rows: list[dict[str, float]]) -> dict[str, float]:
     """Add dicts of the same keys up, in order."""
-    total: dict[str, float] = {}
-    for row in rows:
-        for name, value in row.items():
-            total[name] = total.get(name, 0.0) + value
-    return total
+    return {name: sum(row[name] for row in rows) for name in rows[0]}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.dsp.config import STFTConfig
-from separator.dsp.stft import compress, istft, linear_masks, stft
+from separator.dsp.stft import compress, istft, linear_masks, normalise, stft
 from separator.errors import SeparatorError, printable
 
 
@@ -33,6 +33,14 @@ class Estimate:
     ) -> None:
         self.masks, self.mixture, self.scale = masks, mixture, scale
         self.transform, self.samples = transform, samples
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, mixture: Tensor, transform: STFTConfig, samples: int
+    ) -> "Estimate":
+        """Estimate the stems of a mixture with a model that maps magnitudes to masks."""
+        magnitude, scale = normalise(mixture.abs(), transform)
+        return cls(model(magnitude), mixture, scale, transform, samples)
 
     def __getitem__(self, places: Tensor) -> "Estimate":
         """Take some items of the batch."""

@@ -19,7 +19,10 @@ from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
 from separator.models.weights import load_weights
 
-ABOUT = {"config": {"seed": 0}, "description": {"model": {"width": 6}}}
+ABOUT = {
+    **{"config": {"seed": 0}, "description": {"model": {"width": 6}}},
+    **{"micro_batches": 1, "songs": torch.tensor([1])},
+}
 
 
 def state(width: int = 6, steps: int = 3) -> State:

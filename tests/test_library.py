@@ -477,36 +477,6 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
     assert not (tmp_path / "index").exists()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_older_index_is_upgraded_and_nothing_decoded(
-    tmp_path: Path, scan, monkeypatch, version: int
-) -> None:
-    import sqlite3
-
-    write(tmp_path / "m/a.wav", song(0, 0.05))
-    write(tmp_path / "m/silence.wav", np.zeros((RATE, 2)))
-    before = scan(tmp_path / "m")
-    write(tmp_path / "m/Zeno - Signs.wav", song(2, 0.05))
-    with sqlite3.connect(tmp_path / "index/i.sqlite") as old:
-        older = (
-            "CREATE TABLE old (key BLOB PRIMARY KEY, format TEXT, codec TEXT, samples INTEGER, "
-            "rate INTEGER, channels INTEGER, streams INTEGER, peak REAL, rms REAL, "
-            "status TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;"
-            "INSERT INTO old SELECT key, format, codec, samples, rate, channels, streams, "
-            "0.5, 0.2, status, reason FROM contents;"
-            "DROP TABLE contents; ALTER TABLE old RENAME TO contents;"
-        )
-        no_notice = "ALTER TABLE contents DROP COLUMN notice;"
-        change = older if version == 1 else no_notice
-        old.executescript(f"{change} PRAGMA user_version = {version};")
-    old.close()
-    forbid(monkeypatch, "verify")
-    after = scan(tmp_path / "m")
-    assert (after.songs, after.keys) == (before.songs, before.keys)
-    kinds = [reason.split(":")[0] for _, reason in after.quarantined]
-    assert kinds == ["test song", "silent"]
-
-
 def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
     import sqlite3
 

@@ -269,7 +269,7 @@ def test_steps_that_are_there_are_not_repeated_and_its_death_is_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     writer, service = WandB(tmp_path, RunConfig(log=WANDB)), Service()
-    writer.__exit__(None, None, None)
+    writer.close(failed=False)
     writer._run = service
     for step in (3, 4, 5, 6):
         writer.add_scalars({"loss": step / 2}, step)
@@ -277,8 +277,7 @@ def test_steps_that_are_there_are_not_repeated_and_its_death_is_survived(
     service.dead = True
     for step in (7, 8):
         writer.add_scalars({"loss": 1.0}, step)
-    with writer:
-        pass
+    writer.close(failed=False)
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
         "log.wandb: ConnectionResetError: Connection lost; training goes on without it"
     ]

@@ -497,16 +497,6 @@ def test_roots_may_change_where_the_songs_stay(monkeypatch, caplog):
     assert "2 were, 3 are" in caplog.text
 
 
-def test_checkpoints_of_before_resume_where_they_lie(monkeypatch, caplog):
-    earlier = {"songs": None, "micro_batches": None}
-    assert resumed(monkeypatch, old=earlier) == 2
-    with pytest.raises(SeparatorError, match=r"^data\.roots: .*an earlier version"):
-        resumed(monkeypatch, old=earlier, roots=["b"])
-    with caplog.at_level(logging.WARNING):
-        assert resumed(monkeypatch, ranks=2, old=earlier) == 2
-    assert "did not record the number of ranks; 2 are assumed" in caplog.text
-
-
 def test_a_run_whose_last_checkpoint_is_gone_is_not_begun_anew(tmp_path: Path):
     run(tmp_path, steps=4, keep_best=2, validate_every=2)
     (tmp_path / "last.pt").rename(tmp_path / "damaged")

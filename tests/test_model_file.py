@@ -349,7 +349,8 @@ def test_what_cannot_be_read_says_so(tmp_path: Path, whole: Path, monkeypatch):
 )
 def test_a_checkpoint_that_is_not_ours_is_one_line(tmp_path: Path, model, change: dict):
     payload = {key: kind() for key, kind in checkpoint.PAYLOAD_TYPES.items()}
-    payload |= {"format": checkpoint.CHECKPOINT_FORMAT}
+    payload |= {"format": checkpoint.CHECKPOINT_FORMAT, "micro_batches": 1}
+    payload |= {"songs": torch.tensor([1])}
     payload |= {"ema": model.state_dict(), "description": ABOUT}
     path = tmp_path / "last.pt"
     torch.save(payload, path)

@@ -13,7 +13,7 @@ from separator.config import parse
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.models.blocks import BLOCKS, EvolvedDecoder, EvolvedEncoder, PrimerDecoder
-from separator.models.build import build, describe
+from separator.models.build import describe, skeleton
 from separator.models.config import ModelConfig
 from separator.models.frame_transformer import FrameTransformer, block_sizes
 from separator.models.layers import (
@@ -29,6 +29,7 @@ from separator.models.layers import (
     Rotary,
     skew,
 )
+from separator.models.weights import fill, layout_of
 from separator.pretrain.config import PretrainConfig
 
 SMALL = ModelConfig(
@@ -580,18 +581,20 @@ def test_a_model_comes_back_from_its_description():
     stft = STFTConfig(128, 64)
     model = make().eval()
     description = describe(SMALL, stft, 8000)
-    again, transform = build(description, model.state_dict(), "model.safetensors")
+    layout = layout_of(model.state_dict(), "model.safetensors")
+    again, transform = skeleton(description, layout, "model.safetensors")
+    fill(again, model.state_dict())
     assert (again.config, transform) == (SMALL, stft)
     x = random(1, 2, BINS, 5)
     with torch.no_grad():
         assert torch.equal(again.eval()(x), model(x))
     for values in ({"format": 1}, {"architecture": "other"}):
         with pytest.raises(SeparatorError, match=r"^model\.safetensors: holds") as caught:
-            build({**description, **values}, model.state_dict(), "model.safetensors")
+            skeleton({**description, **values}, layout, "model.safetensors")
         assert "\n" not in str(caught.value)
     description["model"]["depth"] = 3
     with pytest.raises(SeparatorError, match="depth"):
-        build(description, model.state_dict(), "model.safetensors")
+        skeleton(description, layout, "model.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from separator.engine.event_file import EventFile
 from separator.engine.log import Log
 from separator.engine.pictures import LEFT, TOP, with_axes
 from separator.engine.run_config import RunConfig
@@ -195,18 +194,6 @@ def test_every_sound_is_there(board: Board):
             assert rate == RATE
             expected = sound(name).T.numpy() * level(name, step)
             np.testing.assert_allclose(samples, expected, atol=1.01 / 32768)
-
-
-def test_an_older_runs_files_are_taken_along(tmp_path: Path):
-    old = EventFile(tmp_path / "tensorboard", 0)
-    old.add_scalars({"loss": 1.0}, 1)
-    old.file.close()
-    with Log(tmp_path, 1, RunConfig(steps=2)) as log:
-        log.train(2, {"loss": 0.5})
-    assert not (tmp_path / "tensorboard").exists()
-    names = sorted(path.name for path in tmp_path.glob("events.out.tfevents.*"))
-    assert len(names) == 2
-    assert names[0] == old.file.path.name  # TensorBoard reads them in this order
 
 
 DEEP = """

@@ -5,6 +5,7 @@ SpecAugment (PEAS), Zhang et al., which masks where the network is worst at pred
 reconstruction error.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -42,25 +43,19 @@ def blocks_to_keep(
         (b 1 f n): 0 in the blocks, 1 elsewhere.
     """
     batch, _, bins, frames = magnitude.shape
-    widest = {
-        "time": min(round(config.seconds * rate / transform.hop), frames),
-        "frequency": min(round(config.hertz * transform.n_fft / rate), bins),
-    }
+    width = min(round(config.seconds * rate / transform.hop), frames)
+    height = min(round(config.hertz * transform.n_fft / rate), bins)
     error = None
     if config.positions == "peas":
         error = prediction_error(magnitude, network).mean(dim=1).cpu()  # (b f n)
     keep = torch.ones(batch, 1, bins, frames)
+    draw = functools.partial(_draw, config=config, progress=progress, generator=generator)
     for crop in range(batch):
-        along_time = None if error is None else error[crop].mean(dim=0)
-        along_frequency = None if error is None else error[crop].mean(dim=1)
-        for first, last in _draw(
-            frames, config.time_blocks, widest["time"], along_time, config, progress, generator
-        ):
+        by_frame = None if error is None else error[crop].mean(dim=0)
+        by_bin = None if error is None else error[crop].mean(dim=1)
+        for first, last in draw(frames, config.time_blocks, width, by_frame):
             keep[crop, :, :, first:last] = 0
-        for first, last in _draw(
-            bins, config.frequency_blocks, widest["frequency"], along_frequency, config, progress,
-            generator,
-        ):  # fmt: skip
+        for first, last in draw(bins, config.frequency_blocks, height, by_bin):
             keep[crop, :, first:last] = 0
     return keep.to(magnitude.device)
 

@@ -20,13 +20,11 @@ class TrainTask(SupervisedTask):
             not fit.
     """
 
-    def __init__(self, config: TrainConfig, resumes: bool = False) -> None:
-        self.resumes = resumes
-        super().__init__(config)
+    config: TrainConfig
 
     def initialise(self) -> None:
         """Start from the pretrained file, where there is one and the run is new."""
-        if self.config.pretrained and not self.resumes:
+        if self.config.pretrained and self.begins:
             load_pretrained(self.model, self.config)
 
     def parameter_groups(self) -> list[dict]:

@@ -34,10 +34,7 @@ class Weighted:
 
 
 def auxiliary_losses(
-    objectives: Iterable[Objective],
-    model: Pretrainer,
-    batch: Example,
-    prediction: Prediction,
+    objectives: Iterable[Objective], model: Pretrainer, batch: Example, prediction: Prediction
 ) -> tuple[dict[str, Weighted], dict[str, Tensor]]:
     """Compute the losses beside the masked error.
 

@@ -144,10 +144,8 @@ class _FrameBlock(nn.Module):
         super().__init__()
         self.heads, self.rotary = heads, Rotary(width // heads)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = (
-            _bounded(nn.Linear(width, 3 * width)),
-            _bounded(nn.Linear(width, width)),
-        )
+        self.qkv = _bounded(nn.Linear(width, 3 * width))
+        self.out = _bounded(nn.Linear(width, width))
         self.up = _bounded(nn.Linear(width, 2 * width))
         self.down = _bounded(nn.Linear(2 * width, width))
 

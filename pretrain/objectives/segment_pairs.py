@@ -158,11 +158,7 @@ def _partners(songs: Tensor, own: Tensor, generator: torch.Generator) -> tuple[T
 
 
 def _places(
-    total: int,
-    frames: int,
-    other_song: Tensor,
-    generator: torch.Generator,
-    config: "NextConfig",
+    total: int, frames: int, other_song: Tensor, generator: torch.Generator, config: "NextConfig"
 ) -> tuple[list[int], list[int], Tensor, Tensor]:
     """First frames of both halves; whether the second is of another song, or continues: (b)."""
     batch, length = len(other_song), frames - frames // 2

@@ -28,27 +28,6 @@ if TYPE_CHECKING:
     from separator.audio.tag_reader import read_tags
     from separator.audio.writer import Writer
 
-__all__ = [
-    "ENCODINGS",
-    "SUFFIXES",
-    "AudioError",
-    "AudioInfo",
-    "Checked",
-    "Resampler",
-    "Writer",
-    "blocks",
-    "content_key",
-    "format_of",
-    "probe",
-    "read",
-    "read_array",
-    "read_tags",
-    "resample",
-    "to_channels",
-    "verify",
-    "written_as",
-]
-
 _NAMES = {
     "decoding": ("Checked", "blocks", "content_key", "probe", "read_array", "verify"),
     "downmix": ("to_channels",),

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from separator.errors import SeparatorError, printable
+
+Report = Callable[[int, int], None]  # gets start and length, in samples, of what does not decode
 
 
 class AudioError(SeparatorError):

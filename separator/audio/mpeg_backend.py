@@ -5,7 +5,7 @@ A slice is decoded from some frames before it, so that it equals the same slice 
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av import CodecContext, Packet
 
-from separator.audio.info import AudioInfo, Refused, tolerance
+from separator.audio.info import AudioInfo, Refused, Report, tolerance
 from separator.audio.mpeg_frames import Gap, Reader, header_of, walk
 from separator.audio.mpeg_index import GROUP, Segment, index
 from separator.errors import printable
@@ -77,9 +77,7 @@ class MpegSource:
         for _, frame in self._frames(0, self.index.frames):
             yield frame
 
-    def decode(
-        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
-    ) -> Iterator[np.ndarray]:
+    def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t); damaged frames are zero.
 
         Missing frames are reported and not replaced: their number is only estimated.
@@ -88,7 +86,7 @@ class MpegSource:
             start: first sample.
             stop: sample after the last.
             size: samples of a part, about.
-            report_damage: gets start and number of damaged samples.
+            report: gets start and number of damaged samples.
         """
         at = bisect_right(self._starts, start) - 1
         for segment, (first, _), place, after in zip(
@@ -102,21 +100,15 @@ class MpegSource:
                 return
             span = max(start, place) - place + first, min(stop, after) - place + first
             if span[0] < span[1]:
-                yield from self._decode_segment(segment, *span, place - first, size, report_damage)
+                yield from self._decode_segment(segment, *span, place - first, size, report)
 
     def _decode_segment(
-        self,
-        segment: Segment,
-        start: int,
-        stop: int,
-        offset: int,
-        size: int,
-        report_damage: Callable[[int, int], None],
+        self, segment: Segment, start: int, stop: int, offset: int, size: int, report: Report
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a segment, counted from its first frame's beginning."""
         length, channels = self.index.kind.samples, self.info.channels
         first, last = start // length, -(-stop // length)
-        self._report_gaps(segment, first, last, offset, report_damage)
+        self._report_gaps(segment, first, last, offset, report)
         room = np.zeros((channels, size + length), np.float32)
         filled = 0
         codec = CodecContext.create(f"mp{self.index.kind.layer}float", "r")
@@ -130,7 +122,7 @@ class MpegSource:
                 continue
             part = room[:, filled : filled + end - skip]
             if wave is None:
-                report_damage(at + skip + offset, end - skip)
+                report(at + skip + offset, end - skip)
                 part[:] = 0
             else:
                 part[:] = wave[:, skip:end]
@@ -142,19 +134,14 @@ class MpegSource:
             yield room[:, :filled].copy()
 
     def _report_gaps(
-        self,
-        segment: Segment,
-        first: int,
-        last: int,
-        offset: int,
-        report_damage: Callable[[int, int], None],
+        self, segment: Segment, first: int, last: int, offset: int, report: Report
     ) -> None:
         """Report what is missing before the frames [first, last) of a segment."""
         index, length = self.index, self.index.kind.samples
         for frame, size in index.damage:
             if first <= frame - segment.first < last:
                 missing = max(round(size * index.frames / index.bytes), 1)
-                report_damage((frame - segment.first) * length + offset, missing * length)
+                report((frame - segment.first) * length + offset, missing * length)
 
     def _frames(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         """Yield the frames [first, last), each with its number."""

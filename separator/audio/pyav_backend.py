@@ -1,7 +1,7 @@
 """FFmpeg's libraries (PyAV): mp4, aac, and every file that libsndfile does not read rightly."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -10,7 +10,7 @@ from av import AudioFrame, AudioResampler, AudioStream, Packet
 from av.container import InputContainer
 
 from separator.audio.demuxer import demuxer, is_listed, layout_of
-from separator.audio.info import AudioInfo, Refused, reporting
+from separator.audio.info import AudioInfo, Refused, Report, reporting
 from separator.audio.integrity import iff_span, unexplained
 from separator.errors import printable
 
@@ -22,9 +22,8 @@ _CONTAINERS = {  # FFmpeg's name of a container -> ours, where they differ
     **{"mov": "m4a", "aac": "m4a", "loas": "m4a", "w64": "wav", "asf": "wma", "wv": "wavpack"},
     **{"mpc": "musepack", "mpc8": "musepack", "dsf": "dsd", "eac3": "ac3", "dtshd": "dts"},
 }
-_SUBTYPES = {  # FFmpeg's sample format -> bits, for lossless codecs
-    **{"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"},
-}
+# FFmpeg's sample format -> bits, for lossless codecs
+_SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
 _LOSSLESS = ("pcm_", "flac", "alac", "wavpack", "ape", "tta", "tak", "wmalossless", "shorten")
 
 
@@ -73,8 +72,7 @@ class PyAVSource:
         if name == "ogg" and codec in ("flac", "opus"):
             name = codec
         self.info = AudioInfo(
-            *(path, name, codec, samples, self._rate, self._channels, streams),
-            subtype=self.subtype,
+            *(path, name, codec, samples, self._rate, self._channels, streams), subtype=self.subtype
         )
 
     @contextlib.contextmanager
@@ -110,12 +108,7 @@ class PyAVSource:
         return samples
 
     def decode(
-        self,
-        start: int,
-        stop: int,
-        size: int,
-        report_damage: Callable[[int, int], None],
-        seeks: bool = True,
+        self, start: int, stop: int, size: int, report: Report, seeks: bool = True
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t); 0 is the first after the encoder's delay.
 
@@ -125,7 +118,7 @@ class PyAVSource:
             start: first sample.
             stop: sample after the last.
             size: samples of a part, at most about.
-            report_damage: gets start and number of samples that do not decode.
+            report: gets start and number of samples that do not decode.
             seeks: whether the container's index may be used.
         """
         # Opus predicts from all that was before, so that no place near a slice will do
@@ -133,15 +126,15 @@ class PyAVSource:
         with reporting(self._path), self._demuxer() as (container, audio):
             # interleaved, since PyAV looks for a ninth plane in frames of eight and crashes
             convert, end = AudioResampler("flt"), None
-            for at, frame in self._placed(container, audio, start if seeks else 0, report_damage):
+            for at, frame in self._placed(container, audio, start if seeks else 0, report):
                 if end is None and at > start and seeks:  # the index led past the place
-                    yield from self.decode(start, stop, size, report_damage, seeks=False)
+                    yield from self.decode(start, stop, size, report, seeks=False)
                     return
                 while end is not None and end < min(at, stop):  # times that jump
                     silent = min(at, stop, end + size) - end
                     if end + silent > start:
                         skip = max(start - end, 0)
-                        report_damage(end + skip, silent - skip)
+                        report(end + skip, silent - skip)
                         yield np.zeros((self._channels, silent - skip), np.float32)
                     end += silent
                 end = at + frame.samples
@@ -152,14 +145,10 @@ class PyAVSource:
                 if end >= stop:
                     return
             if end is None and seeks:
-                yield from self.decode(start, stop, size, report_damage, seeks=False)
+                yield from self.decode(start, stop, size, report, seeks=False)
 
     def _placed(
-        self,
-        container: InputContainer,
-        audio: AudioStream,
-        start: int,
-        report_damage: Callable[[int, int], None],
+        self, container: InputContainer, audio: AudioStream, start: int, report: Report
     ) -> Iterator[tuple[int, AudioFrame]]:
         """Yield frames from a little before `start`, each with the sample that it begins at."""
         scale, end, failed = audio.time_base * self._rate, None, 0
@@ -174,19 +163,17 @@ class PyAVSource:
                 at = end
                 if frame.pts is not None and self._timed:
                     at = round((frame.pts - (audio.start_time or 0)) * scale)
-                end = self._joined(end, at or 0, failed, report_damage)
+                end = self._joined(end, at or 0, failed, report)
                 failed = 0
                 yield end, frame
                 end += frame.samples
 
-    def _joined(
-        self, end: int | None, at: int, failed: int, report_damage: Callable[[int, int], None]
-    ) -> int:
+    def _joined(self, end: int | None, at: int, failed: int, report: Report) -> int:
         """Return where a frame belongs whose time says `at` while `end` samples are there."""
         if end is None:
             return at
         if failed and at <= end:
-            report_damage(end, failed)
+            report(end, failed)
         if at > end + (0 if failed else _TIME_SLACK):
             if at - end > _MAX_JUMP * self._rate:
                 raise Refused(

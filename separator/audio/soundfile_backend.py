@@ -1,14 +1,14 @@
 """libsndfile: wav, aiff, caf, flac, ogg and opus, and chains of them (files joined into one)."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from separator.audio.info import AudioInfo, Refused, reporting
+from separator.audio.info import AudioInfo, Refused, Report, reporting
 from separator.audio.integrity import Span, flac_is_whole, iff_span, ogg_pages, unexplained
 from separator.audio.soundfile_file import Forward, Part, native_name, xiph_order
 from separator.errors import printable
@@ -105,16 +105,14 @@ class SoundfileSource:
             return Forward(native_name(self._path))
         return Forward(Part(self._path, *self._link))
 
-    def decode(
-        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
-    ) -> Iterator[np.ndarray]:
+    def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32.
 
         Args:
             start: first sample.
             stop: sample after the last.
             size: samples of a part, at most about.
-            report_damage: gets start and number of samples that do not decode.
+            report: gets start and number of samples that do not decode.
 
         Raises:
             Ended: there are fewer.
@@ -150,9 +148,7 @@ class SoundfileSource:
         self._seek(file, end, at)
         return same
 
-    def mended(
-        self, start: int, stop: int, report_damage: Callable[[int, int], None]
-    ) -> Iterator[np.ndarray]:
+    def mended(self, start: int, stop: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) of a damaged FLAC in parts (c t).
 
         Damage is silence, so that the rest keeps its place. Parts begin at multiples of their
@@ -161,7 +157,7 @@ class SoundfileSource:
         Args:
             start: first sample.
             stop: sample after the last.
-            report_damage: gets start and number of samples that do not decode.
+            report: gets start and number of samples that do not decode.
         """
         for first in range(start - start % _LONG, stop, _LONG):
             for at, part, whole in self._halved(first, min(_LONG, self._end - first)):
@@ -169,7 +165,7 @@ class SoundfileSource:
                 if at + skip >= end:
                     continue
                 if not whole:
-                    report_damage(at + skip, end - at - skip)
+                    report(at + skip, end - at - skip)
                 yield np.ascontiguousarray(part[skip : end - at].T)
 
     def _halved(self, at: int, wanted: int) -> Iterator[tuple[int, np.ndarray, bool]]:
@@ -247,16 +243,14 @@ class ChainedSource:
             subtype=first.subtype,
         )
 
-    def decode(
-        self, start: int, stop: int, size: int, report_damage: Callable[[int, int], None]
-    ) -> Iterator[np.ndarray]:
+    def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) as `SoundfileSource.decode` does.
 
         Args:
             start: first sample.
             stop: sample after the last.
             size: samples of a part, at most about.
-            report_damage: gets start and number of samples that do not decode.
+            report: gets start and number of samples that do not decode.
 
         Raises:
             Ended: there are fewer.
@@ -267,7 +261,7 @@ class ChainedSource:
                 return
             first, last = max(start - place, 0), min(stop - place, part.info.samples)
             try:
-                yield from part.decode(first, last, size, report_damage)
+                yield from part.decode(first, last, size, report)
             except Ended as end:
                 raise Ended(place + end.at) from end
 

@@ -12,7 +12,7 @@ import numpy as np
 from separator.audio.channel_layouts import fold, shares
 from separator.audio.demuxer import channel_names
 from separator.audio.formats import SUFFIXES, format_of
-from separator.audio.info import AudioError, AudioInfo, Refused, reporting, tolerance
+from separator.audio.info import AudioError, AudioInfo, Refused, Report, reporting, tolerance
 from separator.audio.integrity import id3_size, mp4_is_cut
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
@@ -39,36 +39,34 @@ class Source:
     weights: np.ndarray | None = None
 
     def decode(
-        self, start: int, stop: int | None, size: int, report_damage: Callable[[int, int], None]
+        self, start: int, stop: int | None, size: int, report: Report
     ) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32 of about `size`.
 
-        Where libsndfile gives up FFmpeg goes on, if it can. `report_damage` gets start and length
+        Where libsndfile gives up FFmpeg goes on, if it can. `report` gets start and length
         of samples that do not decode: they are silence, or missing where their number is unknown.
         """
         stop = self.info.samples if stop is None else min(stop, self.info.samples)
         if start >= stop:
             return
         try:
-            for part in self.backend.decode(start, stop, size, report_damage):
+            for part in self.backend.decode(start, stop, size, report):
                 yield self._folded(part)
         except Ended as end:
             at = end.at
-            for part in self._rest(at, stop, size, report_damage):
+            for part in self._rest(at, stop, size, report):
                 at += part.shape[1]
                 yield self._folded(part)
             if at < stop:
-                report_damage(at, stop - at)
+                report(at, stop - at)
 
-    def _rest(
-        self, at: int, stop: int, size: int, report_damage: Callable[[int, int], None]
-    ) -> Iterator[np.ndarray]:
+    def _rest(self, at: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield what FFmpeg decodes from sample `at` on, if it reads the file.
 
         FFmpeg leaves damaged FLAC frames out, and what follows would come too early.
         """
         if isinstance(self.backend, SoundfileSource) and self.info.format == "flac":
-            yield from self.backend.mended(at, stop, report_damage)
+            yield from self.backend.mended(at, stop, report)
             return
         try:
             other = PyAVSource(self.info.path)
@@ -76,7 +74,7 @@ class Source:
             return
         channels = self.info.channels if self.weights is None else self.weights.shape[1]
         if (other.info.rate, other.info.channels) == (self.info.rate, channels):
-            yield from other.decode(at, stop, size, report_damage)
+            yield from other.decode(at, stop, size, report)
 
     def _folded(self, part: np.ndarray) -> np.ndarray:
         return part if self.weights is None else fold(part, self.weights)

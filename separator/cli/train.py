@@ -1,7 +1,5 @@
 """`separator train CONFIG.yaml [MORE.yaml] key=value …`."""
 
-from pathlib import Path
-
 from separator.config import parse
 from separator.train.config import TrainConfig
 
@@ -13,5 +11,4 @@ def main(argv: list[str]) -> int:
     from separator.cli.training import run  # torch, for which `--help` does not wait
     from separator.train.step import TrainTask
 
-    last = Path(config.run) / "last.pt"
-    return run(lambda: TrainTask(config, resumes=last.exists()), config)
+    return run(lambda: TrainTask(config), config)

@@ -113,10 +113,7 @@ def stem_names(tracks: Sequence[Track]) -> tuple[str, ...]:
 
 
 def find_tracks(
-    root: str | os.PathLike,
-    kind: str = "auto",
-    weight: float = 1.0,
-    valid_share: float = 0.1,
+    root: str | os.PathLike, kind: str = "auto", weight: float = 1.0, valid_share: float = 0.1
 ) -> list[Track]:
     """Find the songs below one folder. Those that cannot be used are logged with the reason.
 

@@ -37,6 +37,7 @@ FIXES = {
 PAYLOAD_TYPES = {
     **{"format": int, "model": dict, "ema": dict, "averaged": int, "optimizer": dict, "step": int},
     **{"scores": list, "skipped": int, "rollbacks": int, "config": dict, "description": dict},
+    **{"micro_batches": int, "songs": Tensor},
 }
 
 
@@ -205,10 +206,9 @@ def _check_values(payload: Mapping[str, Any], path: Path) -> None:
     for key in ("averaged", "step", "skipped", "rollbacks"):
         if payload[key] < 0:
             raise damaged(path, f"not a checkpoint of separator ({key!r} is {payload[key]})")
-    micro, songs = payload.get("micro_batches", 1), payload.get("songs")
-    if not isinstance(micro, int) or micro < 1:
+    if payload["micro_batches"] < 1:
         raise damaged(path, "not a checkpoint of separator ('micro_batches' is no count)")
-    if songs is not None and not (isinstance(songs, Tensor) and songs.dtype == torch.int64):
+    if payload["songs"].dtype != torch.int64:
         raise damaged(path, "not a checkpoint of separator ('songs' holds no numbers)")
     for pair in payload["scores"]:
         numbers = isinstance(pair, list | tuple) and [isinstance(x, int | float) for x in pair]

@@ -4,7 +4,6 @@ torch's SummaryWriter writes them in a thread of its own, which a full disk ends
 and for good; here the records go through `AppendFile`.
 """
 
-import contextlib
 import io
 import os
 import socket
@@ -73,12 +72,3 @@ class EventFile:
         event = Event(wall_time=time.time(), step=step, **content)
         RecordWriter(record).write(event.SerializeToString())
         self.file.write(record.getvalue(), step)
-
-
-def adopt_event_files(folder: Path) -> None:
-    """Move the event files of an older version from `tensorboard/` into the run folder itself."""
-    old = folder / "tensorboard"
-    for path in sorted(old.glob("events.out.tfevents.*")):
-        path.rename(folder / path.name)
-    with contextlib.suppress(OSError):  # absent, or something else is in it
-        old.rmdir()

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TextIO
 
 from separator.errors import SeparatorError, one_line, printable
@@ -51,12 +50,7 @@ class RunLock:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):
             if self.held():  # while the lock lasts: else it could be the next owner's file
                 self.path.unlink()

@@ -7,14 +7,13 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor
 
 from separator.atomic import write_text
 from separator.engine.append_file import AppendFile
-from separator.engine.event_file import EventFile, adopt_event_files
+from separator.engine.event_file import EventFile
 from separator.engine.means import ALWAYS
 from separator.engine.progress import Progress
 from separator.engine.run_config import RunConfig
@@ -57,7 +56,6 @@ class Log:
         self._folder, self._start, self._stage = folder, step, stage
         path = folder / "metrics.jsonl"
         truncate(path, step)
-        adopt_event_files(folder)
         self._rows = AppendFile(path)
         self._board = EventFile(folder, step)
         self._lines: dict[str, EventFile] = {}
@@ -69,12 +67,7 @@ class Log:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.close()
         for file in self._files():
             if lost := file.close():
@@ -84,7 +77,7 @@ class Log:
                     printable(str(file.path)), len(lost), lost[0], lost[-1],
                 )  # fmt: skip
         if self._wandb:
-            self._wandb.__exit__(kind, error, traceback)
+            self._wandb.close(failed=kind is not None)
 
     def advance(self, seconds: float) -> None:
         """Count one finished step that heard so many seconds of audio (all ranks together)."""

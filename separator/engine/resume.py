@@ -51,25 +51,18 @@ def _check_songs(payload: Mapping[str, Any], config: RunConfig, songs: Tensor, p
     before, now = (
         flat(values).get("data.roots") for values in (payload["config"], to_dict(config))
     )
-    saved_songs = payload.get("songs")
-    if saved_songs is not None and torch.equal(saved_songs, songs):
+    saved_songs = payload["songs"]
+    if torch.equal(saved_songs, songs):
         return
-    if before == now:
-        if saved_songs is not None:
-            logger.warning(
-                "data.roots: the songs are not those of %s (%d were, %d are); the run goes on "
-                "with those that are there",
-                *(printable(str(path)), len(saved_songs), len(songs)),
-            )
-        return
-    if saved_songs is None:
-        reason = "of an earlier version, which did not note its songs"
-        fix = "make them reachable by that path for one step, after which they may lie elsewhere"
-    else:
-        reason, fix = _difference(saved_songs, songs), "give the same songs, or use another run="
-    raise SeparatorError(
-        f"data.roots: {printable(str(path))} was made with {printable(str(before))} and is "
-        f"{reason}; {fix}"
+    if before != now:
+        raise SeparatorError(
+            f"data.roots: {printable(str(path))} was made with {printable(str(before))} and is "
+            f"{_difference(saved_songs, songs)}; give the same songs, or use another run="
+        )
+    logger.warning(
+        "data.roots: the songs are not those of %s (%d were, %d are); the run goes on with those "
+        "that are there",
+        *(printable(str(path)), len(saved_songs), len(songs)),
     )
 
 
@@ -103,13 +96,7 @@ def _accumulation(payload: Mapping[str, Any], config: RunConfig, path: Path) -> 
     """Micro-batches in a step on each rank, such that a step keeps its samples."""
     old, new, ranks = flat(payload["config"]), flat(to_dict(config)), distributed.world()
     was, batch = old.get("data.batch", 1), new.get("data.batch", 1)
-    if "micro_batches" not in payload and ranks > 1:
-        logger.warning(
-            "%s: an earlier version wrote it and did not record the number of ranks; %d are "
-            "assumed",
-            *(printable(str(path)), ranks),
-        )
-    samples = was * payload.get("micro_batches", old["accumulate"] * ranks)
+    samples = was * payload["micro_batches"]
     count, rest = divmod(samples, batch * ranks)
     if rest:
         raise SeparatorError(f"{_has(path, samples)}, {_division(samples, batch, ranks)}")

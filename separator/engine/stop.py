@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 import torch
@@ -47,12 +47,7 @@ class Stop:
         self._handling.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._handling.__exit__(None, None, None)
 
     @property

@@ -6,8 +6,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -62,18 +61,11 @@ class WandB:
             sys.excepthook, sys.exit = hooks  # it puts its own there, which print an error twice
         logger.info("Weights & Biases: run %s of project %s", number, config.log.project)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:
+        """Finish the run; `failed` is its state in W&B."""
         if self._run:
             with contextlib.suppress(OSError):  # as in _write
-                self._run.finish(exit_code=int(kind is not None))
+                self._run.finish(exit_code=int(failed))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write values, numbers by name, of a step."""

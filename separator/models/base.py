@@ -1,6 +1,6 @@
 """What every architecture offers: its members, its outputs, the logits from which masks start."""
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -8,13 +8,6 @@ from separator.models.config import Sizes
 
 VISIBLE_LOGIT = 2.2  # a mask of 0.9 where nothing is masked: most of a mixture is accompaniment
 MEAN_MAGNITUDE_LOGIT = -3.5  # 0.03, about the mean magnitude of music to the power of 0.5
-
-
-def as_masks(logits: Tensor, masks: int) -> Tensor:
-    """Turn logits (… s·c) into masks in [0, 1]; several stems' masks add up to 1."""
-    if masks == 1:
-        return logits.sigmoid()
-    return logits.unflatten(-1, (masks, -1)).softmax(dim=-2).flatten(-2)
 
 
 class Outputs(NamedTuple):
@@ -34,36 +27,47 @@ class Outputs(NamedTuple):
     balance_point: Tensor
 
 
-class Architecture(Protocol):
+class Architecture(nn.Module):
     """What a model of any architecture offers; `models.registry` lists the architectures.
 
-    It is a `torch.nn.Module`, made from its configuration, the bins of the spectrogram (the Nyquist
-    bin included) and the channels of the audio.
+    It is made from its configuration, the bins of the spectrogram (the Nyquist bin included) and
+    the channels of the audio. All members but `forward` and `as_masks` are an architecture's own.
 
     Attributes:
         HEAD: beginnings of the names of the parameters that `reset_head` initialises.
         config: its configuration.
+        masks: for how many stems it gives one, see `StemSet.masks`.
         bottleneck_features: d of `Outputs.bottleneck`.
         pre_head_channels: c' of `Outputs.pre_head`.
     """
 
     HEAD: ClassVar[tuple[str, ...]]
     config: Sizes
+    masks: int
     bottleneck_features: int
     pre_head_channels: int
 
-    def __init__(self, config: Sizes, bins: int, audio_channels: int = 2) -> None: ...
-
     def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Return a mask (b c f n) in [0, 1] for compressed, normalised magnitudes.
+        """Map compressed, normalised magnitudes to a mask for them.
 
         Args:
             x: (b c f n) in [0, 1], any number of frames.
             masked: boolean (b 1 1 n) or (b 1 f n), in pretraining: bins that were set to 1.
+
+        Returns:
+            (b c f n) in [0, 1], or (b s c f n) where the model has a mask for each of several
+            stems; the Nyquist bin repeats the one below it.
         """
+        return self.features(x, masked).mask
 
     def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
         """Return the mask of `forward(x, masked)` and the features on the way to it."""
+
+    def as_masks(self, logits: Tensor) -> Tensor:
+        """Turn logits (… s·c) into masks in [0, 1]; several stems' masks add up to 1."""
+        if self.masks == 1:
+            return logits.sigmoid()
+        return logits.unflatten(-1, (self.masks, -1)).softmax(dim=-2).flatten(-2)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return all parameters in the order of the forward pass, for layer-wise rates."""

@@ -36,6 +36,10 @@ class BlockSizes:
         """Build an attention of these sizes."""
         return Attention(self.features, self.heads, self.position, self.max_distance)
 
+    def feed_forward(self) -> FeedForward:
+        """Make the feed-forward layers of a block."""
+        return FeedForward(self.features, self.ffn_dim)
+
     def make_norm(self, features: int | None = None) -> nn.Module:
         """Build a norm over tokens of this many features, by default the tokens' own."""
         return NORMS[self.norm](features or self.features)
@@ -47,10 +51,7 @@ class PrimerEncoder(nn.Module):
     def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
         self.norm1, self.attention = sizes.make_norm(), sizes.attention()
-        self.norm2, self.feed_forward = (
-            sizes.make_norm(),
-            FeedForward(sizes.features, sizes.ffn_dim),
-        )
+        self.norm2, self.feed_forward = sizes.make_norm(), sizes.feed_forward()
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,10 +68,7 @@ class PrimerDecoder(nn.Module):
         self.norm1, self.attention = sizes.make_norm(), sizes.attention()
         self.norm2, self.memory_attention = sizes.make_norm(), sizes.attention()
         self.memory_norm = sizes.make_norm()
-        self.norm3, self.feed_forward = (
-            sizes.make_norm(),
-            FeedForward(sizes.features, sizes.ffn_dim),
-        )
+        self.norm3, self.feed_forward = sizes.make_norm(), sizes.feed_forward()
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
@@ -97,7 +95,7 @@ class EvolvedEncoder(nn.Module):
         self.mix = nn.Conv1d(ffn_dim, ffn_dim // 2, 9, padding=4, groups=ffn_dim // 2)
         self.join = nn.Linear(ffn_dim // 2, d)
         self.norm3, self.attention = sizes.make_norm(), sizes.attention()
-        self.norm4, self.feed_forward = sizes.make_norm(), FeedForward(d, ffn_dim)
+        self.norm4, self.feed_forward = sizes.make_norm(), sizes.feed_forward()
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,7 +173,4 @@ class Tokens(nn.Module):
         return x
 
 
-BLOCKS = {
-    "primer": (PrimerEncoder, PrimerDecoder),
-    "evolved": (EvolvedEncoder, EvolvedDecoder),
-}
+BLOCKS = {"primer": (PrimerEncoder, PrimerDecoder), "evolved": (EvolvedEncoder, EvolvedDecoder)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from separator.config import to_dict
 from separator.dsp.config import STFTConfig
@@ -15,7 +15,7 @@ from separator.machine import memory
 from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, refused
 from separator.models.registry import ARCHITECTURES, architecture_of
-from separator.models.weights import Layout, Uninitialised, fill, layout_of, misfit
+from separator.models.weights import Layout, Uninitialised, misfit
 from separator.ranges import SettingError
 from separator.renamed import rename_keys
 
@@ -152,25 +152,4 @@ def skeleton(
         raise refused(path, error) from error
     if reason := misfit(model, layout):
         raise refused(path, f"its weights are not those of its description: {reason}")
-    return model, stft
-
-
-def build(
-    description: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike
-) -> tuple[nn.Module, STFTConfig]:
-    """Make a model from its file's description and weights.
-
-    Args:
-        description: of the model.
-        state: its weights by name.
-        path: of the file, for messages.
-
-    Returns:
-        The model on the CPU, and its transform.
-
-    Raises:
-        SeparatorError: the weights do not fit, or the description is not one of ours.
-    """
-    model, stft = skeleton(description, layout_of(state, path), path)
-    fill(model, state)
     return model, stft

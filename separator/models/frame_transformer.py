@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs, as_masks
+from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Architecture, Outputs
 from separator.models.blocks import BLOCKS, BlockSizes, Tokens
 from separator.models.config import ModelConfig
 from separator.models.layers import (
@@ -46,18 +46,11 @@ def block_sizes(config: ModelConfig, depth: int, bins: int) -> BlockSizes:
     if blocks and (ffn_dim < least or (config.block == "evolved" and ffn_dim % 2)):
         even = "an even number of " if config.block == "evolved" else ""
         raise config.invalid("ffn_dim", f"{ffn_dim} at depth {depth}; give {even}at least {least}")
-    return BlockSizes(
-        features,
-        ffn_dim,
-        heads,
-        config.norm,
-        config.position,
-        config.max_distance,
-        config.dropout,
-    )
+    kinds = config.norm, config.position, config.max_distance, config.dropout
+    return BlockSizes(features, ffn_dim, heads, *kinds)
 
 
-class FrameTransformer(nn.Module):
+class FrameTransformer(Architecture):
     """Map magnitudes to a multiplicative mask.
 
     Args:
@@ -181,19 +174,6 @@ class FrameTransformer(nn.Module):
                 weights[0] += module.parameters()
         return weights
 
-    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Map compressed, normalised magnitudes to a mask for them.
-
-        Args:
-            x: (b c f n) in [0, 1], any number of frames.
-            masked: see `features`.
-
-        Returns:
-            (b c f n) in [0, 1], or (b s c f n) where the model has a mask for each of several
-            stems; the Nyquist bin repeats the one below it.
-        """
-        return self.features(x, masked).mask
-
     def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
         """Compute the mask and the features on the way to it.
 
@@ -224,7 +204,7 @@ class FrameTransformer(nn.Module):
         inputs = [x] if estimate is None else [x, estimate.sigmoid()]
         inputs = [self.input_norm(part * self.tilt[:, None]) for part in inputs]
         pre_head, bottleneck = self._pad_to_stride(torch.cat(inputs, dim=-1))
-        mask = as_masks(self.head(pre_head).float() + start, self.masks)
+        mask = self.as_masks(self.head(pre_head).float() + start)
         # Bins innermost, the transform's memory layout: products with the spectrogram are faster.
         mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
         mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))

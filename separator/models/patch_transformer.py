@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Outputs, as_masks
+from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Architecture, Outputs
 from separator.models.config import PatchConfig, Stack
 from separator.stems import StemSet
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
 
 
-class PatchTransformer(nn.Module):
+class PatchTransformer(Architecture):
     """Map magnitudes to a multiplicative mask.
 
     Patches do not overlap and hold all audio channels. For any number of frames, the last one is
@@ -103,19 +103,6 @@ class PatchTransformer(nn.Module):
         stages[len(self.encoder) + 1].append(self.unseen)
         return stages
 
-    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Map compressed, normalised magnitudes to a mask for them.
-
-        Args:
-            x: (b c f n) in [0, 1], any number of frames.
-            masked: see `features`.
-
-        Returns:
-            (b c f n) in [0, 1], or (b s c f n) where the model has a mask for each of several
-            stems; the Nyquist bin repeats the one below it.
-        """
-        return self.features(x, masked).mask
-
     def features(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
         """Compute the mask and the features on the way to it.
 
@@ -142,7 +129,7 @@ class PatchTransformer(nn.Module):
         start = torch.where(masked, MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT)
         logits = unpatch(self.head(tokens).float(), grid, size)[..., :frames] + start
         pre_head = rearrange(logits, "b c f n -> b n f c")
-        mask = rearrange(as_masks(pre_head, self.masks), "b n f c -> b c f n")
+        mask = rearrange(self.as_masks(pre_head), "b n f c -> b c f n")
         mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
         mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))
         bottleneck = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)

@@ -73,11 +73,7 @@ ModelChoice = make_dataclass(
     [("architecture", Literal[tuple(ARCHITECTURES)], next(iter(ARCHITECTURES))), *_groups],
     frozen=True,
     kw_only=True,
-    namespace={
-        "sizes": property(_sizes),
-        "stems": property(_stems),
-        "__module__": __name__,
-    },
+    namespace={"sizes": property(_sizes), "stems": property(_stems), "__module__": __name__},
 )
 ModelChoice.__doc__ = "\n".join(
     [

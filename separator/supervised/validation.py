@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from separator.api import Separator
 from separator.data.reader import load_stems
 from separator.data.tracks import Track
-from separator.dsp.stft import normalise, stft
+from separator.dsp.stft import stft
 from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image, with_axes
 from separator.engine.task import Validation
@@ -128,17 +128,14 @@ def song_loss(
             continue
         crop = crop.to(device)
         spectrogram = stft(crop[:, 0], config.stft)
-        magnitude, scale = normalise(spectrogram.abs(), config.stft)
-        estimate = Estimate(model(magnitude), spectrogram, scale, config.stft, samples)
+        estimate = Estimate.of(model, spectrogram, config.stft, samples)
         rows.append(loss(estimate, Target(crop[:, 1:], estimate)))
     names = rows[0] if rows else ()
     return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
 
 def _collect(
-    result: Validation,
-    rows: list[tuple[Tensor, dict[str, Tensor], Validation]],
-    stems: StemSet,
+    result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Validation]], stems: StemSet
 ) -> None:
     """Put the SDRs, the losses and the pictures and sounds of songs into one result.
 

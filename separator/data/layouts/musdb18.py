@@ -3,13 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.data.layouts.layout import (
-    Layout,
-    SongFiles,
-    audio_files,
-    parts_of,
-    warn_of_others,
-)
+from separator.data.layouts.layout import Layout, SongFiles, audio_files, parts_of, warn_of_others
 from separator.data.splits import musdb_setup, placed, with_lists, without_split
 from separator.data.stem_cache import STEM_SUFFIX
 from separator.data.stem_files import FOUR, StemFile

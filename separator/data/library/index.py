@@ -37,18 +37,6 @@ CREATE INDEX files_by_key ON files (key);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-# Version 2 did not look for test songs, version 3 believed the lengths of headers: their files are
-# opened once more, and decoded where they are longer or shorter than was thought.
-UPGRADE = f"""
-ALTER TABLE contents ADD COLUMN notice TEXT NOT NULL DEFAULT '';
-DELETE FROM files;
-PRAGMA user_version = {VERSION};
-"""
-UPGRADES = {  # version 1 also held levels, which nothing read
-    1: f"ALTER TABLE contents DROP COLUMN peak; ALTER TABLE contents DROP COLUMN rms;{UPGRADE}",
-    2: UPGRADE,
-    3: UPGRADE,
-}
 
 
 class LibraryIndexError(SeparatorError):
@@ -232,25 +220,22 @@ class Index:
         return printable(str(self.path))
 
     def _prepare(self) -> None:
-        """Make the tables in a new file, upgrade old ones; refuse a file that is something else."""
-        if self._missing():
+        """Make the tables in a new file; refuse a file that is something else."""
+        if self._is_new():
             self._db.execute("PRAGMA journal_mode = WAL")
             with self._transaction():
-                for statement in self._missing().split(";"):  # none if another process was faster
-                    self._db.execute(statement)
+                if self._is_new():  # no other process was faster
+                    for statement in TABLES.split(";"):
+                        self._db.execute(statement)
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
-                f"{self._name}: not a library index of version {VERSION}; give another path with "
-                "--index"
+                f"{self._name}: not a library index of version {VERSION}; remove it if it is one "
+                "of an earlier version, or give another path with --index"
             )
         self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
 
-    def _missing(self) -> str:
-        """The statements that make a new or an old file one of this version."""
-        marks = self._marks()
-        if marks == (0, 0, 0):
-            return TABLES
-        return UPGRADES.get(marks[1], "") if marks[0] == APPLICATION else ""
+    def _is_new(self) -> bool:
+        return self._marks() == (0, 0, 0)
 
     def _marks(self) -> tuple[int, int, int]:
         """Whose file it is, of which version, and how many tables it has; zeros in a new one."""
