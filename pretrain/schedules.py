@@ -24,21 +24,19 @@ Schedule = Annotated[float | tuple[tuple[float, float], ...], Growing()]
 
 def value(schedule: Schedule, step: int) -> float:
     """Return a schedule's value at a step: linear between the pairs, constant outside them."""
-    if isinstance(schedule, int | float):
-        return float(schedule)
-    after = bisect.bisect_right([place for place, _ in schedule], step)
-    if after in (0, len(schedule)):
-        return float(schedule[min(after, len(schedule) - 1)][1])
-    (left, low), (right, high) = schedule[after - 1 : after + 1]
+    points = pairs(schedule)
+    after = bisect.bisect_right([place for place, _ in points], step)
+    if after in (0, len(points)):
+        return float(points[min(after, len(points) - 1)][1])
+    (left, low), (right, high) = points[after - 1 : after + 1]
     return low + (high - low) * (step - left) / (right - left)
 
 
 def step_value(schedule: Schedule, step: int) -> float:
     """Return the value of the last pair whose step has come, without interpolation."""
-    if isinstance(schedule, int | float):
-        return float(schedule)
-    after = bisect.bisect_right([place for place, _ in schedule], step)
-    return float(schedule[max(after - 1, 0)][1])
+    points = pairs(schedule)
+    after = bisect.bisect_right([place for place, _ in points], step)
+    return float(points[max(after - 1, 0)][1])
 
 
 def enabled(schedule: Schedule) -> bool:

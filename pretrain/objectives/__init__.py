@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from separator.pretrain import schedules
-from separator.pretrain.lazy_torch import Generator, Tensor, nn
+from separator.pretrain.lazy_torch import Generator, Tensor, nn, torch
 from separator.pretrain.schedules import Schedule
 from separator.ranges import CheckedConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from separator.data.tracks import Track
     from separator.engine.checkpoint import Companion
     from separator.engine.task import Task
@@ -65,47 +63,8 @@ class Prediction(NamedTuple):
 Config = TypeVar("Config")
 
 
-class PrimaryObjective(Generic[Config]):
-    """What a run learns; the key `objective` names one.
-
-    Args:
-        config: its settings.
-        run: settings of the whole run.
-
-    Attributes:
-        key: name in the configuration, and of the group of its settings.
-        Config: dataclass of the settings, if it has any; see `Objective`.
-        separates: it trains as `separator train` does, with the losses of `loss`.
-        task_class: the class that trains, as "module:Class": it imports torch, so not in the same
-            file. An objective may make its task itself instead, in `task`.
-    """
-
-    key: ClassVar[str]
-    Config: ClassVar[type | None] = None
-    separates: ClassVar[bool] = False
-    task_class: ClassVar[str]
-
-    def __init__(self, config: Config, run: "PretrainConfig") -> None:
-        self.config, self.run = config, run
-
-    def check(self) -> None:
-        """Refuse settings of the run that do not go with this objective.
-
-        Raises:
-            SeparatorError: names the key and the fix.
-        """
-
-    def task(self) -> "Task":
-        """Return the task that the training loop is to do."""
-        module, _, name = self.task_class.partition(":")
-        return getattr(importlib.import_module(module), name)(self.run)
-
-
-Loss = tuple[Tensor | None, dict[str, Tensor]]
-
-
-class Objective(ABC, Generic[Config]):
-    """A loss beside the masked error, with its head.
+class _Registered(Generic[Config]):
+    """What both kinds of objectives have.
 
     Subclasses do not import torch at the top of their file: `--help` reads their `Config`.
 
@@ -115,20 +74,12 @@ class Objective(ABC, Generic[Config]):
 
     Attributes:
         key: name in the configuration and of what is logged.
-        Config: dataclass of the settings; the first line of its docstring is the help.
-        meeting_point: the tensor in which its gradient and the masked error's are compared, a field
-            of the backbone's outputs or "restored".
-        needs_masked: it is about patches filled with 1.0, so there must be some.
-        predicts_errors: it predicts the error of each patch, which some strategies need.
-        validated: its loss is computed for validation songs too.
+        Config: dataclass of the settings, if it has any; the first line of its docstring is the
+            help.
     """
 
     key: ClassVar[str]
-    Config: ClassVar[type]
-    meeting_point: ClassVar[Literal["balance_point", "pre_head", "restored"]] = "balance_point"
-    needs_masked: ClassVar[bool] = False
-    predicts_errors: ClassVar[bool] = False
-    validated: ClassVar[bool] = True
+    Config: ClassVar[type | None] = None
 
     def __init__(self, config: Config, run: "PretrainConfig") -> None:
         self.config, self.run = config, run
@@ -139,6 +90,44 @@ class Objective(ABC, Generic[Config]):
         Raises:
             SeparatorError: names the key and the fix.
         """
+
+
+class PrimaryObjective(_Registered[Config]):
+    """What a run learns; the key `objective` names one.
+
+    Attributes:
+        separates: it trains as `separator train` does, with the losses of `loss`.
+        task_class: the class that trains, as "module:Class": it imports torch, so not in the same
+            file. An objective may make its task itself instead, in `task`.
+    """
+
+    separates: ClassVar[bool] = False
+    task_class: ClassVar[str]
+
+    def task(self) -> "Task":
+        """Return the task that the training loop is to do."""
+        module, _, name = self.task_class.partition(":")
+        return getattr(importlib.import_module(module), name)(self.run)
+
+
+Loss = tuple[Tensor | None, dict[str, Tensor]]
+
+
+class Objective(_Registered[Config], ABC):
+    """A loss beside the masked error, with its head.
+
+    Attributes:
+        meeting_point: the tensor in which its gradient and the masked error's are compared, a field
+            of the backbone's outputs or "restored".
+        needs_masked: it is about patches filled with 1.0, so there must be some.
+        predicts_errors: it predicts the error of each patch, which some strategies need.
+        validated: its loss is computed for validation songs too.
+    """
+
+    meeting_point: ClassVar[Literal["balance_point", "pre_head", "restored"]] = "balance_point"
+    needs_masked: ClassVar[bool] = False
+    predicts_errors: ClassVar[bool] = False
+    validated: ClassVar[bool] = True
 
     def check_tracks(self, tracks: "Sequence[Track]") -> None:
         """Refuse songs to train on with which the objective cannot work."""

@@ -204,8 +204,6 @@ def fit_labels(
         left -= len(waves)
         if left <= 0:
             break
-    if not found:
-        raise SeparatorError("labels.crops: there are no crops to fit clusters on")
     features = torch.cat(found)
     labeller.fit(features.flatten(0, 1))
     return labeller(features.to(device))

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from separator.errors import SeparatorError
 from separator.pretrain import schedules
-from separator.pretrain.lazy_torch import nn
+from separator.pretrain.lazy_torch import nn, torch
 from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
 from separator.ranges import Within
 
 if TYPE_CHECKING:
-    import torch
-
     from separator.pretrain.batch import Example
     from separator.pretrain.objectives.adversary import Adversary
 
