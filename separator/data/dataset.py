@@ -152,10 +152,9 @@ class _Collate:
         return self.stack(stems), list(valid), list(songs), skipped
 
 
-def _loader(
-    dataset: _Segments, config: DataConfig, places: tuple[int, int], pin: bool
-) -> DataLoader:
+def _loader(dataset: _Segments, places: tuple[int, int], pin: bool) -> DataLoader:
     """torch's loader over the batches of numbers that start and go on as `places` says."""
+    config = dataset.config
     numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(*places))
     size = 4 * math.prod((config.batch, len(dataset.names), 2, dataset.table.samples))  # bytes
     check_size(size)
@@ -207,22 +206,16 @@ def batches(
         )
     dataset = _Segments(tracks, config, rate, seed, names)
     places = start, stride
-    loader = _loader(dataset, config, places, torch.device(device).type == "cuda")
-    samples = round(config.segment_seconds * rate)
-    return _finish(loader, config, names, samples, seed, places, device)
+    loader = _loader(dataset, places, torch.device(device).type == "cuda")
+    return _finish(loader, places, device)
 
 
 def _finish(
-    loader: DataLoader,
-    config: DataConfig,
-    names: tuple[str, ...],
-    samples: int,
-    seed: int,
-    places: tuple[int, int],
-    device: torch.device | str,
+    loader: DataLoader, places: tuple[int, int], device: torch.device | str
 ) -> Iterator[Batch]:
     """Move, augment and label batches; log each unreadable file once."""
-    logged: set[str] = set()
+    dataset, config, logged = loader.dataset, loader.dataset.config, set()
+    samples = round(config.segment_seconds * dataset.reader.rate)
     incoming = received(loader, loader.collate_fn.stack.shared)
     for number, (waves, counts, numbers, skipped) in zip(
         itertools.count(*places), incoming, strict=False
@@ -234,10 +227,10 @@ def _finish(
         if waves is None:
             raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")
         stems, valid, songs = as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
-        drawn = int(uniforms(_AUGMENT, seed, 0, number)[0] * 2**53)
+        drawn = int(uniforms(_AUGMENT, dataset.seed, 0, number)[0] * 2**53)
         generator = torch.Generator().manual_seed(drawn)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
         valid = valid.gather(0, changes.song) * NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)
-        yield Batch(stems, names, valid, songs)
+        yield Batch(stems, dataset.names, valid, songs)
