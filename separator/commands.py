@@ -167,6 +167,15 @@ COMMANDS = {
             ),
         ),
     ),
+    "monitor": Command(
+        "separator.cli.monitor",
+        TRAIN,
+        "show the curves, pictures and sounds of runs on a page, and compare them",
+        (
+            ("separator monitor runs/vocals --open", "open the page of a run in the browser"),
+            ("separator monitor runs", "all runs in a folder, side by side"),
+        ),
+    ),
     "compare": Command(
         "separator.cli.compare.comparison",
         TRAIN,

@@ -192,6 +192,7 @@ def test_a_hostile_name_forges_nothing(
         "models": [HOSTILE],
         "doctor": ["-m", HOSTILE],
         "completion": [HOSTILE],
+        "monitor": [HOSTILE],
         "serve": ["-m", HOSTILE],
         "push": [HOSTILE, "me/model"],
         "pull": [f"hf:{HOSTILE}"],

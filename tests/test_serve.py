@@ -29,11 +29,12 @@ import separator
 from separator import audio, cli
 from separator.engine.model_file import export
 from separator.inference.serve import worker
-from separator.inference.serve.app import PAGE, make_app
+from separator.inference.serve.app import SERVE_FILES, make_app
 from separator.inference.serve.command import ServeConfig
 from separator.inference.serve.session import Song, State, safe_name
 from separator.inference.serve.spool import BARS, Spool
 from separator.inference.serve.store import PREFIX, Store, remove_abandoned
+from separator.inference.serve.web import PAGE
 from separator.inference.serve.worker import Models
 from separator.models.build import describe
 from separator.models.frame_transformer import FrameTransformer
@@ -415,7 +416,7 @@ def test_other_sites_are_refused(serve, headers: dict[str, str], status: int):
 
 def test_the_page_needs_no_other_host(serve):
     client = serve().user()
-    for path in PAGE.iterdir():
+    for path in [PAGE / name for name in SERVE_FILES]:
         answer = client.get("/" if path.name == "index.html" else f"/{path.name}")
         assert answer.text == path.read_text("utf-8")
         assert "default-src 'none'" in answer.headers["content-security-policy"]

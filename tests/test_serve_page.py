@@ -53,9 +53,9 @@ class Held:
             yield from self.stems(model, blocks, rate)
             return
         for block in blocks:
-            for piece in block.split(rate, dim=-1):
+            for piece in np.split(block, range(rate, block.shape[-1], rate), axis=-1):
                 self.step.acquire(timeout=30)
-                yield torch.stack([piece, torch.zeros_like(piece)])
+                yield torch.from_numpy(np.stack([piece, np.zeros_like(piece)]))
 
 
 class Site:

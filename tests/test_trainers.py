@@ -55,10 +55,9 @@ def words(command: str, corpus: Path, run: Path, *more: str) -> list[str]:
 
 
 def rows(run: Path, kind: str = "train") -> list[dict]:
-    """Rows of metrics.jsonl without the one number that a clock made."""
+    """Rows of metrics.jsonl without the numbers that a clock made."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for row in found:
-        row.pop("speed/audio_seconds_per_second", None)
+    found = [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in found]
     return [row for row in found if row["kind"] == kind]
 
 

@@ -3,38 +3,29 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from separator import audio, bundled
-from separator.errors import SeparatorError, explain
+from separator.errors import SeparatorError
 from separator.inference.plan import named
 from separator.inference.serve import downloads
-from separator.inference.serve.guard import Guard
 from separator.inference.serve.session import (
-    RefusedError,
     Session,
     Song,
     safe_name,
     without_folder,
 )
 from separator.inference.serve.store import Store
+from separator.inference.serve.web import RefusedError, new_app
 from separator.inference.serve.worker import VOICE, Models, Worker
 
-PAGE = Path(__file__).parent / "page"
-TYPES = {
-    "index.html": "text/html",
-    "style.css": "text/css",
-    **dict.fromkeys(("page.js", "player.js"), "text/javascript"),
-}
+SERVE_FILES = ("index.html", "style.css", "page.js", "player.js", "common.js")
 FORMAT_CHOICES = ("input", *audio.ENCODINGS)
 EXPIRY_SECONDS = 20.0
 MAX_ENCODING = 2  # downloads made at the same time
@@ -72,14 +63,7 @@ def make_app(store: Store, models: Models) -> FastAPI:
             for worker in workers:
                 await run_in_threadpool(worker.join)
 
-    # the pages of an interface's description load scripts from another host
-    options = {"openapi_url": None, "docs_url": None, "redoc_url": None}
-    options["telemetry"] = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
-    app = FastAPI(lifespan=lifespan, **options)
-    app.add_middleware(Guard, host=store.config.host)
-    for kind in (SeparatorError, OSError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, _failure)
-    _add_page(app)
+    app = new_app(store.config.host, SERVE_FILES, lifespan)
     session = _add_session(app, store, models)
     _add_songs(app, store, models, session)
     _add_sound(app, session)
@@ -91,33 +75,6 @@ async def _expire(store: Store) -> None:
     while True:
         await asyncio.sleep(min(EXPIRY_SECONDS, 10 * store.config.keep_minutes))
         await run_in_threadpool(store.expire)
-
-
-def _failure(request: Request, error: Exception) -> Response:
-    """Tell any error in one line."""
-    if isinstance(error, RequestValidationError):
-        status, text = 422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    elif isinstance(error, HTTPException):
-        status, text = error.status_code, str(error.detail)
-    elif isinstance(error, RefusedError):
-        status, text = error.status, str(error)
-    else:
-        status, text = 400 if isinstance(error, SeparatorError) else 500, explain(error)
-    return JSONResponse({"error": text}, status)
-
-
-def _add_page(app: FastAPI) -> None:
-    """Serve the files of the page."""
-    for name, kind in TYPES.items():
-        path = "/" if name == "index.html" else f"/{name}"
-        app.add_api_route(path, _constant((PAGE / name).read_bytes(), kind), methods=["GET"])
-
-
-def _constant(content: bytes, kind: str) -> Any:
-    async def answer() -> Response:
-        return Response(content, media_type=kind)
-
-    return answer
 
 
 def _cookie(request: Request) -> str:

@@ -1,20 +1,13 @@
 """`separator serve`: a page on this machine that separates songs dropped on it."""
 
-import errno
-import ipaddress
-import logging
 import os
-import signal
-import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from separator.config import parse
-from separator.errors import SeparatorError, UsageError, one_line
+from separator.inference.serve.server import listen, require_packages, run
 from separator.ranges import require
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,13 +55,7 @@ class ServeConfig:
 def main(argv: list[str]) -> int:
     """Serve until a signal ends it; returns 128 and the signal's number."""
     config = parse(ServeConfig, argv, "serve")
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise UsageError(
-            f"serve needs {error.name}; install it with pip install 'separator[serve]'"
-        ) from error
+    require_packages("serve")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the server a core
 
     from separator.allocator import keep_memory
@@ -76,74 +63,12 @@ def main(argv: list[str]) -> int:
     from separator.inference.serve.store import Store, remove_abandoned
     from separator.inference.serve.worker import Models
     from separator.inference.stopping import stoppable
-    from separator.inference.terminal import say
 
     keep_memory()
     remove_abandoned(Path(tempfile.gettempdir()))
     models = Models(config.model, config.device, config.jobs)
     models.get(models.default)  # a wrong model is told before anybody waits for it
-    listening = _listen(config.host, config.port)
+    listening = listen(config.host, config.port)
     with stoppable() as stop, listening as listener, Store(config) as store:
-        url = _url(config.host, listener.getsockname()[1])
-        settings = uvicorn.Config(
-            make_app(store, models),
-            **{"log_config": None, "access_log": False, "server_header": False, "ws": "none"},
-            **{"lifespan": "on", "timeout_graceful_shutdown": 2},
-        )
-        say(f"{url} is ready; Ctrl-C ends it and removes its files")
-        if not _is_loopback(config.host):
-            log.warning("everybody who can reach this machine can use the page")
-        if config.open:
-            _open(url)
-        server = uvicorn.Server(settings)
-
-        def leave(number: int, frame: object) -> None:
-            stop.number, server.should_exit = number, True
-
-        hang_up = getattr(signal, "SIGHUP", None)  # uvicorn leaves in this way for the others
-        if hang_up and signal.getsignal(hang_up) is stop:
-            signal.signal(hang_up, leave)
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            if not stop.number:
-                raise
-        return stop.status if stop.number else 1
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        SeparatorError: the port is in use, or the address is not one of this machine.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            fix = f"port: {port} is in use; choose another, or --port 0 for a free one"
-            raise SeparatorError(fix) from error
-        name = "port" if error.errno == errno.EACCES else "host"
-        value = {"port": port, "host": host}[name]
-        raise SeparatorError(f"{name}: cannot listen on {value} ({one_line(error)})") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _url(host: str, port: int) -> str:
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def _open(url: str) -> None:
-    """Open the page from a thread: some browsers do not return, and it works without one too."""
-    import threading
-    import webbrowser
-
-    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        app = make_app(store, models)
+        return run(app, listener, config, stop, "ends it and removes its files")

@@ -10,18 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from separator import audio
-from separator.errors import SeparatorError, printable
+from separator.errors import printable
 from separator.inference.serve.spool import Spool
+from separator.inference.serve.web import RefusedError
 
 MAX_NAME = 150  # bytes of a song's name
-
-
-class RefusedError(SeparatorError):
-    """A request that is not served, with HTTP's number for the reason."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class State(enum.StrEnum):

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from separator.errors import SeparatorError, printable
 from separator.inference.serve.command import ServeConfig
-from separator.inference.serve.session import RefusedError, Session, Song, State
+from separator.inference.serve.session import Session, Song, State
+from separator.inference.serve.web import RefusedError
 
 log = logging.getLogger(__name__)
 

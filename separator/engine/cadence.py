@@ -39,6 +39,20 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def validations_left(step: int, every: Every, steps: int) -> int:
+    """Return how many validations follow a step.
+
+    Args:
+        step: finished steps.
+        every: steps between validations, or "auto".
+        steps: length of the run, whose end is validated too.
+    """
+    period = PERIOD if every == "auto" else every
+    early = sum(step < place < steps for place in EARLY) if every == "auto" else 0
+    regular = (steps - 1) // period - step // period if period else 0
+    return early + regular + 1 if step < steps else 0
+
+
 def next_validation(step: int, every: Every, steps: int) -> int:
     """Return the first step after `step` at which a run validates.
 

@@ -82,17 +82,24 @@ class Log:
     def advance(self, seconds: float) -> None:
         """Count one finished step that heard so many seconds of audio (all ranks together)."""
         self._heard += seconds
+        self._steps += 1
+        self._stepped = time.perf_counter()
         self._progress.advance()
 
     def train(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars of a step, with the throughput since the last one written."""
-        speed = self._heard / max(time.perf_counter() - self._since, 1e-9)
-        scalars = {**scalars, "speed/audio_seconds_per_second": speed}
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        speed = self._heard / seconds
+        scalars = {
+            **scalars,
+            "speed/audio_seconds_per_second": speed,
+            "speed/steps_per_second": self._steps / seconds,
+        }
         row = self._write_row(step, "train", scalars)
         event(logger, f"step {step}: loss {scalars['loss']:.4g}", **row)
         self._add_scalars(scalars, step)
         self._progress.show(scalars["loss"], speed)
-        self._heard, self._since = 0.0, time.perf_counter()
+        self._heard, self._steps, self._since = 0.0, 0, time.perf_counter()
         self._check_disk()
 
     def preview(self, result: Validation) -> None:
@@ -109,7 +116,9 @@ class Log:
             result: of the validation.
             best: whether no earlier one had a higher score.
         """
-        row = self._write_row(step, "validation", {**result.scalars, "score": result.score})
+        seconds = {"speed/validation_seconds": time.perf_counter() - self._stepped}
+        scalars = {**result.scalars, "score": result.score, **seconds}
+        row = self._write_row(step, "validation", scalars)
         self._add_scalars(result.scalars, step)
         self._add_quality(result, step)
         self._add_media(result, step)
@@ -203,7 +212,8 @@ class Log:
         self._failing = bool(failing)
 
     def _restart_clock(self) -> None:
-        self._heard, self._since = 0.0, time.perf_counter()
+        self._heard, self._steps, self._since = 0.0, 0, time.perf_counter()
+        self._stepped = self._since
         self._progress.pause()
 
 

@@ -1,4 +1,5 @@
 // The page: what is chosen, sent, shown. player.js plays.
+import { $, api, clock } from "./common.js";
 import { Player } from "./player.js";
 
 const KARAOKE_DB = -12;
@@ -6,31 +7,10 @@ const SILENT_DB = -40; // the lowest place of a slider means none at all
 const BUSY_MS = 500;
 const IDLE_MS = 20000;
 
-const $ = (selector, within = document) => within.querySelector(selector);
 const all = new Set(); // the cards
 const cards = new Map(); // those of songs that the server has, by id
 let offered, timer, playing, lost;
 
-async function api(method, path, body) {
-  const options = { method, headers: body ? { "Content-Type": "application/json" } : {} };
-  if (body) options.body = JSON.stringify(body);
-  let answer;
-  try {
-    answer = await fetch(`api/${path}`, options);
-  } catch {
-    throw new Error("separator does not answer; is `separator serve` still running?");
-  }
-  const value = await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(value?.error ?? `${answer.status} ${answer.statusText}`);
-  return value;
-}
-
-const clock = (seconds) => {
-  const whole = Math.max(0, Math.round(seconds));
-  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (number) => String(number).padStart(2, "0");
-  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
-};
 const title = (name) => name[0].toUpperCase() + name.slice(1);
 const factor = (db) => (db <= SILENT_DB ? 0 : 10 ** (db / 20));
 const decibels = (db) => (db <= SILENT_DB ? "off" : `${db > 0 ? "+" : db < 0 ? "−" : ""}${Math.abs(db)} dB`);
