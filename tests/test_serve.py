@@ -28,7 +28,7 @@ from fastapi.testclient import TestClient
 import separator
 from separator import audio, cli
 from separator.engine.model_file import export
-from separator.inference.serve import worker
+from separator.inference.serve import app, worker
 from separator.inference.serve.app import SERVE_FILES, make_app
 from separator.inference.serve.command import ServeConfig
 from separator.inference.serve.session import Song, State, safe_name
@@ -102,10 +102,35 @@ def stems_of(client: TestClient, view: dict) -> dict[str, torch.Tensor]:
     return dict(zip(view["stems"], waves, strict=True))
 
 
+def made(client: TestClient, **wanted: object) -> list[dict]:
+    """Ask for a download until it is made; returns the answers."""
+    answers: list[dict] = []
+    while "url" not in (answers or [{}])[-1]:
+        answer = client.post("/api/downloads", json=wanted)
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+    return answers
+
+
 def fetch(client: TestClient, **wanted: object) -> tuple[str, bytes]:
-    made = client.post("/api/downloads", json=wanted)
-    assert made.status_code == 200, made.text
-    return made.json()["name"], client.get(f"/{made.json()['url']}").content
+    about = made(client, **wanted)[-1]
+    return about["name"], client.get(f"/{about['url']}").content
+
+
+def test_the_page_is_told_how_far_a_download_is(serve, monkeypatch):
+    song("song.wav", 15.0)
+    client = serve().user()
+    send(client, "song.wav")
+    (view,) = done(client)
+    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.005)
+    wanted = {"songs": [view["id"]], "stems": view["stems"], "format": "mp3"}
+    answers = made(client, **wanted)
+    parts = [answer["progress"] for answer in answers[:-1]]
+    assert parts == sorted(parts)
+    assert 0 <= parts[0] < parts[-1] <= 1
+    assert answers[-1]["name"] == "song.zip"
+    assert client.get(f"/{answers[-1]['url']}").content.startswith(b"PK")
+    assert made(client, **wanted)[-1] == answers[-1]  # it is kept
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 44100), (6, 48000)])
@@ -357,7 +382,7 @@ def test_nobody_gets_anothers_songs(serve):
     send(owner, "song.wav")
     id = done(owner)[0]["id"]
     wanted = {"songs": [id], "stems": ["vocals"], "format": "wav"}
-    url = owner.post("/api/downloads", json=wanted).json()["url"]
+    url = made(owner, **wanted)[-1]["url"]
     for client, status in ((owner, 200), (other, 404), (nobody, 403)):
         for path in (f"/api/songs/{id}/waveform", f"/api/songs/{id}/samples?start=0&count=9",
                      f"/{url}"):  # fmt: skip

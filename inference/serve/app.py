@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Request, Response
@@ -15,12 +17,7 @@ from separator import audio, bundled
 from separator.errors import SeparatorError
 from separator.inference.plan import named
 from separator.inference.serve import downloads
-from separator.inference.serve.session import (
-    Session,
-    Song,
-    safe_name,
-    without_folder,
-)
+from separator.inference.serve.session import Session, Song, safe_name, without_folder
 from separator.inference.serve.store import Store
 from separator.inference.serve.web import RefusedError, new_app
 from separator.inference.serve.worker import VOICE, Models, Worker
@@ -29,6 +26,7 @@ SERVE_FILES = ("index.html", "style.css", "page.js", "player.js", "common.js")
 FORMAT_CHOICES = ("input", *audio.ENCODINGS)
 EXPIRY_SECONDS = 20.0
 MAX_ENCODING = 2  # downloads made at the same time
+PATIENCE_SECONDS = 0.5  # after which a page is told how far its download is
 MAX_GAIN = 10.0
 
 Natural = Annotated[int, Field(ge=0, lt=1 << 40)]
@@ -183,19 +181,26 @@ def _add_sound(app: FastAPI, Own: Any) -> None:
 
 def _add_downloads(app: FastAPI, Own: Any) -> None:
     """Let a page have files made, and fetch them."""
-    encoders = asyncio.Semaphore(MAX_ENCODING)
+    encoders, lock = ThreadPoolExecutor(MAX_ENCODING), threading.Lock()
 
     @app.post("/api/downloads")
-    async def make(session: Own, wanted: Annotated[Download, Body()]) -> dict[str, str]:
+    def make(session: Own, wanted: Annotated[Download, Body()]) -> dict[str, Any]:
+        """Make a file; asked again, tell how far it is, and at the end where it is."""
         if wanted.format not in FORMAT_CHOICES:
             raise RefusedError(
                 422, f"format: {wanted.format} is not one of {', '.join(FORMAT_CHOICES)}"
             )
         chosen = tuple(session.song(id) for id in wanted.songs)
         made = downloads.Request(chosen, tuple(wanted.stems), wanted.gains, wanted.format)
-        async with encoders:
-            path = await run_in_threadpool(downloads.prepare, session, made)
-        return {"url": f"api/downloads/{made.id}", "name": path.name}
+        with lock:
+            if made.id not in session.making:
+                future = encoders.submit(downloads.prepare, session, made)
+                session.making[made.id] = made, future
+            made, future = session.making[made.id]
+        if not wait([future], PATIENCE_SECONDS).done:
+            return {"progress": made.progress}
+        session.making.pop(made.id, None)
+        return {"url": f"api/downloads/{made.id}", "name": future.result().name}
 
     @app.get("/api/downloads/{id}")
     def fetch(session: Own, id: str) -> Response:

@@ -4,14 +4,15 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from separator.config import parse
 from separator.inference.serve.server import listen, require_packages, run
-from separator.ranges import require
+from separator.ranges import CheckedConfig, Within
 
 
 @dataclass(frozen=True)
-class ServeConfig:
+class ServeConfig(CheckedConfig):
     """Show a page in the browser on which songs are separated, played and downloaded.
 
     Songs stay on this machine and are removed when the page has been closed for `keep_minutes`,
@@ -34,22 +35,16 @@ class ServeConfig:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8765
+    port: Annotated[int, Within("[0, 65535]")] = 8765
     open: bool = False
     model: str = ""
     device: str = "auto"
-    jobs: int = 1
-    max_megabytes: float = 500.0
-    max_minutes: float = 20.0
-    max_queue: int = 20
-    max_disk: float = 20.0
-    keep_minutes: float = 60.0
-
-    def __post_init__(self) -> None:
-        require(self, "[0, 65535]", "port")
-        require(self, "[1, 64]", "jobs")
-        require(self, "[1, 10000]", "max_queue")
-        require(self, "(0, inf)", "max_megabytes", "max_minutes", "max_disk", "keep_minutes")
+    jobs: Annotated[int, Within("[1, 64]")] = 1
+    max_megabytes: Annotated[float, Within("(0, inf)")] = 500.0
+    max_minutes: Annotated[float, Within("(0, inf)")] = 20.0
+    max_queue: Annotated[int, Within("[1, 10000]")] = 20
+    max_disk: Annotated[float, Within("(0, inf)")] = 20.0
+    keep_minutes: Annotated[float, Within("(0, inf)")] = 60.0
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,12 +31,20 @@ class Request:
         stems: the stems that are wanted, each as a file.
         gains: a factor for each stem, for one file of all of them; instead of `stems`.
         format: suffix without its dot, or "input" for the song's own.
+        written: numbers of samples that are encoded so far.
     """
 
     songs: tuple[Song, ...]
     stems: tuple[str, ...]
     gains: Mapping[str, float]
     format: str
+    written: list[int] = field(default_factory=list, compare=False)
+
+    @property
+    def progress(self) -> float:
+        """The part of it that is encoded, from 0 to 1."""
+        samples = [song.spool.samples * len(list(_outputs(song, self))) for song in self.songs]
+        return sum(self.written) / max(sum(samples), 1)
 
     @property
     def id(self) -> str:
@@ -62,8 +70,6 @@ def prepare(session: Session, request: Request) -> Path:
     try:
         folder.mkdir()
         path = _made(request, folder)
-    except FileExistsError as error:
-        raise SeparatorError("this download is being made already; wait for it") from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -80,7 +86,7 @@ def _made(request: Request, folder: Path) -> Path:
         outputs = list(_outputs(song, request))
         with ThreadPoolExecutor(max(1, len(outputs))) as pool:
             pending = [
-                pool.submit(_encoded, song, *output, request.format, folder / str(number))
+                pool.submit(_encoded, song, *output, request, folder / str(number))
                 for output in outputs
             ]
         made += [one.result() for one in pending]
@@ -118,12 +124,12 @@ def _outputs(song: Song, request: Request) -> Iterator[tuple[str, Tensor]]:
             yield name.capitalize(), torch.eye(len(names))[place]
 
 
-def _encoded(song: Song, title: str, factors: Tensor, format: str, folder: Path) -> Path:
+def _encoded(song: Song, title: str, factors: Tensor, request: Request, folder: Path) -> Path:
     """Write one file of a song as the command line does: its rate, sample format and tags.
 
     Where an integer format would clip, all stems of a song are lowered by one gain.
     """
-    suffix = audio.written_as(song.info.format) if format == "input" else format
+    suffix = audio.written_as(song.info.format) if request.format == "input" else request.format
     path = folder / f"{song.path.stem} ({title}).{suffix}"
     subtype = sample_format(song.info, suffix, 0)
     options = {"subtype": subtype, "dither": subtype == "PCM_16"} if subtype else {}
@@ -142,5 +148,8 @@ def _encoded(song: Song, title: str, factors: Tensor, format: str, folder: Path)
     ) as writer:
         for wave in mixed():
             writer.write(wave / max(peak, 1.0))
+            request.written.append(wave.shape[-1])
+            if song.cancelled.is_set():
+                raise SeparatorError("the song was removed")
     copy_tags(song.path, path, title)
     return path

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from separator import audio
 from separator.errors import printable
@@ -83,6 +84,7 @@ class Session:
         self.folder = folder
         self.songs: dict[str, Song] = {}
         self.downloads: dict[str, tuple[Path, tuple[Song, ...]]] = {}  # each with its songs
+        self.making: dict[str, Any] = {}  # requests for downloads, each with the future of its file
         self.seen = time.monotonic()
         self.served = 0.0  # when the separation of its last song began
 

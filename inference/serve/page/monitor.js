@@ -84,8 +84,8 @@ function chart(title, curves) {
       if (value !== null) path += `${pen}${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = value === null ? "M" : "L";
     }
-    const marks = points.length < 2 ? { "stroke-linecap": "round", d: `${path}h0.1` } : { d: path };
-    svg.append(drawing("path", { class: `c${run.colour}${dashed ? " dashed" : ""}`, ...marks }));
+    const kind = points.length < 2 ? " dot" : dashed ? " dashed" : "";
+    svg.append(drawing("path", { class: `c${run.colour}${kind}`, d: kind === " dot" ? `${path}h0.1` : path }));
   }
   const said = found.map(({ run, points }) => `${run.summary.name} ${number(points.at(-1)[1])}`);
   svg.setAttribute("aria-label", `${title}; latest: ${said.join(", ")}`);

@@ -47,7 +47,12 @@ const chosenStems = () => [...document.querySelectorAll("#stems input:checked")]
 async function download(wanted, status) {
   status.textContent = "Preparing the file …";
   try {
-    const made = await api("POST", "downloads", { format: $("#format").value, ...wanted });
+    const asked = { format: $("#format").value, ...wanted };
+    let made = {};
+    while (!made.url) {
+      made = await api("POST", "downloads", asked);
+      if (!made.url) status.textContent = `Preparing the file, ${Math.floor(100 * made.progress)} %`;
+    }
     Object.assign(document.createElement("a"), { href: made.url, download: made.name }).click();
     status.textContent = `${made.name} goes to your downloads.`;
   } catch (error) {
