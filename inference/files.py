@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from separator import audio
 from separator.allocator import return_memory
-from separator.api import Separator
+from separator.arguments import as_array
 from separator.atomic import replacing
 from separator.errors import DISK_FULL, SeparatorError, printable
 from separator.inference.choices import Output
@@ -29,7 +27,7 @@ from separator.inference.tags import copy_tags, mark
 from separator.inference.terminal import log_above_bar, say
 from separator.logs import bar as progress_bar
 from separator.logs import event
-from separator.streaming import Model
+from separator.streaming import Model, StreamingSeparator
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ class Work:
         jobs: songs that are worked on at the same time.
     """
 
-    separator: Separator
+    separator: StreamingSeparator[Any]
     outputs: Sequence[Output]
     bitrate: int | None = None
     batch: int = 1
@@ -143,47 +141,51 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
     return -20 * math.log10(peak)
 
 
-def _checked(chunks: Iterable[Tensor], check: Callable[[], None]) -> Iterator[Tensor]:
+def _checked(chunks: Iterable[np.ndarray], check: Callable[[], None]) -> Iterator[np.ndarray]:
     """Yield chunks until the work is to be stopped."""
     for chunk in chunks:
         check()
         yield chunk
 
 
-def _stems(job: Job, model: Model, work: Work) -> Iterator[Tensor]:
+def _stems(job: Job, model: Model, work: Work) -> Iterator[np.ndarray]:
     """Yield chunks (s c t) of the stems that the job writes."""
     info = job.info
     blocks = audio.blocks(info.path, strict=work.strict)
     names = work.separator.stems.names
     for mixture, stems in work.separator.stream(blocks, info.rate, work.batch, model):
-        waves = dict(zip(names, stems, strict=True))
-        yield torch.stack(
-            [mixture - waves[stem] if without else waves[stem] for stem, without in work.outputs]
+        whole, waves = as_array(mixture), dict(zip(names, as_array(stems), strict=True))
+        yield np.stack(
+            [whole - waves[stem] if without else waves[stem] for stem, without in work.outputs]
         )
 
 
-def _spooled(chunks: Iterator[Tensor], spool: BinaryIO) -> tuple[list[torch.Size], float]:
+def _spooled(chunks: Iterator[np.ndarray], spool: BinaryIO) -> tuple[list[tuple[int, ...]], float]:
     """Write chunks to a nameless file, and return their shapes and their peak, at least 1.
 
     Integers hold no sample beyond ±1. All stems then get one gain, which is known at the end only.
     """
     shapes, peak = [], 1.0
     for chunk in chunks:
-        peak = max(peak, chunk.abs().max().item())
-        spool.write(chunk.contiguous().numpy().data)
+        peak = max(peak, float(np.abs(chunk).max()))
+        spool.write(chunk.data)
         shapes.append(chunk.shape)
     return shapes, peak
 
 
-def _lowered(spool: BinaryIO, shapes: Sequence[torch.Size], peak: float) -> Iterator[Tensor]:
+def _lowered(
+    spool: BinaryIO, shapes: Sequence[tuple[int, ...]], peak: float
+) -> Iterator[np.ndarray]:
     """Yield the chunks of a nameless file, lowered by their peak."""
     spool.seek(0)
     for shape in shapes:
-        chunk = torch.frombuffer(bytearray(spool.read(4 * shape.numel())), dtype=torch.float32)
-        yield chunk.view(shape) / peak
+        chunk = np.frombuffer(spool.read(4 * math.prod(shape)), np.float32)
+        yield chunk.reshape(shape) / np.float32(peak)
 
 
-def _write(pieces: Iterator[Tensor], paths: Sequence[Path], job: Job, bitrate: int | None) -> None:
+def _write(
+    pieces: Iterator[np.ndarray], paths: Sequence[Path], job: Job, bitrate: int | None
+) -> None:
     """Encode pieces (s c t), each stem in a thread of its own while the next piece is computed."""
     info = job.info
     options = {"bitrate": bitrate, "samples": info.samples}

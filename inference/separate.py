@@ -4,8 +4,9 @@ import logging
 import os
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from separator import __version__
 from separator.audio.formats import ENCODINGS
@@ -14,6 +15,9 @@ from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
 from separator.ranges import CheckedConfig, Within
 from separator.stems import NAMES, TWO_STEMS, StemSet, public_name
+
+if TYPE_CHECKING:
+    from separator.streaming import StreamingSeparator
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ class SeparateConfig(CheckedConfig):
             it is not known where they came from. Results of other songs always stay.
         keep: keep results that exist although another model, version or setting made them, or
             although it is not known where they came from.
+        backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
+            and a model of `separator export -o x.onnx`); auto takes torch where it is installed.
         device: where to run; auto takes a GPU when there is one.
         batch: chunks of 12 seconds processed at once.
         shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
@@ -60,6 +66,7 @@ class SeparateConfig(CheckedConfig):
     strict: bool = False
     overwrite: bool = False
     keep: bool = False
+    backend: Literal["auto", "torch", "onnx"] = "auto"
     device: str = "auto"
     batch: Annotated[int, Within("[1, 4096]")] = 1
     shifts: Annotated[int, Within("[1, 16]")] = 1
@@ -128,15 +135,15 @@ def with_options(argv: list[str]) -> list[str]:
 def _separate(config: SeparateConfig) -> list[str]:
     """Do all that is asked for; returns a line for each song that could not be separated."""
     from separator.allocator import keep_memory
-    from separator.api import Separator, find_model
     from separator.atomic import remove_leftovers
     from separator.inference.choices import Choices, outputs
     from separator.inference.files import Work, separate_files
     from separator.inference.plan import check_folder, plan
+    from separator.model_sources import find_model
 
     path = config.model or find_model()
     keep_memory()
-    separator = Separator.load(path, config.device, config.shifts)
+    separator, device = _loaded(path, config)
     digest = separator.description.get("digest", "")
     log.info("model: %s", described(path, separator.description))
     written = outputs(separator.stems, config.stems, config.two_stems)
@@ -150,9 +157,21 @@ def _separate(config: SeparateConfig) -> list[str]:
     if not planned.jobs:
         return planned.failures
     check_folder(Path(config.output))
-    jobs = config.jobs or (3 if separator.device.type == "cpu" else 8)
+    jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
     return planned.failures + separate_files(planned.jobs, work)
+
+
+def _loaded(path: str, config: SeparateConfig) -> "tuple[StreamingSeparator[Any], str]":
+    """Load a model with the backend that is wanted, or that there is; return where it runs, too."""
+    if config.backend == "onnx" or (config.backend == "auto" and not find_spec("torch")):
+        from separator.onnx_separator import OnnxSeparator
+
+        return OnnxSeparator.load(path, config.shifts), "cpu"
+    from separator.separation import Separator
+
+    separator = Separator.load(path, config.device, config.shifts)
+    return separator, separator.device.type
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:

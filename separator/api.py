@@ -6,13 +6,13 @@ from typing import TypeGuard, TypeVar, cast, overload
 
 from torch import Tensor
 
-from separator import bundled
 from separator.arguments import is_samples, path_of
 from separator.errors import SeparatorError
+from separator.model_sources import find_model
 from separator.separation import Separator
 from separator.streaming import SOURCES, Progress, Source
 
-__all__ = ["Separator", "find_model", "separate"]
+__all__ = ["Separator", "separate"]
 
 Model = str | os.PathLike[str] | Separator
 AnySource = TypeVar("AnySource", bound=Source)  # a list of paths is no list of all sources
@@ -111,8 +111,3 @@ def _each(
             yield model.separate(song, rate if is_samples(song) else None, progress)
         except SeparatorError as error:
             raise SeparatorError(f"separate: source[{number}]: {error}") from error
-
-
-def find_model() -> str:
-    """Return $SEPARATOR_MODEL, else the name of the model that comes with the package."""
-    return os.environ.get("SEPARATOR_MODEL") or bundled.DEFAULT

@@ -24,6 +24,11 @@ MAX_BYTES = 4_000_000_000
 READ_BYTES = 1 << 20
 
 
+def find_model() -> str:
+    """Return $SEPARATOR_MODEL, else the name of the model that comes with the package."""
+    return os.environ.get("SEPARATOR_MODEL") or bundled.DEFAULT
+
+
 def model_file(source: str | os.PathLike, newest: bool = False) -> Path:
     """Return the file that a model is read from; fetch it where no copy is here.
 

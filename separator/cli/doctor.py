@@ -15,6 +15,7 @@ from pathlib import Path
 from separator import __version__
 from separator.config import parse
 from separator.errors import SeparatorError, one_line, printable
+from separator.model_sources import find_model
 
 PACKAGES = ("torch", "torchaudio", "numpy", "soundfile", "av", "soxr", "safetensors")
 MIN_FREE_GB = 2.0  # of a disk on which results, runs or caches are written
@@ -198,7 +199,7 @@ def separation(model: str, device: str) -> Iterator[Finding]:
     """
     import torch
 
-    from separator.api import Separator, find_model
+    from separator.api import Separator
     from separator.data.corpus import song
 
     name = model or find_model()

@@ -1,0 +1,99 @@
+"""A separation without PyTorch equals the one with it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from separator import audio, cli, streaming
+from separator.dsp import arrays, stft, wiener
+from separator.dsp.config import STFTConfig
+from separator.errors import SeparatorError
+from separator.separation import Separator
+from tests.sounds import music, save
+
+pytest.importorskip("onnxruntime")
+
+from separator.onnx_separator import OnnxSeparator
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchaudio", "einops", "safetensors", "scipy"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocker())
+from separator.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "config", [STFTConfig(256, 128), STFTConfig(256, 100, 1.0), STFTConfig(64, 16, 0.3)], ids=str
+)
+def test_transform_scale_and_filter_are_those_of_torch(config: STFTConfig):
+    wave = music(0.2)[None].repeat(2, 1, 1)
+    wave[1] *= 1e-5  # below the floor of the scale
+    expected = stft.stft(wave, config)
+    spectrogram = arrays.stft(wave.numpy(), config)
+    np.testing.assert_allclose(spectrogram.swapaxes(-1, -2), expected, atol=1e-4)
+    found, scale = arrays.normalise(np.abs(spectrogram), config)
+    magnitude, scales = stft.normalise(expected.abs(), config)
+    np.testing.assert_allclose(found.swapaxes(-1, -2), magnitude, atol=3e-4)
+    np.testing.assert_allclose(scale, scales, rtol=1e-5)
+    np.testing.assert_allclose(arrays.istft(spectrogram, config, wave.shape[-1]), wave, atol=1e-5)
+    for stems in (1, 4):
+        masks = torch.rand(2, stems, *magnitude.shape[1:])
+        linear = stft.linear_masks(masks[:, 0] if stems == 1 else masks, config)
+        mixture = expected / scales
+        if stems == 1:
+            estimate = wiener.wiener(mixture, linear[:, 0])[:, None]
+        else:
+            estimate = wiener.wiener_stems(mixture, linear)
+        given = (masks[:, 0] if stems == 1 else masks).numpy().swapaxes(-1, -2)
+        ours = arrays.wiener(spectrogram / scale, arrays.linear_masks(given, config), stems)
+        np.testing.assert_allclose(ours.swapaxes(-1, -2), estimate, atol=1e-5)
+
+
+def test_an_mp3_is_separated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streaming, "CHUNK_SECONDS", 3.0)  # several chunks
+    path = save(tmp_path / "song.mp3", music(6.0, 48000), 48000)
+    expected = Separator.load("tiny-vocals", "cpu").separate(path)
+    stems = OnnxSeparator.load("tiny-vocals").separate(path)
+    assert stems.keys() == expected.keys()
+    for name, wave in stems.items():
+        assert isinstance(wave, np.ndarray) and np.abs(wave).max() > 1e-3
+        np.testing.assert_allclose(wave, expected[name], atol=1e-4, rtol=0)
+
+
+def test_the_command_needs_no_torch(tmp_path: Path):
+    song = save(tmp_path / "song.mp3", music(1.0, 48000), 48000)
+    for backend in ("onnx", "torch"):
+        words = ["separate", str(song), "-o", str(tmp_path / backend), "--backend", backend]
+        if backend == "torch":
+            assert cli.main([*words, "--device", "cpu"]) == 0
+        else:
+            command = [sys.executable, "-c", WITHOUT_TORCH, *words]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    with_torch, without = (
+        audio.read(tmp_path / backend / "song (Instrumental).flac") for backend in ("torch", "onnx")
+    )
+    torch.testing.assert_close(without, with_torch, atol=1e-4, rtol=0)
+
+
+def test_what_is_no_network_of_ours_is_one_error(tmp_path: Path):
+    path = tmp_path / "x.onnx"
+    with pytest.raises(SeparatorError, match=r"m.safetensors: no .onnx file; `separator export"):
+        OnnxSeparator.load("m.safetensors")
+    with pytest.raises(SeparatorError, match="no such file"):
+        OnnxSeparator.load(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(SeparatorError, match="no ONNX network") as told:
+        OnnxSeparator.load(path)
+    assert "\n" not in str(told.value)
