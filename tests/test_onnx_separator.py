@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from separator import audio, cli, streaming
+from separator.data.corpus import song
 from separator.dsp import arrays, stft, wiener
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
@@ -62,19 +63,20 @@ def test_transform_scale_and_filter_are_those_of_torch(config: STFTConfig):
 
 def test_an_mp3_is_separated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streaming, "CHUNK_SECONDS", 3.0)  # several chunks
-    path = save(tmp_path / "song.mp3", music(6.0, 48000), 48000)
+    wave = torch.from_numpy(sum(song(6.0).values())).float()
+    path = save(tmp_path / "song.mp3", wave, 44100)
     expected = Separator.load("tiny-vocals", "cpu").separate(path)
     stems = OnnxSeparator.load("tiny-vocals").separate(path)
     assert stems.keys() == expected.keys()
-    for name, wave in stems.items():
-        assert isinstance(wave, np.ndarray) and np.abs(wave).max() > 1e-3
-        np.testing.assert_allclose(wave, expected[name], atol=1e-4, rtol=0)
+    for name, array in stems.items():
+        assert isinstance(array, np.ndarray) and np.abs(array).max() > 0.05
+        np.testing.assert_allclose(array, expected[name], atol=1e-4, rtol=0)
 
 
 def test_the_command_needs_no_torch(tmp_path: Path):
-    song = save(tmp_path / "song.mp3", music(1.0, 48000), 48000)
+    path = save(tmp_path / "song.mp3", music(1.0, 48000), 48000)
     for backend in ("onnx", "torch"):
-        words = ["separate", str(song), "-o", str(tmp_path / backend), "--backend", backend]
+        words = ["separate", str(path), "-o", str(tmp_path / backend), "--backend", backend]
         if backend == "torch":
             assert cli.main([*words, "--device", "cpu"]) == 0
         else:
