@@ -11,9 +11,10 @@ from separator.errors import SeparatorError
 
 if TYPE_CHECKING:
     from separator.api import Separator, separate
+    from separator.onnx_separator import OnnxSeparator
 
 __version__ = "0.1.0"
-__all__ = ["Separator", "SeparatorError", "__version__", "separate"]
+__all__ = ["OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> object:
         from separator import api
 
         return getattr(api, name)
+    if name == "OnnxSeparator":
+        from separator.onnx_separator import OnnxSeparator
+
+        return OnnxSeparator
     raise AttributeError(f"module 'separator' has no attribute {name!r}")
 
 

@@ -8,6 +8,7 @@ MAX_FOREIGN_TEXT = 300  # characters of a message that is not ours
 ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats, surrogates, separators
 JOINERS = "\u200c\u200d"  # of letters in Persian and of pictures in emoji: part of the spelling
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+TRAINING = {"torch", "torchaudio", "einops", "safetensors"}  # packages that the extra brings
 
 
 class SeparatorError(Exception):
@@ -46,6 +47,8 @@ def explain(error: BaseException) -> str:
         names = [name for name in (error.filename, error.filename2) if name is not None]
         text = ": ".join([*(printable(_text(name)) for name in names), one_line(error)])
         return f"{text}; free some space on that disk" if error.errno in DISK_FULL else text
+    if isinstance(error, ModuleNotFoundError) and error.name in TRAINING:
+        return f"needs {error.name}; pip install 'separator[train]'"
     return f"unexpected {one_line(error)}; SEPARATOR_DEBUG=1 shows where it happened"
 
 

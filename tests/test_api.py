@@ -1,5 +1,7 @@
 """Separator: rates, layouts, lengths, exact sums, streaming, and a GPU that is too small."""
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +264,30 @@ def test_shifts_average_estimates_of_the_delayed_song(random_model: Separator) -
     torch.testing.assert_close(sum(stems.values()), mixture[0], rtol=0, atol=1e-6)
     with pytest.raises(SeparatorError, match="shifts: 0 is not in"):
         Separator(random_model.model, STFT, 44100, "cpu", shifts=0)
+
+
+def test_sources_of_every_kind(random_model: Separator, tmp_path: Path) -> None:
+    path = tmp_path / "song.flac"
+    with audio.Writer(path, 48000, 2) as writer:
+        writer.write(music(2, 0.5, 48000))
+    expected = separator.separate(path, model=random_model)["vocals"]
+    sources = [path.read_bytes(), io.BytesIO(path.read_bytes()), os.fspath(path)]
+    results = separator.separate(iter(sources), model=random_model)
+    assert iter(results) is results  # nothing is done before it is asked for
+    assert all(torch.equal(stems["vocals"], expected) for stems in results)
+    with pytest.raises(SeparatorError, match=r"source\[1\]: source: neither libsndfile"):
+        list(separator.separate(iter([path, b"no sound at all"]), model=random_model))
+    with path.open(encoding="latin-1") as text, pytest.raises(SeparatorError, match="rb"):
+        separator.separate(text, model=random_model)
+
+
+def test_progress_is_told_and_may_stop(short_chunks: None, random_model: Separator) -> None:
+    told: list[tuple[float, float]] = []
+    random_model.separate_wave(music(2, 3.0, 44100), 44100, lambda *one: told.append(one))
+    assert told == sorted(told) and len(told) > 1 and told[-1] == (3.0, 3.0)
+
+    def stop(done: float, total: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        separator.separate(music(2, 3.0, 44100), 44100, random_model, progress=stop)

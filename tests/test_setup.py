@@ -113,7 +113,7 @@ def test_a_fresh_machine(machine: Machine):
     assert lines[0] == "setup: making .venv with Python 3.12.4"
     assert "5.4 GB" in lines[1] and "whl/cpu" in lines[1]
     assert lines[2].startswith("setup: installing the system package ffmpeg with apt-get")
-    assert machine.installed() == ["-e .", "-y -qq ffmpeg"]
+    assert machine.installed() == ["-e .[train]", "-y -qq ffmpeg"]
     machine.program("ffmpeg", SAYS_IT_WAS_CALLED)
     done = machine.run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -139,7 +139,7 @@ def test_what_belongs_to_another_pyproject_is_installed_again(machine: Machine):
     with (machine.folder / "pyproject.toml").open("a") as file:
         file.write("# another\n")
     assert machine.run().returncode == 0
-    assert machine.installed()[0] == "-e ."
+    assert machine.installed()[0] == "-e .[train]"
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_an_environment_without_pip(remedy: str, machine: Machine):
     assert done.returncode == 0, done
     calls = machine.calls()
     if remedy == "uv":
-        assert "uv pip install --quiet --python .venv/bin/python -e ." in calls
+        assert "uv pip install --quiet --python .venv/bin/python -e .[train]" in calls
     else:
-        assert "python -m pip install --quiet --disable-pip-version-check -e ." in calls
+        assert "python -m pip install --quiet --disable-pip-version-check -e .[train]" in calls
     assert mine.exists()  # nobody's environment is made anew
 
 

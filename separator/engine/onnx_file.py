@@ -118,5 +118,5 @@ def import_onnx() -> ModuleType:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise SeparatorError(f"export: {error}; pip install 'separator[onnx]'") from error
+        raise SeparatorError(f"export: {error}; pip install 'separator[export]'") from error
     return onnxruntime
