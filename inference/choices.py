@@ -54,18 +54,18 @@ def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[
         names = [ACCOMPANIMENT] if ACCOMPANIMENT in stems.names else ["all"]
     if "all" in names:
         names = list(stems.names)
-    known = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
+    choices = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
     for name in names:
-        _check("stems", name, known)
+        _check("stems", name, choices)
     return tuple(
         Output(name) if name in stems.names else Output(VOCALS, without=True)
         for name in dict.fromkeys(names)
     )
 
 
-def _check(key: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        names = ", ".join(dict.fromkeys(map(public_name, known)))
+def _check(key: str, name: str, choices: tuple[str, ...]) -> None:
+    if name not in choices:
+        names = ", ".join(dict.fromkeys(map(public_name, choices)))
         raise SeparatorError(f"{key}: this model has no {printable(name)}, only {names}")
 
 
@@ -131,8 +131,8 @@ def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
     encoding = audio.ENCODINGS[suffix]
     if not encoding.subtypes:
         return ""
-    own = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16", "PCM_32": "PCM_24"}
-    wanted = SUBTYPES[bits] if bits else own.get(info.subtype, info.subtype)
+    nearest = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16", "PCM_32": "PCM_24"}
+    wanted = SUBTYPES[bits] if bits else nearest.get(info.subtype, info.subtype)
     allowed = encoding.subtypes + (encoding.requested_subtypes if bits else ())
     return wanted if wanted in allowed else allowed[0]
 

@@ -122,12 +122,12 @@ def find_estimates(
         songs[track.identity] = song
     if any(stems.lacking(song.names) for song in songs.values()):
         stems = TWO_STEMS
-    found = Estimates(folder, songs, rate, stft or STFTConfig(), stems)
+    estimates = Estimates(folder, songs, rate, stft or STFTConfig(), stems)
     number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
-    log.info("%s: %s; %s", printable(folder), number, found.description["stems"])
-    _log_conversions(found)
-    _warn_of_missing_files(found)
-    return found
+    log.info("%s: %s; %s", printable(folder), number, estimates.description["stems"])
+    _log_conversions(estimates)
+    _warn_of_missing_files(estimates)
+    return estimates
 
 
 def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
@@ -138,15 +138,15 @@ def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
         for name, path in files.items():
             song, stem = _song_and_stem(parts, name)
             songs.setdefault(song, {})[stem] = path
-    found = {}
+    estimates = {}
     for parts, files in songs.items():
         stems = estimated_stems(files)
         if stems is None:
             name = printable(str(next(iter(files.values())).parent))
             skipped.append(f"{name}: has no vocals or accompaniment; name the files by stem")
         else:
-            found[parts] = stems
-    return found
+            estimates[parts] = stems
+    return estimates
 
 
 def _song_and_stem(folder: Parts, name: str) -> tuple[Parts, str]:

@@ -39,7 +39,7 @@ from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 log = logging.getLogger(__name__)
 
 FIX = "give --data songs with the model's stems"
-MOST_JOBS = 8  # each process holds a model and a song
+MAX_JOBS = 8  # each process holds a model and a song
 
 
 def run(config: EvaluateConfig) -> int:
@@ -124,8 +124,8 @@ def tracks_of(
     Raises:
         SeparatorError: there are none; names the splits that there are.
     """
-    found = find_tracks(*parse_root(str(root)), valid_share)
-    tracks = [track for track in found if not TWO_STEMS.lacking(track.names)]
+    all_tracks = find_tracks(*parse_root(str(root)), valid_share)
+    tracks = [track for track in all_tracks if not TWO_STEMS.lacking(track.names)]
     chosen = [track for track in tracks if track.split == split]
     if not chosen:
         counts = Counter(track.split for track in tracks)
@@ -243,7 +243,7 @@ def _attempt(separator: Separator | Estimates, track: Track, full: bool) -> dict
 def _default_jobs(separator: Separator | Estimates) -> int:
     """One process for each core; on a GPU one, since the model's work is not shared by cores."""
     on_cpu = separator.device.type == "cpu"
-    return min(torch.get_num_threads(), MOST_JOBS) if on_cpu else 1
+    return min(torch.get_num_threads(), MAX_JOBS) if on_cpu else 1
 
 
 @functools.lru_cache(maxsize=1)

@@ -22,13 +22,13 @@ class ModelsConfig:
 def main(argv: list[str]) -> int:
     """Print the list, or the cards."""
     config = parse(ModelsConfig, argv, "models", positional="name")
-    known = bundled.names()
+    names = bundled.names()
     for name in config.name:
-        if name not in known:
+        if name not in names:
             raise SeparatorError(
-                f"models: {printable(name)} is not one of {', '.join(known) or '(none)'}"
+                f"models: {printable(name)} is not one of {', '.join(names) or '(none)'}"
             )
-    sys.stdout.write("\n".join(map(bundled.card, config.name)) if config.name else _table(known))
+    sys.stdout.write("\n".join(map(bundled.card, config.name)) if config.name else _table(names))
     return 0
 
 

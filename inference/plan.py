@@ -59,7 +59,7 @@ class Plan:
 class State(enum.Enum):
     """What is at the names of a song's results."""
 
-    FREE = enum.auto()
+    ABSENT = enum.auto()
     DONE = enum.auto()
     OUTDATED = enum.auto()  # of this song, from another model, version, settings, or not all there
     TAKEN = enum.auto()  # by another song's results
@@ -100,13 +100,13 @@ class _Planner:
         if not songs and not self.made.failures:
             self.made.failures.append(self._nothing(inputs))
         targets = targets_of(list(songs.values()), self.choices.format)
-        own = {
+        result_paths = {
             (self.output / below / f"{name} ({stem})").resolve()
             for below, name, _ in targets
             for stem in TITLES
         }
         for (path, (info, _)), target in zip(songs.items(), targets, strict=True):
-            if path.with_suffix("") in own:  # its output in the input folder
+            if path.with_suffix("") in result_paths:  # its output in the input folder
                 self.counts["results"] += 1
             else:
                 with _reporting(info.path, self.made.failures):
@@ -181,7 +181,7 @@ class _Planner:
         """Tell what is at the names of a song's results."""
         existing = [path for path in paths if path.exists()]
         if not existing:
-            return State.FREE
+            return State.ABSENT
         records = [self.results.find(path) for path in existing]
         if any(record and not song.made(record) for record in records):
             return State.TAKEN

@@ -95,8 +95,8 @@ class Song:
 
     def unchanged(self, record: Record) -> bool:
         """Whether a result was made from this song as it is now."""
-        known = record.source == self.source and record.source_stamp == self.stamp is not None
-        return known or record.song == self.key
+        same_file = record.source == self.source and record.source_stamp == self.stamp is not None
+        return same_file or record.song == self.key
 
 
 class Results:
@@ -247,10 +247,10 @@ def _read_index(folder: Path) -> dict[str, list[Record]]:
         name = printable(str(folder / INDEX))
         log.warning("%s: cannot be read (%s); results there are not known", name, one_line(error))
         return {}
-    found: dict[str, list[Record]] = {}
+    records: dict[str, list[Record]] = {}
     for record in filter(None, map(Record.from_json, filter(None, lines))):
-        found.setdefault(_folded(record.output), []).append(record)
-    return found
+        records.setdefault(_folded(record.output), []).append(record)
+    return records
 
 
 def _folded(name: str) -> str:

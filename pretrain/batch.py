@@ -42,7 +42,7 @@ def make_example(
     valid: Tensor | None = None,
     predict: Callable[[Tensor, PatchGrid], Tensor] | None = None,
     songs: Tensor | None = None,
-    own: int | None = None,
+    cropped: int | None = None,
 ) -> Example:
     """Make crops of waves, and corrupt them.
 
@@ -57,14 +57,14 @@ def make_example(
         predict: maps the target and the grid to the predicted error of each patch (b k m), for
             strategies that need it; the same for all patches by default.
         songs: (b) the song of each wave; all are of different songs by default.
-        own: number of waves that crops are made of, the first ones; the others may lend parts.
+        cropped: number of waves that crops are made of, the first ones; the others may lend parts.
             All of them by default.
     """
-    crops, pieces = config.crops, cut_crops(waves, config, step)
-    wave = torch.arange(len(pieces)) % len(waves)
-    piece_songs = wave if songs is None else songs.cpu()[wave]
-    sources = (wave < (own or len(waves))).nonzero().flatten()
-    made = crops.make(stft(pieces, config.stft), mask, step, generator, piece_songs, sources)
+    media, crops = config.crops, cut_crops(waves, config, step)
+    wave = torch.arange(len(crops)) % len(waves)
+    crop_songs = wave if songs is None else songs.cpu()[wave]
+    sources = (wave < (cropped or len(waves))).nonzero().flatten()
+    made = media.make(stft(crops, config.stft), mask, step, generator, crop_songs, sources)
     spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
     mixed = predicted_error = None
@@ -73,8 +73,8 @@ def make_example(
     if mask.chosen_strategy.predicted_error and predict:
         predicted_error = predict(target, grid_of(target, mask, step))
     corrupted = corrupt(target, mask, step, generator, mixed, predicted_error, made.allowed)
-    music = None if valid is None else _music(valid, pieces, config)
-    target, corrupted = crops.finish(target, corrupted, music)
+    music = None if valid is None else _music(valid, crops, config)
+    target, corrupted = media.finish(target, corrupted, music)
     return Example(spectrogram, target, corrupted, made.continues)
 
 
@@ -88,14 +88,14 @@ def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
     samples = config.crops.samples(frames)
     if not frames or samples >= waves.shape[-1]:
         return waves
-    pieces = waves.shape[-1] // samples
+    number = waves.shape[-1] // samples
     # neighbours in the batch are of different songs, as `mix_with_previous` needs
-    return rearrange(waves[..., : pieces * samples], "b c (k t) -> (k b) c t", k=pieces)
+    return rearrange(waves[..., : number * samples], "b c (k t) -> (k b) c t", k=number)
 
 
 def _music(valid: Tensor, crops: Tensor, config: PretrainConfig) -> Tensor:
     """Frames of each crop that begin in music, from the samples of each wave: (b) to (k·b)."""
     length = crops.shape[-1]
-    pieces = torch.arange(len(crops) // len(valid))[:, None]
-    samples = (valid.cpu() - pieces * length).clamp(0, length).flatten()
+    index = torch.arange(len(crops) // len(valid))[:, None]
+    samples = (valid.cpu() - index * length).clamp(0, length).flatten()
     return -(-samples // config.stft.hop) + (samples == length)

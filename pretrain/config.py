@@ -101,12 +101,12 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
 
         Each call makes new ones.
         """
-        found = [
+        objectives = [
             objective(getattr(self, key), self)
             for key, objective in OBJECTIVES.items()
             if schedules.enabled(getattr(self, key).weight)
         ]
-        return sorted(found, key=lambda objective: objective.meeting_point == "restored")
+        return sorted(objectives, key=lambda objective: objective.meeting_point == "restored")
 
     @property
     def crops(self) -> Crops:

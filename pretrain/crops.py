@@ -58,7 +58,7 @@ class Crops:
         step: int,
         generator: Generator,
         songs: Tensor,
-        own: Tensor,
+        cropped: Tensor,
     ) -> CropBatch:
         """Make crops of the spectrograms of pieces of waves.
 
@@ -68,7 +68,7 @@ class Crops:
             step: finished steps of the run.
             generator: on the CPU; all randomness comes from it.
             songs: (k) the song of each piece.
-            own: (b) pieces that crops are made of; the others may lend parts.
+            cropped: (b) pieces that crops are made of; the others may lend parts.
         """
         return CropBatch(spectrogram)
 

@@ -58,8 +58,8 @@ class MixitModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map magnitudes (b c f n) in [0, 1] to masks (b s c f n) in [0, 1]."""
-        fine = self.backbone.features(x).pre_head
-        logits = self.head(fine).float() + MASK_BIAS_SCALE * self.mask_bias + self.start
+        features = self.backbone.features(x).pre_head
+        logits = self.head(features).float() + MASK_BIAS_SCALE * self.mask_bias + self.start
         masks = rearrange(logits.sigmoid(), "b n f (s c) -> b s c n f", s=self.sources)
         return F.pad(masks, (0, 1, 0, 0, 0, 0), mode="replicate").mT
 
@@ -94,7 +94,7 @@ class MixitTask(SongTask):
 
     def _voices(self) -> list[tuple[Tensor, Tensor]]:
         """Read mixtures and vocals of songs to train on: (c t) each."""
-        config, found = self.config, []
+        config, voices = self.config, []
         tracks = config_tracks(replace(config.data, roots=config.mixit.voices))
         tracks = [t for t in tracks if t.split == "train" and len(t.names) > 1]
         if not tracks:
@@ -103,8 +103,8 @@ class MixitTask(SongTask):
             )
         for track in first_by_hash(tracks, config.mixit.voice_songs):  # as data.fraction does
             stems = load_stems(track, config.rate, 0, round(VOICE_SECONDS * config.rate))
-            found.append((stems[ACCOMPANIMENT] + stems[VOCALS], stems[VOCALS]))
-        return found
+            voices.append((stems[ACCOMPANIMENT] + stems[VOCALS], stems[VOCALS]))
+        return voices
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator

@@ -47,9 +47,9 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
     share = config.data.valid_share
     tracks = [song for song in songs if song.names != ("mixture",)]
     for root in dict.fromkeys(song.root for song in songs if song.names == ("mixture",)):
-        own = [song for song in songs if song.root == root]
-        halves = [_half(song, ACCOMPANIMENT, song.stems[0][1], own[0]) for song in own]
-        halves += [_half(voice, VOCALS, sources, own[0]) for voice, sources in voices]
+        mixtures = [song for song in songs if song.root == root]
+        halves = [_half(song, ACCOMPANIMENT, song.stems[0][1], mixtures[0]) for song in mixtures]
+        halves += [_half(voice, VOCALS, sources, mixtures[0]) for voice, sources in voices]
         tracks += pool_shared_out(halves, share)
     train, valid = ([t for t in tracks if t.split == split] for split in ("train", "valid"))
     train = fraction_of(train, config.data.fraction)
@@ -65,13 +65,13 @@ def _voices(config: PretrainConfig) -> list[tuple[Track, tuple[Source, ...]]]:
     """Find the isolated voices, and the vocals of songs with stems, with their sources."""
     tracks = config_tracks(replace(config.data, roots=config.remix.voices))
     train = fraction_of([t for t in tracks if t.split == "train"], config.data.fraction)
-    found = []
+    voices = []
     for track in [*train, *(t for t in tracks if t.split != "train")]:
         stems = dict(track.stems)
         sources = stems.get(VOCALS) or stems.get(MIXTURE)
         if sources:  # half of a pool has accompaniment alone
-            found.append((track, sources))
-    return found
+            voices.append((track, sources))
+    return voices
 
 
 def _half(track: Track, stem: str, sources: tuple[Source, ...], song: Track) -> Track:

@@ -44,7 +44,7 @@ class PretrainTask(SongTask):
         self.model = Pretrainer(self.make_model(), self.objectives)
         self.teacher = self.model  # until `attach` gives the average
         for objective in self.objectives:
-            self.companion = objective.create_discriminator(self.device) or self.companion
+            self.discriminator = objective.create_discriminator(self.device) or self.discriminator
         self.train, self.valid = training_tracks(config.data)
         for objective in self.objectives:
             objective.check_tracks(self.train)

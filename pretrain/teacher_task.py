@@ -106,7 +106,7 @@ class TeacherTask(SupervisedTask):
         """
         config = self.config
         estimates = self.estimates(batch.mixtures.mixture)
-        stems = estimates.mean(dim=0)[kept(estimates, config)]
+        stems = estimates.mean(dim=0)[selected(estimates, config)]
         changes = replace(config.data.augment, speed=0.0)  # played faster already
         stems = augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
         if batch.labels is None:
@@ -169,7 +169,7 @@ class TeacherBatch:
         return sum(batch.seconds(rate) for batch in (self.mixtures, self.labels) if batch)
 
 
-def kept(estimates: Tensor, config: PretrainConfig) -> Tensor:
+def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:
     """Say which crops to learn from: boolean (b); all of them where none would be left.
 
     Args:
@@ -195,5 +195,5 @@ def kept(estimates: Tensor, config: PretrainConfig) -> Tensor:
 
 def _decibels(power: Tensor) -> Tensor:
     """By how much two stems differ, from their powers (b 2 …): (b …) in decibels."""
-    level = 10 * power.clamp(min=1e-12).log10()
-    return (level[:, 0] - level[:, 1]).abs()
+    decibels = 10 * power.clamp(min=1e-12).log10()
+    return (decibels[:, 0] - decibels[:, 1]).abs()

@@ -59,10 +59,10 @@ class ValidationCrops:
         read = fixed_batches(tracks, config, config.crops.data(), SEED)
         self.config = replace(config, crop_frames=0)
         self.objectives = [objective for objective in objectives if objective.validated]
-        kept = slice(config.valid_crops)
-        self.waves = torch.cat([batch.mixture for batch in read])[kept].split(SIZE)
-        self.music = torch.cat([batch.valid for batch in read])[kept].split(SIZE)
-        self.songs = torch.cat([batch.songs for batch in read])[kept]
+        first = slice(config.valid_crops)
+        self.waves = torch.cat([batch.mixture for batch in read])[first].split(SIZE)
+        self.music = torch.cat([batch.valid for batch in read])[first].split(SIZE)
+        self.songs = torch.cat([batch.songs for batch in read])[first]
         self.mask = replace(config.mask, mask=1.0, noise=0.0, mix=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
         self.shown = replace(config.mask, clean_share=0.0)
@@ -79,7 +79,7 @@ class ValidationCrops:
                 step, while the scores are of the same patches at any step.
         """
         generator, result = torch.Generator().manual_seed(SEED), Validation({}, 0.0)
-        own: list[tuple[int, _Score]] = []
+        rank_scores: list[tuple[int, _Score]] = []
         songs = self.songs.split(SIZE)
         for place, (waves, music, numbers) in enumerate(
             zip(self.waves, self.music, songs, strict=True)
@@ -89,10 +89,10 @@ class ValidationCrops:
                 waves.to(device), self.config, self.mask, 0, generator, music, songs=numbers
             )
             if place % distributed.world() == distributed.rank():
-                own.append((place, self._score(model, example, place)))
+                rank_scores.append((place, self._score(model, example, place)))
             if place == distributed.rank() == 0:
                 self._show(result, model, waves.to(device), music, step)
-        scores = distributed.gather(own)
+        scores = distributed.gather(rank_scores)
         if not distributed.rank():
             self._collect(result, scores)
         return result

@@ -129,8 +129,8 @@ def l1(estimate: Tensor, target: Tensor) -> Tensor:
 
 def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of waves (b c t), each relative to its target's RMS (at least -60 dB)."""
-    level = target.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-3)
-    return ((estimate - target).abs().mean(dim=(1, 2)) / level).mean()
+    rms = target.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-3)
+    return ((estimate - target).abs().mean(dim=(1, 2)) / rms).mean()
 
 
 def waveform_sdr(estimate: Tensor, target: Tensor) -> Tensor:

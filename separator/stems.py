@@ -77,9 +77,9 @@ class StemSet:
             names: of the song's stems.
         """
         names = tuple(names)
-        left = tuple(name for name in names if name == self.rest or name not in self.names)
-        own = {name: (name,) if name in names else () for name in self.names}
-        return own | {self.rest: left}
+        rest = tuple(name for name in names if name == self.rest or name not in self.names)
+        single = {name: (name,) if name in names else () for name in self.names}
+        return single | {self.rest: rest}
 
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Return the stems that a song with stems of these names cannot give."""

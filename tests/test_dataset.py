@@ -23,9 +23,9 @@ from separator.data.config import AugmentConfig, DataConfig
 from separator.data.corpus import write_corpus
 from separator.data.dataset import Batch, batches
 from separator.data.roots import parse_root
-from separator.data.stem_files import FOUR, TWO
 from separator.data.tracks import Track, config_tracks, find_tracks, training_tracks
 from separator.errors import SeparatorError
+from separator.stems import FOUR_STEMS, TWO_STEMS
 
 RATE = 44100
 PLAIN = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
@@ -70,7 +70,7 @@ def noise(path: Path, seconds: float, seed: int, level: float = 0.1) -> torch.Te
 def test_batches_have_the_four_stems_and_their_sum(corpus, tracks):
     (batch,) = take(1, tracks, config(corpus), RATE, seed=0)
     assert batch.stems.shape == (3, 4, 2, RATE // 2)
-    assert batch.names == FOUR
+    assert batch.names == FOUR_STEMS.names
     assert batch.valid.tolist() == [RATE // 2] * 3
     assert torch.equal(batch.mixture, batch.stems.sum(1))
 
@@ -114,7 +114,7 @@ def test_a_short_song_is_padded_at_its_end_and_says_so(tmp_path):
     noise(tmp_path / "s" / "drums.wav", 0.3, 1)
     tracks = find_tracks(tmp_path)
     (batch,) = take(1, tracks, config(tmp_path, augment=PLAIN), RATE, seed=0)
-    assert batch.names == TWO
+    assert batch.names == TWO_STEMS.names
     assert batch.valid.tolist() == [13230] * 3
     assert torch.equal(batch.stems[0, 1, :, :13230], wave)
     assert not batch.stems[..., 13230:].any()
@@ -324,7 +324,7 @@ def test_pools_are_mixed_and_mixtures_can_be_had_of_anything(tmp_path, corpus):
     )
     tracks = [track for track in config_tracks(both) if track.split == "train"]
     (batch,) = take(1, tracks, both, RATE, seed=0)
-    assert batch.names == TWO
+    assert batch.names == TWO_STEMS.names
     assert (batch.stems.abs().amax((2, 3)) > 0).all()
     (mixed,) = take(1, tracks, both, RATE, seed=0, mixtures=True)
     assert mixed.names == ("mixture",)

@@ -90,7 +90,7 @@ def test_crops_with_next_are_as_long_as_asked_and_items_twice():
         asked.crops.data().augment.remix == 0 < asked.data.augment.remix
     )  # songs stay where they are
     x = waves(2, asked.crops.data().segment_seconds)
-    example = make_example(x, asked, asked.mask, 0, seeded(), songs=torch.tensor([5, 8]), own=1)
+    example = make_example(x, asked, asked.mask, 0, seeded(), songs=torch.tensor([5, 8]), cropped=1)
     whole = make_example(waves(), plain, plain.mask, 0, seeded())
     assert len(example.target) == 1
     assert example.target.shape[-1] == whole.target.shape[-1] == 126
@@ -243,7 +243,7 @@ def test_the_averaged_model_is_the_teacher_and_both_sides_slow_down(corpus: Path
     assert not torch.equal(
         taught["heads.hard.linear.weight"], saved["model"]["heads.hard.linear.weight"]
     )
-    rate = saved["companion"]["optimizer"]["param_groups"][0]["lr"]
+    rate = saved["discriminator"]["optimizer"]["param_groups"][0]["lr"]
     assert rate == pytest.approx(0.5 * asked.adversary.lr)
 
 
@@ -397,8 +397,8 @@ def test_the_adversary_is_shown_both_sides_and_pulls(
         seen["fooling"] = restored
         return restored.sum()
 
-    monkeypatch.setattr(task.companion, "discriminate", discriminate)
-    monkeypatch.setattr(task.companion, "generator_loss", fool)
+    monkeypatch.setattr(task.discriminator, "discriminate", discriminate)
+    monkeypatch.setattr(task.discriminator, "generator_loss", fool)
     batch = next(task.batches(0))
     scalars = task.step(task.model, batch, 0, seeded())
     example = task.example(batch, 0, seeded())

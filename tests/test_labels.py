@@ -29,8 +29,8 @@ from separator.pretrain.objectives.clusters import (
 )
 from separator.pretrain.objectives.label_head import (
     LabelHead,
-    cut,
     ignore_outside,
+    in_groups,
     masked_groups,
     unigram_entropy,
 )
@@ -411,7 +411,7 @@ def gain_over_unigrams(longest: int) -> float:
     random = torch.randn(128, 2 * 129, 17, generator=generator) / 20
     with torch.no_grad():
         deep = F.conv1d(seen.spectrogram.flatten(1, 2), random, padding=8).relu().transpose(1, 2)
-        deep = cut(deep, 4).mean(2)  # here, so that it is done once
+        deep = in_groups(deep, 4).mean(2)  # here, so that it is done once
     torch.manual_seed(0)
     head = LabelHead(128, config)
     optimizer = torch.optim.Adam(head.parameters(), 1e-2, weight_decay=1e-3)

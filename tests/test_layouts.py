@@ -374,7 +374,7 @@ def test_a_stem_that_ends_early_is_told(tmp_path, caplog):
     write(tmp_path / "a/instrumental.wav", wave(1, 2.5))
     (track,) = find_tracks(tmp_path)
     assert track.seconds == 2.5
-    assert "instrumental.wav: lasts 2.5 s, its companion vocals.wav 4.0 s" in caplog.text
+    assert "instrumental.wav: lasts 2.5 s, vocals.wav 4.0 s" in caplog.text
 
 
 def test_an_mp4_of_one_stream_is_no_song_of_musdb18(tmp_path):

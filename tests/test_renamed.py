@@ -216,6 +216,7 @@ def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
             "averaged": 0,
             "optimizer": {},
             "step": 3,
+            "companion": {"optimizer": {}},
             "scores": [],
         },
         **{
@@ -236,6 +237,7 @@ def test_a_checkpoint_of_the_previous_version(tmp_path: Path):
         assert "hidden" not in loaded[part]["model"]
     assert [*loaded["model"]] == ["backbone.encoder_tokens.1.blocks.0.norm1.gain"]
     assert loaded["description"]["part"] == "backbone"
+    assert loaded["discriminator"] == {"optimizer": {}} and "companion" not in loaded
     assert [*loaded["ema"]] == ["cross_frame.q.weight"]
 
 

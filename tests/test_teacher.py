@@ -14,7 +14,7 @@ from separator.data.corpus import write_corpus
 from separator.data.reader import load_stems
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.primary.teacher import TeacherConfig
-from separator.pretrain.teacher_task import TeacherBatch, TeacherTask, kept
+from separator.pretrain.teacher_task import TeacherBatch, TeacherTask, selected
 from tests.toys import MICRO, seeded
 
 
@@ -91,9 +91,9 @@ def limits(**values: float) -> PretrainConfig:
 
 def test_crops_of_one_stem_are_left_out():
     stems = estimates_of([0.0, -40.0, 40.0])
-    assert kept(stems, limits()).tolist() == [True, True, True]
-    assert kept(stems, limits(sounding_db=30.0)).tolist() == [True, False, False]
-    all_lost = kept(stems[:, 1:], limits(sounding_db=30.0))
+    assert selected(stems, limits()).tolist() == [True, True, True]
+    assert selected(stems, limits(sounding_db=30.0)).tolist() == [True, False, False]
+    all_lost = selected(stems[:, 1:], limits(sounding_db=30.0))
     assert all_lost.tolist() == [True, True]  # no batch is empty
 
 
@@ -117,18 +117,18 @@ def test_crops_on_which_teachers_differ_are_left_out():
     other[0, 1, 1] += 2 * torch.randn(2, 8000, generator=seeded(1))
     other[0, 2, 1] += 0.1 * torch.randn(2, 8000, generator=seeded(2))
     both = torch.cat([one, other])
-    assert kept(both, limits(agreement_db=3.0)).tolist() == [True, False, True]
+    assert selected(both, limits(agreement_db=3.0)).tolist() == [True, False, True]
     # by hand: the mean is half a deviation d from each, so its SDR is 10 log10(|mean|² / |d / 2|²)
     mean, half = both[:, 2, 1].mean(0), (one - other)[0, 2, 1] / 2
     ratio = 10 * math.log10(mean.square().sum() / half.square().sum())
-    assert kept(both, limits(agreement_db=ratio - 0.1)).tolist()[2]
-    assert not kept(both, limits(agreement_db=ratio + 0.1)).tolist()[2]
+    assert selected(both, limits(agreement_db=ratio - 0.1)).tolist()[2]
+    assert not selected(both, limits(agreement_db=ratio + 0.1)).tolist()[2]
 
 
 def test_crops_in_which_no_stem_is_ever_alone_are_left_out():
     stems = estimates_of([0.0, 0.0, 0.0])
     stems[0, 1, 1, :, 1600:2400] = 0  # a tenth of a second without a voice
-    assert kept(stems, limits(contrast_db=30.0)).tolist() == [False, True, False]
+    assert selected(stems, limits(contrast_db=30.0)).tolist() == [False, True, False]
 
 
 class Fixed(nn.Module):

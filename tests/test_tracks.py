@@ -18,9 +18,9 @@ from separator.data import stem_cache
 from separator.data.layouts import detect_layout
 from separator.data.reader import Reader, load_stems
 from separator.data.stem_cache import StemCache
-from separator.data.stem_files import FOUR
 from separator.data.tracks import Source, Track, find_tracks, stem_names
 from separator.errors import SeparatorError
+from separator.stems import FOUR_STEMS
 
 RATE = 8000
 
@@ -50,20 +50,20 @@ def split_of(tracks: list[Track]) -> dict[str, str]:
 
 
 def test_stem_folder_accompaniment_is_the_sum_of_everything_but_vocals_and_mixture(tmp_path):
-    waves = {n: noise(seed=i) for i, n in enumerate([*FOUR, "guitar", "mixture"])}
+    waves = {n: noise(seed=i) for i, n in enumerate([*FOUR_STEMS.names, "guitar", "mixture"])}
     for name, wave in waves.items():
         write(tmp_path / "song" / f"{name}.wav", wave)
     track = only(find_tracks(tmp_path))
-    assert (track.kind, track.names, track.split) == ("stems", FOUR, "train")
+    assert (track.kind, track.names, track.split) == ("stems", FOUR_STEMS.names, "train")
     stems = load_stems(track, RATE)
     assert torch.equal(stems["vocals"], waves["vocals"])
     expected = sum(waves[n] for n in ("drums", "bass", "other", "guitar"))
     assert torch.allclose(stems["accompaniment"], expected, atol=1e-6)
-    four = load_stems(track, RATE, names=FOUR)
+    four = load_stems(track, RATE, names=FOUR_STEMS.names)
     assert torch.allclose(four["other"], waves["other"] + waves["guitar"], atol=1e-6)
 
 
-@pytest.mark.parametrize("names", [("vocals", "drums"), FOUR])
+@pytest.mark.parametrize("names", [("vocals", "drums"), FOUR_STEMS.names])
 def test_a_whole_accompaniment_is_no_further_stem(tmp_path, names):
     waves = {name: noise(seed=i) for i, name in enumerate(names)}
     accompaniment = sum(wave for name, wave in waves.items() if name != "vocals")
@@ -253,7 +253,7 @@ def test_pairs_are_matched_by_name_and_vocals_are_the_difference(tmp_path, caplo
 def test_pairs_of_different_length_are_refused(tmp_path):
     write(tmp_path / "mixtures" / "a.wav", noise(4.0))
     write(tmp_path / "instrumentals" / "a.wav", noise(2.5))
-    with pytest.raises(SeparatorError, match=r"lasts 2\.5 s, its companion a\.wav 4\.0 s"):
+    with pytest.raises(SeparatorError, match=r"lasts 2\.5 s, a\.wav 4\.0 s"):
         find_tracks(tmp_path)
 
 
@@ -360,15 +360,15 @@ def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path
     assert detect_layout(root).name == "musdb18"
     assert list(split_of(tracks).values()) == ["train", "train", "valid"]
     official = musdb.DB(root=str(root), subsets="train").tracks[0]
-    stems = load_stems(tracks[0], 44100, names=FOUR)
-    for name in FOUR:
+    stems = load_stems(tracks[0], 44100, names=FOUR_STEMS.names)
+    for name in FOUR_STEMS.names:
         expected = official.sources[name].audio.T
         got = stems[name].double().numpy()[:, : expected.shape[1]]
         if np.abs(expected).max() < 0.999:  # otherwise musdb clips, and we do not
             assert np.array_equal(got, expected)
         else:
             assert np.abs(np.clip(got, -1, 1) - expected).max() < 2 / 32768
-    part = load_stems(tracks[0], 44100, start=12345, samples=1000, names=FOUR)
+    part = load_stems(tracks[0], 44100, start=12345, samples=1000, names=FOUR_STEMS.names)
     assert torch.equal(part["bass"], stems["bass"][:, 12345:13345])
     assert sorted(root.rglob("*")) == before
     files = list((tmp_path / "stems").rglob("*.*"))
@@ -384,7 +384,7 @@ def test_each_stem_is_the_stream_that_stempeg_reads(example_stem, tmp_path, monk
     (tmp_path / "root" / "train").mkdir(parents=True)
     shutil.copy(example_stem, tmp_path / "root" / "train" / "A - Song.stem.mp4")
     track = find_tracks(tmp_path / "root")[0]
-    stems = load_stems(track, 44100, names=FOUR)
+    stems = load_stems(track, 44100, names=FOUR_STEMS.names)
     for number, name in enumerate(("drums", "bass", "other", "vocals"), 1):
         expected = stempeg.read_stems(str(example_stem), stem_id=number)[0].T
         got = stems[name].double().numpy()[:, : expected.shape[1]]
@@ -394,10 +394,10 @@ def test_each_stem_is_the_stream_that_stempeg_reads(example_stem, tmp_path, monk
 def test_musdb18hq_equals_its_files(musdb_roots):
     root = musdb_roots["musdb18hq"]
     tracks = find_tracks(root)
-    assert {(track.kind, track.names) for track in tracks} == {("musdb18hq", FOUR)}
+    assert {(track.kind, track.names) for track in tracks} == {("musdb18hq", FOUR_STEMS.names)}
     assert list(split_of(tracks).values()) == ["train", "train", "valid"]
     wave = audio.read(root / "train" / tracks[1].name / "bass.wav")
-    assert torch.equal(load_stems(tracks[1], 44100, names=FOUR)["bass"], wave)
+    assert torch.equal(load_stems(tracks[1], 44100, names=FOUR_STEMS.names)["bass"], wave)
 
 
 # The cache

@@ -250,7 +250,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     assert main([*parts, "data.workers=1"]) == 0  # nor does the number of workers matter
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
     one, two = (checkpoint.load(tmp_path / run / "last.pt") for run in ("whole", "parts"))
-    torch.testing.assert_close(one["companion"], two["companion"], rtol=0, atol=0)
+    torch.testing.assert_close(one["discriminator"], two["discriminator"], rtol=0, atol=0)
     row = rows(tmp_path / "whole")[-1]
     names = ("next", "labels", "contrast", "hard", "adversary")
     assert all(row[f"loss/{name}"] != 0 for name in names)
@@ -609,7 +609,7 @@ def child_ranked(command_words: list[str]) -> int:
     loop._Run.step = step
     code = main(command_words)
     state, digest = runs[-1].state, hashlib.sha256()
-    for module in (state.model, state.companion.network):
+    for module in (state.model, state.discriminator.network):
         for name, value in module.state_dict().items():
             digest.update(name.encode() + value.numpy().tobytes())
     print("state", digest.hexdigest(), flush=True)

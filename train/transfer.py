@@ -28,18 +28,19 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
         SeparatorError: the file is damaged or of another architecture; names the key that differs.
     """
     pretrained, stft, description = load_model(config.pretrained)
-    there = _settings(pretrained.config, stft, description["rate"])
-    here = _settings(config.sizes, config.stft, config.rate)
-    for key, value in here.items():
-        if there.get(key) != value and not key.endswith(HEAD_SETTINGS):
+    expected = _settings(pretrained.config, stft, description["rate"])
+    settings = _settings(config.sizes, config.stft, config.rate)
+    for key, value in settings.items():
+        if expected.get(key) != value and not key.endswith(HEAD_SETTINGS):
             raise SeparatorError(
-                f"{key}: {config.pretrained} was made with {there.get(key)}, this run says "
+                f"{key}: {config.pretrained} was made with {expected.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
-    own, state = model.state_dict(), pretrained.state_dict()
+    initial, state = model.state_dict(), pretrained.state_dict()
     stems = StemSet(pretrained.config.stems)
     other = stems.estimated != config.stems.estimated
-    fresh = {n: own[n] for n in own if other or config.head == "reset" if n.startswith(model.HEAD)}
+    reset = other or config.head == "reset"
+    fresh = {n: initial[n] for n in initial if reset and n.startswith(model.HEAD)}
     load_weights(model, state | fresh, config.pretrained)
     if fresh:
         model.reset_head()

@@ -21,10 +21,10 @@ def _all_options() -> type:
     lines = ["Settings of all strategies.", "", "Attributes:"]
     for strategy in load().values():
         for field in dataclasses.fields(strategy.config):
-            known = fields.setdefault(field.name, field)
-            if (known.type, known.default) != (field.type, field.default):
+            first = fields.setdefault(field.name, field)
+            if (first.type, first.default) != (field.type, field.default):
                 raise TypeError(f"mask.{field.name} has two defaults, in {strategy.config}")
-            if known is field:
+            if first is field:
                 sentences = (sentence(cls, field.name) for cls in strategy.config.__mro__)
                 lines.append(f"    {field.name}: {next(filter(None, sentences), '')}")
     rows = [(name, field.type, field.default) for name, field in fields.items()]
@@ -66,8 +66,8 @@ class MaskConfig(_all_options()):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.strategy not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise self.invalid("strategy", f"{self.strategy!r} is not one of {known}")
+            choices = ", ".join(STRATEGIES)
+            raise self.invalid("strategy", f"{self.strategy!r} is not one of {choices}")
         try:  # the settings of other strategies are checked too
             for strategy in STRATEGIES.values():
                 self.options_of(strategy)

@@ -118,10 +118,10 @@ def corrupt(
         raised = torch.maximum(target, mixed)
         spectrogram = torch.where(kinds == KINDS.index("mix"), raised, spectrogram)
     if config.noise:
-        level = torch.ones(1, device=target.device)
+        limit = torch.ones(1, device=target.device)
         if config.noise_level == "local":
-            level = 2 * target.mean(dim=-1)
-        _add_noise(spectrogram, kinds, noisy, level.expand(target.shape[:3]), generator)
+            limit = 2 * target.mean(dim=-1)
+        _add_noise(spectrogram, kinds, noisy, limit.expand(target.shape[:3]), generator)
     return Corrupted(spectrogram, kinds, grid)
 
 
@@ -165,9 +165,9 @@ def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) 
 
 
 def _add_noise(
-    spectrogram: Tensor, kinds: Tensor, noisy: Tensor, level: Tensor, generator: torch.Generator
+    spectrogram: Tensor, kinds: Tensor, noisy: Tensor, limit: Tensor, generator: torch.Generator
 ) -> None:
-    """Raise the patches of that kind to noise, uniform from 0 to `level`, in place.
+    """Raise the patches of that kind to noise, uniform from 0 to `limit`, in place.
 
     Noise is drawn for their frames only: for all of them it took longer than all the rest.
 
@@ -175,16 +175,16 @@ def _add_noise(
         spectrogram: (b c f n), changed.
         kinds: (b 1 f n) or (b 1 1 n).
         noisy: boolean (b n), the frames that have such patches; on the CPU.
-        level: (b c f); values above 1 are cut to 1.
+        limit: (b c f); values above 1 are cut to 1.
         generator: on the CPU.
     """
     crop, frame = noisy.nonzero(as_tuple=True)
     noise = torch.rand(len(crop), *spectrogram.shape[1:3], generator=generator)
     crop, frame, noise = (x.to(spectrogram.device) for x in (crop, frame, noise))
-    noise = (noise * level[crop]).clamp_(max=1)
-    here = kinds[crop, :, :, frame] == KINDS.index("noise")
+    noise = (noise * limit[crop]).clamp_(max=1)
+    noisy_bins = kinds[crop, :, :, frame] == KINDS.index("noise")
     before = spectrogram[crop, :, :, frame]
-    spectrogram[crop, :, :, frame] = torch.where(here, torch.maximum(before, noise), before)
+    spectrogram[crop, :, :, frame] = torch.where(noisy_bins, torch.maximum(before, noise), before)
 
 
 def mix_with_previous(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
@@ -202,8 +202,8 @@ def mix_with_previous(spectrogram: Tensor, generator: torch.Generator) -> Tensor
     low, high = MIX_DB
     decibels = low + (high - low) * torch.rand(len(spectrogram), 1, 1, 1, generator=generator)
     gain = (10 ** (decibels / 20)).to(spectrogram.device)
-    level = spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    gain = gain * level / level.roll(1, 0).clamp(min=1e-9)
+    rms = spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    gain = gain * rms / rms.roll(1, 0).clamp(min=1e-9)
     return spectrogram + gain * spectrogram.roll(1, 0)
 
 

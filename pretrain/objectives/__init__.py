@@ -18,7 +18,7 @@ from separator.ranges import CheckedConfig
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
-    from separator.engine.checkpoint import Companion
+    from separator.engine.checkpoint import Discriminator
     from separator.engine.task import Task
     from separator.models.base import Outputs
     from separator.pretrain.batch import Example
@@ -139,7 +139,7 @@ class Objective(_Registered[Config], ABC):
     def prepare(self, device: "torch.device") -> None:
         """Load fixed networks, before the model is made and the seed is set."""
 
-    def create_discriminator(self, device: "torch.device") -> "Companion | None":
+    def create_discriminator(self, device: "torch.device") -> "Discriminator | None":
         """Return the network that the objective trains itself, after the model is made."""
         return None
 
@@ -164,7 +164,7 @@ class Objective(_Registered[Config], ABC):
         """Return the weight after so many steps."""
         return schedules.value(self.config.weight, step)
 
-    def predict_errors(self, head: "nn.Module", deep: Tensor, grid: "PatchGrid") -> Tensor:
+    def predict_errors(self, head: "nn.Module", bottleneck: Tensor, grid: "PatchGrid") -> Tensor:
         """Predict the error of each patch (b k m) from the deepest features (b n d)."""
         raise NotImplementedError
 

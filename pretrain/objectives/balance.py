@@ -80,17 +80,17 @@ def total(main: Tensor, objectives: dict[str, Weighted], balance: bool = True) -
             key = id(objective.point)
             if key not in references:
                 references[key] = _norm(main, objective.point)
-            own = _norm(objective.loss, objective.point)
-            factor = objective.weight * references[key] / own.clamp(min=1e-12)
+            norm = _norm(objective.loss, objective.point)
+            factor = objective.weight * references[key] / norm.clamp(min=1e-12)
         result = result + factor * objective.loss
     return result
 
 
-def _norm(loss: Tensor, at: Tensor) -> Tensor:
+def _norm(loss: Tensor, tensor: Tensor) -> Tensor:
     """Norm of a loss's gradient at a tensor.
 
     Of this micro-batch alone: so ranks and accumulated micro-batches give the same step.
     """
-    with torch.autocast(at.device.type, enabled=False):  # a backward pass belongs outside of it
-        gradient = torch.autograd.grad(loss, at, retain_graph=True)[0]
+    with torch.autocast(tensor.device.type, enabled=False):  # a backward pass belongs outside of it
+        gradient = torch.autograd.grad(loss, tensor, retain_graph=True)[0]
     return torch.linalg.vector_norm(gradient.float())

@@ -11,7 +11,7 @@ from separator.dsp.stft import normalise, stft
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
 from separator.pretrain.objectives.auxiliary.cluster_labels import LabelConfig
-from separator.pretrain.objectives.label_head import NO_LABEL, cut, unigram_entropy
+from separator.pretrain.objectives.label_head import NO_LABEL, in_groups, unigram_entropy
 from separator.torchaudio_import import functional
 
 MEL_BANDS = 64  # of mel, for each channel
@@ -56,7 +56,7 @@ class Spectrum(nn.Module):
         floor = MIN_BAND_POWER * mel.mean(dim=(1, 2, 3), keepdim=True)
         energy = mel.maximum(floor).clamp(min=1e-20).log()
         energy = energy - energy.mean(dim=(1, 2, 3), keepdim=True)
-        groups = cut(rearrange(energy, "b n c k -> b n (c k)"), self.group)
+        groups = in_groups(rearrange(energy, "b n c k -> b n (c k)"), self.group)
         return torch.cat([groups.mean(2), groups.std(2, correction=0)], dim=-1)
 
 
@@ -93,8 +93,8 @@ class BackboneFeatures(nn.Module):
         """Map (b c f n), complex or linear magnitudes, to the features of its groups (b m d)."""
         target, _ = normalise(spectrogram.abs(), self.stft)
         with torch.autocast(spectrogram.device.type, enabled=False):
-            deep = self.model.features(target).bottleneck
-        return cut(deep.float(), self.group).mean(2)
+            bottleneck = self.model.features(target).bottleneck
+        return in_groups(bottleneck.float(), self.group).mean(2)
 
 
 def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | BackboneFeatures:
@@ -197,14 +197,14 @@ def fit_labels(
     Raises:
         SeparatorError: too few frame groups for the clusters.
     """
-    device, found, left = labeller.mean.device, [], config.crops
+    device, batches, remaining = labeller.mean.device, [], config.crops
     for waves in crops:
-        waves = waves[:left]
-        found.append(extract(stft(waves, extract.stft)).cpu())
-        left -= len(waves)
-        if left <= 0:
+        waves = waves[:remaining]
+        batches.append(extract(stft(waves, extract.stft)).cpu())
+        remaining -= len(waves)
+        if remaining <= 0:
             break
-    features = torch.cat(found)
+    features = torch.cat(batches)
     labeller.fit(features.flatten(0, 1))
     return labeller(features.to(device))
 
@@ -229,10 +229,10 @@ def cluster_metrics(labels: Tensor, songs: Tensor, clusters: int) -> dict[str, f
     from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
     labels = labels.cpu()
-    known = labels != NO_LABEL
+    labelled = labels != NO_LABEL
     songs = songs.cpu().unique(return_inverse=True)[1]
-    used, where = labels[known], songs[:, None].expand_as(labels)[known]
-    (left, right), (before, after) = ((x[:, :-1], x[:, 1:]) for x in (labels, known))
+    used, where = labels[labelled], songs[:, None].expand_as(labels)[labelled]
+    (left, right), (before, after) = ((x[:, :-1], x[:, 1:]) for x in (labels, labelled))
     pairs = before & after
     leakage = chance = 0.0
     entropy = unigram_entropy(where).item()

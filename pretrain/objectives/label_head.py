@@ -16,13 +16,13 @@ TEMPERATURE = 0.1  # divides their cosines, as in HuBERT
 
 
 class LabelHead(nn.Module):
-    """Predict the cluster of each frame group from the backbone's deepest features.
+    """Predict the cluster of each frame group from the backbone's bottleneck features.
 
     Logits are the cosines between a group's projected features and an embedding of each cluster,
     over 0.1 (HuBERT, arXiv 2106.07447).
 
     Args:
-        features: d of the deep features.
+        features: d, the number of bottleneck features of a frame.
         config: clusters, group, weights.
     """
 
@@ -33,20 +33,20 @@ class LabelHead(nn.Module):
         self.project = nn.Linear(features, FEATURES)
         self.embeddings = nn.Parameter(torch.randn(config.clusters, FEATURES))
 
-    def forward(self, deep: Tensor) -> Tensor:
-        """Map deep features (b n d) to the logits of the groups' labels (b m k)."""
-        groups = self.project(self.norm(cut(deep, self.config.group).mean(2))).float()
-        with torch.autocast(deep.device.type, enabled=False):
+    def forward(self, bottleneck: Tensor) -> Tensor:
+        """Map bottleneck features (b n d) to the logits of the groups' labels (b m k)."""
+        groups = self.project(self.norm(in_groups(bottleneck, self.config.group).mean(2))).float()
+        with torch.autocast(bottleneck.device.type, enabled=False):
             cosines = F.normalize(groups, dim=-1) @ F.normalize(self.embeddings, dim=-1).T
         return cosines / TEMPERATURE
 
     def loss(
-        self, deep: Tensor, labels: Tensor, masked: Tensor
+        self, bottleneck: Tensor, labels: Tensor, masked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the cross-entropy of the masked groups, and of the others by their weight.
 
         Args:
-            deep: (b n d) of the corrupted crops.
+            bottleneck: (b n d) features of the corrupted crops.
             labels: (b m) of the uncorrupted ones; -1 is ignored.
             masked: boolean (b m).
 
@@ -55,7 +55,7 @@ class LabelHead(nn.Module):
             the accuracy on the masked groups alone, and exp of this cross-entropy, to be compared
             with the perplexity of the labels themselves.
         """
-        logits = self(deep).flatten(0, 1)
+        logits = self(bottleneck).flatten(0, 1)
         valid, masked = (labels != NO_LABEL).flatten(), masked.flatten()
         error = F.cross_entropy(logits, labels.flatten(), ignore_index=NO_LABEL, reduction="none")
         masked_error = masked_mean(error, valid & masked)
@@ -69,7 +69,7 @@ class LabelHead(nn.Module):
         return masked_error + self.config.unmasked_weight * unmasked_error, scalars
 
 
-def cut(frames: Tensor, group: int) -> Tensor:
+def in_groups(frames: Tensor, group: int) -> Tensor:
     """Cut frames (b n d) into groups (b m g d), m = n // group; the rest is left out.
 
     Raises:
@@ -91,13 +91,13 @@ def masked_groups(corrupted: Corrupted, group: int) -> Tensor:
     """
     kinds = corrupted.kinds
     replaced = ((kinds >= 0) & (kinds < KINDS.index("keep"))).float()
-    return cut(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
+    return in_groups(replaced[:, 0].transpose(1, 2), group).mean(dim=(2, 3)) > 0.5
 
 
 def ignore_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
     """Return labels (b m) with -1, which is ignored, for groups with ignored frames."""
     outside = (corrupted.kinds[:, 0] == IGNORED).transpose(1, 2)
-    return labels.masked_fill(cut(outside, group).any(dim=3).any(dim=2), NO_LABEL)
+    return labels.masked_fill(in_groups(outside, group).any(dim=3).any(dim=2), NO_LABEL)
 
 
 def unigram_entropy(labels: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig
 
 WINDOWS = 2, 4, 8, 16, 32  # frames next to [SEP] that are compared, in addition to the halves
-VIEWS = 16  # directions in which deep features are compared
-PARTS = 32  # neighbouring deep features, which are of neighbouring bins, are compared in so many
+VIEWS = 16  # projections in which bottleneck features are compared
+PARTS = 32  # groups of neighbouring bottleneck features (of neighbouring bins) that are compared
 BANDS = 64  # in which the spectrogram is compared
 MEAN_ANGLE = -2.8  # mean log of 1 - cosine between bands of compressed magnitudes of music
 
@@ -22,14 +22,14 @@ class NextHead(nn.Module):
     The input is the angles between mean features of the halves, and between those of the frames
     nearest to the boundary. Angles ignore the level and the tilt that each half was given. Features
     of one half alone are left out: they say nothing about the pair, and a head soon memorises them.
-    Deep features are compared in learned projections, and part by part.
+    Bottleneck features are compared in learned projections, and part by part.
 
     A probe compares the bands of the input in the same way, without the network. Its accuracy tells
     how much of the answer needs no network; its gradient does not reach the network. With
     `config.bands` the sum of both is the answer.
 
     Args:
-        features: deepest features of a frame, a model's `bottleneck_features`.
+        features: number of bottleneck features of a frame (`bottleneck_features`).
         bins: of the spectrogram, without the Nyquist bin.
         config: [SEP], whose frames are left out.
         width: features in each of the views.
@@ -44,25 +44,27 @@ class NextHead(nn.Module):
         self.answer = _comparison(pairs * (VIEWS + 1 + self.parts))
         self.probe = _comparison(pairs * (self.bands + 1))
 
-    def forward(self, deep: Tensor, magnitudes: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, bottleneck: Tensor, magnitudes: Tensor, masked: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Compare the halves of crops whose boundary is at frame n // 2.
 
         Args:
-            deep: (b n d) the model's deepest features.
+            bottleneck: (b n d) the model's bottleneck features.
             magnitudes: (b c f n) the magnitudes from which they came.
             masked: boolean (b 1 f n) or (b 1 1 n), patches filled with 1.0, which are left out.
 
         Returns:
             The log-odds of a continuation, and those of the probe alone: (b) each.
         """
-        normed = self.norm(self._means(deep))[..., None, :]
+        normed = self.norm(self._means(bottleneck))[..., None, :]
         views = self.views(normed).flatten(3).unflatten(3, (VIEWS, -1))
         spectra = self._spectra(magnitudes[:, :, :-1], masked)
         bands = spectra.unflatten(3, (self.bands, -1))
         parts = normed.squeeze(3).unflatten(3, (self.parts, -1))
-        own = torch.cat([_angle(normed), _angle(views), _angle(parts)], dim=-1)
+        learned = torch.cat([_angle(normed), _angle(views), _angle(parts)], dim=-1)
         bare = torch.cat([_visible_angle(spectra[..., None, :]), _visible_angle(bands)], dim=-1)
-        answer, probe = self.answer(own.flatten(1))[:, 0], self.probe(bare.flatten(1))[:, 0]
+        answer, probe = self.answer(learned.flatten(1))[:, 0], self.probe(bare.flatten(1))[:, 0]
         return answer + probe if self.together else answer, probe
 
     def _means(self, frames: Tensor) -> Tensor:
@@ -80,21 +82,21 @@ class NextHead(nn.Module):
         """
         visible = (~masked[:, :, : magnitudes.shape[2]]).to(magnitudes.dtype)
         power = (magnitudes * visible).square().mean(dim=(1, 2), keepdim=True)
-        level = (power / visible.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
+        rms = (power / visible.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
         sums, parts = (
             self._means(rearrange(x, "b c f n -> b n f c"))
-            for x in (magnitudes * visible / level.clamp(min=1e-4), visible)
+            for x in (magnitudes * visible / rms.clamp(min=1e-4), visible)
         )
         common = (parts > 0).all(dim=2, keepdim=True)
         return (sums / parts.clamp(min=1e-4) * common).flatten(3)
 
     def loss(
-        self, deep: Tensor, magnitudes: Tensor, masked: Tensor, continues: Tensor
+        self, bottleneck: Tensor, magnitudes: Tensor, masked: Tensor, continues: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the binary cross-entropy and scalars to log.
 
         Args:
-            deep: (b n d) as in `forward`, as are `magnitudes` and `masked`.
+            bottleneck: (b n d) as in `forward`, as are `magnitudes` and `masked`.
             magnitudes: (b c f n).
             masked: (b 1 f n) or (b 1 1 n).
             continues: boolean (b).
@@ -104,7 +106,7 @@ class NextHead(nn.Module):
             "next/positive", the share of the crops that the head calls continuations: 0 or 1 where
             it ignores its input, about 0.5 where it works.
         """
-        answer, probe = self(deep, magnitudes, masked)
+        answer, probe = self(bottleneck, magnitudes, masked)
         truth = continues.to(answer.dtype)
         loss = F.binary_cross_entropy_with_logits(answer, truth)
         if not self.together:  # train the probe, but report the head's own loss

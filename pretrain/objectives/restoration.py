@@ -37,7 +37,7 @@ def masked_error(
     if corrupted.kinds.shape[2] == 1:
         error = error.mean(dim=2, keepdim=True)
     where = corrupted.chosen, corrupted.untouched
-    masked, unmasked = (_crop_mean(error, at) for at in where)
+    masked, unmasked = (_crop_mean(error, patches) for patches in where)
     scalars = {"loss": masked_weight * masked + unmasked_weight * unmasked}
     scalars |= {"loss/masked": masked.detach(), "loss/unmasked": unmasked.detach()}
     whole = (error * corrupted.chosen).sum().clamp(min=1e-12)
@@ -87,6 +87,6 @@ def _interpolated(target: Tensor, masked: Tensor) -> Tensor:
     left = torch.where(before < 0, after, before).clamp(0, frames - 1)
     right = torch.where(after >= frames, before, after).clamp(0, frames - 1)
     share = (position - left) / (right - left).clamp(min=1)
-    first, second = (target.gather(-1, at.expand_as(target)) for at in (left, right))
+    first, second = (target.gather(-1, frame.expand_as(target)) for frame in (left, right))
     line = first + (second - first) * share.to(target.dtype).clamp(0, 1)
     return torch.where(masked.all(dim=-1, keepdim=True), 0.0, line)

@@ -67,11 +67,11 @@ class SegmentPairs(Crops):
         step: int,
         generator: torch.Generator,
         songs: Tensor,
-        own: Tensor,
+        cropped: Tensor,
     ) -> CropBatch:
         """Make pairs of the spectrograms of items."""
         items = inside(spectrogram, self.run.stft)
-        made = make_pairs(items, items.shape[-1] // 2, generator, self.config, songs, own)
+        made = make_pairs(items, items.shape[-1] // 2, generator, self.config, songs, cropped)
         allowed = allowed_groups(grid_of(made.spectrogram, mask, step), self.config)
         return replace(made, allowed=allowed)
 
@@ -106,7 +106,7 @@ def make_pairs(
     generator: torch.Generator,
     config: "NextConfig",
     songs: Tensor | None = None,
-    own: Tensor | None = None,
+    cropped: Tensor | None = None,
 ) -> CropBatch:
     """Cut a pair of halves out of each item; in half of the pairs the second is from elsewhere.
 
@@ -121,38 +121,39 @@ def make_pairs(
         generator: on the CPU; all randomness comes from it.
         config: where negatives come from, and how halves are varied.
         songs: (i) the song of each item; all are of different songs without.
-        own: (b) items that crops are made of; the others only lend second halves.
+        cropped: (b) items that crops are made of; the others only lend second halves.
 
     Raises:
         SeparatorError: the items are too short, or the crops for [SEP].
     """
     items, _, bins, total = spectrogram.shape
     songs = torch.arange(items) if songs is None else songs.cpu()
-    own = torch.arange(items) if own is None else own
+    cropped = torch.arange(items) if cropped is None else cropped
     if total < 2 * frames or frames < config.token + 2:
         raise SeparatorError(
             f"next.token: crops of {frames} frames out of items of {total}; crops need more than "
             f"the {config.token} of [SEP] and items twice a crop: use longer segments"
         )
-    partner, other_song = _partners(songs, own, generator)
+    partner, other_song = _partners(songs, cropped, generator)
     start, place, foreign, continues = _places(total, frames, other_song, generator, config)
-    source = torch.where(foreign, partner, own).tolist()
+    source = torch.where(foreign, partner, cropped).tolist()
     middle = frames // 2
     first = [
-        spectrogram[item, ..., s : s + middle] for item, s in zip(own.tolist(), start, strict=True)
+        spectrogram[item, ..., s : s + middle]
+        for item, s in zip(cropped.tolist(), start, strict=True)
     ]
     second = [
         spectrogram[item, ..., s : s + frames - middle]
         for item, s in zip(source, place, strict=True)
     ]
-    lowpass = _lowpass(len(own), bins, generator, config)
+    lowpass = _lowpass(len(cropped), bins, generator, config)
     halves = [_varied(torch.stack(half), lowpass, generator, config) for half in (first, second)]
     return CropBatch(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
 
 
-def _partners(songs: Tensor, own: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw an item of another song for each of `own`: (b) items, (b) whether there is one."""
-    different = songs[own][:, None] != songs
+def _partners(songs: Tensor, cropped: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw an item of another song for each of `cropped`: (b) items, (b) whether there is one."""
+    different = songs[cropped][:, None] != songs
     draw = torch.rand(different.shape, generator=generator)
     return torch.where(different, draw, -1.0).argmax(dim=1), different.any(dim=1)
 
@@ -209,8 +210,8 @@ def _varied(
     half = half * (lowpass * 10 ** (config.tilt_db * curve / 20)).to(half.device)
     middle = half.mean(dim=1, keepdim=True)
     half = middle + side * (half - middle)
-    level = half.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return half * gain / level.clamp(min=1e-9)
+    rms = half.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return half * gain / rms.clamp(min=1e-9)
 
 
 def sep_frames(frames: int, config: "NextConfig") -> tuple[int, int]:

@@ -12,8 +12,8 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """Return the names of the bundled models, the default first."""
-    found = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
-    return sorted(found, key=lambda name: name != DEFAULT)
+    models = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    return sorted(models, key=lambda name: name != DEFAULT)
 
 
 def model_path(path: str | os.PathLike[str], suffix: str = ".safetensors") -> Path:

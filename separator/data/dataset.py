@@ -20,7 +20,7 @@ from separator.data.config import NORMAL, DataConfig
 from separator.data.reader import Reader, load_stems
 from separator.data.sampling import Segment, draw_segment, segment_table, uniforms
 from separator.data.stem_cache import StemCache
-from separator.data.stem_files import ONE
+from separator.data.stem_files import MIXTURE_ONLY
 from separator.data.tracks import Track, stem_names
 from separator.data.workers import (
     AHEAD,
@@ -197,8 +197,8 @@ def batches(
     Raises:
         SeparatorError: when stems are asked of songs that have none, or files cannot be read.
     """
-    names = ONE if mixtures else stem_names(tracks)
-    if names == ONE and not mixtures:
+    names = MIXTURE_ONLY if mixtures else stem_names(tracks)
+    if names == MIXTURE_ONLY and not mixtures:
         lacking = next(track for track in tracks if "mixture" in track.names)
         raise SeparatorError(
             f"{lacking.root}: has mixed songs without stems; training needs stems: remove it from "

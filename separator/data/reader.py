@@ -12,10 +12,10 @@ from torch import Tensor
 
 from separator import audio
 from separator.data.stem_cache import StemCache, is_compressed
-from separator.data.stem_files import ONE, TWO
+from separator.data.stem_files import MIXTURE_ONLY
 from separator.data.tracks import Source, Track
 from separator.errors import SeparatorError, printable
-from separator.stems import StemSet
+from separator.stems import TWO_STEMS, StemSet
 
 _SHORT_SECONDS = 30.0
 _MARGIN = 4096  # samples around a slice that let the resampling filter settle
@@ -148,12 +148,12 @@ def load_stems(
         return total
 
     stems = {name: stem(sources) for name, sources in track.stems}
-    return _fold(stems, names or (ONE if "mixture" in stems else TWO))
+    return _fold(stems, names or (MIXTURE_ONLY if "mixture" in stems else TWO_STEMS.names))
 
 
 def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
     """Sum stems into a coarser division."""
-    if names == ONE:
+    if names == MIXTURE_ONLY:
         return {"mixture": torch.stack(list(stems.values())).sum(0)}
     target = StemSet(names)
     folded = {}

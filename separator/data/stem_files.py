@@ -15,7 +15,7 @@ from separator.stems import FOUR_STEMS, MIXTURE, TWO_STEMS, StemSet
 if TYPE_CHECKING:
     from separator.data.tracks import Track
 
-FOUR, TWO, ONE = FOUR_STEMS.names, TWO_STEMS.names, (MIXTURE,)
+MIXTURE_ONLY = (MIXTURE,)
 
 # Whole names, their words apart, in small letters and without numbers: "Backing_Track 2" is one.
 STEMS_BY_NAME = {
@@ -112,8 +112,9 @@ def sorted_stems(files: Mapping[str, Path]) -> Stems | None:
     vocals = _voices(by_role.get("vocals", {}))
     mixture = tuple(by_role.get("mixture", {}).values())[:1]
     whole = tuple(by_role.get("accompaniment", {}).values())[:1]
-    single = {kind: tuple(by_role.get(kind, {}).values()) for kind in (*FOUR[:3], "more")}
-    if vocals and all(single[kind] for kind in FOUR[:3]):
+    backing = FOUR_STEMS.names[:3]
+    single = {kind: tuple(by_role.get(kind, {}).values()) for kind in (*backing, "more")}
+    if vocals and all(single[kind] for kind in backing):
         other = single["other"] + single["more"]
         return {"drums": single["drums"], "bass": single["bass"], "other": other, "vocals": vocals}
     if vocals and whole:
@@ -140,11 +141,11 @@ def estimated_stems(files: Mapping[str, Path]) -> Stems | None:
     """
     roles = {name: role(name) for name in files}
     whole = any(kind == "accompaniment" for kind, _ in roles.values())
-    kinds = TWO if whole else FOUR
+    kinds = TWO_STEMS.names if whole else FOUR_STEMS.names
     chosen = {name: path for name, path in files.items() if roles[name][0] in kinds}
     if stems := sorted_stems(chosen):
         return stems
-    for kind in TWO:
+    for kind in TWO_STEMS.names:
         alone = {name: StemFile(chosen[name]) for name in chosen if roles[name] == (kind, True)}
         if alone:
             return {kind: _voices(alone) if kind == "vocals" else tuple(alone.values())[:1]}

@@ -18,8 +18,9 @@ from separator.data.layouts.layout import SongFiles
 from separator.data.library.walk import checked_folders
 from separator.data.roots import fraction_of, parse_root
 from separator.data.stem_cache import StemCache, is_compressed
-from separator.data.stem_files import FOUR, ONE, TWO, StemFile, Stems, table
+from separator.data.stem_files import MIXTURE_ONLY, StemFile, Stems, table
 from separator.errors import SeparatorError, one_line, printable
+from separator.stems import FOUR_STEMS, TWO_STEMS
 
 _LENGTH_TOLERANCE = 1.0
 
@@ -105,11 +106,12 @@ def stem_names(tracks: Sequence[Track]) -> tuple[str, ...]:
         tracks: the songs.
 
     Returns:
-        `FOUR`, `TWO` or `ONE`.
+        Names of the four stems, of the two, or of the mixture alone.
     """
     if any("mixture" in track.names for track in tracks):
-        return ONE
-    return FOUR if all(track.names == FOUR for track in tracks) else TWO
+        return MIXTURE_ONLY
+    four = all(track.names == FOUR_STEMS.names for track in tracks)
+    return (FOUR_STEMS if four else TWO_STEMS).names
 
 
 def find_tracks(
@@ -223,11 +225,11 @@ def _common_length(stems: tuple[tuple[str, tuple[Source, ...]], ...]) -> tuple[i
     name, other = printable(str(sources[0].path)), printable(sources[-1].path.name)
     if longest - shortest > (_LENGTH_TOLERANCE if subtracts else longest / 2):
         raise SeparatorError(
-            f"{name}: lasts {shortest:.1f} s, its companion {other} {longest:.1f} s; copy it again"
+            f"{name}: lasts {shortest:.1f} s, {other} {longest:.1f} s; copy it again"
         )
     if longest - shortest > _LENGTH_TOLERANCE:
         log.warning(
-            "%s: lasts %.1f s, its companion %s %.1f s; what is longer is not used",
+            "%s: lasts %.1f s, %s %.1f s; the rest of the longer one is not used",
             *(name, shortest, other, longest),
         )
     return sources[0].samples, sources[0].rate

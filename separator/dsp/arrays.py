@@ -6,7 +6,7 @@ Spectrograms have their bins last here, (… n f), as they lie in memory.
 
 import numpy as np
 
-from separator.dsp.config import COVARIANCE_SHRINKAGE, FLOOR, TINY, STFTConfig
+from separator.dsp.config import COVARIANCE_SHRINKAGE, FLOOR, POWER_FLOOR, STFTConfig
 
 
 def stft(wave: np.ndarray, config: STFTConfig) -> np.ndarray:
@@ -103,7 +103,7 @@ def wiener(
         (b count 2 m f).
     """
     cross = mixture[:, 0] * mixture[:, 1].conj()
-    powers = (mixture.real**2 + mixture.imag**2 + np.float32(TINY)).swapaxes(0, 1)
+    powers = (mixture.real**2 + mixture.imag**2 + np.float32(POWER_FLOOR)).swapaxes(0, 1)
     channels = [mask.swapaxes(0, 1) for mask in masks.swapaxes(0, 1)]
     shares = np.stack([(pair * powers).sum(0) for pair in channels])
     shares /= shares.sum(0)
@@ -147,7 +147,7 @@ def _covariance(
     """
     a, b = (masks * masks * powers).mean(2, keepdims=True)
     c = (masks[0] * masks[1] * cross).mean(1, keepdims=True)
-    mean = (a + b) / 2 + np.float32(TINY)
+    mean = (a + b) / 2 + np.float32(POWER_FLOOR)
     shrinkage = np.float32(COVARIANCE_SHRINKAGE)
     a, b = ((x / mean + shrinkage) / (1 + shrinkage) for x in (a, b))
     return a, b, c / mean / (1 + shrinkage)

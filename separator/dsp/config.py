@@ -7,7 +7,7 @@ from separator.ranges import CheckedConfig, Within
 
 FLOOR = 1e-3  # a full-scale sine peaks near n_fft / 4; below -60 dB of that a crop is not amplified
 COVARIANCE_SHRINKAGE = 0.1  # weight of the identity beside a stem's measured covariance
-TINY = 1e-12  # 120 dB below full scale, as a power
+POWER_FLOOR = 1e-12  # 120 dB below full scale, as a power
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from separator.dsp.config import COVARIANCE_SHRINKAGE, TINY
+from separator.dsp.config import COVARIANCE_SHRINKAGE, POWER_FLOOR
 
 
 def wiener(
@@ -94,7 +94,7 @@ def wiener_stems(
 def _moments(mixture: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return both channels' power, never 0, and left times right's conjugate, of (b 2 n f)."""
     left, right = mixture.unbind(1)
-    powers = [x.real.square() + x.imag.square() + TINY for x in (left, right)]
+    powers = [x.real.square() + x.imag.square() + POWER_FLOOR for x in (left, right)]
     return powers, left * right.conj()
 
 
@@ -122,6 +122,6 @@ def _covariance(powers: Sequence[Tensor], cross: Tensor, masks: Sequence[Tensor]
     across = torch.complex((both * cross.real).mean(1), (both * cross.imag).mean(1))
     rows = [left.to(cross), across, across.conj(), right.to(cross)]
     matrix = torch.stack(rows, dim=-1).unflatten(-1, (2, 2))
-    power = (left + right)[..., None, None] / 2 + TINY
+    power = (left + right)[..., None, None] / 2 + POWER_FLOOR
     identity = torch.eye(2, device=matrix.device)
     return (matrix / power + COVARIANCE_SHRINKAGE * identity) / (1 + COVARIANCE_SHRINKAGE)

@@ -26,7 +26,7 @@ from separator.engine.optim import Chain
 from separator.errors import SeparatorError, one_line, printable
 from separator.models.build import rename_description
 from separator.models.weights import load_weights, other_architecture
-from separator.renamed import rename_keys, rename_tensors
+from separator.renamed import ENTRIES, rename_keys, rename_tensors
 
 CHECKPOINT_FORMAT = 1
 FIXES = {
@@ -45,8 +45,8 @@ PAYLOAD_TYPES = {
 WRONG_STATE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
 
 
-class Companion(Protocol):
-    """What a task trains beside its model: a discriminator with an optimizer of its own."""
+class Discriminator(Protocol):
+    """A discriminator with an optimizer of its own, which a task trains beside its model."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return its state as plain dicts, tensors and numbers."""
@@ -63,7 +63,7 @@ class State:
         model: the trained weights.
         ema: their average.
         optimizer: its running means.
-        companion: what the task trains beside the model, if anything.
+        discriminator: of an adversarial loss, if the task has one.
         step: finished steps.
         scores: (step, score) of each validation, in order.
         skipped: steps skipped because the loss or the gradient was not finite.
@@ -73,7 +73,7 @@ class State:
     model: nn.Module
     ema: AveragedModel
     optimizer: torch.optim.Optimizer | Chain
-    companion: Companion | None = None
+    discriminator: Discriminator | None = None
     step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)
     skipped: int = 0
@@ -92,7 +92,7 @@ class State:
             "ema": self.ema.module.state_dict(),
             "averaged": int(self.ema.n_averaged),
             "optimizer": self.optimizer.state_dict(),
-            "companion": self.companion.state_dict() if self.companion else None,
+            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
             "step": self.step,
             "scores": [list(pair) for pair in self.scores],
             "skipped": self.skipped,
@@ -100,7 +100,7 @@ class State:
         }
 
     def load_weights(self, payload: Mapping[str, Any], path: Path) -> None:
-        """Take model, average, optimizer and companion from a payload; the counters stay.
+        """Take model, average, optimizer and discriminator from a payload; the counters stay.
 
         Args:
             payload: of a checkpoint.
@@ -116,9 +116,9 @@ class State:
             optim.load(self.optimizer, payload["optimizer"])
         except WRONG_STATE as error:
             raise other_architecture(path, "the optimizer's groups differ") from error
-        if self.companion:
+        if self.discriminator:
             try:
-                self.companion.load_state_dict(payload["companion"])
+                self.discriminator.load_state_dict(payload["discriminator"])
             except WRONG_STATE as error:
                 raise other_architecture(path, "the discriminator differs") from error
 
@@ -191,6 +191,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{CHECKPOINT_FORMAT}; use the version of separator that wrote it"
         )
     _check_values(payload, path)
+    payload = {ENTRIES.get(key, key): value for key, value in payload.items()}
     payload |= {key: rename_tensors(payload[key]) for key in ("model", "ema")}
     payload["config"], _ = rename_keys(payload["config"])
     payload["description"], _ = rename_description(payload["description"], path)

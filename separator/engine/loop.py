@@ -89,7 +89,7 @@ class _Run:
             model,
             ema.averaged(model, config.ema_decay),
             optim.build(task.parameter_groups(), config.optim),
-            task.companion,
+            task.discriminator,
         )
         task.attach(self.state.ema.module)
         groups = self.state.optimizer.param_groups
@@ -199,7 +199,7 @@ class _Run:
             self.last.unlink(missing_ok=True)
             return
         parts = self.state.model.modules()
-        half = self.task.companion or any(isinstance(part, BATCH_NORMS) for part in parts)
+        half = self.task.discriminator or any(isinstance(part, BATCH_NORMS) for part in parts)
         if self.computing and not self.streak and not half and self.saved != self.state.step:
             with contextlib.suppress(Exception):  # there is an error already, which says more
                 self.log.sync()

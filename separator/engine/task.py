@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.engine.checkpoint import Companion
+from separator.engine.checkpoint import Discriminator
 from separator.errors import SeparatorError, printable
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
@@ -55,13 +55,13 @@ class Task(ABC):
 
     Attributes:
         model: the weights.
-        companion: what is trained beside it, if anything.
+        discriminator: trained beside it for an adversarial loss, if there is one.
         accumulate: micro-batches in a step on this rank, which the loop sets: a run that goes on on
             other ranks than before keeps the samples of a step.
     """
 
     model: nn.Module
-    companion: Companion | None = None
+    discriminator: Discriminator | None = None
     accumulate: int = 1
 
     def parameter_groups(self) -> list[dict]:

@@ -68,15 +68,15 @@ class ModelConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         StemSet(self.stems)
-        levels = len(self.channels)
-        if not 1 <= levels <= 15:
-            raise self.invalid("channels", f"{levels} levels; give 1 to 15 numbers, one for each")
+        depth = len(self.channels)
+        if not 1 <= depth <= 15:
+            raise self.invalid("channels", f"{depth} levels; give 1 to 15 numbers, one for each")
         super().__post_init__()
         for name in ("encoder_blocks", "decoder_blocks", "ffn_dim"):
-            if len(getattr(self, name)) != levels:
+            if len(getattr(self, name)) != depth:
                 raise self.invalid(
                     name,
-                    f"{len(getattr(self, name))} levels, but {{}}channels has {levels}; give one "
+                    f"{len(getattr(self, name))} levels, but {{}}channels has {depth}; give one "
                     "number for each level",
                 )
         if self.blocks > MAX_BLOCKS:

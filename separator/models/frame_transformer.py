@@ -68,11 +68,11 @@ class FrameTransformer(Architecture):
 
     def __init__(self, config: ModelConfig, bins: int, audio_channels: int = 2) -> None:
         super().__init__()
-        levels, inner = len(config.channels), bins - 1
-        if inner % (1 << levels):  # the lowest resolution has two bins or more
+        depth, inner = len(config.channels), bins - 1
+        if inner % (1 << depth):  # the lowest resolution has two bins or more
             raise config.invalid(
                 "channels",
-                f"{inner} bins (stft.n_fft / 2) are not divisible by 2**{levels} ({levels} "
+                f"{inner} bins (stft.n_fft / 2) are not divisible by 2**{depth} ({depth} "
                 "levels); use fewer levels or a larger stft.n_fft",
             )
         if config.cross_frame_bands and inner % config.cross_frame_bands:
@@ -97,7 +97,7 @@ class FrameTransformer(Architecture):
         width = audio_channels * (2 if config.cross_frame_bands else 1)
         skips = self._add_encoders(width, inner, norms)
         width = self._add_decoders(skips, inner, norms)
-        self.bottleneck_features = (inner >> (levels - 1)) * skips[-1]
+        self.bottleneck_features = (inner >> (depth - 1)) * skips[-1]
         self.pre_head_channels = width
         self.masks = StemSet(config.stems).masks
         self.head = nn.Linear(width, self.masks * audio_channels)

@@ -58,7 +58,7 @@ def validate(
     """
     stems_of = read or functools.partial(load_stems, names=config.stems.names)
     separator = Separator(model, config.stft, config.rate, str(device), stems=config.stems)
-    own: list[tuple[int, tuple[Tensor, dict[str, Tensor], Validation]]] = []
+    results: list[tuple[int, tuple[Tensor, dict[str, Tensor], Validation]]] = []
     for place, track in distributed.share(tracks):
         samples = round(config.valid_seconds * config.rate) or None
         try:
@@ -73,12 +73,12 @@ def validate(
         targets = torch.stack([stems[name] for name in config.stems.estimated])
         losses = song_loss(model, loss, mixture, targets, config, device)
         shown = Validation({}, 0.0)
-        if len(own) < MAX_SHOWN:  # the first songs of all are among the first of each rank
+        if len(results) < MAX_SHOWN:  # the first songs of all are among the first of each rank
             waves = {MIXTURE: mixture, **named_waves(config.stems, guess, "estimate")}
             waves |= named_waves(config.stems, true, "target")
             show_waves(shown, track.name, waves, config)
-        own.append((place, (_ratios(true, guess, mixture), losses, shown)))
-    rows = distributed.gather(own)
+        results.append((place, (_ratios(true, guess, mixture), losses, shown)))
+    rows = distributed.gather(results)
     result = Validation({}, 0.0)
     if not distributed.rank():
         _collect(result, rows, config.stems)

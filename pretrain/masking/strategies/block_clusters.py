@@ -45,8 +45,8 @@ def inverse_blocks(
     side = min(SIDE, grid.bands) * min(SIDE, grid.groups)
     centres = ((patches - number + patches * SPARE) / side).long().clamp(min=1)
     drawn = lowest(torch.rand(batch, patches, generator=generator), centres)
-    kept = _spread(drawn.unflatten(1, (grid.bands, grid.groups)).float(), SIDE).flatten(1)
-    scores = kept + torch.rand(batch, patches, generator=generator)
+    blocks = _spread(drawn.unflatten(1, (grid.bands, grid.groups)).float(), SIDE).flatten(1)
+    scores = blocks + torch.rand(batch, patches, generator=generator)
     return lowest(scores, number).unflatten(1, (grid.bands, grid.groups))
 
 

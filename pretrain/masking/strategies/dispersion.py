@@ -35,9 +35,9 @@ def dispersion(
     chosen = lowest(-noise.clamp(min=1e-12).log() / weight, number)
     swapped = (number * uniform_share(step, config)).long()
     again, others = torch.rand(2, batch, grid.patches, generator=generator)
-    kept = lowest(torch.where(chosen, again, 2.0), number - swapped)
-    drawn = lowest(torch.where(kept, 2.0, others), swapped)
-    return (kept | drawn).unflatten(1, (grid.bands, grid.groups))
+    retained = lowest(torch.where(chosen, again, 2.0), number - swapped)
+    drawn = lowest(torch.where(retained, 2.0, others), swapped)
+    return (retained | drawn).unflatten(1, (grid.bands, grid.groups))
 
 
 def _spread(spectrogram: Tensor, grid: PatchGrid) -> Tensor:
@@ -48,7 +48,7 @@ def _spread(spectrogram: Tensor, grid: PatchGrid) -> Tensor:
     """
     band = (grid.bins - 1) // grid.bands
     down, right = math.gcd(4, band) if band >= 32 else 1, math.gcd(2, grid.size)
-    level = channel_mean(spectrogram[:, :, ::down, ::right])
-    level = level.log().clamp_(min=math.log(MIN_MAGNITUDE))
-    bins, frames = level.shape[2:]
-    return PatchGrid(bins, frames, grid.bands, grid.size // right).deviation(level)
+    log_magnitude = channel_mean(spectrogram[:, :, ::down, ::right])
+    log_magnitude = log_magnitude.log().clamp_(min=math.log(MIN_MAGNITUDE))
+    bins, frames = log_magnitude.shape[2:]
+    return PatchGrid(bins, frames, grid.bands, grid.size // right).deviation(log_magnitude)

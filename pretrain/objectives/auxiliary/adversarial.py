@@ -57,7 +57,7 @@ class AdversaryConfig(ObjectiveConfig):
 
 @register
 class Adversarial(Objective[AdversaryConfig]):
-    """Train a discriminator, and let the model deceive it."""
+    """Add an adversarial loss: a discriminator is trained beside the model."""
 
     key = "adversary"
     Config = AdversaryConfig

@@ -56,10 +56,13 @@ class Contrast(Objective[ContrastConfig]):
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
         """Return the cross-entropy, averaged over the masked patches, and the accuracy."""
         corrupted, grid = batch.corrupted, batch.corrupted.grid
-        level = batch.target[:, :, :-1].clamp(min=MIN_TARGET).log()
-        level = level - level.mean(dim=(1, 2, 3), keepdim=True)
+        log_target = batch.target[:, :, :-1].clamp(min=MIN_TARGET).log()
+        log_target = log_target - log_target.mean(dim=(1, 2, 3), keepdim=True)
         features = rearrange(prediction.outputs.pre_head, "b n f c -> b c f n")
-        guess, truth = head["guess"](_patches(features, grid)), head["truth"](_patches(level, grid))
+        guess, truth = (
+            head["guess"](_patches(features, grid)),
+            head["truth"](_patches(log_target, grid)),
+        )
         place, counted = corrupted.draw_masked(self.config.most, prediction.generator)
         guess, truth = (
             F.normalize(x.gather(1, place[..., None].expand(-1, -1, x.shape[-1])).float(), dim=-1)
@@ -70,8 +73,8 @@ class Contrast(Objective[ContrastConfig]):
         logits = logits.masked_fill(~counted[:, None, :], -1e4)
         right = torch.arange(place.shape[1], device=logits.device).expand(len(logits), -1)
         error = F.cross_entropy(logits.transpose(1, 2), right, reduction="none")
-        found = masked_mean((logits.argmax(-1) == right).float(), counted)
-        return masked_mean(error, counted), {"contrast/accuracy": found}
+        accuracy = masked_mean((logits.argmax(-1) == right).float(), counted)
+        return masked_mean(error, counted), {"contrast/accuracy": accuracy}
 
 
 def _patches(values: Tensor, grid: PatchGrid) -> Tensor:

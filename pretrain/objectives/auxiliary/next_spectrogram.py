@@ -105,5 +105,5 @@ class NextSpectrogram(Objective[NextConfig]):
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
         """Return the binary cross-entropy and the accuracy."""
         corrupted = batch.corrupted
-        deep = prediction.outputs.bottleneck
-        return head.loss(deep, corrupted.spectrogram, corrupted.masked, batch.continues)
+        bottleneck = prediction.outputs.bottleneck
+        return head.loss(bottleneck, corrupted.spectrogram, corrupted.masked, batch.continues)

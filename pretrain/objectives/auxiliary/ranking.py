@@ -55,9 +55,9 @@ class Ranking(Objective[HardConfig]):
             right = agreement(predicted, error, counted)
         return ranking_loss(predicted, error, counted), {"hard/agreement": right}
 
-    def predict_errors(self, head: "nn.Module", deep: Tensor, grid: PatchGrid) -> Tensor:
+    def predict_errors(self, head: "nn.Module", bottleneck: Tensor, grid: PatchGrid) -> Tensor:
         """Predict the error of each patch: the mean over the frames of a group, for each band."""
-        frames = head["linear"](head["norm"](deep)).float()
+        frames = head["linear"](head["norm"](bottleneck)).float()
         return group_mean(rearrange(frames, "b n k -> b k n"), grid.size)
 
 
@@ -66,12 +66,12 @@ def patch_error(restored: Tensor, target: Tensor, grid: PatchGrid) -> Tensor:
 
     Relative, because plain errors are largest where music is loudest. The Nyquist bin is left out.
     """
-    error, level = (restored - target).abs(), target
+    error, magnitude = (restored - target).abs(), target
     parts = [
         group_mean(
             rearrange(x[:, :, :-1], "b c (k f) n -> b k (c f) n", k=grid.bands).mean(2), grid.size
         )
-        for x in (error, level)
+        for x in (error, magnitude)
     ]
     return parts[0] / (parts[1] + 1e-2)
 

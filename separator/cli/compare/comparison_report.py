@@ -128,13 +128,13 @@ def markdown(report: dict[str, Any]) -> str:
         music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in SCORED_STEMS)
         median = f"{music['median']:.2f}" if music else "-"
         improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
-        cells = [
+        columns = [
             *(name, str(len(arm["runs"])), _spread(music), median),
             f"{fmean(arm['best']):.2f}" if arm["best"] else "-",
             *(_interval(arm["difference"]), _spread(voice), _budget(arm["pretrain"])),
             *(improvement, _budget(arm["train"]), _budget(arm["reached"])),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(columns)} |")
     songs = "1 song" if len(report["songs"]) == 1 else f"{len(report['songs'])} songs"
     notes = [
         f"SDR in dB over {songs} of validation, {done} of {total} runs done: "
@@ -226,11 +226,9 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
 
 def _arm(runs: list[Run]) -> dict[str, Any]:
     """What the runs of an arm cost, how its pretraining went, and its curve."""
-    improvements = [
-        max(row["valid/improvement"] for row in found)
-        for run in runs
-        if (found := [r for r in rows(run.run_folder("pretrain")) if r.get("valid/improvement")])
-    ]
+    key, logs = "valid/improvement", [rows(run.run_folder("pretrain")) for run in runs]
+    scores = [[row[key] for row in log if row.get(key)] for log in logs]
+    improvements = [max(values) for values in scores if values]
     curves = [_validations(run) for run in runs]
     return {
         "runs": [run.seed for run in runs],
@@ -268,8 +266,8 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
 def _validations(run: Run) -> dict[int, float]:
     """Mean accompaniment SDR of a run's validations, by step."""
     key = f"valid/{ACCOMPANIMENT}_sdr_mean"
-    found = rows(run.run_folder("train"))
-    return {row["step"]: row[key] for row in found if row.get(key) is not None}
+    validations = rows(run.run_folder("train"))
+    return {row["step"]: row[key] for row in validations if row.get(key) is not None}
 
 
 def _curve(curves: list[dict[int, float]]) -> list[list[float]]:

@@ -122,8 +122,8 @@ class CompareConfig(CheckedConfig):
         needed: list[str] = []
         waiting = [arm]
         while waiting:
-            own = self.arms[waiting.pop()]
-            words = (*own.pretrain, *own.train)
+            user = self.arms[waiting.pop()]
+            words = (*user.pretrain, *user.train)
             named = dict.fromkeys(name for word in words for name, _ in PLACEHOLDER.findall(word))
             fresh = [name for name in named if name in self.arms and name not in needed]
             needed += fresh
@@ -159,9 +159,9 @@ class CompareConfig(CheckedConfig):
             name: the arm.
             stage: pretrain or train.
         """
-        stage_words, own = getattr(self, stage), getattr(self.arms[name], stage)
-        files = [word for word in (*stage_words, *own, *self.common) if "=" not in word]
-        keys = [word for word in (*self.common, *stage_words, *own) if "=" in word]
+        stage_words, arm_words = getattr(self, stage), getattr(self.arms[name], stage)
+        files = [word for word in (*stage_words, *arm_words, *self.common) if "=" not in word]
+        keys = [word for word in (*self.common, *stage_words, *arm_words) if "=" in word]
         steps, minutes = getattr(self, f"{stage}_steps"), getattr(self, f"{stage}_minutes")
         roots = self.library if stage == "pretrain" else self.stems
         songs = f"data.roots={json.dumps(roots)}"  # any path survives that

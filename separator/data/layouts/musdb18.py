@@ -6,7 +6,8 @@ from pathlib import Path
 from separator.data.layouts.layout import Layout, SongFiles, audio_files, parts_of, warn_of_others
 from separator.data.splits import musdb_setup, placed, with_lists, without_split
 from separator.data.stem_cache import STEM_SUFFIX
-from separator.data.stem_files import FOUR, StemFile
+from separator.data.stem_files import StemFile
+from separator.stems import FOUR_STEMS
 
 
 class Musdb18(Layout):
@@ -34,7 +35,7 @@ class Musdb18(Layout):
         for path in paths:
             parts = parts_of(root, path)
             name = without_split(parts, splits[parts]).removesuffix(STEM_SUFFIX)
-            stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR}
+            stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR_STEMS.names}
             songs.append(SongFiles(name, splits[parts], stems))
         return with_lists(root, songs)
 

@@ -3,6 +3,7 @@
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from separator.data.layouts.layout import (
     warn_of_others,
 )
 from separator.data.splits import Parts, placed, pool_shared_out, split_of, with_lists
-from separator.data.stem_files import TWO, StemFile, Stems, sorted_stems
+from separator.data.stem_files import StemFile, Stems, sorted_stems
 from separator.errors import printable
+from separator.stems import TWO_STEMS
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
@@ -124,7 +126,8 @@ class Pool(PairedFolders):
     ) -> dict[Parts, Stems]:
         """Return each file as a song with one stem; see `PairedFolders.songs`."""
         songs: dict[Parts, Stems] = {}
-        for folder, stem in ((f, s) for place in places for f, s in zip(place, TWO, strict=True)):
+        pairs = (zip(place, TWO_STEMS.names, strict=True) for place in places)
+        for folder, stem in chain.from_iterable(pairs):
             for name, path in _by_name(folder, skipped).items():
                 parts = (*folder.relative_to(root).parts, *name.split("/"))
                 songs[parts] = {stem: (StemFile(path),)}
