@@ -35,13 +35,16 @@ TITLES = tuple(dict.fromkeys(Output(name, w).title for w in (False, True) for na
 
 
 def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[Output, ...]:
-    """Choose what is written of a model's stems.
+    """Choose the files that are written for each song.
 
     Args:
         stems: of the model.
-        wanted: names of stems, or "all"; by default the instrumental of a model that has it as a
-            stem, and all stems of another one.
-        two: the stem that is written beside the sum of all others, instead of `wanted`.
+        wanted: names of stems, or "all". By default the instrumental, if it is a stem of the model,
+            otherwise all stems.
+        two: a stem that is written beside the sum of all others, instead of `wanted`.
+
+    Returns:
+        The files' stems, in order, without repetition.
 
     Raises:
         SeparatorError: the model does not have a stem.
@@ -96,7 +99,14 @@ class Choices:
     shifts: int = 1
 
     def made_by(self, subtype: str) -> dict[str, Any]:
-        """What a result's record says of the way it was made."""
+        """Describe how a result is made; its record holds this, so that a change makes it outdated.
+
+        Args:
+            subtype: sample format of the file, "" for a lossy codec.
+
+        Returns:
+            Model, version, and the settings that change the sound.
+        """
         # versions that differ in their last number only separate alike
         version = ".".join(self.version.split(".")[:2])
         settings: dict[str, Any] = {"model": self.model, "version": version}
@@ -121,12 +131,16 @@ def check_bits(format: str, bits: int) -> None:
 
 
 def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
-    """Choose how a format holds the samples of a song's stems; "" for lossy codecs.
+    """Choose the sample format of a song's results.
 
     Args:
         info: the song.
         suffix: of the results, without its dot.
-        bits: as the user chose; 0 keeps what the song has, 8 bits as 16, 32-bit integers as 24.
+        bits: 16, 24 or 32, as the user chose. With 0 the format is the song's, except that 8 bits
+            become 16 and 32-bit integers become 24.
+
+    Returns:
+        A subtype of soundfile such as PCM_16; "" for lossy codecs.
     """
     encoding = audio.ENCODINGS[suffix]
     if not encoding.subtypes:
@@ -138,14 +152,25 @@ def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
 
 
 def folded(*parts: object) -> tuple[str, ...]:
-    """Return names as file systems see them that do not tell a from A."""
+    """Return names in a form that is equal where a file system does not distinguish a from A.
+
+    Args:
+        parts: names, or paths.
+    """
     return tuple(str(part).casefold() for part in parts)
 
 
 def targets_of(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple[Path, str, str]]:
-    """Name the results: folder below the output, name and suffix.
+    """Name the results of songs.
 
-    Songs that differ in their suffix only keep it in the name.
+    The name contains the suffix of the song where another song differs only in its suffix.
+
+    Args:
+        songs: each with its folder below the output folder.
+        format: suffix of the results, or "input" for that of each song.
+
+    Returns:
+        For each song the folder below the output folder, the name, and the suffix without a dot.
     """
     targets = [
         (below, info.path.stem, audio.written_as(info.format) if format == "input" else format)

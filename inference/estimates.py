@@ -106,6 +106,9 @@ def find_estimates(
         stft: transform of the ideal mask; by default that of `STFTConfig`.
         stems: those that are scored; accompaniment and vocals where a song does not have them.
 
+    Returns:
+        The estimates of all tracks, which are scored like a model.
+
     Raises:
         SeparatorError: the folder is not there, a track has no stems or several there, or a file
             cannot be read or has another length than its song.

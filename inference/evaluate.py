@@ -104,10 +104,16 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
 
 
 def evaluate(separator: Separator | Estimates, tracks: Sequence[Track], full: bool = False) -> dict:
-    """Score tracks in this process and return the report of `separator.inference.report`.
+    """Score tracks in this process, with a progress bar.
 
-    Numbers are plain floats: NaN where the file has null, and inf. A track that cannot be scored
-    becomes one of the report's failures.
+    Args:
+        separator: a model, or another program's estimates.
+        tracks: songs with stems.
+        full: also compute SIR, SAR and ISR of museval, which takes much longer.
+
+    Returns:
+        The report of `separator.inference.report`. Numbers are plain floats: NaN where the file has
+        null, and inf. A track that cannot be scored is one of its failures.
     """
     bar = progress_bar(tracks, desc="evaluate", unit="track")
     results = [_attempt(separator, track, full) for track in bar]
@@ -117,9 +123,18 @@ def evaluate(separator: Separator | Estimates, tracks: Sequence[Track], full: bo
 def tracks_of(
     root: str | Path, split: str, valid_share: float = DataConfig.valid_share
 ) -> list[Track]:
-    """Tracks of one split that have stems (a library's and a pool's halves do not).
+    """Find the songs of one split that have stems.
 
-    With root and `valid_share` written as for training, the split is that of training.
+    Songs of a library, and the halves of a pool, have none. With `root` and `valid_share` as in
+    training, the split is that of training.
+
+    Args:
+        root: a folder, or an entry of data.roots.
+        split: train, valid or test.
+        valid_share: part of the songs that validate, where the data has no list of them.
+
+    Returns:
+        The songs.
 
     Raises:
         SeparatorError: there are none; names the splits that there are.
@@ -138,7 +153,15 @@ def tracks_of(
 
 
 def score_track(separator: Separator | Estimates, track: Track, full: bool = False) -> dict:
-    """Score one track: an entry of the report's `tracks`.
+    """Score one track.
+
+    Args:
+        separator: a model, or another program's estimates.
+        track: the song, with stems.
+        full: also compute SIR, SAR and ISR of museval.
+
+    Returns:
+        An entry of the report's `tracks`.
 
     Raises:
         SeparatorError: the stems cannot be read, or they or the estimates are not finite.

@@ -58,6 +58,10 @@ class Work:
 def separate_files(jobs: Sequence[Job], work: Work) -> list[str]:
     """Separate songs, some at the same time, with a progress bar in seconds of sound.
 
+    Args:
+        jobs: the songs and their outputs.
+        work: model and settings of all jobs.
+
     Returns:
         A line for each song that failed, in the order of the jobs.
     """

@@ -223,13 +223,21 @@ def _reporting(path: Path, failures: list[str]) -> Iterator[None]:
 
 
 def named(path: Path, error: Exception) -> str:
-    """Return one line that begins with a file's name."""
+    """Return an error on one line that begins with a file's name.
+
+    Args:
+        path: the file.
+        error: its text may begin with the name already.
+    """
     name, text = printable(str(path)), one_line(error)
     return text if text.startswith((name, str(path))) else f"{name}: {text}"
 
 
 def check_folder(output: Path) -> None:
-    """Make sure that a folder can be written to, before the work rather than after.
+    """Refuse a folder that cannot be written to, before the work rather than after.
+
+    Args:
+        output: the folder; it is made if it is not there.
 
     Raises:
         SeparatorError: it cannot be made or written to.

@@ -13,11 +13,15 @@ from separator.processes import calls_in_processes, follow_parent
 
 
 def in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int) -> list[dict]:
-    """Score tracks in parallel; `score` must be importable in a fresh process.
+    """Score tracks in parallel, with a progress bar.
+
+    Args:
+        score: maps a track to its scores; a new process must be able to import it.
+        tracks: the songs.
+        jobs: number of processes.
 
     Returns:
-        The results in the order of the tracks; {"name", "error"} for a track that ended its
-        process.
+        The results in the order of the tracks; {"name", "error"} for a track whose process died.
     """
     died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
     results: dict[int, dict] = {}

@@ -67,7 +67,17 @@ NAME = 36  # columns for a track's name
 
 
 def build(description: dict, rate: int, stems: Sequence[str], results: list[dict]) -> dict:
-    """Put together the report of the model so described from tracks' scores and failures."""
+    """Combine the scores of tracks to a report.
+
+    Args:
+        description: of the model, as in its file.
+        rate: sampling rate of the scores, in Hz.
+        stems: those that are scored.
+        results: entries of tracks; failures have an "error".
+
+    Returns:
+        The report, with model path, data and split still None.
+    """
     tracks = [result for result in results if "error" not in result]
     return {
         "schema": SCHEMA,
@@ -85,7 +95,10 @@ def build(description: dict, rate: int, stems: Sequence[str], results: list[dict
 
 
 def check_path(path: str | Path) -> None:
-    """Make sure that a report can be written, before the work rather than after.
+    """Refuse a path at which a report cannot be written, before the work rather than after.
+
+    Args:
+        path: of the report.
 
     Raises:
         SeparatorError: its folder cannot be made or written to.
@@ -98,6 +111,10 @@ def check_path(path: str | Path) -> None:
 
 def write(report: dict, path: str | Path) -> None:
     """Write a report as JSON, whole or not at all.
+
+    Args:
+        report: its NaN become null, its infinite numbers strings.
+        path: of the file.
 
     Raises:
         SeparatorError: the file cannot be written.
@@ -115,7 +132,14 @@ def _unwritable(path: str | Path, error: OSError) -> SeparatorError:
 
 
 def table(report: dict) -> str:
-    """Format every track, every failure, and the summary."""
+    """Format every track, every failure, and the summary.
+
+    Args:
+        report: of one model.
+
+    Returns:
+        Lines for a terminal.
+    """
     stems = report["stems"]
     columns = "".join(f"  {stem + ' SDR':>19}" for stem in stems)
     head = f"{'':{NAME}}  {'':10}{columns}\n"
@@ -135,13 +159,27 @@ def table(report: dict) -> str:
 
 
 def together(reports: Sequence[dict]) -> dict:
-    """Put the reports of several models or folders on the same songs into one."""
+    """Combine the reports of several models or folders on the same songs.
+
+    Args:
+        reports: of the same data and split.
+
+    Returns:
+        One report, with the others in "reports".
+    """
     shared = {name: reports[0][name] for name in ("schema", "data", "split")}
     return {**shared, "reports": list(reports)}
 
 
 def tables(reports: Sequence[dict]) -> str:
-    """Format the table of one model, or the failures and one summary of several."""
+    """Format the table of one model, or the failures and one summary of several.
+
+    Args:
+        reports: of the same data and split.
+
+    Returns:
+        Lines for a terminal.
+    """
     models = ", ".join(str(report["model"]["path"]) for report in reports)
     rates = " and ".join(dict.fromkeys(f"{report['rate']} Hz" for report in reports))
     head = f"{models} on {reports[0]['data']} ({reports[0]['split']}) at {rates}\n"
@@ -156,10 +194,16 @@ def tables(reports: Sequence[dict]) -> str:
 
 
 def summary_table(*reports: dict) -> str:
-    """Format the summary: an estimate of each model and the two to compare them with.
+    """Format the summary: the estimate of each model, and the two references.
 
-    For each stem three figures over tracks stand side by side, "-" where a model does not have it.
-    What does not depend on the model, and is equal for all, stands there once.
+    There are three figures over tracks for each stem, "-" where a model does not have the stem.
+    References that are equal for all models appear once.
+
+    Args:
+        reports: of the same data and split.
+
+    Returns:
+        Lines for a terminal.
     """
     stems = list(dict.fromkeys(stem for report in reports for stem in report["stems"]))
     counts = [_counted(report) for report in reports]

@@ -53,14 +53,22 @@ class Record:
     source_stamp: Stamp | None = None
 
     def to_json(self) -> str:
-        """Write one line; names that are no text survive in it."""
+        """Write the record on one line; file names that are not UTF-8 survive.
+
+        Returns:
+            JSON, without empty fields.
+        """
         fields = dataclasses.asdict(self).items()
         values = {key: value for key, value in fields if value not in ("", None)}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self | None:
-        """Read what `to_json` wrote; None for anything else."""
+        """Read a record that `to_json` wrote; None for anything else.
+
+        Args:
+            text: one line.
+        """
         try:
             values = json.loads(text)
             stamps = {
@@ -90,11 +98,19 @@ class Song:
         return self._key
 
     def made(self, record: Record) -> bool:
-        """Whether a result was made from this song, be it from what the file held earlier."""
+        """Whether a result was made from this song, perhaps before the song's file changed.
+
+        Args:
+            record: of the result.
+        """
         return record.source == self.source or record.song == self.key
 
     def unchanged(self, record: Record) -> bool:
-        """Whether a result was made from this song as it is now."""
+        """Whether a result was made from this song as it is now.
+
+        Args:
+            record: of the result.
+        """
         same_file = record.source == self.source and record.source_stamp == self.stamp is not None
         return same_file or record.song == self.key
 
@@ -106,7 +122,11 @@ class Results:
         self._folders: dict[Path, dict[str, list[Record]]] = {}
 
     def find(self, path: Path) -> Record | None:
-        """Return the record of an existing file, or None when it is no result as it is."""
+        """Return the record of a file; None where the file is not a result, or was changed since.
+
+        Args:
+            path: of an existing file.
+        """
         records = self._of_folder(path.parent).get(_folded(path.name), [])
         stamp = stamp_of(path)
         for record in reversed(records):
@@ -118,13 +138,22 @@ class Results:
         return next((record for record in candidates if record.content == content), None)
 
     def names(self, folder: Path, song: Song) -> list[str]:
-        """Names of the results that a song had in a folder, the latest first."""
+        """Return the names of the results that a song had in a folder, the latest first.
+
+        Args:
+            folder: of the results.
+            song: the song.
+        """
         records = [entry for entries in self._of_folder(folder).values() for entry in entries]
         mine = [record.output for record in records if record.source == song.source]
         return list(dict.fromkeys(reversed(mine)))
 
     def knows(self, path: Path) -> bool:
-        """Whether the folder's index has a record of this name."""
+        """Whether the folder's index has a record of a file of this name.
+
+        Args:
+            path: of the file.
+        """
         return _folded(path.name) in self._of_folder(path.parent)
 
     def _of_folder(self, folder: Path) -> dict[str, list[Record]]:
@@ -185,7 +214,11 @@ class Publication:
 
 
 def song_key(path: Path) -> str:
-    """Return a hash of a song's coded audio, or of its bytes where nothing can be demuxed."""
+    """Return a hash of a song's coded audio, or of the file's bytes where that cannot be read.
+
+    Args:
+        path: of the song.
+    """
     try:
         return audio.content_key(path)
     except SeparatorError:
@@ -194,7 +227,11 @@ def song_key(path: Path) -> str:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return a file's stamp; None when there is no such file."""
+    """Return a file's stamp; None when there is no such file.
+
+    Args:
+        path: of the file.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -203,7 +240,11 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def read_record(path: Path) -> Record | None:
-    """Return the record in a file's tags; None without one."""
+    """Return the record in a file's tags; None without one.
+
+    Args:
+        path: of an audio file.
+    """
     import mutagen
 
     try:
@@ -216,7 +257,11 @@ def read_record(path: Path) -> Record | None:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Put a record into the tags of a file of a format that has them.
+    """Put a record into the tags of a file.
+
+    Args:
+        path: of an audio file whose format has tags.
+        record: without the paths, which are not written.
 
     Raises:
         mutagen.MutagenError: the tags cannot be written.

@@ -117,7 +117,14 @@ def main(argv: list[str]) -> int:
 
 
 def with_options(argv: list[str]) -> list[str]:
-    """Give each stem named behind `--stems` an option of its own, and `--two-stems` its key."""
+    """Rewrite `--stems A B` to one option for each stem, and `--two-stems` to its key.
+
+    Args:
+        argv: the command's arguments.
+
+    Returns:
+        Arguments that the parser of configurations reads.
+    """
     named: list[str] = []
     given = naming = False
     rest = []
@@ -175,7 +182,12 @@ def _loaded(path: str, config: SeparateConfig) -> "tuple[StreamingSeparator[Any]
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:
-    """Return a model's file with its step, its score and the beginning of its digest."""
+    """Return a model's path with its step, its score and the beginning of its digest.
+
+    Args:
+        path: of the model.
+        description: as in its file.
+    """
     trained = description.get("trained")
     trained = trained if isinstance(trained, dict) else {}
     facts = []

@@ -13,8 +13,13 @@ log = logging.getLogger(__name__)
 def copy_tags(source: Path, target: Path, suffix: str) -> None:
     """Copy a song's tags and front cover to a stem; the title gets " (SUFFIX)".
 
-    wav and aiff stay without tags. Tags that cannot be read leave the stem without them and are
-    logged: the audio matters more.
+    wav and aiff stay without tags. If the tags cannot be read or written, the stem stays without
+    them and the log says so: the audio matters more.
+
+    Args:
+        source: the song.
+        target: the stem's file, changed in place.
+        suffix: title of the stem.
     """
     if not _is_tagged(target):
         return
@@ -43,7 +48,12 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
 
 
 def mark(target: Path, record: Record) -> None:
-    """Put the record of where a stem came from into its tags, in formats that have tags."""
+    """Put a stem's record into its tags, in formats that have tags.
+
+    Args:
+        target: the stem's file, changed in place.
+        record: of the song, the model and the settings.
+    """
     if not _is_tagged(target):
         return
     import mutagen

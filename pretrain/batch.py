@@ -79,10 +79,18 @@ def make_example(
 
 
 def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
-    """Cut segments into crops of `crop_frames` at this step: (b c t) to (k·b c t').
+    """Cut segments into crops of `crop_frames` at this step.
 
-    Shorter crops are more crops, so a step has as much music at any length, and only the rest of
-    the division is unused.
+    Shorter crops are more crops, so that a step has the same amount of music at any length; only
+    the remainder of the division is unused.
+
+    Args:
+        waves: (b c t), as read.
+        config: of the run.
+        step: finished steps of the run.
+
+    Returns:
+        Crops (k·b c t'), k from each wave; the crops of one wave are b places apart.
     """
     frames = int(schedules.step_value(config.crop_frames, step))
     samples = config.crops.samples(frames)

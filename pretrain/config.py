@@ -121,7 +121,11 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
 
     @property
     def shortest_crop(self) -> int:
-        """Frames of the shortest crops of the run."""
+        """Frames of the shortest crops of the run.
+
+        Raises:
+            SeparatorError: `crop_frames` is longer than a segment.
+        """
         frames = self.segment_frames
         longest = schedules.highest(self.crop_frames)
         if longest > frames:

@@ -45,7 +45,17 @@ def varied(stems: Tensor, config: RemixConfig, rate: int, generator: torch.Gener
 def equaliser(
     hertz: Tensor, shape: tuple[int, ...], decibels: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw gains at frequencies (f), smooth over the logarithm of frequency: (*shape f)."""
+    """Draw random gains that are smooth over the logarithm of frequency.
+
+    Args:
+        hertz: (f) frequencies.
+        shape: of the batch of gains, any number of dimensions.
+        decibels: largest gain, up or down.
+        generator: on the CPU.
+
+    Returns:
+        Amplitude factors (*shape f).
+    """
     knots = uniform(-decibels, decibels, (*shape, KNOTS), generator)
     octave = (hertz.clamp(LOWEST_HERTZ, HIGHEST_HERTZ) / LOWEST_HERTZ).log()
     place = octave / math.log(HIGHEST_HERTZ / LOWEST_HERTZ) * (KNOTS - 1)
@@ -55,7 +65,17 @@ def equaliser(
 
 
 def lowpass(hertz: Tensor, batch: int, share: float, generator: torch.Generator) -> Tensor:
-    """Draw low-passes of 48 dB an octave, without a shift of phase: gains (b f); 1 for the rest."""
+    """Draw low-pass filters of 48 dB an octave, without a shift of phase.
+
+    Args:
+        hertz: (f) frequencies.
+        batch: b, number of filters.
+        share: probability that a filter does anything.
+        generator: on the CPU.
+
+    Returns:
+        Amplitude factors (b f); 1 in the filters that do nothing.
+    """
     low, high = map(math.log, CUTOFF_HERTZ)
     cutoff = uniform(low, high, (batch, 1), generator).exp()
     chosen = torch.rand(batch, 1, generator=generator) < share
@@ -65,10 +85,19 @@ def lowpass(hertz: Tensor, batch: int, share: float, generator: torch.Generator)
 def impulses(
     batch: int, samples: int, rate: int, share: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw a room's responses (b 2 t): the direct sound and noise that dies away exponentially.
+    """Draw impulse responses of rooms: the direct sound, then noise that decays exponentially.
 
-    Without the room, for all but a share of them, the direct sound alone. The model of
-    reverberation is Polack's.
+    This is Polack's model of reverberation.
+
+    Args:
+        batch: b, number of rooms.
+        samples: length t of a response.
+        rate: sample rate in hertz.
+        share: probability of a room; otherwise the response is the direct sound alone.
+        generator: on the CPU.
+
+    Returns:
+        Responses (b 2 t) for two channels.
     """
     seconds = torch.arange(samples) / rate
     decay = uniform(*ROOM_SECONDS, (batch, 1, 1), generator)
@@ -81,7 +110,16 @@ def impulses(
 
 
 def narrowed(waves: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Scale what the channels of (b 2 t) differ by, in a share of them, by numbers in [0, 1)."""
+    """Make stereo waves narrower: scale the difference between their channels.
+
+    Args:
+        waves: (b 2 t).
+        share: probability that a wave is changed.
+        generator: on the CPU.
+
+    Returns:
+        Waves (b 2 t), the difference multiplied by a random factor in [0, 1).
+    """
     width = torch.rand(len(waves), 1, 1, generator=generator)
     chosen = torch.rand(len(waves), 1, 1, generator=generator) < share
     width = torch.where(chosen, width, 1.0).to(waves.device)
@@ -90,7 +128,16 @@ def narrowed(waves: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def panned(waves: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
-    """Raise one channel of (b 2 t) and lower the other by the same random number of decibels."""
+    """Raise one channel and lower the other by the same random number of decibels.
+
+    Args:
+        waves: (b 2 t).
+        decibels: largest change of a channel.
+        generator: on the CPU.
+
+    Returns:
+        Waves (b 2 t).
+    """
     shift = uniform(-decibels, decibels, (len(waves), 1, 1), generator)
     gains = 10 ** (torch.cat([shift, -shift], dim=1) / 20)
     return waves * gains.to(waves.device)
@@ -99,7 +146,17 @@ def panned(waves: Tensor, decibels: float, generator: torch.Generator) -> Tensor
 def at_level(
     voice: Tensor, music: Tensor, config: RemixConfig, generator: torch.Generator
 ) -> Tensor:
-    """Bring voices (b c t) to random levels relative to their music; silence stays."""
+    """Bring voices to random levels relative to their accompaniment.
+
+    Args:
+        voice: (b c t).
+        music: (b c t) the accompaniment of each voice.
+        config: `level_db`, the range of the levels.
+        generator: on the CPU.
+
+    Returns:
+        Voices (b c t); those that are silent, or whose accompaniment is, do not change.
+    """
     wanted = 10 ** (uniform(*config.level_db, (len(voice), 1, 1), generator) / 20)
     rms = [wave.square().mean((1, 2), keepdim=True).sqrt() for wave in (voice, music)]
     gain = wanted.to(voice.device) * rms[1] / rms[0].clamp(min=1e-9)
@@ -108,5 +165,15 @@ def at_level(
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw numbers between two bounds."""
+    """Draw numbers uniformly between two bounds.
+
+    Args:
+        low: lower bound.
+        high: upper bound.
+        shape: of the result.
+        generator: on the CPU.
+
+    Returns:
+        Numbers in [low, high).
+    """
     return low + (high - low) * torch.rand(shape, generator=generator)

@@ -57,7 +57,14 @@ class MixitModel(nn.Module):
             weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map magnitudes (b c f n) in [0, 1] to masks (b s c f n) in [0, 1]."""
+        """Compute the masks of all sources.
+
+        Args:
+            x: (b c f n) compressed magnitudes in [0, 1].
+
+        Returns:
+            Masks (b s c f n) in [0, 1], which need not add up to 1.
+        """
         features = self.backbone.features(x).pre_head
         logits = self.head(features).float() + MASK_BIAS_SCALE * self.mask_bias + self.start
         masks = rearrange(logits.sigmoid(), "b n f (s c) -> b s c n f", s=self.sources)

@@ -31,7 +31,12 @@ class Pretrainer(nn.Module):
         return dict(self.heads.items()).get(objective.key)
 
     def forward(self, x: Tensor, masked: Tensor | None = None) -> Outputs:
-        """Return the backbone's mask and features; see `FrameTransformer.features`."""
+        """Return the backbone's mask and features; see `FrameTransformer.features`.
+
+        Args:
+            x: (b c f n) corrupted magnitudes in [0, 1].
+            masked: boolean, the patches that are filled with 1.0, where the model is told.
+        """
         return self.backbone.features(x, masked)
 
 
@@ -39,13 +44,16 @@ class Pretrainer(nn.Module):
 def predict_errors(
     model: Pretrainer, objectives: Sequence[Objective], target: Tensor, grid: PatchGrid
 ) -> Tensor:
-    """Predict the error of each patch from the whole spectrogram: (b c f n) to (b k m).
+    """Predict the error of each patch from the whole spectrogram.
 
     Args:
         model: has the head of the predicting objective.
         objectives: one of them predicts errors.
         target: (b c f n) the uncorrupted magnitudes.
         grid: the patches.
+
+    Returns:
+        (b k m), higher for patches that are harder to restore.
     """
     objective = next(one for one in objectives if one.predicts_errors)
     features = model.backbone.features(target).bottleneck

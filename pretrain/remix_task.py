@@ -35,6 +35,9 @@ class RemixTask(SupervisedTask):
 def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
     """Find songs and voices, and share both out into training and validation.
 
+    Args:
+        config: the folders of songs and of voices.
+
     Returns:
         Halves of mixes (and songs with stems), and songs to validate with: each song held out has
         a fixed voice held out.

@@ -33,7 +33,12 @@ def value(schedule: Schedule, step: int) -> float:
 
 
 def step_value(schedule: Schedule, step: int) -> float:
-    """Return the value of the last pair whose step has come, without interpolation."""
+    """Return the value of the last pair whose step has come, without interpolation.
+
+    Args:
+        schedule: a number, or pairs of step and value.
+        step: finished steps of the run.
+    """
     points = pairs(schedule)
     after = bisect.bisect_right([place for place, _ in points], step)
     return float(points[max(after - 1, 0)][1])

@@ -58,7 +58,15 @@ class PretrainTask(SongTask):
         self.teacher = averaged
 
     def predict_errors(self, target: Tensor, grid: PatchGrid) -> Tensor:
-        """Predict the error of each patch from the whole spectrogram: (b c f n) to (b k m)."""
+        """Predict the error of each patch with the averaged model.
+
+        Args:
+            target: (b c f n) the uncorrupted magnitudes.
+            grid: the patches.
+
+        Returns:
+            (b k m), higher for patches that are harder to restore.
+        """
         return predict_errors(self.teacher, self.objectives, target, grid)
 
     def data(self) -> DataConfig:
@@ -75,7 +83,13 @@ class PretrainTask(SongTask):
             yield batch.mixture
 
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
-        """Return the crops of a batch, their targets and their corruption at a step."""
+        """Return the crops of a batch, their targets and their corruption.
+
+        Args:
+            batch: segments as read.
+            step: finished steps of the run.
+            generator: on the CPU; all randomness comes from it.
+        """
         config = self.config
         return make_example(
             batch.mixture, config, config.mask, step, generator, batch.valid,

@@ -96,7 +96,11 @@ class TeacherTask(SupervisedTask):
         )
 
     def estimates(self, mixture: Tensor) -> Tensor:
-        """Return each teacher's accompaniment and vocals of crops (b c t): (k b 2 c t)."""
+        """Return each teacher's accompaniment and vocals: (k b 2 c t).
+
+        Args:
+            mixture: (b c t) crops.
+        """
         return torch.stack([teacher(mixture).to(mixture.device) for teacher in self.teachers])
 
     def stems(self, batch: "TeacherBatch", generator: torch.Generator) -> Tensor:
@@ -165,16 +169,23 @@ class TeacherBatch:
     labels: Batch | None = None
 
     def seconds(self, rate: int) -> float:
-        """Seconds of sound, at `rate` hertz."""
+        """Return the seconds of audio in the batch.
+
+        Args:
+            rate: sample rate in hertz.
+        """
         return sum(batch.seconds(rate) for batch in (self.mixtures, self.labels) if batch)
 
 
 def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:
-    """Say which crops to learn from: boolean (b); all of them where none would be left.
+    """Select the crops whose estimates are good enough to learn from.
 
     Args:
         estimates: (k b 2 c t) each teacher's accompaniment and vocals.
         config: the limits, and the sample rate.
+
+    Returns:
+        Boolean (b); all true where otherwise none would be.
     """
     limits, mean = config.teacher, estimates.mean(dim=0)
     keep = torch.ones(mean.shape[0], dtype=torch.bool, device=mean.device)

@@ -70,13 +70,14 @@ class ValidationCrops:
     def validate(self, model: Pretrainer, device: torch.device, step: int) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.
 
-        Ranks share the crops out; rank 0 returns the scores of all, the others an empty result.
-
         Args:
-            model: the averaged one.
+            model: the averaged weights; ranks divide the crops among themselves.
             device: where to compute.
             step: finished steps of the run; the pictures show the masks and corruptions of that
                 step, while the scores are of the same patches at any step.
+
+        Returns:
+            The scores of all crops on rank 0, an empty result on the other ranks.
         """
         generator, result = torch.Generator().manual_seed(SEED), Validation({}, 0.0)
         rank_scores: list[tuple[int, _Score]] = []

@@ -52,6 +52,9 @@ def samples_of(mixture: object) -> np.ndarray:
     Args:
         mixture: the argument.
 
+    Args:
+        mixture: an array or tensor (c t) of floats; anything else is refused.
+
     Raises:
         SeparatorError: it is no array, not of floats, or of another shape.
     """

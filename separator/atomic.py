@@ -59,7 +59,13 @@ def check_folder(folder: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
-    """Write a text file in UTF-8; `errors` as in `str.encode`."""
+    """Write a text file in UTF-8, whole or not at all.
+
+    Args:
+        path: the file; an earlier one stays until the new one is complete.
+        text: its content.
+        errors: treatment of characters that UTF-8 cannot hold, as in `str.encode`.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors=errors)
 

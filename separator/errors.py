@@ -53,10 +53,13 @@ def explain(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Escape whatever could move a cursor, forge a line, hide or fail to encode.
+    r"""Escape characters that could move a cursor, forge a line, hide text or fail to encode.
 
-    Control characters, line feeds, marks that turn the direction of writing, and the surrogates
-    that stand for bytes of a name that is no text become \n, \x1b, \u202e or \udcff.
+    Control characters, line feeds, characters that change the direction of writing, and surrogates
+    (which stand for bytes of a file name that are not UTF-8) become \n, \x1b, \u202e or \udcff.
+
+    Returns:
+        The text on one line, safe to print.
     """
     if text.isprintable():
         return text

@@ -9,7 +9,10 @@ DEFAULT_LOSS = {"magnitude_l1": 1.0}
 
 
 def check_weights(loss: Mapping[str, float]) -> None:
-    """Refuse weights that are negative, or all 0.
+    """Refuse weights that are negative, too large, or all 0.
+
+    Args:
+        loss: weights by the losses' names.
 
     Raises:
         SeparatorError: names the key.

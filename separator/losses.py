@@ -113,7 +113,15 @@ class SeparationLoss(nn.Module):
         )
 
     def forward(self, estimate: Estimate, target: Target) -> dict[str, Tensor]:
-        """Return "loss" and its parts "loss/…", each a scalar."""
+        """Compute all losses and their weighted sum.
+
+        Args:
+            estimate: the stems that the model's masks give.
+            target: the true stems.
+
+        Returns:
+            "loss", the weighted sum, and each loss by itself as "loss/NAME", all scalars.
+        """
         parts = {}
         for name in self.weights:
             form, loss = LOSSES.get(name) or ("wave", self.modules_by_name[name])
@@ -123,21 +131,45 @@ class SeparationLoss(nn.Module):
 
 
 def l1(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Compute the mean absolute error.
+
+    Args:
+        estimate: of any shape.
+        target: of the same shape.
+
+    Returns:
+        A scalar.
+    """
     return (estimate - target).abs().mean()
 
 
 def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of waves (b c t), each relative to its target's RMS (at least -60 dB)."""
+    """Compute the mean absolute error of waves, each relative to the RMS of its target.
+
+    Args:
+        estimate: (b c t).
+        target: (b c t); an RMS below -60 dB of full scale counts as -60 dB.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
     rms = target.square().mean(dim=(1, 2)).sqrt().clamp(min=1e-3)
     return ((estimate - target).abs().mean(dim=(1, 2)) / rms).mean()
 
 
 def waveform_sdr(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean of the negative SDR in dB of waves (b c t), each of which can gain 30 dB at most.
+    """Compute the mean of the negative SDR of waves; each wave's SDR is limited to 30 dB.
 
-    The log gives every song the same weight, however well it is separated; the bound, from
-    Wisdom et al. 2020 (arXiv 2006.12701), keeps it from those that are nearly perfect.
+    Because of the logarithm all songs have the same weight, however well they are separated. The
+    limit, from Wisdom et al. 2020 (arXiv 2006.12701), keeps songs that are nearly perfect from
+    dominating the gradient.
+
+    Args:
+        estimate: (b c t).
+        target: (b c t).
+
+    Returns:
+        A scalar in dB, the mean over the batch; lower is better.
     """
     power = target.square().mean(dim=(1, 2)).clamp(min=1e-6)
     error = (estimate - target).square().mean(dim=(1, 2))

@@ -9,7 +9,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def memory() -> int:
-    """Bytes of memory that this machine, or the container, has."""
+    """Return the bytes of memory that this machine has, or its container, if that has fewer."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in LIMITS:
         try:
@@ -20,7 +20,7 @@ def memory() -> int:
 
 
 def shared_memory() -> float:
-    """Bytes free to share between processes; infinite where the system sets no limit of its own."""
+    """Return the bytes that processes can still share; infinite where the system sets no limit."""
     if os.uname().sysname != "Linux":
         return float("inf")
     try:

@@ -53,10 +53,16 @@ def frame_sdr(reference: Tensor, estimate: Tensor, rate: int) -> Tensor:
 
 
 def median_sdr(frames: Tensor) -> Tensor:
-    """Median of frame-wise ratios (… n) over the frames that are not NaN: (…).
+    """Compute the median of frame-wise ratios over the frames that are not NaN.
 
-    The two middle ones are averaged, as numpy does and `torch.nanmedian` does not. NaN where no
-    frame is left.
+    An even number of frames gives the mean of the two middle ones, as in numpy;
+    `torch.nanmedian` gives the lower one.
+
+    Args:
+        frames: (… n) in dB; infinite values count.
+
+    Returns:
+        (…) in dB; NaN where all frames are NaN.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about no frames

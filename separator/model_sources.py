@@ -84,7 +84,10 @@ def _from_hub(source: str, newest: bool) -> Path:
 
 
 def import_hub() -> ModuleType:
-    """Import huggingface_hub.
+    """Import huggingface_hub, which is an optional dependency.
+
+    Returns:
+        The module, whose log messages below errors are switched off.
 
     Raises:
         SeparatorError: it is not installed.

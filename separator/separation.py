@@ -59,6 +59,11 @@ class Separator(StreamingSeparator[Tensor]):
     def load(cls, path: str | os.PathLike, device: str = "auto", shifts: int = 1) -> "Separator":
         """Read a `.safetensors` or checkpoint file, or a bundled model by its name.
 
+        Args:
+            path: of the file, or the name of a bundled model.
+            device: "auto" takes a GPU where there is one; otherwise a device of torch.
+            shifts: number of estimates, each of the song shifted in time, that are averaged.
+
         Raises:
             SeparatorError: the file is missing, damaged, not ours, or cannot separate.
         """

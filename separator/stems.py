@@ -91,7 +91,11 @@ FOUR_STEMS = StemSet((DRUMS, BASS, OTHER, VOCALS))
 
 
 def public_name(stem: str) -> str:
-    """Return what a result is called: the accompaniment is the instrumental."""
+    """Return the name of a stem in results: the accompaniment is called the instrumental.
+
+    Args:
+        stem: name of the stem in the code.
+    """
     return INSTRUMENTAL if stem == ACCOMPANIMENT else stem
 
 
@@ -101,5 +105,9 @@ def title(stem: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """Return the stem that a user calls so."""
+    """Return the stem that has a name in results; the inverse of `public_name`.
+
+    Args:
+        name: as users write it.
+    """
     return ACCOMPANIMENT if name == INSTRUMENTAL else name

@@ -7,12 +7,16 @@ from separator.errors import SeparatorError, one_line
 
 
 def functional() -> ModuleType:
-    """Import torchaudio.functional.
+    """Import torchaudio.functional, which fails unless torchaudio was built for this torch.
 
-    Its releases name no torch that they fit; one that does not fit fails to load its library.
+    torchaudio's packages do not declare which torch they need, so pip can install a pair that does
+    not load.
+
+    Returns:
+        The module.
 
     Raises:
-        SeparatorError: it cannot be loaded; names both releases and the fix.
+        SeparatorError: it cannot be loaded; names both versions and the fix.
     """
     try:
         from torchaudio import functional

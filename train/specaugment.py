@@ -79,9 +79,17 @@ def prediction_error(magnitude: Tensor, network: Network) -> Tensor:
 
 
 def adaptive_blocks(epoch: float, epochs: int, total: int) -> float:
-    """Expected number of blocks at hard places (PEAS, eq. 3): it grows by 0.1 each epoch.
+    """Compute the expected number of masked blocks at hard places (PEAS, eq. 3).
 
-    In the last fifth of the run all blocks are.
+    It grows by 0.1 an epoch; in the last fifth of the run all blocks are at hard places.
+
+    Args:
+        epoch: finished epochs, with fractions.
+        epochs: length of the run.
+        total: number of masked blocks.
+
+    Returns:
+        A number from 0 to `total`.
     """
     last = epoch >= 0.8 * epochs
     return min(total, 0.1 * epoch + 0.9 * total * last)

@@ -62,14 +62,17 @@ def _settings(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
 
 
 def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
-    """Split groups so that all but the last layer learns from step `steps` on only.
+    """Split parameter groups so that all weights but the last layer's stay fixed at first.
 
     The gradients of a new head distort pretrained features (Kumar et al. 2022, arXiv 2202.10054).
 
     Args:
-        model: its last layer is named as its `HEAD` says.
+        model: its `HEAD` names the last layer.
         groups: parameter groups of the model.
         steps: length of the frozen start.
+
+    Returns:
+        Groups of the last layer, and groups of the other weights with `from_step`.
     """
     head = {id(weight) for name, weight in model.named_parameters() if name.startswith(model.HEAD)}
     split = []
@@ -82,10 +85,17 @@ def freeze_body(model: nn.Module, groups: list[dict], steps: int) -> list[dict]:
 
 
 def layer_rates(model: nn.Module, decay: float) -> list[dict]:
-    """Parameter groups whose rate falls by `decay` from each stage to the one below it.
+    """Make parameter groups whose learning rate falls from the output to the input of the model.
 
-    The stages in order are the input, each encoder with its blocks, each decoder with its, the head
-    (ULMFiT's discriminative rates, Howard and Ruder 2018, arXiv 1801.06146).
+    The stages in order are the input, each encoder with its blocks, each decoder with its blocks,
+    and the head (ULMFiT's discriminative rates, Howard and Ruder 2018, arXiv 1801.06146).
+
+    Args:
+        model: gives its stages.
+        decay: factor of the rate from one stage to the one before it.
+
+    Returns:
+        One group for each stage, with its `lr_scale`; that of the head is 1.
     """
     stages = model.stages()
     return [

@@ -100,6 +100,10 @@ class MaskConfig(_all_options()):
         return {kind for kind, share in shares.items() if share > 1e-9}
 
     def in_frames(self, frames_per_second: float) -> Self:
-        """Return this with `group` in frames, made of `group_seconds` where it is 0."""
+        """Return these settings with `group` in frames; `group_seconds` gives it where it is 0.
+
+        Args:
+            frames_per_second: sample rate divided by the hop.
+        """
         group = self.group or max(1, round(self.group_seconds * frames_per_second))
         return replace(self, group=group, group_seconds=0.0)

@@ -46,7 +46,11 @@ class Corrupted:
         return rows[:, : self.grid.bands, :: self.grid.size]
 
     def draw_masked(self, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw up to `most` masked patches of each crop.
+        """Draw some masked patches of each crop.
+
+        Args:
+            most: largest number of patches of a crop.
+            generator: on the CPU.
 
         Returns:
             (b l) places among the k·m patches, and boolean (b l), false where there were too few.
@@ -64,7 +68,15 @@ class Corrupted:
 
 
 def patch_frames(step: int, config: MaskConfig) -> int:
-    """Frames in a patch: grows linearly from 1 to `group` over the first `warmup_steps` steps."""
+    """Compute the frames in a patch, from 1 linearly to `group` over the first `warmup_steps`.
+
+    Args:
+        step: finished steps of the run.
+        config: `group` and `warmup_steps`.
+
+    Returns:
+        A number of frames, at least 1.
+    """
     if config.warmup_steps <= 0:
         return config.group
     grown = math.ceil(step * config.group / config.warmup_steps)
@@ -72,7 +84,13 @@ def patch_frames(step: int, config: MaskConfig) -> int:
 
 
 def grid_of(spectrogram: Tensor, config: MaskConfig, step: int) -> PatchGrid:
-    """Return the patches into which (b c f n) is cut at a step."""
+    """Return the patches into which a spectrogram is cut at a step.
+
+    Args:
+        spectrogram: (b c f n).
+        config: sizes of the patches.
+        step: finished steps of the run.
+    """
     bins, frames = spectrogram.shape[-2:]
     bands = (bins - 1) // config.band if config.band else 1
     return PatchGrid(bins, frames, bands, min(patch_frames(step, config), frames))
@@ -89,19 +107,22 @@ def corrupt(
 ) -> Corrupted:
     """Corrupt patches of a batch: fill them with 1.0, raise them to noise or a mix, or keep them.
 
-    Wherever a patch was chosen the result is at least the target, so that a factor in [0, 1] can
-    restore it; elsewhere it is the target bit for bit. The target is not modified.
+    Where a patch was chosen the result is at least the target, so that a factor in [0, 1] can
+    restore it; elsewhere it is equal to the target, bit for bit. The target is not modified.
 
     Args:
         target: (b c f n) in [0, 1].
         config: the strategy and the shares.
         step: finished steps of the run, for schedules.
         generator: on the CPU; all randomness comes from it.
-        mixed: (b c f n) in [0, 1], each crop with another one, on the target's scale; needed where
-            `config.mix` is above 0.
+        mixed: (b c f n) in [0, 1], each crop mixed with another one, on the target's scale; needed
+            where `config.mix` is above 0.
         predicted_error: (b k m) of each patch of `grid_of(target, config, step)`, for strategies
             that need it instead of the target; the same for all patches by default.
         allowed: boolean (m), groups among which patches are chosen; all of them by default.
+
+    Returns:
+        The corrupted spectrogram, the kind of each bin, and the grid of patches.
     """
     grid = grid_of(target, config, step)
     if config.chosen_strategy.predicted_error:
@@ -214,6 +235,9 @@ def ignore_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corru
         target: (b c f n) in [0, 1].
         corrupted: of the same crops, not modified.
         music: (b) frames of each crop that are music, on the CPU.
+
+    Returns:
+        The corrupted crops; the loss does not count their padding.
     """
     frames, size = target.shape[-1], corrupted.grid.size
     if bool((music >= frames).all()):
@@ -228,7 +252,16 @@ def ignore_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corru
 
 
 def with_masked_group(corrupted: Corrupted) -> Corrupted:
-    """Fill a group of each crop that has no masked patch: its first chosen group, or its first."""
+    """Fill a group with 1.0 in each crop that has no masked patch.
+
+    It is the crop's first chosen group, or its first group where none is chosen.
+
+    Args:
+        corrupted: not modified.
+
+    Returns:
+        Corrupted crops, each with a masked patch.
+    """
     grid = corrupted.grid
     lacks = ~corrupted.masked.flatten(1).any(dim=1, keepdim=True)
     first = corrupted.chosen.any(dim=2)[:, 0].int().argmax(dim=-1, keepdim=True) // grid.size
@@ -242,7 +275,17 @@ def with_masked_group(corrupted: Corrupted) -> Corrupted:
 def restore_patches(
     target: Tensor, corrupted: Corrupted, ignored: Tensor, touched: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Restore chosen patches where `touched`, and mark frames as ignored where `ignored`."""
+    """Restore chosen patches, and mark frames that the loss ignores.
+
+    Args:
+        target: (b c f n) the uncorrupted crops.
+        corrupted: of the same crops, not modified.
+        ignored: boolean, broadcast to (b 1 f n): bins to be ignored.
+        touched: boolean, broadcast to (b 1 f n): where chosen patches are restored.
+
+    Returns:
+        The spectrogram (b c f n) and the kind of each bin.
+    """
     restored = touched & corrupted.chosen
     kinds = torch.where(restored, UNTOUCHED, corrupted.kinds)
     return (

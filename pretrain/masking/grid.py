@@ -32,10 +32,14 @@ class PatchGrid:
         return self.bands * self.groups
 
     def expand(self, patches: Tensor) -> Tensor:
-        """Spread one value for each patch (b k m) over the spectrogram, (b 1 f n).
+        """Repeat the value of each patch over its bins and frames.
 
-        Whole frames give (b 1 1 n), which lies over (b c f n) as well. Bins are innermost in
-        memory, as in spectrograms.
+        Args:
+            patches: (b k m).
+
+        Returns:
+            (b 1 f n), or (b 1 1 n) where patches are whole frames; both broadcast to (b c f n).
+            Bins are innermost in memory, as in spectrograms.
         """
         wide = patches.mT.repeat_interleave(self.size, dim=1)[:, None, : self.frames]
         if self.bands == 1:
@@ -44,13 +48,27 @@ class PatchGrid:
         return torch.cat([tall, tall[..., -1:]], dim=3).mT
 
     def frames_of(self, patches: Tensor) -> Tensor:
-        """Mark the frames in which any of the patches lies: boolean (b k m) to boolean (b n)."""
+        """Mark the frames that have any of the patches.
+
+        Args:
+            patches: boolean (b k m).
+
+        Returns:
+            Boolean (b n).
+        """
         return patches.any(dim=1).repeat_interleave(self.size, dim=1)[:, : self.frames]
 
     def deviation(self, values: Tensor) -> Tensor:
-        """Mean absolute deviation within each patch: (b c f n) to (b k m).
+        """Compute the mean absolute deviation within each patch, without the Nyquist bin.
 
-        The Nyquist bin counts for nothing. Values above the mean deviate by as much as those below.
+        The values above the mean deviate by as much as those below it, so only the former are
+        summed, and the sum is doubled.
+
+        Args:
+            values: (b c f n).
+
+        Returns:
+            (b k m).
         """
         parts = values[:, :, :-1].mT.unflatten(3, (self.bands, -1))  # (b c n k f)
         centre = group_mean(parts.mean(dim=4).mean(dim=1).mT, self.size)
@@ -60,9 +78,15 @@ class PatchGrid:
 
 
 def channel_mean(values: Tensor) -> Tensor:
-    """Mean over channels, (b c f n) to (b 1 f n), of one channel itself.
+    """Compute the mean over channels.
 
-    One pass for each: over so few, mean() is several times slower.
+    It adds one channel at a time: over so few channels, mean() is several times slower.
+
+    Args:
+        values: (b c f n).
+
+    Returns:
+        (b 1 f n); of one channel, that channel itself.
     """
     mean, *others = values.split(1, dim=1)
     for number, channel in enumerate(others, start=2):
@@ -71,25 +95,50 @@ def channel_mean(values: Tensor) -> Tensor:
 
 
 def lowest(scores: Tensor, number: Tensor) -> Tensor:
-    """Mark the lowest scores of each row, as many as `number` (b) says: (b l) to boolean (b l)."""
+    """Mark the lowest scores of each row.
+
+    Args:
+        scores: (b l).
+        number: (b) how many to mark in each row.
+
+    Returns:
+        Boolean (b l).
+    """
     order = scores.argsort(dim=1)
     place = torch.arange(scores.shape[1]).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, place) < number[:, None]
 
 
 def wanted(share: float, patches: int, batch: int, generator: Generator) -> Tensor:
-    """Draw how many patches to choose in each crop: integers (b) whose mean is share · patches.
+    """Draw how many patches to choose in each crop.
 
-    The fraction is rounded up as often as it says: 15 % of 9 groups are 1 or 2. At least one is
-    chosen and one is left, for without context there is nothing to learn. Independent draws for
-    each patch would choose none of 16 at 15 % in 7 % of the crops.
+    The number is rounded up with the probability of its fraction: 15 % of 9 groups are 1 or 2. At
+    least one patch is chosen and at least one is left, for without context there is nothing to
+    learn. Independent draws for each patch would choose none of 16 at 15 % in 7 % of the crops.
+
+    Args:
+        share: part of the patches, in [0, 1].
+        patches: number of patches in a crop.
+        batch: b, number of crops.
+        generator: on the CPU.
+
+    Returns:
+        Integers (b) whose mean is share · patches.
     """
     draw = torch.rand(batch, generator=generator)
     return (share * patches + draw).long().clamp(max=patches - 1).clamp(min=1)
 
 
 def first_of_run(values: Tensor, chosen: Tensor) -> Tensor:
-    """Give every patch of a run of chosen ones the value of the first: (b k m), boolean (b k m)."""
+    """Give every chosen patch the value of the first patch of its run in time.
+
+    Args:
+        values: (b k m).
+        chosen: boolean (b k m).
+
+    Returns:
+        (b k m); patches that are not chosen have any value.
+    """
     place = torch.arange(chosen.shape[-1])
     begins = chosen & ~torch.cat([torch.zeros_like(chosen[..., :1]), chosen[..., :-1]], dim=-1)
     first = torch.where(begins, place, 0).cummax(dim=-1).values
@@ -97,7 +146,15 @@ def first_of_run(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def group_mean(values: Tensor, size: int) -> Tensor:
-    """Mean over groups of frames, the last of which may be cut short: (… n) to (… m)."""
+    """Compute the mean over groups of frames; the last group may be shorter.
+
+    Args:
+        values: (… n).
+        size: frames in a group.
+
+    Returns:
+        (… m), m groups.
+    """
     missing = -values.shape[-1] % size
     sums = F.pad(values, (0, missing)).unflatten(-1, (-1, size)).sum(-1)
     counts = values.new_full((sums.shape[-1],), size)

@@ -14,9 +14,10 @@ class Strategy:
     """A way to choose patches.
 
     Attributes:
-        choose: maps (spectrogram (b c f n), grid, config, global step, generator) to the chosen
-            patches, boolean (b k m). All randomness comes from the generator, on the CPU, and
-            everything that changes over a run from the step, so that a resumed run is the same.
+        choose: the registered function, called with the spectrogram (b c f n), the `PatchGrid`, the
+            settings of `config`, the finished steps of the run and a generator on the CPU. It
+            returns the chosen patches, boolean (b k m). All randomness comes from the generator,
+            and everything that changes during a run from the step, so that a resumed run is equal.
         config: dataclass of the keys of `mask` that the strategy reads.
         one_draw_per_run: one corruption draw decides for a whole run of patches.
         longest_run: longest run of groups, as a multiple of `mask.span`; it must leave context.
@@ -51,7 +52,11 @@ def register(config: type, **needs: int) -> Callable[[Callable], Callable]:
 
 
 def load() -> dict[str, Strategy]:
-    """Import every file of `strategies` and return the registered strategies."""
+    """Import every file of `strategies`, so that its functions are registered.
+
+    Returns:
+        The strategies by name.
+    """
     for module in pkgutil.iter_modules(strategies.__path__, f"{strategies.__name__}."):
         importlib.import_module(module.name)
     return STRATEGIES

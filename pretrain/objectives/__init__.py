@@ -38,7 +38,11 @@ class ObjectiveConfig(CheckedConfig):
     weight: Schedule = 0.0
 
     def in_frames(self, frames_per_second: float) -> Self:
-        """Return this with lengths that are given in seconds converted to frames."""
+        """Return these settings with lengths in frames where they are given in seconds.
+
+        Args:
+            frames_per_second: sample rate divided by the hop.
+        """
         return self
 
 
@@ -130,50 +134,95 @@ class Objective(_Registered[Config], ABC):
     validated: ClassVar[bool] = True
 
     def check_tracks(self, tracks: "Sequence[Track]") -> None:
-        """Refuse songs to train on with which the objective cannot work."""
+        """Refuse training songs with which the objective cannot work.
+
+        Args:
+            tracks: the songs.
+
+        Raises:
+            SeparatorError: says what is wrong with them, and the fix.
+        """
 
     def crops(self) -> "Crops | None":
         """Return another way to make crops of songs, if the objective needs one."""
         return None
 
     def prepare(self, device: "torch.device") -> None:
-        """Load fixed networks, before the model is made and the seed is set."""
+        """Load fixed networks, before the model is made and the seed is set.
+
+        Args:
+            device: of this process.
+        """
 
     def create_discriminator(self, device: "torch.device") -> "Discriminator | None":
-        """Return the network that the objective trains itself, after the model is made."""
+        """Return the network that the objective trains itself; called after the model is made.
+
+        Args:
+            device: of this process.
+        """
         return None
 
     def head(self, backbone: "nn.Module") -> "nn.Module | None":
-        """Return the layers to be trained for this objective alone."""
+        """Return the layers that are trained for this objective alone, or None.
+
+        Args:
+            backbone: gives the sizes of its features.
+        """
         return None
 
     def start(self, head: "nn.Module | None", waves: Iterable[Tensor]) -> None:
-        """Fit the head's constants when a run starts, on batches of waves (b c t)."""
+        """Fit the head's constants when a run starts.
+
+        Args:
+            head: of the model, as `head` made it.
+            waves: batches (b c t) of training songs.
+        """
 
     @abstractmethod
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
-        """Return the loss, not weighted, or None where it does not count yet; and what to log.
+        """Compute the loss of a micro-batch.
 
         Args:
             head: of the trained or the averaged model; None where the objective has none.
             batch: crops, targets and where they are masked.
             prediction: the model's answer.
+
+        Returns:
+            The loss without its weight, None where it does not count yet; and numbers to log.
         """
 
     def weight(self, step: int) -> float:
-        """Return the weight after so many steps."""
+        """Return the weight of the loss at a step.
+
+        Args:
+            step: finished steps of the run.
+        """
         return schedules.value(self.config.weight, step)
 
     def predict_errors(self, head: "nn.Module", bottleneck: Tensor, grid: "PatchGrid") -> Tensor:
-        """Predict the error of each patch (b k m) from the deepest features (b n d)."""
+        """Predict the error of each patch.
+
+        Args:
+            head: the objective's layers.
+            bottleneck: (b n d) features of the uncorrupted spectrogram.
+            grid: the patches.
+
+        Returns:
+            (b k m), higher for patches that are harder to restore.
+        """
         raise NotImplementedError
 
     def observe(self, head: "nn.Module | None", batch: "Example") -> Tensor | None:
-        """Return something of a validation batch, one row a crop, for `summarise`."""
+        """Return data of a validation batch, one row for each crop, for `summarise`; or None.
+
+        Args:
+            head: of the averaged model.
+            batch: crops, targets and where they are masked.
+        """
         return None
 
     def summarise(self, observed: Tensor, songs: Tensor) -> dict[str, float]:
-        """Return numbers of all validation crops together.
+        """Return numbers to log, computed from all validation crops together.
 
         Args:
             observed: the rows of `observe`, on the CPU.
@@ -183,7 +232,12 @@ class Objective(_Registered[Config], ABC):
 
 
 def meeting_point(objective: Objective[Any], prediction: Prediction) -> Tensor:
-    """Return the tensor in which an objective's gradient and the masked error's are compared."""
+    """Return the tensor at which an objective's gradient and the masked error's are compared.
+
+    Args:
+        objective: names the tensor as its `meeting_point`.
+        prediction: has the tensor.
+    """
     if objective.meeting_point == "restored":
         return prediction.restored
     return getattr(prediction.outputs, objective.meeting_point)
@@ -196,7 +250,14 @@ Kind = TypeVar("Kind", bound=type[Objective] | type[PrimaryObjective])
 
 
 def register(objective: Kind) -> Kind:
-    """Add a class to the objectives of its kind, under its `key`."""
+    """Add a class to the objectives of its kind under its `key`; for use as a decorator.
+
+    Args:
+        objective: the class.
+
+    Returns:
+        The same class.
+    """
     registry = PRIMARY if issubclass(objective, PrimaryObjective) else OBJECTIVES
     registry[objective.key] = objective
     return objective

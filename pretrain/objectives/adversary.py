@@ -101,13 +101,24 @@ class Adversary:
         self._replica: nn.Module | None = None
 
     def to(self, device: torch.device) -> Self:
-        """Move the network; before the first step and before a state is loaded."""
+        """Move the network to a device, before the first step and before a state is loaded.
+
+        Args:
+            device: where the model is.
+
+        Returns:
+            This object.
+        """
         self.network.to(device)
         self.device = device
         return self
 
     def set_rate(self, factor: float) -> None:
-        """Set the learning rate to a share of `config.lr`."""
+        """Set the learning rate.
+
+        Args:
+            factor: of `config.lr`.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = factor * self.config.lr
 

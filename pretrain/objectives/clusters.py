@@ -49,7 +49,14 @@ class Spectrum(nn.Module):
 
     @torch.no_grad()
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """Map (b c f n), complex or linear magnitudes, to the features of its groups (b m d)."""
+        """Compute log-mel features of frame groups.
+
+        Args:
+            spectrogram: (b c f n), complex or linear magnitudes.
+
+        Returns:
+            (b m d): mean and standard deviation of each group's log-mel energies, without loudness.
+        """
         with torch.autocast(spectrogram.device.type, enabled=False):
             power = spectrogram.abs().float().square()
             mel = torch.einsum("bcfn,fk->bnck", power, self.mel)
@@ -90,7 +97,14 @@ class BackboneFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """Map (b c f n), complex or linear magnitudes, to the features of its groups (b m d)."""
+        """Compute a model's bottleneck features of frame groups.
+
+        Args:
+            spectrogram: (b c f n), complex or linear magnitudes.
+
+        Returns:
+            (b m d): the mean over the frames of each group.
+        """
         target, _ = normalise(spectrogram.abs(), self.stft)
         with torch.autocast(spectrogram.device.type, enabled=False):
             bottleneck = self.model.features(target).bottleneck
@@ -98,7 +112,13 @@ class BackboneFeatures(nn.Module):
 
 
 def extractor(config: LabelConfig, transform: STFTConfig, rate: int) -> Spectrum | BackboneFeatures:
-    """Make the extractor of the features that `config.source` names."""
+    """Make the extractor of the features that are clustered.
+
+    Args:
+        config: `source` names the features.
+        transform: of the spectrogram.
+        rate: sample rate in hertz.
+    """
     if config.source == "deep":
         return BackboneFeatures(config.model, transform, rate, config.group)
     return Spectrum(transform, rate, config.group)
@@ -160,13 +180,27 @@ class Labeller(nn.Module):
         self.centroids.copy_(torch.from_numpy(kmeans.cluster_centers_))
 
     def project(self, features: Tensor) -> Tensor:
-        """Map features (… d) to the space of the centroids (… e)."""
+        """Map features to the space of the centroids.
+
+        Args:
+            features: (… d).
+
+        Returns:
+            (… e).
+        """
         with torch.autocast(features.device.type, enabled=False):
             return (features.float() - self.mean) / self.scale @ self.projection
 
     @torch.no_grad()
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (b m d) to labels (b m), integers from 0 to clusters - 1."""
+        """Assign features to the nearest centroid.
+
+        Args:
+            features: (b m d).
+
+        Returns:
+            Labels (b m), integers from 0 to clusters - 1.
+        """
         place = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
             distance = self.centroids.square().sum(-1) - 2 * place @ self.centroids.T

@@ -25,10 +25,16 @@ MEAN_LOG = 3.4  # about the mean of -log(x + 0.01) of music to the power of 0.5
 
 
 def log_scale(x: Tensor) -> Tensor:
-    """Map compressed magnitudes in [0, 1] to about zero mean and unit spread, of any shape.
+    """Map compressed magnitudes to about zero mean and unit standard deviation.
 
     With a floor of 0.01 the slope on silence is at most a few times that on a patch of average
     loudness; with a smaller one nearly all of the generator's gradient would go to the silence.
+
+    Args:
+        x: in [0, 1], of any shape.
+
+    Returns:
+        Float32 of the same shape.
     """
     return (x.float() + LOG_OFFSET).log() + MEAN_LOG
 
@@ -58,7 +64,14 @@ class TokenDiscriminator(nn.Module):
         self.head = _bounded(nn.Linear(inputs * bins, 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map compressed magnitudes (k c f g), k of 0 or more, to logits (k)."""
+        """Judge each token.
+
+        Args:
+            tokens: (k c f g) compressed magnitudes; k may be 0.
+
+        Returns:
+            Logits (k), higher for real music.
+        """
         y = self.stages(log_scale(tokens))
         return self.head(reduce(y, "k c f g -> k (c f)", "mean"))[:, 0]
 
@@ -84,7 +97,14 @@ class FrameDiscriminator(nn.Module):
         )
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map the generator's input and the candidate, (b 2c f n) together, to logits (b n)."""
+        """Judge each frame.
+
+        Args:
+            pair: (b 2c f n), the generator's input and the candidate as channels.
+
+        Returns:
+            Logits (b n), higher for real music.
+        """
         y = self.stages(log_scale(pair))
         for conv in self.context[:-1]:
             y = F.leaky_relu(conv(y), SLOPE)
@@ -113,7 +133,14 @@ class FrameTransformerDiscriminator(nn.Module):
         self.head = _bounded(nn.Linear(width, 1))
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map the generator's input and the candidate, (b 2c f n) together, to logits (b n)."""
+        """Judge each frame.
+
+        Args:
+            pair: (b 2c f n), the generator's input and the candidate as channels.
+
+        Returns:
+            Logits (b n), higher for real music.
+        """
         y = self.embed(self.stages(log_scale(pair)).mT)
         for block in self.blocks:
             y = block(y)

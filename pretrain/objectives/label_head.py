@@ -34,7 +34,14 @@ class LabelHead(nn.Module):
         self.embeddings = nn.Parameter(torch.randn(config.clusters, FEATURES))
 
     def forward(self, bottleneck: Tensor) -> Tensor:
-        """Map bottleneck features (b n d) to the logits of the groups' labels (b m k)."""
+        """Compute the logits of the groups' labels.
+
+        Args:
+            bottleneck: (b n d) features of the corrupted crops.
+
+        Returns:
+            (b m k), k clusters.
+        """
         groups = self.project(self.norm(in_groups(bottleneck, self.config.group).mean(2))).float()
         with torch.autocast(bottleneck.device.type, enabled=False):
             cosines = F.normalize(groups, dim=-1) @ F.normalize(self.embeddings, dim=-1).T
@@ -70,7 +77,14 @@ class LabelHead(nn.Module):
 
 
 def in_groups(frames: Tensor, group: int) -> Tensor:
-    """Cut frames (b n d) into groups (b m g d), m = n // group; the rest is left out.
+    """Cut frames into groups; frames that do not fill a group are left out.
+
+    Args:
+        frames: (b n d).
+        group: g, frames in a group.
+
+    Returns:
+        (b m g d), m = n // group.
 
     Raises:
         SeparatorError: fewer frames than a group.
@@ -87,7 +101,11 @@ def in_groups(frames: Tensor, group: int) -> Tensor:
 def masked_groups(corrupted: Corrupted, group: int) -> Tensor:
     """Return the groups of which more than half is masked, noise or a mix: boolean (b m).
 
-    Patches that were chosen and kept are visible, and so are clean crops.
+    Patches that were chosen and kept count as visible, and so do clean crops.
+
+    Args:
+        corrupted: the crops.
+        group: frames in a group.
     """
     kinds = corrupted.kinds
     replaced = ((kinds >= 0) & (kinds < KINDS.index("keep"))).float()
@@ -95,18 +113,27 @@ def masked_groups(corrupted: Corrupted, group: int) -> Tensor:
 
 
 def ignore_outside(labels: Tensor, corrupted: Corrupted, group: int) -> Tensor:
-    """Return labels (b m) with -1, which is ignored, for groups with ignored frames."""
+    """Return the labels with -1, which no loss counts, for groups that have ignored frames.
+
+    Args:
+        labels: (b m).
+        corrupted: of the same crops.
+        group: frames in a group.
+    """
     outside = (corrupted.kinds[:, 0] == IGNORED).transpose(1, 2)
     return labels.masked_fill(in_groups(outside, group).any(dim=3).any(dim=2), NO_LABEL)
 
 
 def unigram_entropy(labels: Tensor) -> Tensor:
-    """Compute the entropy of the labels' frequencies, in nats.
+    """Compute the entropy of the labels' frequencies.
 
     It is the lowest loss of a head that ignores its input.
 
     Args:
         labels: of any shape; -1 is left out.
+
+    Returns:
+        A scalar in nats.
     """
     counts = torch.bincount(labels[labels != NO_LABEL]).float()
     return torch.special.entr(counts / counts.sum().clamp(min=1)).sum()

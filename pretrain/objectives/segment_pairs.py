@@ -83,18 +83,32 @@ class SegmentPairs(Crops):
 
 
 def edge_frames(config: STFTConfig) -> tuple[int, int]:
-    """Frames at the start and at the end of an item whose windows reach beyond it.
+    """Count the frames at both ends of an item whose windows reach beyond it.
 
-    One more at the end: the wave was padded up to a multiple of the hop.
+    There is one more at the end, because the wave was padded up to a multiple of the hop.
+
+    Args:
+        config: window and hop.
+
+    Returns:
+        Frames at the start and frames at the end.
     """
     edge = -(-config.n_fft // (2 * config.hop))
     return edge, edge + 1
 
 
 def inside(spectrogram: Tensor, config: STFTConfig) -> Tensor:
-    """Leave out the frames (… f N) whose windows reach beyond the ends of the item.
+    """Leave out the frames whose windows reach beyond the ends of the item.
 
-    They include padding, which shows that a half is from an end, as negatives more often are.
+    These frames include padding, which tells that a half is from an end of the item; that is more
+    often so in negatives.
+
+    Args:
+        spectrogram: (… f N).
+        config: window and hop.
+
+    Returns:
+        (… f n).
     """
     before, after = edge_frames(config)
     return spectrogram[..., before:-after]
@@ -111,9 +125,9 @@ def make_pairs(
     """Cut a pair of halves out of each item; in half of the pairs the second is from elsewhere.
 
     Frames are joined, not samples, so that the boundary does not click. The second half of a
-    negative is from anywhere in an item of another song, or, as often as `config.same` says and
-    where there is no other song, from the same item, where it overlaps neither the first half nor
-    the true continuation.
+    negative is from a random place in an item of another song. With the probability `config.same`,
+    and where there is no other song, it is from the same item, where it overlaps neither the first
+    half nor the true continuation.
 
     Args:
         spectrogram: (i c f N) complex, N at least 2 n; see `inside`.
@@ -122,6 +136,9 @@ def make_pairs(
         config: where negatives come from, and how halves are varied.
         songs: (i) the song of each item; all are of different songs without.
         cropped: (b) items that crops are made of; the others only lend second halves.
+
+    Returns:
+        Crops (b c f n), and whether the second half of each continues the first.
 
     Raises:
         SeparatorError: the items are too short, or the crops for [SEP].
@@ -215,12 +232,22 @@ def _varied(
 
 
 def sep_frames(frames: int, config: "NextConfig") -> tuple[int, int]:
-    """Return the first and the last frame of [SEP] in crops of so many frames."""
+    """Return the first and the last frame of [SEP].
+
+    Args:
+        frames: of a crop.
+        config: `token`, the length of [SEP] in frames.
+    """
     return frames // 2 - config.token // 2, frames // 2 + config.token // 2 - 1
 
 
 def allowed_groups(grid: PatchGrid, config: "NextConfig") -> Tensor:
-    """Return the groups that [SEP] does not touch, boolean (m)."""
+    """Return the groups that do not touch [SEP]: boolean (m).
+
+    Args:
+        grid: the patches.
+        config: `token`, the length of [SEP] in frames.
+    """
     first, last = sep_frames(grid.frames, config)
     group = torch.arange(grid.groups)
     return (group < first // grid.size) | (group > last // grid.size)

@@ -27,5 +27,9 @@ def model_path(path: str | os.PathLike[str], suffix: str = ".safetensors") -> Pa
 
 
 def card(name: str) -> str:
-    """Return what a bundled model is for, was trained on and scores, as Markdown."""
+    """Return the card of a bundled model, in Markdown: its purpose, training data and scores.
+
+    Args:
+        name: one of `names()`.
+    """
     return (FOLDER / f"{name}.md").read_text("utf-8")

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from separator import __version__
 from separator.config import parse
 from separator.errors import SeparatorError, one_line, printable
 from separator.model_sources import find_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKAGES = ("torch", "torchaudio", "numpy", "soundfile", "av", "soxr", "safetensors")
 MIN_FREE_GB = 2.0  # of a disk on which results, runs or caches are written
@@ -141,7 +145,10 @@ def devices() -> Iterator[Finding]:
 
 
 def codecs() -> Iterator[Finding]:
-    """Yield the formats in which half a second of sound can be written and read again."""
+    """Yield the formats in which half a second of sound can be written and read again.
+
+    Each format that fails is a finding; one more lists those that work.
+    """
     import torch
 
     from separator import audio
@@ -152,16 +159,23 @@ def codecs() -> Iterator[Finding]:
         for name in audio.ENCODINGS:
             path = Path(folder) / f"tone.{name}"
             try:
-                with audio.Writer(path, TONE_RATE, 2) as writer:
-                    writer.write(tone)
-                samples = audio.read(path).shape[-1] * TONE_RATE / audio.probe(path).rate
-                if abs(samples - tone.shape[-1]) > FRAME_SAMPLES:
-                    raise SeparatorError(f"{samples:.0f} of {tone.shape[-1]} samples came back")
+                _write_and_read(path, tone)
                 good.append(name)
             except Exception as error:
                 fix = "pip install --upgrade --force-reinstall soundfile av"
                 yield Finding("codec", f"{name}: {one_line(error)}", fix, needed=True)
     yield Finding("codecs", f"written and read: {', '.join(good)}")
+
+
+def _write_and_read(path: Path, tone: "Tensor") -> None:
+    """Write a tone (c t) to a file and read it; raise an error where they differ in length."""
+    from separator import audio
+
+    with audio.Writer(path, TONE_RATE, 2) as writer:
+        writer.write(tone)
+    samples = audio.read(path).shape[-1] * TONE_RATE / audio.probe(path).rate
+    if abs(samples - tone.shape[-1]) > FRAME_SAMPLES:
+        raise SeparatorError(f"{samples:.0f} of {tone.shape[-1]} samples came back")
 
 
 def programs() -> Iterator[Finding]:

@@ -80,14 +80,17 @@ def linear_mask(mask: Tensor, config: STFTConfig) -> Tensor:
 
 
 def linear_masks(masks: Tensor, config: STFTConfig) -> Tensor:
-    """Masks for linear magnitudes, in the form (b s c f n), from those of a model.
+    """Convert a model's masks, which are for compressed magnitudes, to masks for linear ones.
 
-    Several stems' masks are divided by their sum, as in Spleeter and open-unmix, so that estimates
-    add up to the mixture: where all are wrong alike, none of the song is lost.
+    The masks of several stems are divided by their sum, as in Spleeter and open-unmix, so that the
+    estimates add up to the mixture and no part of the song is lost.
 
     Args:
-        masks: (b c f n) of one stem, or (b s c f n) of all, for compressed magnitudes.
-        config: `power`.
+        masks: (b c f n) of one stem, or (b s c f n) of all.
+        config: `power`, the exponent of the compression.
+
+    Returns:
+        Masks in [0, 1]: (b s c f n), with s = 1 for one stem.
     """
     linear = linear_mask(masks, config)
     return linear[:, None] if linear.ndim == 4 else linear / linear.sum(dim=1, keepdim=True)

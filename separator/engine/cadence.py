@@ -9,7 +9,11 @@ class Interval:
     """The limits of the steps between validations: see `ranges.Within`."""
 
     def refusal(self, every: "Every") -> str | None:
-        """Return why a run cannot validate so often, or None."""
+        """Return the reason why a value is no interval of steps, or None where it is one.
+
+        Args:
+            every: steps between validations, or "auto".
+        """
         if every == "auto" or 0 <= every <= MAX_STEPS:
             return None
         return f"{every} is neither auto nor a number in [0, {MAX_STEPS}]"

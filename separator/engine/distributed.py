@@ -75,10 +75,19 @@ def bf16(precision: str, device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Hold the process group (nccl on CUDA, gloo elsewhere) for as long as the block lasts.
+    """Hold a process group (nccl on CUDA, gloo elsewhere) while a `with` block runs.
 
     All ranks leave a block that ends without an error together. Within a session another one does
-    nothing.
+    nothing, and neither does a session of a single process.
+
+    Args:
+        device: of this rank.
+
+    Yields:
+        Nothing; the group is the default one of `torch.distributed`.
+
+    Raises:
+        SeparatorError: the ranks cannot connect to each other.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)

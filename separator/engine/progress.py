@@ -64,7 +64,12 @@ class Progress:
         self._bar.update()
 
     def show(self, loss: float, speed: float) -> None:
-        """Show the loss of a step, and the speed in seconds of audio per second."""
+        """Show the latest step on the progress bar.
+
+        Args:
+            loss: of the step.
+            speed: seconds of audio that are processed in a second.
+        """
         self._loss, self._speed = loss, speed
 
     def _remaining(self) -> float | None:

@@ -49,7 +49,12 @@ class SupervisedTask(SongTask):
         return training_tracks(self.config.data)
 
     def stems(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return the stems of the crops of a batch, in the order of `model.stems`: (b s c t)."""
+        """Return the stems of the crops of a batch, in the order of `model.stems`: (b s c t).
+
+        Args:
+            batch: crops as read, with the stems that all songs have.
+            generator: of the random numbers of augmentations.
+        """
         waves = dict(zip(batch.names, batch.stems.unbind(1), strict=True))
         parts = self.config.stems.parts(batch.names).values()
         return torch.stack(
@@ -71,7 +76,14 @@ class SupervisedTask(SongTask):
         return Estimate.of(model, mixture, self.config.stft, stems.shape[-1])
 
     def targets(self, stems: Tensor) -> Tensor:
-        """Take the stems that masks are of: (b s c t) to (b k c t)."""
+        """Select the stems for which the model gives masks.
+
+        Args:
+            stems: (b s c t) in the order of `model.stems`.
+
+        Returns:
+            (b k c t); k is 1 for two stems, of which only one has a mask.
+        """
         names = self.config.stems.names
         return stems[:, [names.index(name) for name in self.config.stems.estimated]]
 

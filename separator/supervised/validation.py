@@ -39,19 +39,20 @@ def validate(
 ) -> Validation:
     """Score a model on songs with stems by the mean global SDR over songs.
 
-    The score is that of the accompaniment where the stems are two, whose errors are the same, and
-    the mean over the stems where they are more.
-
-    Ranks share the songs out; rank 0 returns the scores of all, the others an empty result.
+    With two stems, whose errors are equal, this is the SDR of the accompaniment; with more, the
+    mean over the stems.
 
     Args:
-        model: the averaged one.
-        tracks: songs that training does not see.
+        model: the averaged weights.
+        tracks: songs that training does not see; ranks divide them among themselves.
         config: of the run.
         device: where to compute.
         loss: of the training, which is logged beside the SDR.
         read: maps a track, the rate, the first sample and the number of samples to stems; by
             default they are read from the track's files.
+
+    Returns:
+        The scores of all songs on rank 0, an empty result on the other ranks.
 
     Raises:
         SeparatorError: none of the songs can be read or scored.
@@ -187,7 +188,16 @@ def _summarise(result: Validation, table: Tensor, stems: StemSet) -> None:
 
 
 def named_waves(stems: StemSet, waves: Tensor, kind: str) -> dict[str, Tensor]:
-    """Name the stems (s c t) that are shown: the rest of two, or all with their names."""
+    """Name the stems that the log shows.
+
+    Args:
+        stems: the model's.
+        waves: (s c t) of all stems.
+        kind: "estimate" or "target".
+
+    Returns:
+        Of two stems only the one that has a mask, by `kind`; otherwise all, by "KIND_STEM".
+    """
     if stems.masks == 1:
         return {kind: waves[stems.names.index(stems.rest)]}
     return {f"{kind}_{name}": wave for name, wave in zip(stems.names, waves, strict=True)}

@@ -16,8 +16,8 @@ def clusters(
 ) -> Tensor:
     """Choose `share` of the patches in square clusters (SSAST, arXiv 2110.09784).
 
-    The clusters of a crop have a side of 3, 4 or 5 patches. They are laid down in random order
-    until the count is met, the last one cut short.
+    The clusters of a crop have a side of 3, 4 or 5 patches. They are placed in random order until
+    the share is reached; the last one is made smaller.
     """
     batch = len(spectrogram)
     side = torch.randint(len(CLUSTERS), (batch, 1, 1), generator=generator)
@@ -37,8 +37,8 @@ def inverse_blocks(
 ) -> Tensor:
     """Keep blocks of 5 x 5 patches and choose the rest, `share` of the patches.
 
-    data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525) and EAT (arXiv 2401.03497). Blocks are cut
-    at the borders; then single patches are added or taken away at random until the count is exact.
+    data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525) and EAT (arXiv 2401.03497). Blocks end at
+    the borders; then single patches are added or removed at random until the share is exact.
     """
     batch, patches = len(spectrogram), grid.patches
     number = wanted(config.share, patches, batch, generator)

@@ -11,7 +11,17 @@ MIN_MAGNITUDE = 1e-2  # -80 dB on magnitudes to the power of 0.5
 
 
 def uniform_share(step: int, config: WeightedOptions) -> float:
-    """Share of the chosen patches that is drawn anew: 1 - (step / weighted_steps)^2, 1 at first."""
+    """Compute the share of the chosen patches that is replaced by uniformly drawn ones.
+
+    It falls as 1 - (step / weighted_steps)^2, and is 1 during the first `uniform_steps` steps.
+
+    Args:
+        step: finished steps of the run.
+        config: `uniform_steps` and `weighted_steps`.
+
+    Returns:
+        A number in [0, 1].
+    """
     if step < config.uniform_steps:
         return 1.0
     return max(0.0, 1 - (step / max(1, config.weighted_steps)) ** 2)
@@ -23,9 +33,8 @@ def dispersion(
 ) -> Tensor:
     """Choose `share` of the patches, in proportion to their mean absolute deviation.
 
-    Dispersion-weighted masking (arXiv 2603.23810). Of the chosen patches, the schedule's share is
-    shown again and as many others, drawn uniformly, are masked instead; it falls from 1, which is
-    uniform, to 0.
+    Dispersion-weighted masking (arXiv 2603.23810). A part of the chosen patches, `uniform_share`,
+    is replaced by as many others, drawn uniformly; it falls from 1, which is uniform masking, to 0.
     """
     batch = len(spectrogram)
     number = wanted(config.share, grid.patches, batch, generator)

@@ -9,7 +9,15 @@ HARDEST = 0.5  # part of the chosen patches that is chosen for being hard, at th
 
 
 def hard_share(step: int, config: WeightedOptions) -> float:
-    """Part of the chosen patches that are the hardest ones: from 0 at first to a half."""
+    """Compute the part of the chosen patches that are the hardest ones: from 0 at first to a half.
+
+    Args:
+        step: finished steps of the run.
+        config: `uniform_steps` and `weighted_steps`.
+
+    Returns:
+        A number in [0, 0.5].
+    """
     if step < config.uniform_steps:
         return 0.0
     return HARDEST * min(1.0, step / max(1, config.weighted_steps))

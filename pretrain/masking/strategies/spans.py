@@ -60,7 +60,8 @@ def hubert(
 ) -> Tensor:
     """Choose spans of `span` groups that may overlap (HuBERT, arXiv 2106.07447), all bands.
 
-    A share of 0.8 draws 0.8 / span starts for each group; as they overlap, some 55 % are covered.
+    A share of 0.8 draws 0.8 / span starts for each group; since spans overlap, about 55 % of the
+    groups are covered.
     """
     groups, span = grid.groups, min(config.span, grid.groups)
     places = groups - span + 1
@@ -80,7 +81,7 @@ def mixed_spans(
 ) -> Tensor:
     """Choose `share` of the groups in spans of a half, one and two times `span`, all bands.
 
-    Spans are laid down in random order until the count is met; the last one is cut short.
+    Spans are placed in random order until the share is reached; the last one is shortened.
     """
     batch, groups, scores = len(spectrogram), grid.groups, []
     for length in (config.span // 2, config.span, 2 * config.span):

@@ -10,10 +10,10 @@ from separator.pretrain.masking.strategy import register
 def uniform(
     spectrogram: Tensor, grid: PatchGrid, config: ShareOptions, step: int, generator: Generator
 ) -> Tensor:
-    """Choose `share` of the patches; every choice is as likely.
+    """Choose `share` of the patches; all choices are equally likely.
 
-    Patches of whole frames are the words of BERT; patches of 16 bins by 16 frames with a share of
-    0.75 are those of MaskSpec (Chong et al. 2022, arXiv 2204.12768).
+    Patches of whole frames correspond to the words that BERT masks; patches of 16 bins by 16 frames
+    with a share of 0.75 are those of MaskSpec (Chong et al. 2022, arXiv 2204.12768).
     """
     batch = len(spectrogram)
     scores = torch.rand(batch, grid.patches, generator=generator)

@@ -66,7 +66,11 @@ class Adversarial(Objective[AdversaryConfig]):
     validated = False  # its loss trains the discriminator
 
     def check(self) -> None:
-        """Refuse tokens of a part of the bins, and a discriminator that learns faster."""
+        """Refuse tokens of a part of the bins, and a learning rate above the model's.
+
+        Raises:
+            SeparatorError: names the key and the fix.
+        """
         if self.config.kind == "token" and self.run.mask.band:
             raise SeparatorError(
                 "adversary.kind: token judges whole frames; give mask.band=0 or "

@@ -56,7 +56,11 @@ class ClusterLabels(Objective[LabelConfig]):
     Config = LabelConfig
 
     def check(self) -> None:
-        """Refuse groups longer than the shortest crop."""
+        """Refuse groups longer than the shortest crop.
+
+        Raises:
+            SeparatorError: names the key and the fix.
+        """
         shortest = self.run.shortest_crop
         if self.config.group > shortest:
             raise SeparatorError(

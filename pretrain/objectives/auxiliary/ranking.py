@@ -62,9 +62,15 @@ class Ranking(Objective[HardConfig]):
 
 
 def patch_error(restored: Tensor, target: Tensor, grid: PatchGrid) -> Tensor:
-    """Return the error of each patch relative to its level, (b c f n) twice to (b k m).
+    """Return the error of each patch, divided by the patch's mean magnitude: (b k m).
 
-    Relative, because plain errors are largest where music is loudest. The Nyquist bin is left out.
+    Without the division the loudest patches would have the largest errors. The Nyquist bin is left
+    out.
+
+    Args:
+        restored: (b c f n) the model's output.
+        target: (b c f n).
+        grid: the patches.
     """
     error, magnitude = (restored - target).abs(), target
     parts = [
@@ -77,12 +83,15 @@ def patch_error(restored: Tensor, target: Tensor, grid: PatchGrid) -> Tensor:
 
 
 def ranking_loss(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
-    """Compute the cross-entropy over all pairs of counted patches of a crop: which one is harder.
+    """Compute the cross-entropy of the order of patches: of each pair, which one is harder.
 
     Args:
         predicted: (b l) the predictor's numbers.
-        error: (b l) true errors; detached.
-        counted: boolean (b l).
+        error: (b l) true errors; no gradient reaches them.
+        counted: boolean (b l), the patches that take part.
+
+    Returns:
+        A scalar, the mean over all pairs of counted patches of a crop.
     """
     margin = predicted[:, :, None] - predicted[:, None, :]
     # each unordered pair once: -log sigmoid(l_i - l_j) where i is harder than j
@@ -90,7 +99,13 @@ def ranking_loss(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
 
 
 def agreement(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
-    """Return the share of pairs of counted patches that are in the right order."""
+    """Return the share of pairs of counted patches that are in the right order.
+
+    Args:
+        predicted: (b l) the predictor's numbers.
+        error: (b l) true errors.
+        counted: boolean (b l), the patches that take part.
+    """
     right = predicted[:, :, None] > predicted[:, None, :]
     return masked_mean(right.float(), _pairs(error, counted))
 

@@ -118,7 +118,10 @@ def default_index() -> Path:
 
 
 def check_jobs(jobs: int | None) -> None:
-    """Check a number of processes; None stands for one on each core.
+    """Refuse a number of processes below 1.
+
+    Args:
+        jobs: number of processes; None stands for one on each core.
 
     Raises:
         SeparatorError: it is less than 1.
