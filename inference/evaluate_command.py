@@ -16,17 +16,16 @@ class EvaluateConfig(CheckedConfig):
     """Score models, or stems of other programs, on songs with known stems, in one table.
 
     Attributes:
-        model: the model files; none are needed where --estimates are given.
+        model: model files; not needed with --estimates.
         data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
         estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
             for these songs, in a folder for each song, or one above it; repeatable.
-        split: which tracks of it: train, valid or test.
-        valid_share: part of the songs that training kept for validation: its data.valid_share.
-            With another, songs that it learned from are scored. Data with a split of its own
-            ignores it.
-        jobs: processes that score tracks side by side; 0 uses one for each core, at most 8 (on a
-            GPU one).
+        split: songs that are scored: train, valid or test.
+        valid_share: share of the songs that training kept for validation. Give the same as
+            data.valid_share, or songs that the model was trained on are scored. Data that has a
+            split ignores it.
+        jobs: number of processes; 0 takes one for each core, at most 8, or one on a GPU.
         full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
         json: file for the report.
         device: cpu, cuda, mps, or auto for the best there is.

@@ -16,10 +16,10 @@ class ExportConfig:
     """Write a model's weights as 16-bit floats, which halves its file; or its network as ONNX.
 
     Attributes:
-        model: model file, or a checkpoint of a run, of which the averaged weights count.
-        output: the file to write; ending in .onnx it holds the network in 32-bit floats for
-            programs without PyTorch, ending in .safetensors a model for this program.
-        license: licence of the weights, as the file is to say.
+        model: model file, or a checkpoint of a run, whose averaged weights are written.
+        output: the file to write. NAME.safetensors is a model for this program; NAME.onnx is the
+            network in 32-bit floats for programs without PyTorch.
+        license: licence of the weights, which the file states.
     """
 
     model: list[str]

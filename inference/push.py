@@ -29,7 +29,7 @@ class PushConfig:
         model: the model file, then OWNER/NAME of the repository; it is made if there is none.
         license: licence of the weights, such as cc-by-nc-sa-4.0; required where the file has none.
         scores: a file that `separator evaluate --json` wrote for this model.
-        private: whether only you see a repository that is made.
+        private: make a new repository private, so that only you see it.
     """
 
     model: list[str]

@@ -28,16 +28,17 @@ class SeparateConfig(CheckedConfig):
 
     Attributes:
         inputs: songs and folders of songs.
-        output: folder for the results; the tree of an input folder is kept below it.
-        model: model file, or a name that `separator models` lists; else $SEPARATOR_MODEL or
-            the first of that list.
+        output: folder for the results, which keeps the subfolders of an input folder.
+        model: model file, or a name that `separator models` lists; by default $SEPARATOR_MODEL, or
+            the first model of that list.
         stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
             default the instrumental, or all where the model has drums, bass and others.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
             vocals and instrumental with any model.
-        format: format of the results; "input" keeps each song's own, which codes lossy ones twice.
-        bits: 16, 24 or 32 (float) bits a sample of wav, flac and aiff; 0 keeps the song's own
-            format, and takes 24 in flac and aiff, 32 in wav for a song that has none.
+        format: format of the results; "input" takes each song's own, so that lossy songs are
+            compressed a second time.
+        bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
+            lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
         strict: refuse songs that are damaged somewhere instead of separating the rest of them.
         overwrite: do songs again whose results exist, and replace files of the same name of which

@@ -40,23 +40,25 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
     from one to the next, the crop's length jumps.
 
     Attributes:
-        objective: restore fills in masked patches; remix, teacher and mixit separate. `mask`,
-            `error`, `masked_weight`, `unmasked_weight`, `crop_frames`, `balance` and the objectives
-            beside the masked error apply to restore only.
-        data: songs of any kind; all but remix use the sum of stems, where there are any.
+        objective: restore restores masked patches; remix, teacher and mixit learn to separate.
+            `mask`, `error`, `masked_weight`, `unmasked_weight`, `crop_frames`, `balance` and the
+            objectives beside the masked error apply to restore only.
+        data: songs of any kind; where songs have stems, all objectives but remix use their sum.
         optim: optimizer and learning-rate schedule.
         stft: the transform and the scale on which the model sees magnitudes.
         mask: which patches are masked, and how.
-        error: mean absolute or mean squared error.
-        masked_weight: weight of the error on chosen patches.
-        unmasked_weight: weight of the error on the others.
-        crop_frames: frames of a crop; segments are cut into so many crops as they hold (0: one).
-        balance: take the weight of each objective beside the masked error as the norm of its
-            gradient, a share of the masked error's; otherwise as a plain factor.
+        error: error on the patches: mean absolute (l1) or mean squared (mse).
+        masked_weight: weight of the error on the chosen patches; a number, or [[step, weight], …].
+        unmasked_weight: weight of the error on the other patches.
+        crop_frames: frames of a crop; each segment is cut into as many crops as it holds (0: the
+            whole segment is one crop).
+        balance: scale each objective beside the masked error so that the norm of its gradient is
+            `weight` times the masked error's; otherwise `weight` is a plain factor.
         loss: weights of the losses of remix and teacher.
         valid_crops: crops of validation songs that are scored, always the same; for remix and
             teacher, the largest number of validation songs.
-        valid_seconds: most seconds of each validation song that remix and teacher score (0: all).
+        valid_seconds: remix and teacher score at most this many seconds of each validation song (0:
+            all of it).
     """
 
     data: DataConfig

@@ -49,7 +49,7 @@ COMMANDS = {
             ("separator scan ~/MUSDB18", "show which file counts as which stem"),
             (
                 "separator scan ~/Music --pairs ~/Pairs",
-                "write songs that are there with and without vocals as training pairs",
+                "write songs that exist with and without vocals as training pairs",
             ),
         ),
     ),
@@ -65,7 +65,7 @@ COMMANDS = {
             (
                 "separator pretrain pretrain/recipe.yaml base.yaml "
                 "'data.roots=[~/Music,\"/mnt/disk #2\"]' run=runs/base steps=200000",
-                "a larger one; names with ' #' or ': ' stand in double quotes",
+                "a larger one; put names with ' #' or ': ' in double quotes",
             ),
             (
                 "separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' "
@@ -102,12 +102,12 @@ COMMANDS = {
             ),
             (
                 "separator separate song.flac -m runs/four/model.safetensors --stems vocals drums",
-                "two of the stems of a model of four",
+                "two stems of a model that has four",
             ),
             ("separator separate song.flac --bits 16", "16 bits a sample, dithered"),
             (
                 "separator separate ~/Music -o ~/Instrumentals --keep",
-                "go on, without doing again what an earlier model made",
+                "continue, and keep what an earlier model made",
             ),
         ),
     ),
@@ -132,7 +132,7 @@ COMMANDS = {
     "export": Command(
         "separator.inference.export",
         SHARE,
-        "write a model file of half the size, or ONNX, to be given away",
+        "write a model file of half the size for sharing, or ONNX",
         (
             (
                 "separator export runs/vocals/model.safetensors -o vocals.safetensors "
@@ -179,11 +179,11 @@ COMMANDS = {
     "compare": Command(
         "separator.cli.compare.comparison",
         TRAIN,
-        "pretrainings against each other, on separation",
+        "pretrain, fine-tune and score several recipes side by side",
         (
             (
                 "separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'",
-                "compare masking strategies; the same command goes on where it was stopped",
+                "compare masking strategies; after a stop, the same command continues",
             ),
         ),
     ),
@@ -207,7 +207,7 @@ COMMANDS = {
     "doctor": Command(
         "separator.cli.doctor",
         MACHINE,
-        "check this machine, and say how to mend what is missing",
+        "check this machine, and say how to install what is missing",
         (("separator doctor", "print the report, which can be pasted into a report of a fault"),),
     ),
     "completion": Command(

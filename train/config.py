@@ -20,12 +20,12 @@ class SpecAugmentConfig(CheckedConfig):
         seconds: largest width of a block of frames; widths are uniform from 0 to it.
         frequency_blocks: blocks of bins in each crop, in all frames (0: none).
         hertz: largest width of a block of bins.
-        target: alike sets the same blocks of the target to 0; whole keeps the target, so the mask
-            of a hidden block has to be guessed from what is around it.
+        target: alike sets the same blocks of the target to 0; whole keeps the target, so that the
+            network has to guess a hidden block from its surroundings.
         positions: random; or peas, which puts a growing number of blocks where the network's
             prediction error is largest.
-        fixed_late: give every block the expected width, half of the largest, in the last fifth of
-            the run, as peas was published.
+        fixed_late: in the last fifth of the run give every block the expected width, half of the
+            largest, as in the published PEAS.
         epochs: parts of the run that the schedule of peas counts as epochs.
     """
 
@@ -52,16 +52,17 @@ class TrainConfig(ModelChoice, RunConfig):
         data: songs with stems.
         stft: the transform and the scale on which the model sees magnitudes.
         loss: weights by name: magnitude_l1 (compressed magnitudes), wave_l1 (relative to the
-            target's RMS), sdr (in decibels, some hundred times as large: 0.1 is much), or a class
-            of auraloss, such as MultiResolutionSTFTLoss. A file's losses replace those before it.
+            target's RMS), sdr (in decibels, about a hundred times larger than the others, so that
+            0.1 is a large weight), or a class of auraloss, such as MultiResolutionSTFTLoss. A
+            file's losses replace those before it.
         pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
         head: whether the last layer of a pretrained model is kept or starts anew.
-        layer_decay: factor on the learning rate from each stage of a pretrained model to the one
-            below it (1 trains all alike).
-        frozen_steps: number of first steps in which only the last layer of a pretrained model, with
-            its bias for each bin, is trained; then the others are, at the full rate.
+        layer_decay: factor of the learning rate from each stage of a pretrained model to the stage
+            before it; 1 trains all stages alike.
+        frozen_steps: number of first steps in which only the last layer of a pretrained model and
+            its mask bias are trained.
         specaugment: blocks of the mixture that are set to 0.
-        valid_seconds: most seconds of each validation song that are scored (0 takes all).
+        valid_seconds: at most this many seconds of each validation song are scored (0: all of it).
     """
 
     data: DataConfig

@@ -19,16 +19,16 @@ class ServeConfig(CheckedConfig):
     or when the command ends.
 
     Attributes:
-        host: address to listen on; 127.0.0.1 lets nobody in but programs of this machine, 0.0.0.0
-            everybody who can reach it, without a password.
+        host: address to listen on; 127.0.0.1 can be reached from this machine only, 0.0.0.0 from
+            every machine of the network, without a password.
         port: port to listen on; 0 takes a free one.
         open: open the page in the browser.
-        model: model that the page offers first, a file or a name that `separator models`
-            lists; else $SEPARATOR_MODEL or the first of that list.
+        model: model that the page offers first, a file or a name that `separator models` lists; by
+            default $SEPARATOR_MODEL, or the first model of that list.
         device: where to run; auto takes a GPU when there is one.
         jobs: songs separated at the same time.
-        max_megabytes: largest file that is taken.
-        max_minutes: longest song that is taken.
+        max_megabytes: largest file that is accepted.
+        max_minutes: longest song that is accepted.
         max_queue: songs that may wait or be separated at the same time, of all users together.
         max_disk: gigabytes of temporary files, of all users together.
         keep_minutes: minutes after which the files of a page that was closed are removed.

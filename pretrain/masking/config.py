@@ -38,17 +38,21 @@ class MaskConfig(_all_options()):
     """Which patches are masked, and how.
 
     Attributes:
-        strategy: how patches are chosen, a function in `separator.pretrain.masking.strategies`.
-        group: frames in a patch once warmed up; 0 leaves it to `group_seconds`.
-        group_seconds: length of a patch where `group` is 0, so that a preset fits any hop.
+        strategy: rule that chooses patches, a function in `separator.pretrain.masking.strategies`.
+        group: frames in a patch, after the warm-up; with 0, `group_seconds` gives the length.
+        group_seconds: length of a patch in seconds where `group` is 0, so that a preset fits any
+            hop.
         band: bins in a patch; 0 makes patches of whole frames.
-        mask: part of the chosen patches filled with 1.0, which a sigmoid mask can only lower.
-        noise: part of them raised to noise.
+        mask: share of the chosen patches that is filled with 1.0; a sigmoid mask restores them by
+            lowering them.
+        noise: share of the chosen patches that is raised to noise.
         noise_level: "local" draws noise from 0 to twice the bin's mean in the crop, "full" from 0
             to 1, which is far above most music.
-        mix: part of them mixed with another crop of the batch; the rest is kept as it is.
-        clean_share: part of the crops that stay as they are and are to be passed through: they
-            teach what fine-tuning begins with, but leave fewer crops with masked patches.
+        mix: share of the chosen patches that is mixed with another crop of the batch; the rest is
+            kept as it is.
+        clean_share: share of the crops that is not corrupted, so that the network learns to return
+            them unchanged; fine-tuning begins with such input, but fewer crops then have masked
+            patches.
         warmup_steps: steps over which patches grow from 1 frame to `group`.
     """
 

@@ -11,7 +11,7 @@ class ShareOptions(CheckedConfig):
     """Settings of strategies that choose a given number of patches.
 
     Attributes:
-        share: part of the patches that is chosen, for the strategies that count.
+        share: share of the patches that is chosen, for strategies that choose a given number.
     """
 
     share: Annotated[float, Within("[0.05, 0.95]")] = 0.15  # as in MaskSpec (arXiv 2204.12768)
@@ -22,7 +22,7 @@ class SpanOptions(CheckedConfig):
     """Settings of strategies that choose runs of frame groups.
 
     Attributes:
-        span: groups in a run of the strategies that choose runs (for some: at most).
+        span: groups in a run, for strategies that choose runs; for some of them the largest number.
     """
 
     span: Annotated[int, Within("[1, 65536]")] = 40
@@ -33,7 +33,7 @@ class BandSpanOptions(CheckedConfig):
     """Settings of strategies that choose runs of bands.
 
     Attributes:
-        band_span: bands in a run, at most.
+        band_span: largest number of bands in a run.
     """
 
     band_span: Annotated[int, Within("[0, 65536]")] = 15
@@ -44,8 +44,8 @@ class WeightedOptions(ShareOptions):
     """Settings of strategies that are uniform at first and follow weights later.
 
     Attributes:
-        uniform_steps: steps before weighted strategies begin to weigh.
-        weighted_steps: step from which they follow their weights alone.
+        uniform_steps: number of first steps in which `dispersion` and `hard` choose uniformly.
+        weighted_steps: step from which `dispersion` and `hard` no longer change how they choose.
     """
 
     uniform_steps: Annotated[int, Within("[0, inf)")] = 0

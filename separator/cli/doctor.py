@@ -38,8 +38,8 @@ class DoctorConfig:
     the text are those of the folders that the program writes to, so it can go into a bug report.
 
     Attributes:
-        model: the model to test, a file or a name that `separator models` lists; else
-            $SEPARATOR_MODEL or the first of that list.
+        model: the model to test, a file or a name that `separator models` lists; by default
+            $SEPARATOR_MODEL, or the first model of that list.
         device: where to run it; auto takes a GPU when there is one.
     """
 

@@ -15,9 +15,9 @@ class AugmentConfig(CheckedConfig):
     Attributes:
         gain_db: Each stem is made louder or softer by up to this many decibels, uniformly.
         swap: Probability that a stem's left and right channels are exchanged.
-        polarity: Probability that a stem's sign is turned.
+        polarity: Probability that a stem is multiplied by -1.
         remix: Probability that a batch's stems are regrouped into mixtures of different songs.
-        speed: Stems are played faster or slower by up to this share, in steps of a tenth.
+        speed: Stems are played faster or slower by up to this share, a multiple of 0.1.
         drop_vocals: Probability that a mixture has no vocals, so that the network learns to leave
             instrumental music unchanged.
     """
@@ -56,9 +56,10 @@ class DataConfig(CheckedConfig):
         workers: Processes that read ahead; 0 reads in the training process.
         fraction: Share of the training songs of each root to use; pools and libraries are used
             whole. A larger share contains the songs of a smaller one, whatever the run's seed.
-        valid_share: Part of the songs kept for validation where a collection has no split.
-        cache_gb: Most disk space for MUSDB18's decoded stems, in gigabytes.
-        memory_mb: Most memory for decoded songs of up to 30 s, shared by all workers, in megabytes.
+        valid_share: Share of the songs kept for validation where a collection has no split.
+        cache_gb: Largest disk space for MUSDB18's decoded stems, in gigabytes.
+        memory_mb: Largest memory for decoded songs of up to 30 s, shared by all workers, in
+            megabytes.
         silence_db: Segments below this level, in dB of full scale, are drawn again.
         augment: How the stems are varied.
     """

@@ -20,7 +20,7 @@ class OptimConfig(CheckedConfig):
         kind: adamw; or muon for matrices, and adamw for everything else.
         lr: the highest learning rate, reached at the end of the warm-up.
         betas: decay of the running mean and the running square of the gradient.
-        weight_decay: decay of weights of two or more dimensions; biases and norms have none.
+        weight_decay: decay of weights with two or more dimensions; biases and norms have none.
         warmup_steps: steps over which the learning rate rises linearly from 0.
         schedule: how the learning rate falls from the warm-up's end to the last step.
         final_lr: learning rate at the last step, as a fraction of `lr`.
@@ -42,8 +42,9 @@ class LogConfig:
     """Where a run is logged beside TensorBoard and metrics.jsonl.
 
     Attributes:
-        wandb: log to Weights & Biases too; WANDB_MODE=offline leaves it on the disk.
-        project: name of the project there.
+        wandb: log to Weights & Biases too; with the variable WANDB_MODE=offline that log stays on
+            this disk.
+        project: name of the project in Weights & Biases.
     """
 
     wandb: bool = False
@@ -52,25 +53,29 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class RunConfig(CheckedConfig):
-    """What the loop itself needs; the configurations of both trainers extend it.
+    """Settings of the training loop; the configurations of both trainers extend it.
 
     Attributes:
-        run: folder of checkpoints, logs and the trained model; the same folder again resumes.
+        run: folder of checkpoints, logs and the trained model; a run whose folder exists is
+            resumed.
         steps: length of the run in optimizer steps.
-        seed: start of all randomness.
+        seed: seed of all random choices.
         checkpoint_every: steps between checkpoints (0: only at the end).
         validate_every: steps between validations (0: only at the end); auto validates after steps
             1, 10 and 100, and then every 500.
-        log_every: steps between logged rows.
-        keep_best: checkpoints of the best validations to keep beside the last one.
+        log_every: steps between rows of the log.
+        keep_best: number of checkpoints of the best validations that are kept beside the last one.
         accumulate: micro-batches whose gradients are averaged into one step.
         clip: largest norm of the gradient (0: not clipped).
         device: where to train; auto takes CUDA or a Mac's GPU where there is one, else the CPU.
-        precision: arithmetic of the model; auto is bf16 autocast on CUDA that has it, else fp32.
+        precision: arithmetic of the model; auto is bf16 autocast on a GPU that supports it, else
+            fp32.
         ema_decay: decay of the running average of the weights that is validated and exported.
-        nonfinite_limit: steps in a row without a finite loss and gradient that roll the run back.
+        nonfinite_limit: number of steps in a row with a NaN or infinite loss or gradient after
+            which the run goes back to its last checkpoint.
         compile: compile the model with torch.compile.
-        max_minutes: stop, save and exit cleanly after so many minutes in this process (0: never).
+        max_minutes: stop after this many minutes in this process, with everything saved (0: no
+            limit).
         optim: optimizer and learning-rate schedule.
         log: where the run is logged.
         rate: sample rate of the model in hertz.

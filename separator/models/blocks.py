@@ -112,7 +112,7 @@ class EvolvedEncoder(nn.Module):
 
 
 class EvolvedDecoder(nn.Module):
-    """The Evolved Transformer's decoder block with the level's skip as memory."""
+    """The Evolved Transformer's decoder block; its memory is the encoder's output at this depth."""
 
     def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()

@@ -13,21 +13,23 @@ Dropout = Annotated[float, Within("[0, 1)")]
 
 @dataclass(frozen=True)
 class ModelConfig(CheckedConfig):
-    """Sizes of the frame transformer U-Net. Per-level lists start at the full resolution.
+    """Sizes of the frame transformer, a U-Net. Lists have a number for each depth, from depth 0.
 
     Attributes:
-        channels: feature maps of each level's frame encoder; their number is the number of levels.
-        encoder_blocks: transformer encoders after each level's frame encoder.
-        convs: Nx1 convolutions in each frame encoder below level 0.
-        decoder_blocks: transformer decoders before each level's frame decoder; level 0's come
-            before the head.
-        ffn_dim: width inside the feed-forwards of each level.
-        heads: attention heads at most; a head is at least 16 bins wide.
+        channels: number of feature maps at each depth; the length of the list is the number of
+            depths.
+        encoder_blocks: number of transformer blocks of the encoder at each depth.
+        convs: number of N×1 convolutions of the encoder at each depth but 0.
+        decoder_blocks: number of transformer blocks of the decoder at each depth; those of depth 0
+            come before the head.
+        ffn_dim: width of the feed-forward layers at each depth.
+        heads: largest number of attention heads; each head has at least 16 bins.
         block: transformer block, "primer" or "evolved".
-        norm: normalisation in the transformer blocks, and after the convolutions of the levels that
-            have any: "rms", "layer" or "batch".
+        norm: normalisation, "rms", "layer" or "batch": in the transformer blocks, and after the
+            convolutions at depths that have blocks.
         position: relative positions, "rotary" or "relative" (Music Transformer).
-        max_distance: frames after which "relative" no longer tells distances apart.
+        max_distance: largest distance in frames that "relative" distinguishes; longer ones count as
+            this one.
         dropout: share of features dropped inside the transformer blocks.
         cross_frame_bands: frequency bands of an attention over frames at full resolution, which
             adds, as extra input channels, a weighted average of each bin over the other frames,
@@ -35,12 +37,12 @@ class ModelConfig(CheckedConfig):
         mask_known: in pretraining the network is given the positions of masked bins, and their
             mask starts from an estimate; otherwise its only input is the corrupted spectrogram,
             and it has to detect the frames that were filled with ones.
-        skips: how a level's encoder output joins the decoder, "add" or "concatenate".
+        skips: how the encoder's output joins the decoder at the same depth, "add" or "concatenate".
         recompute: compute the blocks' activations again in the backward pass, which takes less
-            memory and more time; nothing else changes.
-        time_stride: frames of a level that become one frame of the level below; 1 keeps all.
-        stems: what a song is separated into, such as [drums, bass, other, vocals]; other, or the
-            accompaniment, is all that the other stems leave.
+            memory and more time, and gives the same result.
+        time_stride: number of frames that become one frame at the next depth; 1 keeps all.
+        stems: stems into which a song is separated, such as [drums, bass, other, vocals]; "other",
+            or the accompaniment, is the mixture minus all other stems.
     """
 
     # settings that files of this format may lack: added since, with what models did before
@@ -70,14 +72,14 @@ class ModelConfig(CheckedConfig):
         StemSet(self.stems)
         depth = len(self.channels)
         if not 1 <= depth <= 15:
-            raise self.invalid("channels", f"{depth} levels; give 1 to 15 numbers, one for each")
+            raise self.invalid("channels", f"{depth} numbers; give 1 to 15, one for each depth")
         super().__post_init__()
         for name in ("encoder_blocks", "decoder_blocks", "ffn_dim"):
             if len(getattr(self, name)) != depth:
                 raise self.invalid(
                     name,
-                    f"{len(getattr(self, name))} levels, but {{}}channels has {depth}; give one "
-                    "number for each level",
+                    f"{len(getattr(self, name))} numbers, but {{}}channels has {depth}; give one "
+                    "for each depth",
                 )
         if self.blocks > MAX_BLOCKS:
             raise self.invalid(
@@ -89,7 +91,7 @@ class ModelConfig(CheckedConfig):
 
     @property
     def blocks(self) -> int:
-        """Transformer blocks on all levels."""
+        """Transformer blocks at all depths."""
         return sum(self.encoder_blocks) + sum(self.decoder_blocks)
 
 
@@ -114,7 +116,8 @@ class PatchConfig(CheckedConfig):
     """Sizes of the patch transformer.
 
     Attributes:
-        size: encoder of the paper, "base", "small" or "tiny"; what is 0 below is taken from it.
+        size: encoder of the MaskSpec paper: "base", "small" or "tiny". The settings of the encoder
+            that are 0 take its values.
         patch: bins and frames of a patch.
         width: features of a token in the encoder, a multiple of 4.
         depth: transformer blocks of the encoder.
@@ -125,7 +128,7 @@ class PatchConfig(CheckedConfig):
         decoder_heads: attention heads of the decoder.
         decoder_ffn_dim: width inside the decoder's feed-forwards.
         dropout: share of features dropped after each part of a block.
-        stems: taken from model.stems, which holds for both architectures.
+        stems: a copy of model.stems, which holds for all architectures; set that key instead.
     """
 
     LATER: ClassVar = frozenset(("dropout", "stems"))

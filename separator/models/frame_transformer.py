@@ -56,7 +56,7 @@ class FrameTransformer(Architecture):
     Args:
         config: sizes of the model.
         bins: bins of the spectrogram, the Nyquist bin included; `bins - 1` must be divisible by
-            2 to the power of the number of levels.
+            2 to the power of the number of depths.
         audio_channels: channels of the audio.
 
     Attributes:
@@ -73,7 +73,7 @@ class FrameTransformer(Architecture):
             raise config.invalid(
                 "channels",
                 f"{inner} bins (stft.n_fft / 2) are not divisible by 2**{depth} ({depth} "
-                "levels); use fewer levels or a larger stft.n_fft",
+                "depths); use fewer depths or a larger stft.n_fft",
             )
         if config.cross_frame_bands and inner % config.cross_frame_bands:
             raise config.invalid(
@@ -261,7 +261,7 @@ class FrameTransformer(Architecture):
 def _frame_encoder(
     inputs: int, outputs: int, config: ModelConfig, norm: str | None, first: bool
 ) -> nn.Module:
-    """Build a level's Nx1 convolutions; below full resolution the first one halves the bins.
+    """Build the N×1 convolutions of a depth; at all depths but 0 the first one halves the bins.
 
     With a time stride, that one also joins as many frames to one.
     """

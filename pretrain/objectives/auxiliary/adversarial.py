@@ -28,11 +28,12 @@ class AdversaryConfig(ObjectiveConfig):
             needs patches of whole frames); frame judges every masked frame in its place, with three
             frames on each side, frame_transformer with all frames of the crop.
         loss: hinge, least_squares or bce (binary cross-entropy).
-        channels: of the discriminator's first stage; each stage doubles them.
-        lr: learning rate of the discriminator, at most the generator's.
-        ceiling: the discriminator waits while its running accuracy is above this; one that is
-            always right teaches nothing (Wu et al. 2016, arXiv 1610.07584). 1 never waits.
-        betas: decay of its optimizer's running mean and square.
+        channels: channels of the discriminator's first stage; each further stage has twice as many.
+        lr: learning rate of the discriminator, at most optim.lr.
+        ceiling: the discriminator is not trained while its running accuracy is above this number,
+            since one that is always right teaches nothing (Wu et al. 2016, arXiv 1610.07584). 1
+            always trains it.
+        betas: decay of the running mean and the running square of the discriminator's gradient.
         start: step from which the discriminator trains.
     """
 

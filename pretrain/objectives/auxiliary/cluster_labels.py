@@ -20,10 +20,12 @@ class LabelConfig(ObjectiveConfig):
     Attributes:
         weight: weight of the objective; 0 leaves it out.
         clusters: number of labels.
-        group: frames that share a label; a crop's last frames that fill no group have none.
-        crops: training crops that the clusters are fitted on when a run starts.
-        source: features to cluster, "spectrum" (log-mel) or "deep" (deepest features of `model`).
-        model: a pretrained model's file, for "deep": HuBERT's second iteration.
+        group: frames that share a label; frames at a crop's end that do not fill a group have no
+            label.
+        crops: number of training crops to which the clusters are fitted when a run starts.
+        source: features to cluster: "spectrum" (log-mel), or "deep" (the bottleneck features of
+            labels.model, as in HuBERT's second iteration).
+        model: file of a pretrained model, for "deep".
         unmasked_weight: weight of the groups that are not masked; masked ones have 1.
     """
 

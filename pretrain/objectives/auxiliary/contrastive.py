@@ -24,13 +24,14 @@ MIN_TARGET = 1e-3
 
 @dataclass(frozen=True)
 class ContrastConfig(ObjectiveConfig):
-    """Tell the masked patches of a crop apart.
+    """Match the masked patches of a crop with their content (InfoNCE).
 
     Attributes:
         weight: weight of the cross-entropy.
-        features: numbers in which a patch is compared.
-        temperature: divides the cosines.
-        most: masked patches of a crop that are compared; of more, so many are drawn.
+        features: length of the vectors by which patches are compared.
+        temperature: number by which the cosines are divided.
+        most: largest number of masked patches of a crop that are compared; from more of them, this
+            many are drawn at random.
     """
 
     features: Annotated[int, Within("[1, 16384]")] = 256

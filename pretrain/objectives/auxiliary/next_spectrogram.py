@@ -23,17 +23,18 @@ class NextConfig(ObjectiveConfig):
 
     Attributes:
         weight: weight of this objective; 0 leaves it and the [SEP] frames out.
-        token: frames of [SEP], half of them on each side of the boundary; 0 leaves it to
-            `token_seconds`.
-        token_seconds: length of [SEP] where `token` is 0, so that a preset fits any hop.
-        same: part of the negatives that go on with the same song, at least half a crop away from
-            the true continuation, which is harder to tell; the rest goes on with another song.
-        bands: add what 64 bands of the bare input tell of the two halves to the answer; without,
-            the answer is the network's own and the bands are only measured beside it.
-        gain_db: each half is raised or lowered by up to this much, and so is, once more, that in
-            which its channels differ.
-        tilt_db: each half's spectrum is tilted, and bent, by up to this much per octave.
-        lowpass: part of the crops of which both halves go through the same low-pass.
+        token: frames of [SEP], half of them on each side of the boundary; with 0, `token_seconds`
+            gives the length.
+        token_seconds: length of [SEP] in seconds where `token` is 0, so that a preset fits any hop.
+        same: share of the negative pairs whose second half is from the same song, at least half a
+            crop away from the true continuation; these are harder. The others have a second half
+            from another song.
+        bands: add to the answer a comparison of 64 frequency bands of the input; otherwise that
+            comparison is only logged.
+        gain_db: largest random gain of each half, and of the difference between its channels.
+        tilt_db: largest decibels per octave by which each half's spectrum is tilted, and by which
+            it is bent.
+        lowpass: share of the crops whose halves both go through the same low-pass filter.
     """
 
     token: Annotated[int, Within("[0, 65536]")] = 16

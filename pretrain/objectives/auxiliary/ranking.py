@@ -21,7 +21,7 @@ MAX_RANKED = 256  # patches of a crop that are ranked: pairs are their square
 
 @dataclass(frozen=True)
 class HardConfig(ObjectiveConfig):
-    """Predict which patches are hard, which `mask.strategy=hard` needs.
+    """Predict which patches are hard to restore; `mask.strategy=hard` needs it.
 
     Attributes:
         weight: weight of the ranking loss of the predictor.

@@ -13,12 +13,12 @@ class MixitConfig(CheckedConfig):
     """Two songs are mixed and split into several parts, which must add up to either song again.
 
     Attributes:
-        sources: number of masks.
+        sources: number of masks into which a sum of two songs is split.
         voices: folders of songs with stems; the mask that estimates their vocals best becomes the
             last layer of the file, negated, so that it keeps the accompaniment. Without any, the
             file has no such layer: fine-tune it with head=reset.
-        voice_songs: number of these songs that are looked at, up to 10 s of each.
-        snr_db: signal-to-noise ratio beyond which a song counts as restored.
+        voice_songs: number of the songs of `voices` that are used, up to 10 s of each.
+        snr_db: signal-to-noise ratio in decibels above which a song counts as restored.
     """
 
     sources: Annotated[int, Within("[2, 12]")] = 8

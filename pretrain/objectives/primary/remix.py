@@ -26,7 +26,7 @@ class RemixConfig(CheckedConfig):
         narrow: share of the accompaniments whose left and right channels are brought nearer to
             each other, by a uniform amount.
         equalise_db: each stem's spectrum is raised and lowered by up to this much, smoothly.
-        lowpass: share of the mixes of which both stems go through the same low-pass filter.
+        lowpass: share of the mixes whose stems both go through the same low-pass filter.
     """
 
     voices: list[str] = field(default_factory=list)

@@ -13,18 +13,18 @@ class TeacherConfig(CheckedConfig):
     """Trained models separate songs; the network learns from their stems, shuffled anew.
 
     Attributes:
-        models: model files that can separate; the mean of their estimates counts.
+        models: model files that separate; the network learns from the mean of their estimates.
         agreement_db: with two models or more, crops are left out where the SDR of one model's
-            vocals against the mean is below this.
-        sounding_db: crops are left out where one stem is softer than the other by more than this
-            (0 keeps all).
-        contrast_db: crops are left out where the stems never differ by this much within a tenth of
-            a second, in which one of them is known to sound alone (0 keeps all).
+            vocals against the mean is below this, in decibels.
+        sounding_db: crops are left out where one stem is softer than the other by more than this,
+            in decibels (0 keeps all).
+        contrast_db: crops are left out that have no tenth of a second in which one stem is louder
+            than the other by this many decibels (0 keeps all).
         drop: share of the crops of each batch with the largest losses that are left out; crops of
             songs with stems stay.
         labels: folders of songs with stems, each as an entry of data.roots; part of each batch is
             crops of them, with their true stems.
-        label_share: this part, a share of data.batch.
+        label_share: share of data.batch that comes from `labels`.
         label_fraction: share of the songs of `labels` that are used, chosen as by data.fraction.
     """
 
