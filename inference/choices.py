@@ -124,7 +124,9 @@ def check_bits(format: str, bits: int) -> None:
     encoding = audio.ENCODINGS[format]
     subtypes = encoding.subtypes + encoding.requested_subtypes
     if not subtypes:
-        raise SeparatorError(f"bits: {format} has none; leave it out, or give bitrate")
+        raise SeparatorError(
+            f"bits: {format} has no bits per sample; leave it out, or give bitrate"
+        )
     if SUBTYPES[bits] not in subtypes:
         allowed = " or ".join(str(key) for key, name in SUBTYPES.items() if name in subtypes)
         raise SeparatorError(f"bits: {format} holds {allowed}; choose one, or --format wav")

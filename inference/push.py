@@ -57,7 +57,9 @@ def main(argv: list[str]) -> int:
     state, description = load_model_file(file)  # a damaged or foreign file is refused here
     license = config.license or description.get("license", "")
     if not license:
-        raise SeparatorError("license: the file names none; give --license, as cc-by-nc-sa-4.0")
+        raise SeparatorError(
+            "license: the file names none; give --license, such as cc-by-nc-sa-4.0"
+        )
     parameters = sum(value.numel() for value in state.values())
     text = card(
         repository, description, parameters, license, _scores(config.scores, description["digest"])

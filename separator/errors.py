@@ -16,14 +16,14 @@ class SeparatorError(Exception):
 
 
 class UsageError(SeparatorError):
-    """A command was given words or settings that it does not take."""
+    """A command got arguments or settings that it does not accept."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, in one printable line.
+    """Return the message of an error, in one printable line.
 
-    One of ours is its message, the system's its own words, and any other its class and the
-    beginning of its text, which may end in a stack trace from below Python.
+    For an error of the operating system this is the system's text; for any other error that is not
+    a SeparatorError, its class and the beginning of its text, which may end in a stack trace.
     """
     if isinstance(error, SeparatorError):
         text = str(error)
@@ -36,7 +36,7 @@ def one_line(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Return the line for an error that no command expected: its file, its cause, what helps."""
+    """Return the line for an error that ends a command: the file, the cause, and the fix."""
     if isinstance(error, SeparatorError):
         return one_line(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's

@@ -40,8 +40,8 @@ class StemSet:
             raise SeparatorError(f"model.stems: [{', '.join(names)}]; name each stem once")
         if ACCOMPANIMENT in names and not set(names) <= {ACCOMPANIMENT, VOCALS}:
             raise SeparatorError(
-                f"model.stems: [{', '.join(names)}]; {ACCOMPANIMENT} is all but the {VOCALS}, "
-                f"beside more stems the rest is {OTHER}"
+                f"model.stems: [{', '.join(names)}]; {ACCOMPANIMENT} stands for all but "
+                f"the {VOCALS}; for the rest beside more stems give {OTHER}"
             )
         if not set(REST) & set(names):
             names += (ACCOMPANIMENT if names == (VOCALS,) else OTHER,)

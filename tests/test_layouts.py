@@ -301,7 +301,7 @@ def test_songs_of_musdb18s_test_set_are_held_out_of_any_collection(tmp_path, kin
 def test_test_songs_among_those_for_training_are_told(tmp_path, caplog):
     songs(tmp_path, "train/Zeno - Signs", "train/a", "valid/b")
     assert splits(tmp_path)["train"] == {"Zeno - Signs", "a"}
-    assert "of MUSDB18's test set: 1, such as Zeno - Signs; what trains on them" in caplog.text
+    assert "folders for training: 1, such as Zeno - Signs; a model trained on them" in caplog.text
 
 
 def test_a_root_called_test_is_told(tmp_path, caplog):

@@ -285,7 +285,7 @@ def test_the_sample_format_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--format", "mp3", "--bits", "16"], "bits: mp3 has none"),
+        (["--format", "mp3", "--bits", "16"], "bits: mp3 has no bits per sample"),
         (["--format", "flac", "--bits", "32"], "bits: flac holds 16 or 24"),
         (["--bits", "20"], "bits"),
         (["--keep", "--overwrite"], "keep: contradicts overwrite"),

@@ -89,8 +89,8 @@ class BackboneFeatures(nn.Module):
         self.model, seen, description = load_model(path)
         if seen != transform or description["rate"] != rate:
             raise SeparatorError(
-                f"labels.model: {path} is of {seen} at {description['rate']} Hz; set stft and rate "
-                "to these, or choose a model of this run's"
+                f"labels.model: {path} was made with {seen} at {description['rate']} Hz; give this "
+                "run the same stft and rate, or another model"
             )
         self.model.eval().requires_grad_(False)
         self.features = self.model.bottleneck_features

@@ -148,8 +148,8 @@ def make_pairs(
     cropped = torch.arange(items) if cropped is None else cropped
     if total < 2 * frames or frames < config.token + 2:
         raise SeparatorError(
-            f"next.token: crops of {frames} frames out of items of {total}; crops need more than "
-            f"the {config.token} of [SEP] and items twice a crop: use longer segments"
+            f"next.token: crops of {frames} frames out of items of {total}; crops must be longer "
+            f"than [SEP], {config.token}, and items twice as long as a crop: use longer segments"
         )
     partner, other_song = _partners(songs, cropped, generator)
     start, place, foreign, continues = _places(total, frames, other_song, generator, config)

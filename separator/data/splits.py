@@ -175,13 +175,14 @@ def _tested(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
     trained = [song.name for song in songs if id(song) in tested and song.split == "train"]
     if trained:
         log.warning(
-            "%s: in the folders for training, of MUSDB18's test set: %d, such as %s; what trains "
-            "on them cannot be scored on it",
+            "%s: songs of MUSDB18's test set in the folders for training: %d, such as %s; a model "
+            "trained on them cannot be scored on that set",
             *(printable(str(root)), len(trained), printable(trained[0])),
         )
     if split_of(root.name) in ("valid", "test") and not any(song.split for song in songs):
         log.warning(
-            "%s: named like songs that are held out; give the folder above it to keep them so",
+            "%s: named like a folder of songs that are held out; give the folder above it to "
+            "hold them out",
             printable(str(root)),
         )
     free = {id(song) for song in songs if not song.split}

@@ -50,7 +50,7 @@ def _unpickled(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SeparatorError(
-            f"{printable(str(path))}: holds something else than plain tensors, so it was not "
+            f"{printable(str(path))}: holds data other than plain tensors, so it was not "
             "opened (nothing in it was executed); choose a .pt file that separator wrote"
         ) from error
     except PermissionError as error:

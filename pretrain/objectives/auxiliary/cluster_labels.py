@@ -66,8 +66,8 @@ class ClusterLabels(Objective[LabelConfig]):
         shortest = self.run.shortest_crop
         if self.config.group > shortest:
             raise SeparatorError(
-                f"labels.group: takes crops of {self.config.group} frames, but the shortest have "
-                f"{shortest}; make it smaller, or the crops longer"
+                f"labels.group: {self.config.group} frames, but the shortest crops have "
+                f"{shortest}; use smaller groups or longer crops"
             )
 
     def prepare(self, device: "torch.device") -> None:

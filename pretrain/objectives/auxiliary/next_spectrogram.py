@@ -87,7 +87,7 @@ class NextSpectrogram(Objective[NextConfig]):
         """Refuse a single song where crops go on with other songs."""
         if self.config.same < 1 and len(tracks) < 2:
             raise SeparatorError(
-                "next.same: crops go on with other songs, but there is one song to train on; give "
+                "next.same: pairs need a second song, but there is one song to train on; give "
                 "next.same=1, which takes another place of the same song, or more songs"
             )
 

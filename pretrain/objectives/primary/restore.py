@@ -53,8 +53,7 @@ def _check_objectives(run: "PretrainConfig") -> None:
     for objective in active:
         if objective.needs_masked and not run.mask.mask:
             raise SeparatorError(
-                f"mask.mask: 0 masks no patch, but {objective.key} is about masked ones; give "
-                "a share"
+                f"mask.mask: 0 masks no patch, but {objective.key} needs masked ones; give a share"
             )
         objective.check()
 
