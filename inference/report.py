@@ -97,9 +97,6 @@ def build(description: dict, rate: int, stems: Sequence[str], results: list[dict
 def check_path(path: str | Path) -> None:
     """Refuse a path at which a report cannot be written, before the work rather than after.
 
-    Args:
-        path: of the report.
-
     Raises:
         SeparatorError: its folder cannot be made or written to.
     """

@@ -64,11 +64,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self | None:
-        """Read a record that `to_json` wrote; None for anything else.
-
-        Args:
-            text: one line.
-        """
+        """Read a record from the text that `to_json` wrote; None for any other text."""
         try:
             values = json.loads(text)
             stamps = {
@@ -98,19 +94,11 @@ class Song:
         return self._key
 
     def made(self, record: Record) -> bool:
-        """Whether a result was made from this song, perhaps before the song's file changed.
-
-        Args:
-            record: of the result.
-        """
+        """Whether the result of a record was made from this song, as it is now or was before."""
         return record.source == self.source or record.song == self.key
 
     def unchanged(self, record: Record) -> bool:
-        """Whether a result was made from this song as it is now.
-
-        Args:
-            record: of the result.
-        """
+        """Whether the result of a record was made from this song as it is now."""
         same_file = record.source == self.source and record.source_stamp == self.stamp is not None
         return same_file or record.song == self.key
 
@@ -149,11 +137,7 @@ class Results:
         return list(dict.fromkeys(reversed(mine)))
 
     def knows(self, path: Path) -> bool:
-        """Whether the folder's index has a record of a file of this name.
-
-        Args:
-            path: of the file.
-        """
+        """Whether the folder's index has a record of the file name of a path."""
         return _folded(path.name) in self._of_folder(path.parent)
 
     def _of_folder(self, folder: Path) -> dict[str, list[Record]]:
@@ -214,11 +198,7 @@ class Publication:
 
 
 def song_key(path: Path) -> str:
-    """Return a hash of a song's coded audio, or of the file's bytes where that cannot be read.
-
-    Args:
-        path: of the song.
-    """
+    """Return a hash of the coded audio in the file at a path, or of its bytes where that fails."""
     try:
         return audio.content_key(path)
     except SeparatorError:
@@ -227,11 +207,7 @@ def song_key(path: Path) -> str:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return a file's stamp; None when there is no such file.
-
-    Args:
-        path: of the file.
-    """
+    """Return the stamp of the file at a path; None when there is no such file."""
     try:
         status = path.stat()
     except OSError:
@@ -240,11 +216,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def read_record(path: Path) -> Record | None:
-    """Return the record in a file's tags; None without one.
-
-    Args:
-        path: of an audio file.
-    """
+    """Return the record in the tags of the file at a path; None without one."""
     import mutagen
 
     try:

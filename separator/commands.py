@@ -208,12 +208,12 @@ COMMANDS = {
         "separator.cli.doctor",
         MACHINE,
         "check this machine, and say how to install what is missing",
-        (("separator doctor", "print the report, which can be pasted into a report of a fault"),),
+        (("separator doctor", "print the report, which can be pasted into a bug report"),),
     ),
     "completion": Command(
         "separator.cli.completion",
         MACHINE,
-        "print what lets a shell complete commands, options and files",
+        "print a script with which a shell completes commands, options and files",
         (
             (
                 "separator completion bash > ~/.local/share/bash-completion/completions/separator",
@@ -229,7 +229,7 @@ COMMANDS = {
     "demo": Command(
         "separator.cli.demo",
         MACHINE,
-        "the whole chain on a small corpus, in minutes",
+        "run the whole chain on a small corpus, in minutes",
         (
             ("separator demo", "on songs that it composes itself"),
             ("separator demo --data ~/Music", "pretrain on your own music"),

@@ -61,12 +61,7 @@ def parse(
 
 
 def changed_settings(cls: type, argv: list[str], command: str) -> dict[str, Any]:
-    """Return, in nested dicts, the settings that differ from the defaults.
-
-    Args:
-        cls: the configuration's dataclass.
-        argv: YAML files and `key=value` words, as for `parse`.
-        command: the command's name, for messages.
+    """Return, as nested dicts, the settings that a command's `argv` changes in those of `cls`.
 
     Raises:
         SeparatorError: an unknown key, or a value of a wrong type; names the key.

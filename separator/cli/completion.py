@@ -98,9 +98,9 @@ def _options(name: str) -> list[Any]:
 def _presets(name: str) -> list[str]:
     """Return the presets that a command takes: its own and the sizes."""
     folder = Path(str(files("separator.configs")))
-    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
-    own = [path for path in found if path.startswith(f"{name}/")]
-    return own and [*own, *(path for path in found if "/" not in path)]
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    presets = [path for path in paths if path.startswith(f"{name}/")]
+    return presets and [*presets, *(path for path in paths if "/" not in path)]
 
 
 def _preset_completion(name: str, presets: list[str]) -> dict[str, Any]:
