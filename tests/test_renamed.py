@@ -199,12 +199,13 @@ def test_a_description_with_both_names_is_refused(tmp_path: Path):
         load_model(path)
 
 
-def test_the_bundled_model_keeps_its_weights_and_says_nothing(log: pytest.LogCaptureFixture):
+def test_the_bundled_model_has_names_of_this_version(log: pytest.LogCaptureFixture):
     path = model_path("tiny-vocals")
-    stored, loaded = load_file(path), load_model(path)[0].state_dict()
-    assert len(stored) == len(loaded)
-    for name, value in loaded.items():
-        assert torch.equal(value, stored[previous_name(name)].float()), name
+    stored, (model, _, description) = load_file(path), load_model(path)
+    assert description["model"] == to_dict(model.config)
+    assert stored.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, stored[name].float()), name
     assert log.messages == []
 
 

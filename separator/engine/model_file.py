@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from separator.atomic import replacing
-from separator.bundled import FOLDER
 from separator.dsp.config import STFTConfig
 from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
@@ -141,7 +140,7 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
 
 @dataclass(frozen=True)
 class _Header:
-    """What the beginning of a safetensors file says.
+    """The header of a safetensors file.
 
     Attributes:
         path: the file.
@@ -199,9 +198,7 @@ def _read_header(path: Path) -> _Header:
         raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
     text = metadata["separator"]
     description, renamed = rename_description(description, path)
-    if path.parent != FOLDER:
-        fix = "write it anew with `separator export`"
-        notify(renamed, f"{printable(str(path))}: ", fix)
+    notify(renamed, f"{printable(str(path))}: ", "write it anew with `separator export`")
     return _Header(path, text, description, metadata.get("digest"), rename_tensors(layout))
 
 
