@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What stands in the file's name: "Instrumental", "Vocals", "Drums", "No drums", …"""
+        """The stem's name in file names: "Instrumental", "Vocals", "Drums", "No drums", …"""
         if not self.without:
             return title(self.stem)
         opposite = {VOCALS: ACCOMPANIMENT, ACCOMPANIMENT: VOCALS}
@@ -74,7 +74,7 @@ def _check(key: str, name: str, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user and the model decide about all results.
+    """Settings of all results that the user and the model decide.
 
     Attributes:
         model: digest of the model.

@@ -55,12 +55,12 @@ class Estimates:
 
     @property
     def device(self) -> torch.device:
-        """Where the work is done: files are read on the CPU."""
+        """The device of the work: files are read on the CPU."""
         return torch.device("cpu")
 
     @property
     def description(self) -> dict:
-        """Which files count as which stem, for the report."""
+        """The files that count as each stem, for the report."""
         return {
             "stage": "estimates",
             "stems": table(dict(song.stems) for song in self.songs.values()),

@@ -36,7 +36,7 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass(frozen=True)
 class Work:
-    """How songs are separated, apart from where their stems go.
+    """Model and settings of a separation, without the paths of songs and stems.
 
     Attributes:
         separator: the model.

@@ -1,4 +1,4 @@
-"""Which song becomes which files: folders are walked, results that exist are known again."""
+"""Plan which files are written for each song: walk folders, and find existing results."""
 
 import contextlib
 import enum
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """What is to be done.
+    """The work to be done.
 
     Attributes:
         jobs: the songs to separate.
@@ -57,7 +57,7 @@ class Plan:
 
 
 class State(enum.Enum):
-    """What is at the names of a song's results."""
+    """The state of the files at the names of a song's results."""
 
     ABSENT = enum.auto()
     DONE = enum.auto()
@@ -81,7 +81,7 @@ def plan(inputs: Sequence[str], output: Path, choices: Choices) -> Plan:
 
 
 class _Planner:
-    """What is known while a plan is made."""
+    """The data of a plan while it is made."""
 
     def __init__(self, output: Path, choices: Choices) -> None:
         self.output, self.choices = output, choices
@@ -91,7 +91,7 @@ class _Planner:
         self.counts: Counter[str] = Counter()
 
     def plan(self, inputs: Sequence[str]) -> Plan:
-        """As the function `plan`."""
+        """Make the plan; see the function `plan`."""
         songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
         for text in inputs:
             for path, below in self._songs(Path(text), alone=len(inputs) == 1):

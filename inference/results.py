@@ -1,4 +1,4 @@
-"""Which song, model and settings the results in a folder came from.
+"""Records of the song, model and settings that the results in a folder came from.
 
 Each folder of results holds `.separator.jsonl` with a line of JSON for every result ever written
 there (see `Record`); the newest line that fits the file counts. Lines are appended before a result
@@ -32,7 +32,7 @@ Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
 @dataclass(frozen=True)
 class Record:
-    """Where one result came from.
+    """The origin of one result.
 
     Attributes:
         content: the result's `audio.content_key`.

@@ -26,7 +26,7 @@ class Stop:
 
     @property
     def name(self) -> str:
-        """What stopped the command, in words."""
+        """The signal that stopped the command, in words."""
         return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
 
     @property

@@ -94,7 +94,7 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
 
     @property
     def primary(self) -> PrimaryObjective:
-        """What the run learns."""
+        """The run's objective."""
         return PRIMARY[self.objective](getattr(self, self.objective, None), self)
 
     @property
@@ -112,7 +112,7 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
 
     @property
     def crops(self) -> Crops:
-        """How crops are made of the waves."""
+        """The way in which crops are made of waves."""
         made = [crops for objective in self.objectives if (crops := objective.crops())]
         return made[0] if made else Crops(self)
 

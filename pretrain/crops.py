@@ -1,4 +1,4 @@
-"""How crops are made of the waves that are read."""
+"""Make crops of the waves that are read."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""How the process keeps memory: a setting of the C library that speeds up work on CPUs."""
+"""Keep freed memory in the process: a setting of the C library that speeds up CPUs."""
 
 import ctypes
 import sys

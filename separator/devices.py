@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""The device on which a model runs."""
 
 import torch
 

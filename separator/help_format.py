@@ -1,4 +1,4 @@
-"""How `--help` looks: types in plain words, examples as they are written."""
+"""The format of `--help`: types in plain words, examples as they are written."""
 
 import dataclasses
 import functools

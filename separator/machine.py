@@ -1,4 +1,4 @@
-"""How much memory this machine has, in all and to share between processes."""
+"""The memory of this machine, in all and for sharing between processes."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Where model files come from: a path, the name of a bundled model, a hub, or a web address."""
+"""Find a model file: by a path, the name of a bundled model, a hub, or a web address."""
 
 import hashlib
 import importlib

@@ -1,4 +1,4 @@
-"""What `separator train` can be told."""
+"""The configuration of `separator train`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal

@@ -33,7 +33,7 @@ Natural = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 
 class Download(BaseModel):
-    """What a page asks to be encoded; see `downloads.Request`."""
+    """A page's request for a download; see `downloads.Request`."""
 
     songs: Annotated[list[str], Field(min_length=1)]
     format: str = "flac"

@@ -19,7 +19,7 @@ MAX_NAME = 150  # bytes of a song's name
 
 
 class State(enum.StrEnum):
-    """What has become of a song."""
+    """The state of a song."""
 
     WAITING = "waiting"
     SEPARATING = "separating"

@@ -1,4 +1,4 @@
-"""Which patches are masked, and how."""
+"""Settings of masking: the choice of patches, and their corruption."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ def _all_options() -> type:
 
 @dataclass(frozen=True)
 class MaskConfig(_all_options()):
-    """Which patches are masked, and how.
+    """The choice of patches, and their corruption.
 
     Attributes:
         strategy: rule that chooses patches, a function in `separator.pretrain.masking.strategies`.

@@ -7,7 +7,7 @@ from separator.pretrain.lazy_torch import F, Generator, Tensor, torch
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """How a spectrogram is cut into patches.
+    """The division of a spectrogram into patches.
 
     Attributes:
         bins: bins of the spectrogram, the Nyquist bin included; it goes with the topmost band.

@@ -1,4 +1,4 @@
-"""What pretraining learns, and losses beside the masked error: interfaces and registry.
+"""Objectives of pretraining, and losses beside the masked error: interfaces and registry.
 
 Each file of `primary` and `auxiliary` adds one.
 """

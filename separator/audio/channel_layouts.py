@@ -1,4 +1,4 @@
-"""Where channels stand, and the shares of left and right that they are folded with."""
+"""Positions of channels, and the weights with which they are folded to left and right."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _BY_COUNT = {  # what is meant where only the number of channels is known
 
 
 def shares_by_count(channels: int) -> np.ndarray:
-    """Return the weights (2 c) of 3 to 8 channels of which only the number is known."""
+    """Return the weights (2 c) of 3 to 8 channels whose positions are unknown."""
     return _shares(_BY_COUNT[channels].split())
 
 

@@ -1,4 +1,4 @@
-"""What of a file does not decode: where, how long, and how much of that is tolerated."""
+"""The parts of a file that do not decode: position, length, and the limits of tolerance."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Damage:
 
     @property
     def samples(self) -> int:
-        """All that is lost."""
+        """Total length of the damaged parts."""
         return sum(samples for _, samples in self.places)
 
     def notices(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Damage:
         )
 
     def check(self, total: int, tolerated: int | None = None) -> None:
-        """Refuse a sound of `total` samples of which too many are lost.
+        """Refuse a sound of `total` samples if too many of them are lost.
 
         Args:
             total: samples asked for.

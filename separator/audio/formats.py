@@ -69,7 +69,7 @@ def aac_options(rate: int, channels: int, bitrate: int | None) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a format is written.
+    """The way in which a format is written.
 
     Attributes:
         encoder: a key of `encoders.ENCODERS`.

@@ -21,7 +21,7 @@ class Refused(AudioError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Properties of an audio file.
 
     Attributes:
         path: the file.

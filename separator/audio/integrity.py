@@ -1,4 +1,4 @@
-"""What the bytes of a file say of its length, without a decoder."""
+"""Find the length that a file's bytes declare, without a decoder."""
 
 import struct
 import zlib
@@ -95,7 +95,7 @@ def unexplained(path: Path, at: int) -> int:
 
 @dataclass(frozen=True)
 class OggPages:
-    """What the pages of an Ogg file (RFC 3533) say; positions are in samples.
+    """Facts from the pages of an Ogg file (RFC 3533); positions are in samples.
 
     Attributes:
         links: (start, size) in bytes of the streams that follow each other; one unless chained.

@@ -29,7 +29,7 @@ _WINDOW = 1 << 19
 
 @dataclass(frozen=True)
 class Kind:
-    """What all frames of a stream have in common; `version` as coded: 3, 2, 0 for 1, 2, 2.5."""
+    """Properties that all frames of a stream share; `version` is coded: 3, 2, 0 for 1, 2, 2.5."""
 
     version: int
     layer: int

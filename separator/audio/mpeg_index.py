@@ -41,7 +41,7 @@ class Segment:
 
 @dataclass
 class Index:
-    """What the first pass over a file found.
+    """The result of the first pass over a file.
 
     Attributes:
         kind: of the frames.

@@ -1,4 +1,4 @@
-"""Which library decodes a file, and how much of it: one verdict for all that reads it."""
+"""Decide which library decodes a file, and how much of it; all readers use this decision."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""What both training commands do around the loop."""
+"""The work of both training commands before and after the loop."""
 
 import logging
 from collections.abc import Callable

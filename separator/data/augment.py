@@ -14,7 +14,7 @@ from separator.data.config import NORMAL, AugmentConfig
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to one batch.
+    """The random changes of one batch.
 
     Attributes:
         song: (b s) which item of the batch each stem is taken from.

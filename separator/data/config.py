@@ -1,4 +1,4 @@
-"""Where songs come from, how they are cut into batches, and how their stems are varied."""
+"""Settings of the data: folders of songs, segments and batches, and augmentation."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -10,7 +10,7 @@ NORMAL = 10  # tenths: resampling by such ratios is cheap
 
 @dataclass(frozen=True)
 class AugmentConfig(CheckedConfig):
-    """How much the stems are varied; zeros switch a change off.
+    """Random changes of the stems; zeros switch a change off.
 
     Attributes:
         gain_db: Each stem is made louder or softer by up to this many decibels, uniformly.
@@ -46,7 +46,7 @@ class AugmentConfig(CheckedConfig):
 
 @dataclass(frozen=True)
 class DataConfig(CheckedConfig):
-    """Where songs come from and how they are cut into training batches.
+    """Folders of songs, and the way they are cut into training batches.
 
     Attributes:
         roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
@@ -61,7 +61,7 @@ class DataConfig(CheckedConfig):
         memory_mb: Largest memory for decoded songs of up to 30 s, shared by all workers, in
             megabytes.
         silence_db: Segments below this level, in dB of full scale, are drawn again.
-        augment: How the stems are varied.
+        augment: Random changes of the stems.
     """
 
     roots: list[str]

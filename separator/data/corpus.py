@@ -35,7 +35,7 @@ _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 4, 4), (0, 2, 
 
 @dataclass(frozen=True)
 class _Score:
-    """What is played: key, tempo, and one chord (as degree of the scale) for each bar."""
+    """The music of a song: key, tempo, and one chord (as degree of the scale) for each bar."""
 
     root: int
     scale: tuple[int, ...]
@@ -199,7 +199,7 @@ def _drumkit(rng: np.random.Generator, score: _Score) -> np.ndarray:
 
 
 def _melody(rng: np.random.Generator, score: _Score) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is sung: (t) pitch in MIDI numbers, (t) loudness, (t) index of the vowel."""
+    """Make a vocal line: (t) pitch in MIDI numbers, (t) loudness, (t) index of the vowel."""
     pitch, loud, vowel = (np.zeros(score.total) for _ in range(3))
     start, degree = int(rng.integers(2)) * score.beat, 7
     while start < score.total:

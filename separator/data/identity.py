@@ -1,4 +1,4 @@
-"""Which songs a run trains on, wherever they lie: what a run that moves is compared by."""
+"""Identify the songs of a run by their content, so that it may resume after they moved."""
 
 import hashlib
 from collections.abc import Sequence

@@ -63,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How an instrumental fits its original.
+    """The fit between an instrumental and its original.
 
     Attributes:
         shift: samples by which the original is late.

@@ -62,7 +62,7 @@ class Reader:
         return torch.nn.functional.pad(wave, (0, lack)) if lack else wave
 
     def _whole(self, source: Source) -> Tensor:
-        """All of a short source, from memory when it is there."""
+        """Return the whole of a short source, from memory when it is there."""
         key = (source.path, source.stream)
         if key in self._songs:
             self._songs.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Which seconds of which song a training item is: a pure function of (seed, batch, index).
+"""Choose song and position of each training segment, a function of (seed, batch, index).
 
 The numbers are hashed, not added, so that no two seeds or batches walk through the same
 sequence one place apart, and no random state has to be stored to resume a run.

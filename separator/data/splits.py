@@ -1,4 +1,4 @@
-"""Which songs train, validate and test: by the folders they are in, by musdb's list, or a share."""
+"""Split songs for training, validation and test: by their folders, by musdb's list, or a share."""
 
 import functools
 import hashlib

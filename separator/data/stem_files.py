@@ -1,4 +1,4 @@
-"""Which stem each file of a song's folder is, by the file's name."""
+"""Find the stem of each file in a song's folder by the file's name."""
 
 import re
 import unicodedata

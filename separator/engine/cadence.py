@@ -1,4 +1,4 @@
-"""When a run validates: a function of the step alone, so that a resumed run does as a whole one."""
+"""The steps after which a run validates: a function of the step, equal for resumed runs."""
 
 from typing import Annotated, Literal
 

@@ -57,7 +57,7 @@ class Discriminator(Protocol):
 
 @dataclass
 class State:
-    """All of a run that changes as it goes; the rest is a function of the configuration.
+    """The part of a run that changes with each step; the rest follows from the configuration.
 
     Attributes:
         model: the trained weights.

@@ -1,4 +1,4 @@
-"""What ends a run from outside it, in one line: memory, another rank, a lack of the device."""
+"""One-line errors for causes outside the run: memory, another rank, missing operations."""
 
 from pathlib import Path
 

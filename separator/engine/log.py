@@ -1,4 +1,4 @@
-"""Where a run can be watched: TensorBoard, W&B, metrics.jsonl and the progress bar."""
+"""The logs of a run: TensorBoard, W&B, metrics.jsonl and the progress bar."""
 
 import hashlib
 import json

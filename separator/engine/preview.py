@@ -1,4 +1,4 @@
-"""What a new run shows before its first step: the data that it trains on."""
+"""Log the first training crops of a new run before its first step."""
 
 import itertools
 from collections.abc import Iterator

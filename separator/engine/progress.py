@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a run: a bar, and messages above it."""
+"""The display of a run in the terminal: a progress bar, and messages above it."""
 
 import contextlib
 import logging

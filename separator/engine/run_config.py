@@ -1,4 +1,4 @@
-"""What the training loop needs to know: how long, how often, where, and with which optimizer."""
+"""Settings of the training loop: length, intervals, folder, device and optimizer."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class OptimConfig(CheckedConfig):
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Where a run is logged beside TensorBoard and metrics.jsonl.
+    """Logs of a run in addition to TensorBoard and metrics.jsonl.
 
     Attributes:
         wandb: log to Weights & Biases too; with the variable WANDB_MODE=offline that log stays on

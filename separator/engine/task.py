@@ -1,4 +1,4 @@
-"""What a trainer hands to the loop: its task, and what a validation found."""
+"""The interface between a trainer and the loop: the task, and the result of a validation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ RESUMABLE_KEYS = {
 
 @dataclass
 class Validation:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
         scalars: numbers by name (`area/name`).
@@ -51,7 +51,7 @@ class Validation:
 
 
 class Task(ABC):
-    """What is trained.
+    """A model with its data and losses, which the loop trains.
 
     Attributes:
         model: the weights.

@@ -1,4 +1,4 @@
-"""What every architecture offers: its members, its outputs, the logits from which masks start."""
+"""The interface of every architecture: members, outputs, and the logits from which masks start."""
 
 from typing import ClassVar, NamedTuple
 

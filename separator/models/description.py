@@ -1,4 +1,4 @@
-"""What a model's file says of itself, believed only as far as it has been checked.
+"""The description in a model's file, every part of which is checked before it is used.
 
 A file that was shared may say anything. What is needed to make the model is compared with what
 this version writes, in names, types and size, before a parser or a layer is given any of it.

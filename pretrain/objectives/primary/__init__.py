@@ -1,1 +1,1 @@
-"""What a run of pretraining learns: a file for each, named by the key `objective`."""
+"""Objectives of a run of pretraining, a file for each; the key `objective` names one."""

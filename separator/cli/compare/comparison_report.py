@@ -225,7 +225,7 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
 
 
 def _arm(runs: list[Run]) -> dict[str, Any]:
-    """What the runs of an arm cost, how its pretraining went, and its curve."""
+    """Summarise the runs of an arm: cost, improvement in pretraining, and curve."""
     key, logs = "valid/improvement", [rows(run.run_folder("pretrain")) for run in runs]
     scores = [[row[key] for row in log if row.get(key)] for log in logs]
     improvements = [max(values) for values in scores if values]

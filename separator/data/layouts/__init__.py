@@ -1,4 +1,4 @@
-"""How collections of songs are laid out on the disk: one class for each layout.
+"""Layouts of collections of songs on the disk, one class for each.
 
 Each module of this package lists its layouts in `LAYOUTS`; they are found here by themselves, so
 that a new layout is one new module.

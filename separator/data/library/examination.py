@@ -142,7 +142,7 @@ def _flaw(path: str, error: Exception) -> Content:
 
 
 def _crashed(path: str, stamp: Stamp) -> Finding:
-    """What to say of a file that took its process with it."""
+    """Return the finding for a file whose decoding ended the process."""
     content = Content(status="broken", reason="its decoder crashes or takes all the memory")
     return Finding(path, stamp, local_key(path, stamp), content)
 

@@ -1,4 +1,4 @@
-"""What is known of every file of a library, in one SQLite file that survives crashes.
+"""The index of a library: facts about every file, in one SQLite file that survives crashes.
 
 Two tables. `contents` says what one coded audio content is and whether it is fit for training; its
 key does not depend on name, place or tags. `files` says which content stood at a path when the
@@ -44,7 +44,7 @@ class LibraryIndexError(SeparatorError):
 
 
 class Stamp(NamedTuple):
-    """What `stat` says of a file; while it stays the same, so does the content.
+    """Size and time of a file from `stat`; while they are equal, the content is equal.
 
     Attributes:
         size: bytes.
@@ -90,7 +90,7 @@ class Content:
 
 
 class Finding(NamedTuple):
-    """What was found at one path.
+    """The facts about the file at one path.
 
     Attributes:
         path: the file.
@@ -245,7 +245,7 @@ class Index:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; the lock is taken at once, so that two writers wait for each other."""
+        """Open a transaction. It takes the lock at once, so two writers wait for each other."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -275,7 +275,7 @@ class Index:
 
 
 def _words(error: Exception) -> str:
-    """What SQLite says, without the many lines of the statement that it may quote."""
+    """Return SQLite's message, without the many lines of the statement that it may quote."""
     return printable(textwrap.shorten(str(error), 120, placeholder=" …"))
 
 

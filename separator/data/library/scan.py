@@ -30,7 +30,7 @@ FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the wo
 
 @dataclass(frozen=True)
 class Library:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
         roots: the folders searched.

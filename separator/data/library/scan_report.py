@@ -1,4 +1,4 @@
-"""What `separator scan` says: a summary on the screen, and a report of every file with a reason."""
+"""The output of `separator scan`: a summary, and a report of every file with a reason."""
 
 import json
 import os

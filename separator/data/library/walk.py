@@ -27,7 +27,7 @@ SOUND = frozenset(_SOUND.split())
 
 @dataclass
 class Walked:
-    """What a walk met.
+    """The result of a walk through folders.
 
     Attributes:
         stamps: path -> stamp of the regular files that `audio` takes, by their suffix.
