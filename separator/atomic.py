@@ -89,7 +89,7 @@ def remove_leftovers(folder: Path, stem: str | None = None, shared: bool = True)
 
 
 def _stem(name: str) -> str:
-    """Stem of what a temporary file, or a temporary file of a temporary one, stands for."""
+    """Return the stem of the file for which a temporary file, or one of that, is written."""
     match = _TEMPORARY.fullmatch(name)
     return _stem(match[1]) if match else name
 

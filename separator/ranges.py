@@ -40,7 +40,7 @@ class SettingError(SeparatorError):
         self.config, self.keys, self.reason = config, keys, reason
 
     def within(self, group: str) -> "SettingError":
-        """Return the same error with full keys, of a configuration that stands in a group."""
+        """Return the same error with full keys, for a configuration within a group."""
         return SettingError(self.config, self.keys, self.reason, group)
 
 
@@ -96,7 +96,7 @@ class CheckedConfig:
 
 
 def group_of(config: type, cls: type, group: str = "") -> str | None:
-    """Return where a configuration stands in another one.
+    """Return the group in which another configuration holds a configuration.
 
     Args:
         config: class of the inner configuration.

@@ -5,7 +5,7 @@ from separator.pretrain.config import PretrainConfig
 
 
 def main(argv: list[str]) -> int:
-    """Pretrain until done or stopped; the same command goes on where it ended."""
+    """Pretrain until done or stopped; the same command resumes the run."""
     config = parse(PretrainConfig, argv, "pretrain")
 
     from separator.cli.training import run  # torch, for which `--help` does not wait

@@ -5,7 +5,7 @@ from separator.train.config import TrainConfig
 
 
 def main(argv: list[str]) -> int:
-    """Train until done or stopped; the same command goes on where it ended."""
+    """Train until done or stopped; the same command resumes the run."""
     config = parse(TrainConfig, argv, "train")
 
     from separator.cli.training import run  # torch, for which `--help` does not wait

@@ -108,7 +108,7 @@ def _are_splits(root: Path, level: Parts, names: set[str], exclusive: bool) -> b
 
 
 def _looks_like(folder: str) -> bool:
-    """Whether a folder's name begins as that of a split does and goes on with nothing else."""
+    """Whether a folder is named like a split, perhaps with a number or a usual ending."""
     text = " ".join(_words(folder))
     return any(
         text == name or (text.startswith(f"{name} ") and _qualified(text[len(name) :].split()))

@@ -178,7 +178,7 @@ class _Run:
         self.task.accumulate = self.accumulate
 
     def begin(self) -> None:
-        """Write a new run's first files, or those that may change when it goes on."""
+        """Write the first files of a new run, or the files that may change when a run resumes."""
         if not self.main:
             return
         remove_leftovers(self.folder, shared=False)
@@ -268,7 +268,7 @@ class _Run:
         return {**self.task.describe(), "trained": trained}
 
     def _roll_back(self) -> None:
-        """Go back to the last good weights, once; the run goes on with the data that follow."""
+        """Go back to the last good weights, once; the run continues with the next data."""
         state, row = self.state, f"{self.streak} steps in a row"
         if state.rollbacks:
             raise SeparatorError(

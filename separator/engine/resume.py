@@ -1,4 +1,4 @@
-"""What a run may go on with: the same samples in a step, the same songs, a schedule that is told.
+"""Conditions for resuming a run: as many samples in a step, the same songs.
 
 Micro-batches are numbered over all ranks, so the samples of a step and their order depend on how
 many there are, not on who computes them.

@@ -74,7 +74,7 @@ class Children:
             raise SeparatorError(f"{killed}{reason} ({output})")
 
     def check(self) -> None:
-        """Do nothing while the comparison goes on.
+        """End the work of a comparison that was stopped.
 
         Raises:
             Stopped: the comparison was stopped.

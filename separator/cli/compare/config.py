@@ -99,7 +99,7 @@ class CompareConfig(CheckedConfig):
                 self._check_names(word, name)
 
     def _check_names(self, word: str, arm: str = "") -> None:
-        """Refuse names in braces that stand for nothing, and arms that need each other.
+        """Refuse names in braces that are not defined, and arms that need each other.
 
         Args:
             word: a file or key=value.
