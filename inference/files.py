@@ -202,11 +202,11 @@ def _write(
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do
         pending = []
-        for piece in pieces:
+        for chunk in chunks:
             for write in pending:
                 write.result()
             pending = [
-                pool.submit(writer.write, stem) for writer, stem in zip(writers, piece, strict=True)
+                pool.submit(writer.write, stem) for writer, stem in zip(writers, chunk, strict=True)
             ]
         for write in pending:
             write.result()
