@@ -307,7 +307,7 @@ def test_test_songs_among_those_for_training_are_told(tmp_path, caplog):
 def test_a_root_called_test_is_told(tmp_path, caplog):
     songs(tmp_path, "Test/a", "Test/b")
     find_tracks(tmp_path / "Test")
-    assert "named like songs that are held out; give the folder above it" in caplog.text
+    assert "songs that are held out; give the folder above it" in caplog.text
     caplog.clear()
     assert splits(tmp_path) == {"test": {"a", "b"}}
     assert "named like" not in caplog.text
