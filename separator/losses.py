@@ -38,7 +38,17 @@ class Estimate:
     def of(
         cls, model: nn.Module, mixture: Tensor, transform: STFTConfig, samples: int
     ) -> "Estimate":
-        """Estimate the stems of a mixture with a model that maps magnitudes to masks."""
+        """Estimate the stems of a mixture with a model that maps magnitudes to masks.
+
+        Args:
+            model: maps compressed magnitudes (b c f n) to masks.
+            mixture: (b c f n) complex spectrogram.
+            transform: of the spectrogram.
+            samples: length of the waves.
+
+        Returns:
+            The estimate of all stems.
+        """
         magnitude, scale = normalise(mixture.abs(), transform)
         return cls(model(magnitude), mixture, scale, transform, samples)
 

@@ -64,7 +64,14 @@ class Architecture(nn.Module):
         """Return the mask of `forward(x, masked)` and the features on the way to it."""
 
     def as_masks(self, logits: Tensor) -> Tensor:
-        """Turn logits (… s·c) into masks in [0, 1]; several stems' masks add up to 1."""
+        """Turn logits into masks in [0, 1]: a sigmoid for one stem, a softmax over several.
+
+        Args:
+            logits: (… s·c), the channels of a stem next to each other.
+
+        Returns:
+            Masks (… s·c); those of several stems add up to 1.
+        """
         if self.masks == 1:
             return logits.sigmoid()
         return logits.unflatten(-1, (self.masks, -1)).softmax(dim=-2).flatten(-2)
