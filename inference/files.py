@@ -188,9 +188,9 @@ def _lowered(
 
 
 def _write(
-    pieces: Iterator[np.ndarray], paths: Sequence[Path], job: Job, bitrate: int | None
+    chunks: Iterator[np.ndarray], paths: Sequence[Path], job: Job, bitrate: int | None
 ) -> None:
-    """Encode pieces (s c t), each stem in a thread of its own while the next piece is computed."""
+    """Encode chunks (s c t), each stem in a thread of its own while the next chunk is computed."""
     info = job.info
     options = {"bitrate": bitrate, "samples": info.samples}
     if job.subtype:
