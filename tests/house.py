@@ -373,8 +373,8 @@ LIMITS = {
     "repeated_constants": 0,
     "repeated_files": 0,
     "long_functions": 0,
-    "docstring_sections": 4,
-    "words": 4,
+    "docstring_sections": 0,
+    "words": 0,
 }
 
 

@@ -75,15 +75,15 @@ class Run:
 
     def curves(self) -> dict[str, dict[str, list[tuple[int, float | None]]]]:
         """Return the points of each number by kind of row and name; a gap is None."""
-        found: dict[str, dict[str, list[tuple[int, float | None]]]] = {}
+        kinds: dict[str, dict[str, list[tuple[int, float | None]]]] = {}
         for row in self.rows():
-            curves = found.setdefault(row["kind"], {})
+            curves = kinds.setdefault(row["kind"], {})
             for name, value in row.items():
                 if name not in ("step", "kind"):
                     curves.setdefault(name, []).append((row["step"], value))
         return {
             kind: {name: _thinned(points) for name, points in curves.items()}
-            for kind, curves in found.items()
+            for kind, curves in kinds.items()
         }
 
     def media(self) -> list[dict[str, Any]]:
@@ -105,8 +105,8 @@ class Run:
             step: after which it was made.
         """
         with self._lock:
-            known = self._events.Tags()[kind] if self._events and kind in KEPT_STEPS else ()
-            for one in _items(self._events, kind, tag) if tag in known else ():
+            tags = self._events.Tags()[kind] if self._events and kind in KEPT_STEPS else ()
+            for one in _items(self._events, kind, tag) if tag in tags else ():
                 if one.step == step:
                     return getattr(one, f"encoded_{kind.removesuffix('s')}_string")
         return None
