@@ -86,6 +86,7 @@ class Choices:
         overwrite: whether songs whose results exist are done again.
         keep: whether results that exist count, whatever made them.
         shifts: number of separations that are averaged.
+        name: template of the results' names; "" for the usual ones.
     """
 
     model: str = ""
@@ -97,6 +98,7 @@ class Choices:
     overwrite: bool = False
     keep: bool = False
     shifts: int = 1
+    name: str = ""
 
     def made_by(self, subtype: str) -> dict[str, Any]:
         """Describe how a result is made; its record holds this, so that a change makes it outdated.

@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from separator import audio
 from separator.allocator import return_memory
@@ -23,6 +25,7 @@ from separator.inference.choices import Output
 from separator.inference.pipeline import Pipeline
 from separator.inference.plan import Job, named
 from separator.inference.results import Publication, Record, stamp_of
+from separator.inference.run_report import RunReport
 from separator.inference.tags import copy_tags, mark
 from separator.inference.terminal import log_above_bar, say
 from separator.logs import bar as progress_bar
@@ -31,6 +34,7 @@ from separator.streaming import Model, StreamingSeparator
 
 log = logging.getLogger(__name__)
 
+MIN_WORK = 2.0  # seconds of the model's work, of which it loses 0.05 when memory is returned
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -55,54 +59,73 @@ class Work:
     jobs: int = 1
 
 
-def separate_files(jobs: Sequence[Job], work: Work) -> list[str]:
+def separate_files(jobs: Sequence[Job], work: Work, report: RunReport) -> None:
     """Separate songs, some at the same time, with a progress bar in seconds of sound.
 
     Args:
-        jobs: the songs and their outputs.
-        work: model and settings of all jobs.
-
-    Returns:
-        A line for each song that failed, in the order of the jobs.
+        jobs: the songs.
+        work: how they are separated.
+        report: gets what became of each of them.
     """
-    failures: dict[int, str] = {}
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_fmt}]"
     total = sum(job.info.seconds for job in jobs)
     with log_above_bar(), progress_bar(total=total, unit=" s", bar_format=form) as bar:
-        done = [0.0] * len(jobs)  # seconds of each song that are on the bar
-
-        def advance(number: int, seconds: float) -> None:
-            seconds = min(seconds, jobs[number].info.seconds - done[number])
-            done[number] += seconds
-            bar.update(seconds)
-
-        def model(number: int, chunks: np.ndarray) -> np.ndarray:
-            bar.set_description(printable(jobs[number].info.path.name)[:40])
-            stems = work.separator.estimate(chunks)
-            advance(number, len(chunks) * chunks.shape[-1] / work.separator.rate)
-            return stems
-
-        def ended(number: int, outcome: Future) -> None:
-            job, error = jobs[number], outcome.exception()
-            advance(number, job.info.seconds)
-            if error:  # whatever a decoder raises, the other songs are wanted
-                log.debug("%s", job.info.path, exc_info=error)
-                failures[number] = _explained(job, error)
-            else:
-                say("\n".join(printable(str(path)) for path in job.outputs))
-                _report(job)
-            return_memory()
-
-        pipeline = Pipeline(model, work.jobs)
+        desk = _Desk(jobs, work, report, bar)
+        pipeline = Pipeline(desk.model, work.jobs)
         separate = functools.partial(separate_file, work=work, check=pipeline.check)
-        pipeline.run(separate, jobs, ended)
-    return [failures[number] for number in sorted(failures)]
+        began = time.perf_counter()
+        try:
+            pipeline.run(separate, jobs, desk.ended)
+        finally:
+            report.elapsed += time.perf_counter() - began
+            report.busy += pipeline.busy
+            report.span += pipeline.span
 
 
-def _report(job: Job) -> None:
-    song, paths = job.info.path, [str(path) for path in job.outputs]
-    text = f"{printable(str(song))}: separated"
-    event(log, text, song=str(song), seconds=job.info.seconds, outputs=paths)
+class _Desk:
+    """Runs the model, and tells what becomes of each song."""
+
+    def __init__(self, jobs: Sequence[Job], work: Work, report: RunReport, bar: tqdm) -> None:
+        self._jobs, self._work, self._report, self._bar = jobs, work, report, bar
+        self._shown = [0.0] * len(jobs)  # seconds of each song that are on the bar
+        self._spent = [0.0] * len(jobs)  # seconds of the model's work on it
+        self._kept = 0.0  # seconds of its work since free memory was returned
+
+    def model(self, number: int, chunks: np.ndarray) -> np.ndarray:
+        """Separate chunks of a song, given its number."""
+        self._bar.set_description(printable(self._jobs[number].info.path.name)[:40])
+        began = time.perf_counter()
+        stems = self._work.separator.estimate(chunks)
+        self._spent[number] += time.perf_counter() - began
+        self._advance(number, len(chunks) * chunks.shape[-1] / self._work.separator.rate)
+        return stems
+
+    def ended(self, number: int, outcome: Future) -> None:
+        """Tell and note the outcome of a song, given its number."""
+        job, error = self._jobs[number], outcome.exception()
+        song, seconds, spent = job.info.path, job.info.seconds, self._spent[number]
+        self._advance(number, seconds)
+        self._kept += spent
+        if self._kept > MIN_WORK:
+            return_memory()
+            self._kept = 0.0
+        if error:  # whatever a decoder raises, the other songs are wanted
+            log.debug("%s", song, exc_info=error)
+            self._report.failures[str(song)] = _explained(job, error)
+            return
+        outputs = [str(path) for path in job.outputs]
+        say("\n".join(map(printable, outputs)))
+        event(log, f"{printable(str(song))}: separated", song=str(song), seconds=seconds,
+              outputs=outputs)  # fmt: skip
+        self._report.failures.pop(str(song), None)  # an earlier one of a watched file
+        figures = {"seconds": seconds, "model_seconds": spent, "gain_db": outcome.result()}
+        figures["speed"] = seconds / spent if spent else None
+        self._report.songs.append({"song": str(song), "outputs": outputs, **figures})
+
+    def _advance(self, number: int, seconds: float) -> None:
+        seconds = min(seconds, self._jobs[number].info.seconds - self._shown[number])
+        self._shown[number] += seconds
+        self._bar.update(seconds)
 
 
 def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None]) -> float:
@@ -128,7 +151,8 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
     if info.channels > 2:
         log.info("%s: %d channels are folded to stereo", name, info.channels)
     with contextlib.ExitStack() as stack:
-        publication = stack.enter_context(Publication(job.outputs[0].parent))
+        folders = sorted({path.parent for path in job.outputs})  # the same order in each process
+        publications = [stack.enter_context(Publication(folder)) for folder in folders]
         temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
         chunks, peak = _checked(_stems(job, model, work), check), 1.0
         if job.subtype.startswith("PCM"):
@@ -141,8 +165,14 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
         _write(chunks, temporary, job, work.bitrate)
         for path, output in zip(temporary, work.outputs, strict=True):
             copy_tags(info.path, path, output.title)
-        publication.commit(_records(job, temporary), job.planned)
-    return -20 * math.log10(peak)
+        records = list(zip(job.outputs, _records(job, temporary), strict=True))
+        for publication in publications:
+            there = [
+                (path, record) for path, record in records if path.parent == publication.folder
+            ]
+            planned = {path.name: job.planned[path] for path, _ in there}
+            publication.commit([record for _, record in there], planned)
+    return -20 * math.log10(peak) if peak > 1 else 0.0
 
 
 def _checked(chunks: Iterable[np.ndarray], check: Callable[[], None]) -> Iterator[np.ndarray]:

@@ -50,11 +50,9 @@ class Pipeline:
         self.last = self.busy = 0.0
 
     @property
-    def idle_share(self) -> float | None:
-        """Share of the time between the model's first and last work in which it had none."""
-        if self.first is None:
-            return None
-        return 1 - self.busy / (self.last - self.first)
+    def span(self) -> float:
+        """Seconds from the model's first work to its last."""
+        return self.last - self.first if self.first else 0.0
 
     def run(
         self,

@@ -15,7 +15,9 @@ from separator.audio import AudioInfo
 from separator.data.library.walk import walk
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference.choices import TITLES, Choices, folded, sample_format, targets_of
+from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
+from separator.inference.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class Job:
         subtype: their sample format; "" for lossy codecs.
         song: the song as records of results know it.
         made_by: what those records are to say of the model and the settings.
-        planned: stamps of what has the files' names so far.
+        planned: stamps of what has each file's name so far.
     """
 
     info: AudioInfo
@@ -38,7 +40,7 @@ class Job:
     subtype: str
     song: Song
     made_by: dict[str, Any]
-    planned: dict[str, Stamp | None]
+    planned: dict[Path, Stamp | None]
 
 
 @dataclass
@@ -47,12 +49,13 @@ class Plan:
 
     Attributes:
         jobs: the songs to separate.
-        failures: a line for each input that is no song, or whose results' names are taken.
+        failures: a line for each input that is no song, or whose results' names are taken, by its
+            path.
         folders: where results are or are going to be.
     """
 
     jobs: list[Job] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
 
 
@@ -66,25 +69,27 @@ class State(enum.Enum):
     UNKNOWN = enum.auto()  # files without a record
 
 
-def plan(inputs: Sequence[str], output: Path, choices: Choices) -> Plan:
+def plan(inputs: Sequence[str], output: Path, choices: Choices, watch: Watch | None = None) -> Plan:
     """Decide which songs are to be separated into which files.
 
     Args:
         inputs: songs and folders of songs.
         output: folder of the results; a folder's tree is kept below it.
         choices: of the user.
+        watch: leaves out files that it knows, or that are still being written.
 
     Returns:
         The jobs, without those that are done, and a line for each input that cannot become one.
     """
-    return _Planner(output, choices).plan(inputs)
+    return _Planner(output, choices, watch).plan(inputs)
 
 
 class _Planner:
     """The data of a plan while it is made."""
 
-    def __init__(self, output: Path, choices: Choices) -> None:
-        self.output, self.choices = output, choices
+    def __init__(self, output: Path, choices: Choices, watch: Watch | None) -> None:
+        self.output, self.choices, self.watch = output, choices, watch
+        self.template = NameTemplate(choices.name)
         self.made = Plan()
         self.results = Results()
         self.taken: set[tuple[str, ...]] = set()
@@ -97,20 +102,24 @@ class _Planner:
             for path, below in self._songs(Path(text), alone=len(inputs) == 1):
                 with _reporting(path, self.made.failures):
                     songs.setdefault(path.resolve(), (audio.probe(path), below))
-        if not songs and not self.made.failures:
-            self.made.failures.append(self._nothing(inputs))
+        if not songs and not self.made.failures and not self.watch:
+            self.made.failures[", ".join(inputs)] = self._nothing(inputs)
         targets = targets_of(list(songs.values()), self.choices.format)
+        values = [
+            self.template.values(info, *target)
+            for (info, _), target in zip(songs.values(), targets, strict=True)
+        ]
         result_paths = {
-            (self.output / below / f"{name} ({stem})").resolve()
-            for below, name, _ in targets
-            for stem in TITLES
+            (self.output / result).with_suffix("").resolve()
+            for fields in values
+            for result in self.template.paths(fields, fields[self.template.label], TITLES)
         }
-        for (path, (info, _)), target in zip(songs.items(), targets, strict=True):
+        for (path, (info, _)), fields in zip(songs.items(), values, strict=True):
             if path.with_suffix("") in result_paths:  # its output in the input folder
                 self.counts["results"] += 1
             else:
                 with _reporting(info.path, self.made.failures):
-                    self._decide(info, *target)
+                    self._decide(info, fields)
         self._tell()
         return self.made
 
@@ -122,15 +131,16 @@ class _Planner:
         paths = [root]
         if root.is_dir():
             walked = walk([str(root)])
-            self.made.failures += [
-                f"{printable(path)}: {reason}" for path, reason in walked.problems.items()
-            ]
+            self.made.failures |= {
+                path: f"{printable(path)}: {reason}" for path, reason in walked.problems.items()
+            }
             if number := sum(walked.passed_over.values()):
                 kinds = "file of another kind" if number == 1 else "files of other kinds"
-                where, which = printable(str(root)), walked.left_out()
-                log.warning("%s: %d %s left out: %s", where, number, kinds, which)
+                line = f"{printable(str(root))}: {number} {kinds} left out: {walked.left_out()}"
+                if not self.watch or self.watch.news([line]):
+                    log.warning("%s", line)
             paths = sorted(map(Path, walked.stamps))
-        for path in paths:
+        for path in filter(self.watch.passes, paths) if self.watch else paths:
             below = path.relative_to(root).parent if path != root else Path()
             if not (alone and path == root) and self._is_result(path):
                 self.counts["results"] += 1
@@ -142,40 +152,52 @@ class _Planner:
         titled = path.stem.endswith(tuple(f"({stem})" for stem in TITLES))
         return (titled or self.results.knows(path)) and self.results.find(path) is not None
 
-    def _decide(self, info: AudioInfo, below: Path, name: str, suffix: str) -> None:
+    def _decide(self, info: AudioInfo, values: dict[str, str]) -> None:
         """Find the place of a song's results, and add a job if they are not there yet."""
         song, choices = Song(info.path), self.choices
-        subtype = sample_format(info, suffix, choices.bits)
+        subtype = sample_format(info, values["format"], choices.bits)
         made_by = choices.made_by(subtype)
-        folder = self.output / below
-        self.made.folders.add(folder)
-        for candidate in self._names(folder, song, name, suffix):
-            key = folded(below, candidate, suffix)
-            paths = tuple(folder / f"{candidate} ({stem}).{suffix}" for stem in choices.titles)
+        taken = ""
+        for candidate in self._names(song, values):
+            paths = self._paths(values, candidate)
+            key = folded(*paths)
             state = State.TAKEN if key in self.taken else self._state(paths, song, made_by)
             if state is not State.TAKEN:
                 break
+            taken = taken or printable(str(paths[0]))
+        if choices.name:
+            check_length(paths)
+        if taken:
+            names = printable(str(info.path)), taken, printable(str(paths[0]))
+            log.info("%s: %s is another song's; this one's is %s", *names)
+        self.made.folders.update(path.parent for path in paths)
         self.taken.add(key)
         if choices.keep and state in (State.OUTDATED, State.UNKNOWN) and all(map(_is_audio, paths)):
             state = State.DONE
         if state is State.DONE and not choices.overwrite:
             self.counts["done"] += 1
         elif state is State.UNKNOWN and not choices.overwrite:
-            self.made.failures.append(_unknown(info.path, paths))
+            self.made.failures[str(info.path)] = _unknown(info.path, paths)
         else:
             self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite
-            planned = {path.name: stamp_of(path) for path in paths}
+            planned = {path: stamp_of(path) for path in paths}
             self.made.jobs.append(Job(info, paths, subtype, song, made_by, planned))
 
-    def _names(self, folder: Path, song: Song, name: str, suffix: str) -> Iterator[str]:
-        """Yield names for a song's results: those they have, the song's, that with a number."""
+    def _paths(self, values: dict[str, str], label: str) -> tuple[Path, ...]:
+        """Return the files that a song becomes."""
+        paths = self.template.paths(values, label, self.choices.titles)
+        return tuple(self.output / path for path in paths)
+
+    def _names(self, song: Song, values: dict[str, str]) -> Iterator[str]:
+        """Yield labels for a song's results: those they have, the song's, that with a number."""
+        label = values[self.template.label]
+        folder = self._paths(values, label)[0].parent
         for output in self.results.names(folder, song):
-            for stem in TITLES:
-                end = f" ({stem}).{suffix}"
-                if output.endswith(end) and (folder / output).exists():
-                    yield output.removesuffix(end)
-        yield name
-        yield from (f"{name} {number}" for number in count(2))
+            if (folder / output).exists():
+                bases = dict.fromkeys((label, song.path.stem, song.path.name))
+                yield from self.template.labels(output, values, bases)
+        yield label
+        yield from (f"{label} {number}" for number in count(2))
 
     def _state(self, paths: Sequence[Path], song: Song, made_by: dict[str, Any]) -> State:
         """Tell what is at the names of a song's results."""
@@ -214,12 +236,12 @@ class _Planner:
 
 
 @contextlib.contextmanager
-def _reporting(path: Path, failures: list[str]) -> Iterator[None]:
+def _reporting(path: Path, failures: dict[str, str]) -> Iterator[None]:
     """Turn any exception about one song into a failure: the other songs are wanted."""
     try:
         yield
     except Exception as error:  # decoders raise all kinds
-        failures.append(named(path, error))
+        failures[str(path)] = named(path, error)
 
 
 def named(path: Path, error: Exception) -> str:
@@ -233,11 +255,12 @@ def named(path: Path, error: Exception) -> str:
     return text if text.startswith((name, str(path))) else f"{name}: {text}"
 
 
-def check_folder(output: Path) -> None:
-    """Refuse a folder that cannot be written to, before the work rather than after.
+def check_folder(output: Path, option: str = "-o") -> None:
+    """Make sure that an output folder can be written to, before the work rather than after.
 
     Args:
-        output: the folder; it is made if it is not there.
+        output: the folder.
+        option: which chooses it.
 
     Raises:
         SeparatorError: it cannot be made or written to.
@@ -247,7 +270,7 @@ def check_folder(output: Path) -> None:
     except OSError as error:
         name = printable(str(output))
         raise SeparatorError(
-            f"{name}: cannot be written to ({one_line(error)}); choose another folder with -o"
+            f"{name}: cannot be written to ({one_line(error)}); choose another folder with {option}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +14,14 @@ from separator.audio.formats import ENCODINGS
 from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
+from separator.inference.naming import NameTemplate
 from separator.ranges import CheckedConfig, Within
 from separator.stems import NAMES, TWO_STEMS, StemSet, public_name
 
 if TYPE_CHECKING:
+    from separator.inference.files import Work
+    from separator.inference.plan import Plan
+    from separator.inference.run_report import RunReport
     from separator.streaming import StreamingSeparator
 
 log = logging.getLogger(__name__)
@@ -54,6 +59,15 @@ class SeparateConfig(CheckedConfig):
         jobs: songs that are worked on at the same time. There is one model, which works on one of
             them with all cores or the GPU; the others are read, encoded and written meanwhile, so
             that it does not wait. 0 takes 3, or 8 on a GPU.
+        name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
+            those of the song's tags (artist, albumartist, album, title, track, disc, year, genre,
+            composer), name (of its file), folder (below the input's), stem and format. They are
+            made safe for every file system; songs of one name get numbers. By default
+            "{folder}/{name} ({stem}).{format}", as they are.
+        watch: stay, and separate songs that appear in the folders, until Ctrl-C.
+        report: file for a report of songs, speed, gains and failures: JSON where it ends in .json,
+            else a table.
+        dry_run: list what would be written, and write nothing.
     """
 
     inputs: list[str]
@@ -72,6 +86,10 @@ class SeparateConfig(CheckedConfig):
     batch: Annotated[int, Within("[1, 4096]")] = 1
     shifts: Annotated[int, Within("[1, 16]")] = 1
     jobs: Annotated[int, Within("[0, 64]")] = 0
+    name: str = ""
+    watch: bool = False
+    report: str = ""
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +101,10 @@ class SeparateConfig(CheckedConfig):
             raise SeparatorError(f"bits: {self.bits} is not 0, 16, 24 or 32")
         if self.bits and self.format != "input":
             check_bits(self.format, self.bits)
+        if self.name:
+            NameTemplate(self.name)
+        if self.watch and self.dry_run:
+            raise SeparatorError("watch: contradicts dry_run; leave one of them out")
         if self.keep and self.overwrite:
             raise SeparatorError("keep: contradicts overwrite; leave one of them out")
 
@@ -136,21 +158,23 @@ def with_options(argv: list[str]) -> list[str]:
             given = naming = True
         elif word != "--stems=false":
             naming = False
-            rest.append(re.sub("^--two-stems", "--two_stems", word))
+            rest.append(re.sub("^--(two|dry)-", r"--\1_", word))
     return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
 
 
 def _separate(config: SeparateConfig) -> list[str]:
     """Do all that is asked for; returns a line for each song that could not be separated."""
     from separator.allocator import keep_memory
-    from separator.atomic import remove_leftovers
     from separator.inference.choices import Choices, outputs
-    from separator.inference.files import Work, separate_files
+    from separator.inference.files import Work
     from separator.inference.plan import check_folder, plan
+    from separator.inference.run_report import RunReport
+    from separator.inference.terminal import complain, say
+    from separator.inference.watch import WATCH_SECONDS, Watch
     from separator.model_sources import find_model
 
     path = config.model or find_model()
-    keep_memory()
+    keep_memory(one_heap=True)
     separator, device = _loaded(path, config)
     digest = separator.description.get("digest", "")
     log.info("model: %s", described(path, separator.description))
@@ -158,16 +182,46 @@ def _separate(config: SeparateConfig) -> list[str]:
     titles = tuple(output.title for output in written)
     settings = (config.format, titles, config.bits, config.bitrate)
     again = config.overwrite, config.keep
-    choices = Choices(digest, __version__, *settings, *again, config.shifts)
-    planned = plan(config.inputs, Path(config.output), choices)
-    for folder in planned.folders:
-        remove_leftovers(folder)
-    if not planned.jobs:
-        return planned.failures
-    check_folder(Path(config.output))
+    choices = Choices(digest, __version__, *settings, *again, config.shifts, config.name)
+    if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
+        raise SeparatorError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
+    report = RunReport({"path": str(path), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
-    return planned.failures + separate_files(planned.jobs, work)
+    if config.report and not config.dry_run:
+        check_folder(Path(config.report).absolute().parent, "--report")
+    watch = Watch() if config.watch else None
+    while True:
+        planned = plan(config.inputs, Path(config.output), choices, watch)
+        report.failures |= planned.failures
+        if config.dry_run:
+            say("\n".join(printable(str(path)) for job in planned.jobs for path in job.outputs))
+        else:
+            _do(planned, work, report, config)
+        if not watch:
+            return list(report.failures.values())
+        for line in watch.news(report.failures.values()):
+            complain(line)
+        time.sleep(WATCH_SECONDS)
+
+
+def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConfig) -> None:
+    """Separate the songs of a plan, and write the report."""
+    from separator.atomic import remove_leftovers
+    from separator.inference.files import separate_files
+    from separator.inference.plan import check_folder
+
+    for folder in planned.folders:
+        remove_leftovers(folder)
+    try:
+        if planned.jobs:
+            check_folder(Path(config.output))
+            separate_files(planned.jobs, work, report)
+    finally:
+        if config.report and (planned.jobs or planned.failures or not config.watch):
+            report.write(config.report)
+    if len(planned.jobs) > 1:
+        log.info("%s", report.sentence())
 
 
 def _loaded(path: str, config: SeparateConfig) -> "tuple[StreamingSeparator[Any], str]":

@@ -109,6 +109,11 @@ COMMANDS = {
                 "separator separate ~/Music -o ~/Instrumentals --keep",
                 "continue, and keep what an earlier model made",
             ),
+            (
+                "separator separate ~/Music -o ~/Instrumentals --report report.json --name "
+                "'{artist}/{album}/{title} ({stem}).{format}'",
+                "a library, with names from tags and a report",
+            ),
         ),
     ),
     "serve": Command(

@@ -30,7 +30,7 @@ def test_a_song_is_read_and_written_while_the_model_works_on_others() -> None:
     pipeline.run(separate, [7, 8, 9], lambda number, outcome: ends.update({number: outcome}))
     assert {number: ends[number].result() for number in ends} == {0: 0.0, 1: 8.0, 2: 16.0}
     assert sorted(calls) == [0] * 4 + [1] * 4 + [2] * 4
-    assert 0 <= pipeline.idle_share < 1
+    assert 0 < pipeline.busy <= pipeline.span
 
 
 def test_the_first_song_that_asks_is_answered_first() -> None:

@@ -1,0 +1,143 @@
+"""A run of `separator separate` over a library: report, summary, dry run, names, watching."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import mutagen
+import pytest
+
+from separator.inference import watch
+from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def test_report_and_summary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    song("music/a.flac", 0.5)
+    song("music/b.wav", 1.5)
+    Path("music/text.mp3").write_text("no song\n" * 100)
+    assert run("music", "--format", "flac", "--report", "out/all.json") == 1
+    report = json.loads(Path("out/all.json").read_text())
+    assert sorted(row["song"] for row in report["songs"]) == ["music/a.flac", "music/b.wav"]
+    assert sum(row["seconds"] for row in report["songs"]) == pytest.approx(2)
+    assert {row["gain_db"] for row in report["songs"]} == {0}
+    assert all(Path(path).is_file() for row in report["songs"] for path in row["outputs"])
+    (failure,) = report["failures"]
+    assert failure["song"] == "music/text.mp3" and failure["error"].startswith("music/text.mp3: ")
+    summary = report["summary"]
+    assert (summary["songs"], summary["failed"]) == (2, 1)
+    assert summary["speed"] == pytest.approx(2 / summary["elapsed"])
+    assert 0 <= summary["model_idle_share"] < 1
+    assert "2 songs, 0.00 hours, in " in caplog.text and "real time), 1 failed" in caplog.text
+    assert run("music/a.flac", "--format", "wav", "--report", "out/all.md") == 0
+    lines = Path("out/all.md").read_text().splitlines()
+    assert lines[0].startswith("1 song, ") and lines[-1].startswith("| music/a.flac | 0.5 | ")
+
+
+def test_a_dry_run_tells_and_writes_nothing(capsys: pytest.CaptureFixture) -> None:
+    song("music/a.flac", 0.1)
+    song("music/deep/b.wav", 0.1)
+    assert run("music", "--stems", "--format", "mp3", "--dry-run", "--report", "all.json") == 0
+    names = capsys.readouterr().out.splitlines()
+    assert not Path("stems").exists() and not Path("all.json").exists()
+    assert run("music", "--stems", "--format", "mp3") == 0
+    assert sorted(names) == [f"stems/{name}" for name in files("stems")]
+
+
+def tag(path: str, **tags: str) -> None:
+    file = mutagen.File(path, easy=True)
+    if file.tags is None:
+        file.add_tags()
+    for key, value in tags.items():
+        file[key] = value
+    file.save()
+
+
+def test_names_from_tags_are_safe_and_collisions_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    words = ("--format", "flac", "--stems", "--name")
+    template = "{artist}/{album}/{track} {title} ({stem}).{format}"
+    for name in ("a.flac", "b.mp3", "c.ogg"):
+        song(name, 0.1)
+    song("plain.wav", 0.1, seed=7)
+    for name, seed in (("a.flac", 1), ("b.mp3", 2)):
+        song(name, 0.1, seed=seed)
+        tag(name, artist="AC/DC: Live?", album="...Nul. ", title="Jack*", tracknumber="3/12")
+    tag("c.ogg", albumartist="CON", title="../x")
+    for again in (False, True):
+        assert run("a.flac", "b.mp3", "c.ogg", "plain.wav", *words, template) == 0
+        assert files("stems") == [
+            *(f"AC-DC_ Live_/Nul_/03 Jack_{number} ({stem}).flac"
+              for number in ("", " 2") for stem in ("Instrumental", "Vocals")),
+            *(f"CON_/Unknown album/00 ..-x ({stem}).flac" for stem in ("Instrumental", "Vocals")),
+            *(f"Unknown artist/Unknown album/00 plain ({stem}).flac"
+              for stem in ("Instrumental", "Vocals")),
+        ]  # fmt: skip
+        assert ("is another song's; this one's is" in caplog.text) == (not again)
+        assert (
+            "skipped, separated already (--overwrite does them again): 4" in caplog.text
+        ) == again
+        caplog.clear()
+    assert run("a.flac", *words, "{stem}/{title}.{format}", "-o", "apart") == 0
+    assert run("a.flac", *words, "{stem}/{title}.{format}", "-o", "apart") == 0
+    assert files("apart") == ["Instrumental/Jack_.flac", "Vocals/Jack_.flac"]
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("{titel} ({stem}).{format}", "name: {titel} is not one of artist"),
+        ("{title} ({stem}).flac", "name: does not end in .{format}"),
+        ("{stem}.{format}", "name: has no field of the song"),
+        ("{title.{format}", "name: "),
+        ("{title}.{format}", "name: has no {stem}, but 2 stems"),
+    ],
+)
+def test_mistakes_in_names_are_one_line(
+    template: str, line: str, capsys: pytest.CaptureFixture
+) -> None:
+    song("song.wav", 0.1)
+    assert run("song.wav", "--stems", "--name", template) in (1, 2)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"separator: {line}")
+    assert not Path("stems").exists()
+
+
+def test_watching_waits_for_whole_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.1)
+    song("music/old.wav", 0.1)
+    song("elsewhere.wav", 0.3)
+    whole = Path("elsewhere.wav").read_bytes()
+
+    def listener() -> None:
+        with open("music/new.wav", "wb") as file:
+            for at in range(0, len(whole), 10_000):
+                file.write(whole[at : at + 10_000])
+                file.flush()
+                time.sleep(0.02)
+        deadline = time.monotonic() + 30
+        report = Path("all.json")
+        while time.monotonic() < deadline:
+            if report.exists() and report.read_text().count('"outputs"') == 2:
+                break
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=listener)
+    thread.start()
+    assert run("music", "--watch", "--report", "all.json") == 130
+    thread.join()
+    assert files("stems") == ["new (Instrumental).wav", "old (Instrumental).wav"]
+    report = json.loads(Path("all.json").read_text())
+    assert [row["song"] for row in report["songs"]] == ["music/old.wav", "music/new.wav"]
+    assert not report["failures"]
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("separator: ")]
+    assert line.startswith("separator: stopped by Ctrl-C")
