@@ -48,6 +48,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def two_ranks() -> list[dict[str, str]]:
     """Environments in which two processes are the ranks of one run."""
+    return rank_variables()
+
+
+def rank_variables() -> list[dict[str, str]]:
+    """Return the variables by which torchrun would tell two processes what they are."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

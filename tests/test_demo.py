@@ -14,9 +14,16 @@ from separator.engine import checkpoint
 from separator.pretrain.task import PretrainTask
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Songs that take no time."""
+    monkeypatch.setattr(demo_chain, "SONGS", 3)
+    monkeypatch.setattr(demo_chain, "SECONDS", 3.0)
+
+
 @pytest.mark.slow
 def test_the_demo_leaves_a_table_stems_a_picture_and_a_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, small: None, capsys: pytest.CaptureFixture
 ):
     run = tmp_path / "demo"
     words = ["demo", "--run", str(run), "--pretrain_steps", "2", "--train_steps", "2"]
@@ -34,14 +41,6 @@ def test_the_demo_leaves_a_table_stems_a_picture_and_a_model(
         assert path.exists() and str(path) in printed
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Songs that take no time."""
-    monkeypatch.setattr(demo_chain, "SONGS", 3)
-    monkeypatch.setattr(demo_chain, "SECONDS", 3.0)
-    monkeypatch.setattr(demo_chain, "_real_example", lambda run: None)
-
-
 @pytest.mark.slow
 def test_interrupted_in_pretraining_it_stops_and_finishes_that_first(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +51,7 @@ def test_interrupted_in_pretraining_it_stops_and_finishes_that_first(
         return whole_step(task, *arguments)
 
     whole_step, run = PretrainTask.step, tmp_path / "demo"
+    monkeypatch.setattr(demo_chain, "_real_example", lambda run: None)
     words = ["demo", "--run", str(run), "--pretrain_steps", "3", "--train_steps", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(PretrainTask, "step", interrupt)

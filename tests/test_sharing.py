@@ -3,11 +3,8 @@
 import base64
 import hashlib
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +16,7 @@ import torch
 from separator import cli, model_sources
 from separator.errors import SeparatorError
 from separator.inference.push import card
+from tests.commands import Commands
 from tests.songs import export_model, song
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -79,14 +77,20 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.asked, server.created = {}, [], None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def hub(server: ThreadingHTTPServer) -> ThreadingHTTPServer:
+    """The server as if it had just been started."""
+    server.files, server.asked, server.created = {}, [], None
+    return server
 
 
 @pytest.fixture(scope="module")
@@ -99,53 +103,58 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path / "models"))
 
 
-def separator(hub: ThreadingHTTPServer, folder: Path, *words: str) -> tuple[int, str]:
-    """Run a command with that hub: the library reads its address when it is imported."""
+@pytest.fixture(scope="module")
+def commands(
+    server: ThreadingHTTPServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Commands]:
+    """Commands with that hub: the library reads its address when it is imported."""
+    folder = tmp_path_factory.mktemp("commands")
     settings = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_TOKEN": "hf_test",
         "HF_HOME": str(folder / "hub"),
-        "OMP_NUM_THREADS": "1",
+        "SEPARATOR_MODELS": str(folder / "models"),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "separator", *words],
-        cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    with Commands(Path(__file__).parents[1], **settings) as commands:
+        yield commands
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(
-    hub: ThreadingHTTPServer, model: Path, tmp_path: Path
+    hub: ThreadingHTTPServer, commands: Commands, model: Path, tmp_path: Path
 ):
     pytest.importorskip("huggingface_hub")
     words = ["push", str(model), "me/vocals", "--license", "CC BY 4.0", "--private"]
-    status, text = separator(hub, tmp_path, *words)
+    status, text = commands.run(tmp_path, *words)
     assert status == 0, text
     assert hub.files["me/vocals/model.safetensors"] == model.read_bytes()
     assert hub.created["visibility"] == "private"
     assert hub.files["me/vocals/README.md"].decode().startswith("---\nlicense: cc-by-4.0\n")
-    status, text = separator(hub, tmp_path, "pull", "hf:me/vocals")
+    status, text = commands.run(tmp_path, "pull", "hf:me/vocals")
     assert status == 0, text
     assert (tmp_path / "vocals.safetensors").read_bytes() == model.read_bytes()
     song(tmp_path / "song.wav")
-    status, text = separator(hub, tmp_path, "pull", "hf:me/other")
+    status, text = commands.run(tmp_path, "pull", "hf:me/other")
     assert status == 1 and "hf:me/other: no such repository" in text
     asked = len(hub.asked)
-    status, text = separator(hub, tmp_path, "separate", "song.wav", "-m", "hf:me/vocals")
+    status, text = commands.run(tmp_path, "separate", "song.wav", "-m", "hf:me/vocals")
     assert status == 0 and len(hub.asked) == asked, text  # the copy is used without a network
 
 
 def test_a_file_that_is_no_model_is_not_pushed(
-    hub: ThreadingHTTPServer, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    hub: ThreadingHTTPServer,
+    commands: Commands,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ):
     damaged = bytearray(model.read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "damaged.safetensors").write_bytes(damaged)
     words = ["me/vocals", "--license", "mit"]
-    assert separator(hub, tmp_path, "push", "damaged.safetensors", *words)[0] == 1
-    status, text = separator(hub, tmp_path, "push", str(model), "me/vocals")
+    assert commands.run(tmp_path, "push", "damaged.safetensors", *words)[0] == 1
+    status, text = commands.run(tmp_path, "push", str(model), "me/vocals")
     assert status == 1 and "license: the file names none" in text
-    assert separator(hub, tmp_path, "push", str(model))[0] == 2
+    assert commands.run(tmp_path, "push", str(model))[0] == 2
     assert cli.main(["push", str(tmp_path / "last.pt"), *words]) == 1
     assert "separator export" in capsys.readouterr().err
     assert not hub.files and not hub.asked
