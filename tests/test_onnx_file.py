@@ -21,13 +21,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-@pytest.mark.slow
-def test_the_bundled_network_is_the_same_without_pytorch(tmp_path: Path):
-    path = tmp_path / "vocals.onnx"
-    assert cli.main(["export", "tiny-vocals", "-o", str(path)]) == 0
-    check(path, "tiny-vocals")
-
-
 def test_a_small_network_is_the_same_without_pytorch(tmp_path: Path):
     model, path = export_model(tmp_path / "model.safetensors"), tmp_path / "model.onnx"
     assert cli.main(["export", str(model), "-o", str(path), "--license", "CC0"]) == 0

@@ -75,12 +75,12 @@ class Ranks:
     """Two processes that are the ranks of one run after another: to start them takes longest."""
 
     def __init__(self) -> None:
-        self.children = [start_child("ranks", [], rank) for rank in rank_variables()]
+        self.children = [start_child("ranks", []) for _ in range(2)]
 
     def run(self, role: str, command_words: list[str]) -> list[list[str]]:
         """Run a command on both; return the lines that each printed."""
-        for child in self.children:
-            child.stdin.write(f"{json.dumps([role, command_words])}\n")
+        for child, variables in zip(self.children, rank_variables(), strict=True):
+            child.stdin.write(f"{json.dumps([role, command_words, variables])}\n")
             child.stdin.flush()
         return [self._read(child) for child in self.children]
 
@@ -561,10 +561,8 @@ def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: P
     assert not (tmp_path / "train" / "last.pt").exists()  # the corrected command may be another
 
 
-def start_child(
-    role: str, command_words: list[str], more: dict[str, str] | None = None
-) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(more or {})}
+def start_child(role: str, command_words: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.test_trainers", role, *command_words],
         cwd=Path(__file__).parents[1],
@@ -631,7 +629,8 @@ def child_ranked(command_words: list[str]) -> int:
 def child_ranks(_: list[str]) -> int:
     """Be one of two ranks in each of the runs that are asked for."""
     for line in sys.stdin:
-        role, command_words = json.loads(line)
+        role, command_words, variables = json.loads(line)
+        os.environ.update(variables)  # another port for each run
         print("done", (child_ranked if role == "ranked" else main)(command_words), flush=True)
     return 0
 
