@@ -12,6 +12,7 @@ from separator.data.tracks import Source, Track, config_tracks
 from separator.errors import SeparatorError
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.effects import varied
+from separator.pretrain.voice_detector import without_voices
 from separator.stems import ACCOMPANIMENT, MIXTURE, VOCALS
 from separator.supervised.task import SupervisedTask
 
@@ -46,6 +47,8 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
         SeparatorError: one of the two splits has no song, or there are no voices.
     """
     songs = config_tracks(config.data)
+    if model := config.remix.detector:
+        songs = without_voices(songs, model, config.remix.detector_db, config.device)
     voices = _voices(config)
     share = config.data.valid_share
     tracks = [song for song in songs if song.names != ("mixture",)]

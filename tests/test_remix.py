@@ -1,5 +1,7 @@
 """Pretraining by remixing: which songs and voices meet, and what is changed of them."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ from scipy.signal import fftconvolve
 from separator import audio, cli
 from separator.config import parse
 from separator.data.corpus import song, write_corpus
-from separator.pretrain import effects
+from separator.data.tracks import find_tracks
+from separator.pretrain import effects, voice_detector
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.primary.remix import RemixConfig
 from separator.pretrain.remix_task import RemixTask, remix_tracks
+from separator.pretrain.voice_detector import without_voices
 from tests.toys import MICRO, seeded
 
 PLAIN = RemixConfig(
@@ -68,6 +72,31 @@ def test_songs_with_stems_lend_their_vocals_and_stay_as_they_are(
     )
     train, _ = remix_tracks(config_of(folders, f"data.roots=[{music},{corpus}]"))
     assert {t.kind for t in train} == {"pool", "stems"}
+
+
+def test_a_model_leaves_out_the_songs_with_voices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The bundled one, once for each song; what cannot be judged is not used either."""
+    for index in range(2):
+        stems = song(9.0, index=index)
+        music = stems["drums"] + stems["bass"] + stems["other"]
+        write(tmp_path / "songs" / f"music{index}.flac", music)
+        write(tmp_path / "songs" / f"sung{index}.flac", music + stems["vocals"])
+    write(tmp_path / "songs" / "short.flac", music[:, :44100])
+    write(tmp_path / "songs" / "intro.flac", np.pad(music, [(0, 0), (20 * 44100, 0)]))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    songs = find_tracks(tmp_path / "songs")
+    with caplog.at_level(logging.INFO):
+        kept = without_voices(songs, "tiny-vocals", -9.0, "cpu")
+    assert [track.name for track in kept] == ["music0.flac", "music1.flac"]
+    assert "2 of 6 songs with a voice, and 2 that could not be judged" in caplog.text
+    labelled = [replace(track, stems=(("vocals", track.stems[0][1]),)) for track in songs]
+    assert without_voices(labelled, "tiny-vocals", -9.0, "cpu") == labelled
+    monkeypatch.setattr(voice_detector, "load_stems", lambda *_: pytest.fail("it was read again"))
+    judged = [track for track in songs if track.name[:5] in ("music", "sung0", "sung1")]
+    assert without_voices(judged, "tiny-vocals", -9.0, "cpu") == kept
+    assert without_voices(judged, "tiny-vocals", 0.0, "cpu") == judged
 
 
 def test_the_batch_is_of_music_and_a_voice_at_the_level_asked(folders: tuple[Path, Path]):

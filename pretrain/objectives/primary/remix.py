@@ -19,6 +19,11 @@ class RemixConfig(CheckedConfig):
     Attributes:
         voices: folders with isolated voices, or with songs with stems, of which the vocals are
             taken; each as an entry of data.roots.
+        detector: a model that separates vocals, a file or "tiny-vocals"; songs without stems in
+            which it finds a voice are not used. Empty: all songs are.
+        detector_db: level of the estimated vocals relative to the song, in decibels, that tells a
+            voice: the highest in three excerpts of 8 s counts. Songs that are shorter, silent in
+            one of them or unreadable are not used.
         level_db: lowest and highest level of a voice relative to its accompaniment, in decibels;
             the level of each mix is uniform between them.
         reverb: share of the voices that get reverberation.
@@ -30,6 +35,8 @@ class RemixConfig(CheckedConfig):
     """
 
     voices: list[str] = field(default_factory=list)
+    detector: str = ""
+    detector_db: Level = -15.0
     level_db: tuple[Level, Level] = (-12.0, 3.0)
     reverb: Annotated[float, Within("[0, 1]")] = 0.5
     pan_db: Annotated[float, Within("[0, 40]")] = 3.0
