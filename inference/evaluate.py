@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from separator.allocator import keep_memory
-from separator.api import Separator
 from separator.data.config import DataConfig
 from separator.data.reader import load_stems
 from separator.data.roots import parse_root
@@ -34,6 +33,7 @@ from separator.inference.pool import in_processes
 from separator.inference.separate import described
 from separator.logs import bar as progress_bar
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
+from separator.separation import Separator
 from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -226,14 +225,11 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
 
 def _loaded(path: str, config: SeparateConfig) -> "tuple[StreamingSeparator[Any], str]":
     """Load a model with the backend that is wanted, or that there is; return where it runs, too."""
-    if config.backend == "onnx" or (config.backend == "auto" and not find_spec("torch")):
-        from separator.onnx_separator import OnnxSeparator
+    from separator.api import load
 
-        return OnnxSeparator.load(path, config.shifts), "cpu"
-    from separator.separation import Separator
-
-    separator = Separator.load(path, config.device, config.shifts)
-    return separator, separator.device.type
+    separator = load(path, config.device, config.shifts, config.backend)
+    device = getattr(separator, "device", None)  # onnxruntime has the CPU alone
+    return separator, device.type if device else "cpu"
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from separator.api import Separator
 from separator.data import augment
 from separator.data.dataset import Batch, batches
 from separator.data.identity import song_digests
@@ -24,6 +23,7 @@ from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import Target
 from separator.pretrain.config import PretrainConfig
+from separator.separation import Separator
 from separator.stems import ACCOMPANIMENT, VOCALS
 from separator.supervised.task import SupervisedTask
 from separator.supervised.validation import validate

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from separator.api import Separator
 from separator.atomic import write_text
 from separator.data.reader import Reader, load_stems
 from separator.data.stem_cache import default_folder
 from separator.data.tracks import Track
 from separator.errors import SeparatorError, one_line
+from separator.separation import Separator
 from separator.stems import MIXTURE, VOCALS
 
 EXCERPTS = (0.25, 0.5, 0.75)  # middles of the excerpts, as parts of the song

@@ -1,17 +1,18 @@
 """Music source separation: pretrain on a music library, fine-tune on stems, write instrumentals.
 
 Axes, everywhere: `b` batch, `s` stem, `c` channel, `t` sample, `f` bin, `n` frame, `d` feature,
-`h` head. `import separator` is light: torch is imported when `Separator` or `separate` is first
-used.
+`h` head. `import separator` is light: torch, if it is installed, is imported when `Separator`
+or `separate` is first used.
 """
 
 from typing import TYPE_CHECKING
 
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, explain
 
 if TYPE_CHECKING:
-    from separator.api import Separator, separate
+    from separator.api import separate
     from separator.onnx_separator import OnnxSeparator
+    from separator.separation import Separator
 
 __version__ = "0.1.0"
 __all__ = ["OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
@@ -19,10 +20,16 @@ __all__ = ["OnnxSeparator", "Separator", "SeparatorError", "__version__", "separ
 
 def __getattr__(name: str) -> object:
     """Import the public names on first use."""
-    if name in ("Separator", "separate"):
-        from separator import api
+    if name == "separate":
+        from separator.api import separate
 
-        return getattr(api, name)
+        return separate
+    if name == "Separator":
+        try:
+            from separator.separation import Separator
+        except ModuleNotFoundError as error:
+            raise SeparatorError(f"separator.Separator {explain(error)}") from error
+        return Separator
     if name == "OnnxSeparator":
         from separator.onnx_separator import OnnxSeparator
 

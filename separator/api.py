@@ -1,20 +1,25 @@
-"""Separation from Python: `separator.separate("song.flac")`, or a `Separator` for many songs."""
+"""Separation from Python: `separator.separate("song.flac")`, with or without PyTorch."""
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeGuard, TypeVar, cast, overload
-
-from torch import Tensor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
 from separator.arguments import is_samples, path_of
 from separator.errors import SeparatorError
 from separator.model_sources import find_model
-from separator.separation import Separator
-from separator.streaming import SOURCES, Progress, Source
+from separator.streaming import SOURCES, Progress, Source, StreamingSeparator
 
-__all__ = ["Separator", "separate"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Model = str | os.PathLike[str] | Separator
+    from separator.separation import Separator
+
+    Model = str | os.PathLike[str] | Separator
+
+__all__ = ["load", "separate"]
+
+Backend = Literal["auto", "torch", "onnx"]
 AnySource = TypeVar("AnySource", bound=Source)  # a list of paths is no list of all sources
 
 
@@ -22,33 +27,33 @@ AnySource = TypeVar("AnySource", bound=Source)  # a list of paths is no list of 
 def separate(
     source: Source,
     rate: int | None = None,
-    model: Model | None = None,
+    model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
-) -> dict[str, Tensor]: ...
+) -> "dict[str, Tensor]": ...
 @overload
 def separate(
     source: list[AnySource] | tuple[AnySource, ...],
     rate: int | None = None,
-    model: Model | None = None,
+    model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
-) -> list[dict[str, Tensor]]: ...
+) -> "list[dict[str, Tensor]]": ...
 @overload
 def separate(
     source: Iterator[Source],
     rate: int | None = None,
-    model: Model | None = None,
+    model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Iterator[dict[str, Tensor]]: ...
+) -> "Iterator[dict[str, Tensor]]": ...
 def separate(
     source: "Source | Iterable[Source]",
     rate: int | None = None,
-    model: Model | None = None,
+    model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
-) -> dict[str, Tensor] | list[dict[str, Tensor]] | Iterator[dict[str, Tensor]]:
+) -> "dict[str, Tensor] | list[dict[str, Tensor]] | Iterator[dict[str, Tensor]]":
     """Split songs into the model's stems, (c t) each, at each song's own rate.
 
     Args:
@@ -57,15 +62,15 @@ def separate(
             over them.
         rate: the sample rate of samples; a file has its own.
         model: a model file, the name of a bundled model, or a loaded `Separator`; by default
-            $SEPARATOR_MODEL, else the bundled model.
+            $SEPARATOR_MODEL, else the bundled model. Without PyTorch, a `.onnx` file or the name.
         device: "auto", "cpu", "cuda" or "mps"; a loaded `Separator` stays where it is.
         progress: called while a song is done, with its seconds that are done and those there are;
             an exception that it raises ends the work, and is what the caller gets.
 
     Returns:
-        The stems by name: "instrumental" and "vocals", or those of the model, on the CPU. For a
-        list of songs a list of them; for an iterator one that separates a song when it is asked
-        for it.
+        The stems by name: "instrumental" and "vocals", or those of the model, on the CPU; without
+        PyTorch they are arrays. For a list of songs a list of them; for an iterator one that
+        separates a song when it is asked for it.
 
     Raises:
         SeparatorError: any argument that cannot be used: an unreadable file, samples
@@ -95,16 +100,42 @@ def _check(source: object) -> None:
         path_of(source, "source", SOURCES)
 
 
-def _loaded(model: Model | None, device: str) -> Separator:
+def load(
+    model: str | os.PathLike[str], device: str = "auto", shifts: int = 1, backend: Backend = "auto"
+) -> StreamingSeparator[Any]:
+    """Load a model with the backend that is wanted, or that is installed.
+
+    Args:
+        model: a model file or the name of a bundled model.
+        device: as of `separate`.
+        shifts: as of `Separator`.
+        backend: "torch", "onnx" (onnxruntime on the CPU), or "auto": torch if it is installed.
+
+    Returns:
+        A `Separator`, or an `OnnxSeparator`.
+
+    Raises:
+        SeparatorError: the model cannot be read, or the backend is not installed.
+    """
+    if backend == "onnx" or (backend == "auto" and not find_spec("torch")):
+        from separator.onnx_separator import OnnxSeparator
+
+        return OnnxSeparator.load(model, shifts)
+    from separator.separation import Separator
+
+    return Separator.load(model, device, shifts)
+
+
+def _loaded(model: "Model | None", device: str) -> "Separator":
     """Return a loaded model, by default that of `find_model`."""
-    if isinstance(model, Separator):
+    if isinstance(model, StreamingSeparator):
         return model
-    return Separator.load(find_model() if model is None else model, device)
+    return cast("Separator", load(find_model() if model is None else model, device))
 
 
 def _each(
-    songs: Iterable[Source], rate: int | None, model: Separator, progress: Progress | None
-) -> Iterator[dict[str, Tensor]]:
+    songs: Iterable[Source], rate: int | None, model: "Separator", progress: Progress | None
+) -> "Iterator[dict[str, Tensor]]":
     """Separate songs in turn; `rate` is that of all that are samples."""
     for number, song in enumerate(songs):
         try:

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from separator.allocator import keep_memory
-from separator.api import Separator
 from separator.config import parse
 from separator.dsp.stft import normalise, stft
 from separator.engine import optim
@@ -22,6 +21,7 @@ from separator.losses import Estimate, SeparationLoss, Target
 from separator.models.frame_transformer import FrameTransformer
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.corruption import corrupt, grid_of
+from separator.separation import Separator
 from separator.train.config import TrainConfig
 
 

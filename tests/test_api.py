@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import separator
 from separator import audio, streaming
-from separator.api import Separator
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.models.build import describe
 from separator.models.frame_transformer import FrameTransformer
+from separator.separation import Separator
 from tests.toys import STFT, TINY
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from separator import audio, bundled
-from separator.api import Separator
 from separator.errors import SeparatorError, printable
 from separator.inference.plan import named
 from separator.inference.serve.session import Song, without_folder
 from separator.inference.serve.spool import Spool
 from separator.inference.serve.store import Store
 from separator.model_sources import find_model
+from separator.separation import Separator
 from separator.stems import VOCALS, public_name
 from separator.streaming import Samples
 

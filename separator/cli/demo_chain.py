@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from separator import audio, bundled
-from separator.api import Separator
 from separator.atomic import replacing
 from separator.cli import dispatch
 from separator.cli.demo import DemoConfig
@@ -24,6 +23,7 @@ from separator.data.tracks import Track
 from separator.errors import SeparatorError
 from separator.inference import report as reports
 from separator.inference.evaluate import evaluate, tracks_of
+from separator.separation import Separator
 from separator.stems import ACCOMPANIMENT
 
 log = logging.getLogger(__name__)

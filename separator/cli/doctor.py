@@ -10,18 +10,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from separator import __version__
 from separator.config import parse
 from separator.errors import SeparatorError, one_line, printable
 from separator.model_sources import find_model
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PACKAGES = ("torch", "torchaudio", "numpy", "soundfile", "av", "soxr", "safetensors")
+PACKAGES = ("numpy", "soundfile", "av", "soxr", "onnxruntime")
+TRAINING_PACKAGES = ("torch", "torchaudio", "safetensors")
 MIN_FREE_GB = 2.0  # of a disk on which results, runs or caches are written
 MIN_MEMORY_GB = 2.0
 TEST_SECONDS = 20.0  # of music that is separated
@@ -88,7 +88,7 @@ def guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:  # the report goes on whatever is broken
-        fix = "`pip install --force-reinstall separator` mends a damaged installation"
+        fix = "`pip install --force-reinstall` of what was installed mends a damaged installation"
         if isinstance(error, SeparatorError):
             fix = "as the message says"
         name = getattr(check, "func", check).__name__
@@ -104,10 +104,18 @@ def versions() -> Iterator[Finding]:
             yield Finding(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "not installed", f"pip install {name}", needed=True)
+    for name in TRAINING_PACKAGES:
+        try:
+            yield Finding(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            fix = "only training, evaluation and GPUs need it: pip install 'separator[train]'"
+            yield Finding(name, "not installed", fix)
 
 
 def torchaudio_loads() -> Iterator[Finding]:
     """Yield whether the compiled parts of torch and torchaudio fit each other."""
+    if not find_spec("torch"):
+        return
     from separator.torchaudio_import import functional
 
     functional()
@@ -129,6 +137,9 @@ def machine() -> Iterator[Finding]:
 
 def devices() -> Iterator[Finding]:
     """Yield the accelerators, with their memory and whether they compute in bf16."""
+    if not find_spec("torch"):
+        yield Finding("GPU", "not used without torch")
+        return
     import torch
 
     for index in range(torch.cuda.device_count()):
@@ -149,11 +160,10 @@ def codecs() -> Iterator[Finding]:
 
     Each format that fails is a finding; one more lists those that work.
     """
-    import torch
-
     from separator import audio
 
-    tone = torch.sin(torch.arange(round(TONE_SECONDS * TONE_RATE)) / 16).expand(2, -1) * 0.3
+    wave = 0.3 * np.sin(np.arange(round(TONE_SECONDS * TONE_RATE)) / 16)
+    tone = np.tile(wave.astype(np.float32), (2, 1))
     good = []
     with tempfile.TemporaryDirectory() as folder:
         for name in audio.ENCODINGS:
@@ -167,13 +177,14 @@ def codecs() -> Iterator[Finding]:
     yield Finding("codecs", f"written and read: {', '.join(good)}")
 
 
-def _write_and_read(path: Path, tone: "Tensor") -> None:
+def _write_and_read(path: Path, tone: np.ndarray) -> None:
     """Write a tone (c t) to a file and read it; raise an error where they differ in length."""
     from separator import audio
 
     with audio.Writer(path, TONE_RATE, 2) as writer:
         writer.write(tone)
-    samples = audio.read(path).shape[-1] * TONE_RATE / audio.probe(path).rate
+    read = sum(block.shape[-1] for block in audio.blocks(path))
+    samples = read * TONE_RATE / audio.probe(path).rate
     if abs(samples - tone.shape[-1]) > FRAME_SAMPLES:
         raise SeparatorError(f"{samples:.0f} of {tone.shape[-1]} samples came back")
 
@@ -211,28 +222,26 @@ def separation(model: str, device: str) -> Iterator[Finding]:
         model: file or name; "" stands for the default.
         device: where to run it, as in `DoctorConfig`.
     """
-    import torch
-
-    from separator.api import Separator
+    from separator.api import load
     from separator.data.corpus import song
 
     name = model or find_model()
-    separator = Separator.load(name, device)
+    separator = load(name, device)
     trained = separator.description.get("trained", {})
     score = trained.get("score")
     score = "" if score is None else f", validation {score:.2f} dB"
     yield Finding("model", f"{name}: {separator.rate} Hz{score}")
-    wave = torch.from_numpy(sum(song(TEST_SECONDS).values())).float()
+    wave = sum(song(TEST_SECONDS).values()).astype(np.float32)
     separator.separate_wave(wave[:, : 2 * 44100], 44100)  # compiles kernels, fills caches
     start = time.perf_counter()
     stems = separator.separate_wave(wave, 44100)
     seconds = time.perf_counter() - start
-    error = (sum(stems.values()) - wave).abs().max().item()
+    error = np.abs(sum(np.asarray(stem) for stem in stems.values()) - wave).max()
     if not error < 1e-5:
         fix = "report it with this text: stems must add up to the song"
         yield Finding("self-test", f"the stems miss the song by {error:.1e}", fix, needed=True)
         return
-    speed = f"{TEST_SECONDS / seconds:.0f} times real time on {separator.device}"
+    speed = f"{TEST_SECONDS / seconds:.0f} times real time on {getattr(separator, 'device', 'cpu')}"
     yield Finding(
         "self-test", f"{TEST_SECONDS:.0f} s of music separated in {seconds:.1f} s, {speed}"
     )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from separator import audio
 from separator.stems import FOUR_STEMS
@@ -98,7 +97,7 @@ def write_corpus(
             path = folder / f"song-{index:03d}" / f"{name}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
             with audio.Writer(path, RATE, 2) as writer:
-                writer.write(torch.from_numpy(wave).float())
+                writer.write(wave.astype(np.float32))
     return folder
 
 

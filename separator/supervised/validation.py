@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.api import Separator
 from separator.data.reader import load_stems
 from separator.data.tracks import Track
 from separator.dsp.stft import stft
@@ -19,6 +18,7 @@ from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import Estimate, SeparationLoss, Target
 from separator.metrics import global_sdr
+from separator.separation import Separator
 from separator.stems import MIXTURE, StemSet, public_name
 from separator.supervised.config import SupervisedConfig
 

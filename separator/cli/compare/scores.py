@@ -18,7 +18,6 @@ from pathlib import Path
 import yaml
 
 from separator.allocator import keep_memory
-from separator.api import Separator
 from separator.cli import guarded
 from separator.cli.compare.runs import RECORD, SCORES
 from separator.config import from_dict
@@ -27,6 +26,7 @@ from separator.data.tracks import training_tracks
 from separator.errors import SeparatorError
 from separator.inference import report as reports
 from separator.inference.evaluate import evaluate
+from separator.separation import Separator
 
 
 def score(folder: Path) -> dict:
