@@ -1,20 +1,41 @@
 """Tags and cover art from a song to its stems, whatever the two formats are."""
 
 import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from separator import audio
 from separator.errors import one_line, printable
 from separator.inference.results import Record, write_record
 
+if TYPE_CHECKING:
+    from mutagen import FileType
+
 log = logging.getLogger(__name__)
+
+# Names, in small letters and without spaces, "_" and "-", of tags that tell of the song's own sound
+# or file, such as how much a player is to change its volume: they would be wrong in a stem.
+_OF_THE_SOUND = re.compile(
+    r"replaygain.*|r128.*|itunnorm|itunsmpb|mp3gain.*|rva2|rvad|xrva|equ2|equa|peakvalue|averagelevel"
+    r"|aspi|mllt|tlen|length|tsse|tenc|©too|©enc|encoder|encodedby|encodersettings|encoding"
+    r"|acoustidfingerprint|waveformatextensiblechannelmask|cuesheet|separator"
+    r"|metadatablockpicture|coverart.*"
+)
+_APE_NAMES = {
+    **{"year": "date", "track": "tracknumber", "disc": "discnumber"},
+    "album artist": "albumartist",
+}
+_FREE = "----:com.apple.iTunes:"  # MP4's tags of any name
 
 
 def copy_tags(source: Path, target: Path, suffix: str) -> None:
     """Copy a song's tags and front cover to a stem; the title gets " (SUFFIX)".
 
-    wav and aiff stay without tags. If the tags cannot be read or written, the stem stays without
-    them and the log says so: the audio matters more.
+    Tags of the song's own sound, such as ReplayGain's, are left out. wav and aiff stay without
+    tags. If the tags cannot be read or written, the stem stays without them and the log says so:
+    the audio matters more.
 
     Args:
         source: the song.
@@ -26,25 +47,121 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
     import mutagen
 
     try:
-        tags, picture = audio.read_tags(source), _picture(source)
+        song, picture = mutagen.File(source), _picture(source)
+        tags = _texts(source) if song and song.tags else {}
         if not tags and not picture:
             return
         title = tags.get("title", [source.stem])[0]
-        tags["title"] = [f"{title} ({suffix})"]
+        copied = _copy_all(song, target)
+        if not copied:
+            _write_texts(target, tags)
         file = mutagen.File(target, easy=True)
         if file.tags is None:
             file.add_tags()
-        for key, values in tags.items():
-            try:
-                file[key] = values
-            except (KeyError, ValueError, TypeError):  # this format has no such tag
-                log.debug("%s has no place for the tag %s", target.suffix, key)
+        file["title"] = [f"{title} ({suffix})"]
         file.save()
-        if picture:
+        if picture and not copied:
             _set_picture(target, *picture)
     except (mutagen.MutagenError, OSError, ValueError) as error:
         name = printable(str(source))
         log.warning("%s: its tags are not copied (%s)", name, one_line(error))
+
+
+def _is_of_the_sound(name: str) -> bool:
+    return bool(_OF_THE_SOUND.fullmatch(re.sub("[ _-]", "", name.lower())))
+
+
+def _copy_all(song: "FileType", target: Path) -> bool:
+    """Copy tags and pictures as they are, where both files are MP4, or both have ID3 tags."""
+    import mutagen
+    from mutagen.id3 import ID3
+    from mutagen.mp4 import MP4Tags
+
+    file = mutagen.File(target)
+    if file.tags is None:
+        file.add_tags()
+    if isinstance(song.tags, ID3) and isinstance(file.tags, ID3):
+        for frame in song.tags.values():
+            names = (frame.FrameID, getattr(frame, "desc", ""), getattr(frame, "owner", ""))
+            if not any(map(_is_of_the_sound, names)):
+                file.tags.add(frame)
+    elif isinstance(song.tags, MP4Tags) and isinstance(file.tags, MP4Tags):
+        for key, values in song.tags.items():
+            if not _is_of_the_sound(key.rpartition(":")[2]):
+                file[key] = values
+    else:
+        return False
+    file.save()
+    return True
+
+
+def _texts(path: Path) -> dict[str, list[str]]:
+    """Return all tags that are text, under the names that Vorbis comments have."""
+    import mutagen
+
+    texts: dict[str, list[str]] = {}
+    for key, values in mutagen.File(path, easy=True).tags.items():
+        if getattr(values, "kind", 0) == 0:  # APE has binary ones, too
+            texts[_APE_NAMES.get(key.lower(), key.lower())] = [str(value) for value in values]
+    known = {re.sub("[ _-]", "", key) for key in texts}
+    for key, values in _free_texts(mutagen.File(path).tags):
+        if re.sub("[ _-]", "", key) not in known:
+            texts.setdefault(key, []).extend(values)
+    return {key: values for key, values in texts.items() if values and not _is_of_the_sound(key)}
+
+
+def _free_texts(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tags of ID3 and MP4 that mutagen has no simple name for."""
+    from mutagen.id3 import ID3
+    from mutagen.mp4 import MP4Tags
+
+    if isinstance(tags, ID3):
+        for frame in tags.getall("TXXX"):
+            yield frame.desc.lower(), list(map(str, frame.text))
+        for frame in tags.getall("COMM"):
+            yield frame.desc.lower() or "comment", list(map(str, frame.text))
+        for frame in tags.getall("USLT"):
+            yield "lyrics", [frame.text]
+    elif isinstance(tags, MP4Tags):
+        for key, values in tags.items():
+            if key.startswith("----:"):
+                name = key.rpartition(":")[2].lower()
+                yield name, [bytes(value).decode(errors="replace") for value in values]
+        yield from [("lyrics", tags["©lyr"])] if "©lyr" in tags else []
+
+
+def _write_texts(path: Path, texts: dict[str, list[str]]) -> None:
+    """Store tags under the names that the file's format has for them."""
+    import mutagen
+    from mutagen.id3 import COMM, ID3, TXXX, USLT
+    from mutagen.mp4 import MP4Tags
+
+    file, free = mutagen.File(path, easy=True), {}
+    if file.tags is None:
+        file.add_tags()
+    for key, values in texts.items():
+        try:
+            file[key] = values
+        except KeyError:  # no simple name
+            free[key] = values
+        except (ValueError, TypeError):
+            log.debug("%s has no place for the tag %s", path.suffix, key)
+    file.save()
+    file = mutagen.File(path)
+    for key, values in free.items():
+        if isinstance(file.tags, MP4Tags):
+            lyrics = key == "lyrics"
+            name = "©lyr" if lyrics else _FREE + key.upper()
+            file[name] = values if lyrics else [value.encode() for value in values]
+        elif isinstance(file.tags, ID3):
+            place = {"encoding": 3, "lang": "XXX", "desc": ""}
+            if key == "lyrics":
+                file.tags.add(USLT(**place, text="\n".join(values)))
+            elif key == "comment":
+                file.tags.add(COMM(**place, text=values))
+            else:
+                file.tags.add(TXXX(encoding=3, desc=key.upper(), text=values))
+    file.save()
 
 
 def mark(target: Path, record: Record) -> None:

@@ -9,7 +9,7 @@ import mutagen
 import pytest
 import torch
 from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, ID3
+from mutagen.id3 import APIC, COMM, ID3, RVA2, TXXX, USLT
 from mutagen.mp4 import MP4, MP4Cover
 
 from separator import audio
@@ -134,3 +134,46 @@ def test_values_that_a_format_has_no_place_for_are_left_out(tmp_path: Path) -> N
     file.save()
     copy_tags(song, stem, "Instrumental")
     assert mutagen.File(stem, easy=True)["title"] == ["Side (Instrumental)"]
+
+
+LEVELS = (
+    *("REPLAYGAIN_TRACK_GAIN", "replaygain_album_peak", "R128_TRACK_GAIN", "iTunNORM"),
+    *("MP3GAIN_MINMAX", "iTunSMPB"),
+)
+
+
+@pytest.mark.parametrize("source", TAGGED)
+@pytest.mark.parametrize("target", TAGGED)
+def test_only_tags_of_the_songs_own_sound_are_dropped(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    song, stem = tagged(tmp_path / f"song.{source}"), silent(tmp_path / f"stem.{target}")
+    texts = {**dict.fromkeys(LEVELS, "-7.1"), "MOOD_OF_MINE": "calm"}
+    file = mutagen.File(song)
+    if source == "mp3":
+        for key, value in texts.items():
+            file.tags.add(TXXX(encoding=3, desc=key, text=[value]))
+        file.tags.add(RVA2(desc="track", channel=1, gain=-7.1, peak=0.9))
+        file.tags.add(COMM(encoding=3, lang="eng", desc="iTunNORM", text=["0001"]))
+        file.tags.add(COMM(encoding=3, lang="eng", desc="", text=["good"]))
+        file.tags.add(USLT(encoding=3, lang="eng", desc="", text="la la"))
+    elif source == "m4a":
+        for key, value in texts.items():
+            file[f"----:com.apple.iTunes:{key}"] = [value.encode()]
+        file["\xa9cmt"], file["\xa9lyr"], file["\xa9too"] = ["good"], ["la la"], ["a coder"]
+    else:
+        for key, value in {**texts, "comment": "good", "lyrics": "la la"}.items():
+            file[key] = value
+    file.save()
+    copy_tags(song, stem, "Vocals")
+    found = mutagen.File(stem).tags
+    everything = "".join(f"{key}={value}\n" for key, value in found.items()).lower()
+    for word in ("replaygain", "r128", "itunnorm", "rva2", "mp3gain", "itunsmpb", "a coder"):
+        assert word not in everything
+    for word in ("mood_of_mine", "calm", "good", "la la", "somebody"):
+        assert word in everything
+    if target == "mp3":
+        assert len(found.getall("APIC")) == 1
+        assert (found.getall("COMM")[0].text, found.getall("USLT")[0].text) == (["good"], "la la")
+    if target == "m4a":
+        assert (found["\xa9cmt"], found["\xa9lyr"]) == (["good"], ["la la"])
