@@ -86,6 +86,8 @@ class Choices:
         overwrite: whether songs whose results exist are done again.
         keep: whether results that exist count, whatever made them.
         shifts: number of separations that are averaged.
+        chunk: seconds that the model sees at once.
+        overlap: seconds that a chunk shares with the next.
         name: template of the results' names; "" for the usual ones.
     """
 
@@ -98,6 +100,8 @@ class Choices:
     overwrite: bool = False
     keep: bool = False
     shifts: int = 1
+    chunk: float = 12.0
+    overlap: float = 1.0
     name: str = ""
 
     def made_by(self, subtype: str) -> dict[str, Any]:
@@ -112,8 +116,9 @@ class Choices:
         # versions that differ in their last number only separate alike
         version = ".".join(self.version.split(".")[:2])
         settings: dict[str, Any] = {"model": self.model, "version": version}
-        if self.shifts > 1:  # records of before have no such entry
-            settings["shifts"] = self.shifts
+        for key in ("shifts", "chunk", "overlap"):  # records of before have no such entries
+            if getattr(self, key) != getattr(Choices, key):
+                settings[key] = getattr(self, key)
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
 
 

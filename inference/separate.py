@@ -34,7 +34,9 @@ class SeparateConfig(CheckedConfig):
         inputs: songs and folders of songs.
         output: folder for the results, which keeps the subfolders of an input folder.
         model: model file, or a name that `separator models` lists; by default $SEPARATOR_MODEL, or
-            the first model of that list.
+            the first model of that list. The estimates of several (-m A -m B) are averaged.
+        average: mean or median of several models' estimates.
+        weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
             default the instrumental, or all where the model has drums, bass and others.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
@@ -52,7 +54,9 @@ class SeparateConfig(CheckedConfig):
         backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
             and a model of `separator export -o x.onnx`); auto takes torch where it is installed.
         device: where to run; auto takes a GPU when there is one.
-        batch: chunks of 12 seconds processed at once.
+        batch: chunks processed at once.
+        chunk: seconds that the model sees at once; memory grows with it.
+        overlap: seconds that a chunk shares with the next, at most half a chunk.
         shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
             raises the SDR of the bundled model by 0.04 dB and takes twice the time.
         jobs: songs that are worked on at the same time. There is one model, which works on one of
@@ -71,7 +75,9 @@ class SeparateConfig(CheckedConfig):
 
     inputs: list[str]
     output: str = "stems"
-    model: str = ""
+    model: list[str] = field(default_factory=list)
+    average: Literal["mean", "median"] = "mean"
+    weights: str = ""
     stems: list[str] = field(default_factory=list, metadata={"metavar": "STEM"})
     two_stems: str = ""
     format: Literal["input", *ENCODINGS] = "flac"
@@ -83,6 +89,8 @@ class SeparateConfig(CheckedConfig):
     backend: Literal["auto", "torch", "onnx"] = "auto"
     device: str = "auto"
     batch: Annotated[int, Within("[1, 4096]")] = 1
+    chunk: Annotated[float, Within("[1, 120]")] = 12.0
+    overlap: Annotated[float, Within("[0, 60]")] = 1.0
     shifts: Annotated[int, Within("[1, 16]")] = 1
     jobs: Annotated[int, Within("[0, 64]")] = 0
     name: str = ""
@@ -94,6 +102,7 @@ class SeparateConfig(CheckedConfig):
         super().__post_init__()
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts stems; leave one of them out")
+        weights_of(self.weights)
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
         if self.bits not in (0, 16, 24, 32):
@@ -172,19 +181,20 @@ def _separate(config: SeparateConfig) -> list[str]:
     from separator.inference.watch import WATCH_SECONDS, Watch
     from separator.model_sources import find_model
 
-    path = config.model or find_model()
+    weights = weights_of(config.weights)
+    paths = config.model or [find_model()]
     keep_memory(one_heap=True)
-    separator, device = _loaded(path, config)
+    separator, device = _loaded(paths, weights, config)
     digest = separator.description.get("digest", "")
-    log.info("model: %s", described(path, separator.description))
     written = outputs(separator.stems, config.stems, config.two_stems)
     titles = tuple(output.title for output in written)
     settings = (config.format, titles, config.bits, config.bitrate)
     again = config.overwrite, config.keep
-    choices = Choices(digest, __version__, *settings, *again, config.shifts, config.name)
+    quality = config.shifts, config.chunk, config.overlap
+    choices = Choices(digest, __version__, *settings, *again, *quality, config.name)
     if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
         raise SeparatorError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
-    report = RunReport({"path": str(path), "digest": digest})
+    report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
     if config.report and not config.dry_run:
@@ -223,13 +233,36 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
         log.info("%s", report.sentence())
 
 
-def _loaded(path: str, config: SeparateConfig) -> "tuple[StreamingSeparator[Any], str]":
-    """Load a model with the backend that is wanted, or that there is; return where it runs, too."""
+def _loaded(
+    paths: list[str], weights: list[float], config: SeparateConfig
+) -> "tuple[StreamingSeparator[Any], str]":
+    """Load the models with the backend that is wanted, or that there is; return where they run."""
     from separator.api import load
+    from separator.ensemble import Ensemble
 
-    separator = load(path, config.device, config.shifts, config.backend)
-    device = getattr(separator, "device", None)  # onnxruntime has the CPU alone
+    quality = config.shifts, config.chunk, config.overlap
+    models = [load(path, config.device, *quality, backend=config.backend) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        log.info("model: %s", described(path, model.description))
+    device = getattr(models[0], "device", None)  # onnxruntime has the CPU alone
+    alone = len(models) == 1 and not weights
+    separator = models[0] if alone else Ensemble(models, config.average, weights)
     return separator, device.type if device else "cpu"
+
+
+def weights_of(text: str) -> list[float]:
+    """Read weights such as "2,1".
+
+    Args:
+        text: numbers with commas between them, or nothing.
+
+    Raises:
+        SeparatorError: it is anything else.
+    """
+    try:
+        return [float(word) for word in text.split(",")] if text else []
+    except ValueError as error:
+        raise SeparatorError(f"weights: {text!r} is no list of numbers such as 2,1") from error
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:

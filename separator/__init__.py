@@ -11,11 +11,12 @@ from separator.errors import SeparatorError, explain
 
 if TYPE_CHECKING:
     from separator.api import separate
+    from separator.ensemble import Ensemble
     from separator.onnx_separator import OnnxSeparator
     from separator.separation import Separator
 
 __version__ = "0.1.0"
-__all__ = ["OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
+__all__ = ["Ensemble", "OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
 
 
 def __getattr__(name: str) -> object:
@@ -34,6 +35,10 @@ def __getattr__(name: str) -> object:
         from separator.onnx_separator import OnnxSeparator
 
         return OnnxSeparator
+    if name == "Ensemble":
+        from separator.ensemble import Ensemble
+
+        return Ensemble
     raise AttributeError(f"module 'separator' has no attribute {name!r}")
 
 

@@ -101,7 +101,12 @@ def _check(source: object) -> None:
 
 
 def load(
-    model: str | os.PathLike[str], device: str = "auto", shifts: int = 1, backend: Backend = "auto"
+    model: str | os.PathLike[str],
+    device: str = "auto",
+    shifts: int = 1,
+    chunk: float | None = None,
+    overlap: float | None = None,
+    backend: Backend = "auto",
 ) -> StreamingSeparator[Any]:
     """Load a model with the backend that is wanted, or that is installed.
 
@@ -109,6 +114,8 @@ def load(
         model: a model file or the name of a bundled model.
         device: as of `separate`.
         shifts: as of `Separator`.
+        chunk: as of `Separator`.
+        overlap: as of `Separator`.
         backend: "torch", "onnx" (onnxruntime on the CPU), or "auto": torch if it is installed.
 
     Returns:
@@ -120,10 +127,10 @@ def load(
     if backend == "onnx" or (backend == "auto" and not find_spec("torch")):
         from separator.onnx_separator import OnnxSeparator
 
-        return OnnxSeparator.load(model, shifts)
+        return OnnxSeparator.load(model, shifts, chunk, overlap)
     from separator.separation import Separator
 
-    return Separator.load(model, device, shifts)
+    return Separator.load(model, device, shifts, chunk, overlap)
 
 
 def _loaded(model: "Model | None", device: str) -> "Separator":

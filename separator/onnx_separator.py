@@ -25,12 +25,20 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
     Args:
         path: a file that `separator export -o x.onnx` wrote.
         shifts: as of `Separator`.
+        chunk: as of `Separator`.
+        overlap: as of `Separator`.
 
     Raises:
         SeparatorError: no such file, not ours, or onnxruntime is missing.
     """
 
-    def __init__(self, path: Path, shifts: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shifts: int = 1,
+        chunk: float | None = None,
+        overlap: float | None = None,
+    ) -> None:
         self._session = _session(path)
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
@@ -49,17 +57,27 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
             raise refused(path, one_line(error)) from error
         with path.open("rb") as file:
             description["digest"] = hashlib.file_digest(file, "sha256").hexdigest()
-        super().__init__(stft, description["rate"], description, StemSet(sizes.stems), shifts)
+        stems = StemSet(sizes.stems)
+        super().__init__(stft, description["rate"], description, stems, shifts, chunk, overlap)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], shifts: int = 1) -> "OnnxSeparator":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        shifts: int = 1,
+        chunk: float | None = None,
+        overlap: float | None = None,
+    ) -> "OnnxSeparator":
         """Read a `.onnx` file, or a bundled model by its name.
 
         Args:
             path: the file or the name.
             shifts: as of `Separator`.
+            chunk: as of `Separator`.
+            overlap: as of `Separator`.
         """
-        return cls(bundled.model_path(path_of(path, "model", "a path"), ".onnx"), shifts)
+        file = bundled.model_path(path_of(path, "model", "a path"), ".onnx")
+        return cls(file, shifts, chunk, overlap)
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""

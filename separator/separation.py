@@ -35,6 +35,8 @@ class Separator(StreamingSeparator[Tensor]):
         stems: what the model separates songs into.
         shifts: the estimate is the mean of so many, between which the song is shifted by parts of
             a hop: a higher SDR, in so many times the time.
+        chunk: seconds that the model sees at once, 1 to 120; by default 12.
+        overlap: seconds that a chunk shares with the next, at most half a chunk; by default 1.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Separator(StreamingSeparator[Tensor]):
         description: dict[str, Any] | None = None,
         stems: StemSet = TWO_STEMS,
         shifts: int = 1,
+        chunk: float | None = None,
+        overlap: float | None = None,
     ) -> None:
-        super().__init__(stft, rate, description, stems, shifts)
+        super().__init__(stft, rate, description, stems, shifts, chunk, overlap)
         self.device = find_device(str(device))
         try:
             self.model = model.to(self.device).eval()
@@ -56,7 +60,14 @@ class Separator(StreamingSeparator[Tensor]):
         self._room = math.inf  # samples that fit the GPU at once, as far as is known
 
     @classmethod
-    def load(cls, path: str | os.PathLike, device: str = "auto", shifts: int = 1) -> "Separator":
+    def load(
+        cls,
+        path: str | os.PathLike,
+        device: str = "auto",
+        shifts: int = 1,
+        chunk: float | None = None,
+        overlap: float | None = None,
+    ) -> "Separator":
         """Read a `.safetensors` or checkpoint file, or a bundled model by its name.
 
         Args:
@@ -77,7 +88,8 @@ class Separator(StreamingSeparator[Tensor]):
                 f"`separator train CONFIG pretrained={path}`"
             )
         stems = StemSet(tuple(description["model"].get("stems", TWO_STEMS.names)))
-        return cls(model, stft, description["rate"], device, description, stems, shifts)
+        quality = shifts, chunk, overlap
+        return cls(model, stft, description["rate"], device, description, stems, *quality)
 
     def __call__(self, mixtures: Tensor) -> Tensor:
         """Separate chunks, whose stems add up to them.

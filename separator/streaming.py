@@ -17,6 +17,7 @@ from separator.arguments import as_array, is_samples, path_of, rate_of, samples_
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
 from separator.errors import SeparatorError
+from separator.ranges import require
 from separator.stems import StemSet, public_name
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
 MAX_SHIFTS = 16
+MAX_CHUNK = 120  # seconds
 SOURCES = "a path or samples (c t), bytes or a file object"  # where a source is none
 
 
@@ -60,6 +62,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
         stems: what the model separates songs into.
         shifts: the estimate is the mean of so many, between which the song is shifted by parts of
             a hop: a higher SDR, in so many times the time.
+        chunk: seconds that the model sees at once, 1 to 120; by default 12.
+        overlap: seconds that a chunk shares with the next, at most half a chunk; by default 1.
     """
 
     def __init__(
@@ -69,11 +73,16 @@ class StreamingSeparator(ABC, Generic[Wave]):
         description: dict[str, Any] | None,
         stems: StemSet,
         shifts: int,
+        chunk: float | None = None,
+        overlap: float | None = None,
     ) -> None:
-        if not 1 <= shifts <= MAX_SHIFTS:
-            raise SeparatorError(f"shifts: {shifts} is not in 1..{MAX_SHIFTS}")
+        self.shifts, self.chunk = shifts, CHUNK_SECONDS if chunk is None else chunk
+        self.overlap = OVERLAP_SECONDS if overlap is None else overlap
+        require(self, f"[1, {MAX_SHIFTS}]", "shifts")
+        require(self, f"[1, {MAX_CHUNK}]", "chunk")
+        require(self, f"[0, {self.chunk / 2}]", "overlap")
         self.stft, self.rate, self.stems = stft, rate, stems
-        self.description, self.shifts = description or {}, shifts
+        self.description = description or {}
 
     @abstractmethod
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
@@ -158,8 +167,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
             stems = (model or self.estimate)(chunks)[:, others]
             return stems.reshape(len(chunks), -1, chunks.shape[-1])
 
-        chunk = int(CHUNK_SECONDS * self.rate) // self.stft.hop * self.stft.hop
-        overlap = int(OVERLAP_SECONDS * self.rate)
+        chunk = int(self.chunk * self.rate) // self.stft.hop * self.stft.hop
+        overlap = min(int(self.overlap * self.rate), chunk // 2)
         for waves in overlap_add(stereo(), estimate, chunk, overlap, batch):
             stems = [audio.to_channels(waves[i : i + 2], channels) for i in range(0, len(waves), 2)]
             for pair in _paired(mixtures, ways[1].push(np.concatenate(stems))):

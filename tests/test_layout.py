@@ -19,7 +19,7 @@ LAYERS = (  # of the library, from the ground up
     {"audio", "dsp"},
     {"data", "losses", "metrics", "models"},
     {"engine"},
-    {"api", "onnx_separator", "separation", "streaming"},
+    {"api", "ensemble", "onnx_separator", "separation", "streaming"},
     {"supervised"},
     {"", "__main__", "cli"},
 )

@@ -1,0 +1,86 @@
+"""Several models whose estimates are averaged."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from separator.errors import SeparatorError
+from separator.streaming import StreamingSeparator
+
+Average = Literal["mean", "median"]
+
+
+class Ensemble(StreamingSeparator[Any]):
+    """Separates as its models do together, chunk by chunk as the first one does.
+
+    Averaged are the waves that the models estimate: the rest is the mixture without the others, so
+    that the stems add up to it, whatever the average.
+
+    Args:
+        models: of the same stems and rate, each with shifts of its own: `Separator` or
+            `OnnxSeparator`.
+        average: "mean", or "median" (of each sample).
+        weights: of the models in the mean; by default all weigh alike.
+
+    Raises:
+        SeparatorError: the models do not go together, or the weights do not go with them.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[StreamingSeparator[Any]],
+        average: Average = "mean",
+        weights: Sequence[float] = (),
+    ) -> None:
+        if not models:
+            raise SeparatorError("models: none; give one or more")
+        if average not in get_args(Average):
+            raise SeparatorError(
+                f"average: {average!r} is not one of {', '.join(get_args(Average))}"
+            )
+        _check_weights(weights, len(models), average)
+        first = models[0]
+        for number, model in enumerate(models[1:], 2):
+            _check_alike(first, model, number)
+        digests = [model.description.get("digest", "") for model in models]
+        text = " ".join([average, *map(str, weights), *digests])
+        digest = hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+        description = {"digest": digest}
+        quality = 1, first.chunk, first.overlap  # each model has its own shifts
+        super().__init__(first.stft, first.rate, description, first.stems, *quality)
+        self.models, self.average, self.weights = models, average, weights
+
+    def _masked(self, mixtures: np.ndarray) -> np.ndarray:
+        estimates = np.stack([model._shifted(mixtures) for model in self.models])
+        if self.average == "median":
+            return np.median(estimates, axis=0)
+        return np.average(estimates, axis=0, weights=self.weights or None).astype(np.float32)
+
+    def _wrapped(self, wave: np.ndarray) -> Any:
+        """Return an array as the first model does."""
+        return self.models[0]._wrapped(wave)
+
+
+def _check_weights(weights: Sequence[float], models: int, average: Average) -> None:
+    if weights and average != "mean":
+        raise SeparatorError("weights: are for --average mean; leave one of them out")
+    if weights and len(weights) != models:
+        raise SeparatorError(f"weights: {len(weights)} for {models} models; give one for each")
+    if not all(0 < weight < np.inf for weight in weights):
+        raise SeparatorError("weights: give numbers above 0")
+
+
+def _check_alike(
+    first: StreamingSeparator[Any], model: StreamingSeparator[Any], number: int
+) -> None:
+    for key, ours, other in (
+        ("stems", ", ".join(first.stems.names), ", ".join(model.stems.names)),
+        ("rate", f"{first.rate} Hz", f"{model.rate} Hz"),
+    ):
+        if ours != other:
+            raise SeparatorError(
+                f"model: number {number} has another {key} than the first ({other}, not {ours}); "
+                "only models of the same stems and rate can be averaged"
+            )
