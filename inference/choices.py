@@ -2,17 +2,31 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from separator import audio
 from separator.audio import AudioInfo
+from separator.audio.formats import encoding_of
 from separator.errors import SeparatorError, printable
-from separator.stems import ACCOMPANIMENT, NAMES, VOCALS, StemSet, public_name, stem_of, title
+from separator.stems import (
+    ACCOMPANIMENT,
+    MIXTURE,
+    NAMES,
+    VOCALS,
+    StemSet,
+    public_name,
+    stem_of,
+    title,
+)
+
+if TYPE_CHECKING:
+    from numpy import ndarray as Array
 
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
+MIX, ALL = "Mix", "Stems"  # titles of files that are no stem
 SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
 
 
@@ -21,6 +35,7 @@ class Output(NamedTuple):
 
     stem: str
     without: bool = False
+    titles: tuple[str, ...] = ()  # of several sounds in one file
 
     @property
     def title(self) -> str:
@@ -30,11 +45,58 @@ class Output(NamedTuple):
         opposite = {VOCALS: ACCOMPANIMENT, ACCOMPANIMENT: VOCALS}
         return title(opposite.get(self.stem, f"no {self.stem}"))
 
+    def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
+        """Return the file's sound (c t) of the mixture's (c t) and the stems'."""
+        return mixture - stems[self.stem] if self.without else stems[self.stem]
+
+
+class Mix(NamedTuple):
+    """A file with the mixture, of which some stems have other levels."""
+
+    gains: tuple[tuple[str, float], ...]  # stems and factors
+    title: str = MIX
+    titles: tuple[str, ...] = ()
+
+    def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
+        """Return the file's sound (c t) of the mixture's (c t) and the stems'."""
+        wave = mixture
+        for name, gain in self.gains:
+            stem = stems[name] if name in stems else mixture - stems[VOCALS]
+            wave = wave + (gain - 1) * stem
+        return wave
+
+
+class AllStems(NamedTuple):
+    """A file with several sounds: the mixture, and the stems of these names."""
+
+    stems: tuple[str, ...]
+    title: str = ALL
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Titles of the sounds."""
+        return (title(MIXTURE), *map(title, self.stems))
+
+    def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
+        """Return the sounds one after another, (s·c t)."""
+        import numpy as np
+
+        return np.concatenate([mixture, *(stems[name] for name in self.stems)])
+
+
+AnyOutput = Output | Mix | AllStems
 
 TITLES = tuple(dict.fromkeys(Output(name, w).title for w in (False, True) for name in NAMES))
+RESULT_TITLES = (*TITLES, MIX, ALL)  # also those that titles of songs may end with
 
 
-def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[Output, ...]:
+def outputs(
+    stems: StemSet,
+    wanted: Iterable[str] = (),
+    two: str = "",
+    mix: Mapping[str, float] | None = None,
+    together: bool = False,
+) -> tuple[AnyOutput, ...]:
     """Choose the files that are written for each song.
 
     Args:
@@ -42,14 +104,26 @@ def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[
         wanted: names of stems, or "all". By default the instrumental, if it is a stem of the model,
             otherwise all stems.
         two: a stem that is written beside the sum of all others, instead of `wanted`.
+        mix: levels in dB of stems in a file of the mixture; alone, or beside what is asked for.
+        together: whether one file gets the mixture and all stems.
 
     Returns:
-        The files' stems, in order, without repetition.
+        The files, in order, without repetition.
 
     Raises:
         SeparatorError: the model does not have a stem.
     """
     names = [stem_of(name) for name in wanted]
+    accepted = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
+    if mix:
+        levels = {stem_of(name): level for name, level in mix.items()}
+        for name in levels:
+            _check("mix", name, accepted)
+        mixed = Mix(tuple((name, 10 ** (level / 20)) for name, level in levels.items()))
+        beside = outputs(stems, wanted, two) if two or names else ()
+        return mixed, *beside
+    if together:
+        return (AllStems(tuple(sorted(stems.names, key=NAMES.index))),)
     if two:
         _check("two_stems", stem_of(two), stems.names)
         return Output(stem_of(two)), Output(stem_of(two), without=True)
@@ -57,9 +131,8 @@ def outputs(stems: StemSet, wanted: Iterable[str] = (), two: str = "") -> tuple[
         names = [ACCOMPANIMENT] if ACCOMPANIMENT in stems.names else ["all"]
     if "all" in names:
         names = list(stems.names)
-    choices = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
     for name in names:
-        _check("stems", name, choices)
+        _check("stems", name, accepted)
     return tuple(
         Output(name) if name in stems.names else Output(VOCALS, without=True)
         for name in dict.fromkeys(names)
@@ -88,6 +161,8 @@ class Choices:
         shifts: number of separations that are averaged.
         chunk: seconds that the model sees at once.
         overlap: seconds that a chunk shares with the next.
+        mix: levels of stems in the mix, as the user wrote them.
+        video: whether songs with a picture keep it.
         name: template of the results' names; "" for the usual ones.
     """
 
@@ -102,6 +177,8 @@ class Choices:
     shifts: int = 1
     chunk: float = 12.0
     overlap: float = 1.0
+    mix: str = ""
+    video: bool = False
     name: str = ""
 
     def made_by(self, subtype: str) -> dict[str, Any]:
@@ -116,7 +193,7 @@ class Choices:
         # versions that differ in their last number only separate alike
         version = ".".join(self.version.split(".")[:2])
         settings: dict[str, Any] = {"model": self.model, "version": version}
-        for key in ("shifts", "chunk", "overlap"):  # records of before have no such entries
+        for key in ("shifts", "chunk", "overlap", "mix"):  # records of before have no such entries
             if getattr(self, key) != getattr(Choices, key):
                 settings[key] = getattr(self, key)
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
@@ -128,7 +205,7 @@ def check_bits(format: str, bits: int) -> None:
     Raises:
         SeparatorError: names those that it holds, or says that it has none.
     """
-    encoding = audio.ENCODINGS[format]
+    encoding = encoding_of(format)
     subtypes = encoding.subtypes + encoding.requested_subtypes
     if not subtypes:
         raise SeparatorError(
@@ -151,7 +228,7 @@ def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
     Returns:
         A subtype of soundfile such as PCM_16; "" for lossy codecs.
     """
-    encoding = audio.ENCODINGS[suffix]
+    encoding = encoding_of(suffix)
     if not encoding.subtypes:
         return ""
     nearest = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16", "PCM_32": "PCM_24"}
@@ -169,27 +246,33 @@ def folded(*parts: object) -> tuple[str, ...]:
     return tuple(str(part).casefold() for part in parts)
 
 
-def targets_of(songs: Sequence[tuple[AudioInfo, Path]], format: str) -> list[tuple[Path, str, str]]:
+def targets_of(
+    songs: Sequence[tuple[AudioInfo, Path]], choices: Choices
+) -> list[tuple[Path, str, str]]:
     """Name the results of songs.
 
     The name contains the suffix of the song where another song differs only in its suffix.
 
     Args:
         songs: each with its folder below the output folder.
-        format: suffix of the results, or "input" for that of each song.
+        choices: the format of the results, and whether videos keep their picture.
 
     Returns:
         For each song the folder below the output folder, the name, and the suffix without a dot.
     """
-    targets = [
-        (below, info.path.stem, audio.written_as(info.format) if format == "input" else format)
-        for info, below in songs
-    ]
+    targets = [(below, info.path.stem, _suffix(info, choices)) for info, below in songs]
     sharing = Counter(folded(*target) for target in targets)
     return [
         (below, _short(info.path.name if sharing[folded(*target)] > 1 else target[1]), target[2])
         for (info, below), target in zip(songs, targets, strict=True)
     ]
+
+
+def _suffix(info: AudioInfo, choices: Choices) -> str:
+    """Choose the suffix of a song's results."""
+    if choices.video and (container := audio.video_container(info)):
+        return container
+    return audio.written_as(info.format) if choices.format == "input" else choices.format
 
 
 def _short(name: str) -> str:

@@ -20,8 +20,9 @@ from separator import audio
 from separator.allocator import return_memory
 from separator.arguments import as_array
 from separator.atomic import replacing
+from separator.audio.formats import has_picture, sound_format
 from separator.errors import DISK_FULL, SeparatorError, printable
-from separator.inference.choices import Output
+from separator.inference.choices import AnyOutput
 from separator.inference.pipeline import Pipeline
 from separator.inference.plan import Job, named
 from separator.inference.results import Publication, Record, stamp_of
@@ -52,7 +53,7 @@ class Work:
     """
 
     separator: StreamingSeparator[Any]
-    outputs: Sequence[Output]
+    outputs: Sequence[AnyOutput]
     bitrate: int | None = None
     batch: int = 1
     strict: bool = False
@@ -162,7 +163,10 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
         if peak > 1:
             text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
             log.info(text, name, 20 * math.log10(peak), job.outputs[0].suffix[1:])
-        _write(chunks, temporary, job, work.bitrate)
+        _write(chunks, temporary, job, work)
+        if has_picture(job.outputs[0]):
+            for path in temporary:
+                audio.add_picture(path, info.path)
         for path, output in zip(temporary, work.outputs, strict=True):
             copy_tags(info.path, path, output.title)
         records = list(zip(job.outputs, _records(job, temporary), strict=True))
@@ -189,9 +193,7 @@ def _stems(job: Job, model: Model, work: Work) -> Iterator[np.ndarray]:
     names = work.separator.stems.names
     for mixture, stems in work.separator.stream(blocks, info.rate, work.batch, model):
         whole, waves = as_array(mixture), dict(zip(names, as_array(stems), strict=True))
-        yield np.stack(
-            [whole - waves[stem] if without else waves[stem] for stem, without in work.outputs]
-        )
+        yield np.stack([output.wave(whole, waves) for output in work.outputs])
 
 
 def _spooled(chunks: Iterator[np.ndarray], spool: BinaryIO) -> tuple[list[tuple[int, ...]], float]:
@@ -217,12 +219,11 @@ def _lowered(
         yield chunk.reshape(shape) / np.float32(peak)
 
 
-def _write(
-    chunks: Iterator[np.ndarray], paths: Sequence[Path], job: Job, bitrate: int | None
-) -> None:
+def _write(chunks: Iterator[np.ndarray], paths: Sequence[Path], job: Job, work: Work) -> None:
     """Encode chunks (s c t), each stem in a thread of its own while the next chunk is computed."""
     info = job.info
-    options = {"bitrate": bitrate, "samples": info.samples}
+    options = {"bitrate": work.bitrate, "samples": info.samples, "titles": work.outputs[0].titles}
+    options["format"] = sound_format(job.outputs[0])
     if job.subtype:
         options |= {"subtype": job.subtype, "dither": job.subtype == "PCM_16"}
     with contextlib.ExitStack() as stack:

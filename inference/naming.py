@@ -10,7 +10,7 @@ from string import Formatter
 from separator import audio
 from separator.audio import AudioInfo
 from separator.errors import SeparatorError, one_line, printable
-from separator.inference.choices import TITLES
+from separator.inference.choices import RESULT_TITLES
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class NameTemplate:
         """
         ends = ["", *re.findall(r" \d+", name)]
         for label in (f"{base}{end}" for base in bases for end in ends):
-            if name in (path.name for path in self.paths(values, label, TITLES)):
+            if name in (path.name for path in self.paths(values, label, RESULT_TITLES)):
                 yield label
 
 

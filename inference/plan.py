@@ -14,7 +14,14 @@ from separator import atomic, audio
 from separator.audio import AudioInfo
 from separator.data.library.walk import walk
 from separator.errors import SeparatorError, one_line, printable
-from separator.inference.choices import TITLES, Choices, folded, sample_format, targets_of
+from separator.inference.choices import (
+    RESULT_TITLES,
+    TITLES,
+    Choices,
+    folded,
+    sample_format,
+    targets_of,
+)
 from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
 from separator.inference.watch import Watch
@@ -104,7 +111,7 @@ class _Planner:
                     songs.setdefault(path.resolve(), (audio.probe(path), below))
         if not songs and not self.made.failures and not self.watch:
             self.made.failures[", ".join(inputs)] = self._nothing(inputs)
-        targets = targets_of(list(songs.values()), self.choices.format)
+        targets = targets_of(list(songs.values()), self.choices)
         values = [
             self.template.values(info, *target)
             for (info, _), target in zip(songs.values(), targets, strict=True)
@@ -149,7 +156,7 @@ class _Planner:
 
     def _is_result(self, path: Path) -> bool:
         """Whether a file is a result of an earlier run, wherever its output folder was."""
-        titled = path.stem.endswith(tuple(f"({stem})" for stem in TITLES))
+        titled = path.stem.endswith(tuple(f"({stem})" for stem in RESULT_TITLES))
         return (titled or self.results.knows(path)) and self.results.find(path) is not None
 
     def _decide(self, info: AudioInfo, values: dict[str, str]) -> None:

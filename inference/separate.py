@@ -1,6 +1,7 @@
 """`separator separate INPUT… [-o DIR] [-m MODEL]`: stems of songs and folders."""
 
 import logging
+import math
 import os
 import re
 import time
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from separator import __version__
-from separator.audio.formats import ENCODINGS
+from separator.audio.formats import RESULT_FORMATS, STEMS
 from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
 from separator.inference.naming import NameTemplate
 from separator.ranges import CheckedConfig, Within
-from separator.stems import NAMES, TWO_STEMS, StemSet, public_name
+from separator.stems import NAMES, TWO_STEMS, VOCALS, StemSet, public_name
 
 if TYPE_CHECKING:
     from separator.inference.files import Work
@@ -41,8 +42,12 @@ class SeparateConfig(CheckedConfig):
             default the instrumental, or all where the model has drums, bass and others.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
             vocals and instrumental with any model.
+        mix: write the song with stems at other levels, in dB or "off": "--mix vocals=-12,drums=3".
+            Stems are written beside it where --stems or --two-stems asks for them.
         format: format of the results; "input" takes each song's own, so that lossy songs are
-            compressed a second time.
+            compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
+            programs read it.
+        video: give the results of videos their picture, as it is, in a file of the video's format.
         bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
@@ -80,7 +85,9 @@ class SeparateConfig(CheckedConfig):
     weights: str = ""
     stems: list[str] = field(default_factory=list, metadata={"metavar": "STEM"})
     two_stems: str = ""
-    format: Literal["input", *ENCODINGS] = "flac"
+    mix: str = ""
+    format: Literal["input", *RESULT_FORMATS] = "flac"
+    video: bool = False
     bits: Literal[0, 16, 24, 32] = 0
     bitrate: int = 0
     strict: bool = False
@@ -103,6 +110,12 @@ class SeparateConfig(CheckedConfig):
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts stems; leave one of them out")
         weights_of(self.weights)
+        levels_of(self.mix)
+        if self.format == STEMS and (self.stems or self.two_stems or self.mix or self.video):
+            raise SeparatorError(
+                f"format: {STEMS} is one file of the mixture and all stems, without a "
+                "picture; leave out stems, two_stems, mix and video"
+            )
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
         if self.bits not in (0, 16, 24, 32):
@@ -117,6 +130,7 @@ class SeparateConfig(CheckedConfig):
             raise SeparatorError("keep: contradicts overwrite; leave one of them out")
 
 
+MAX_LEVEL = 24  # dB
 STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
 
 
@@ -186,12 +200,15 @@ def _separate(config: SeparateConfig) -> list[str]:
     keep_memory(one_heap=True)
     separator, device = _loaded(paths, weights, config)
     digest = separator.description.get("digest", "")
-    written = outputs(separator.stems, config.stems, config.two_stems)
+    chosen = config.stems, config.two_stems, levels_of(config.mix)
+    written = outputs(separator.stems, *chosen, together=config.format == STEMS)
     titles = tuple(output.title for output in written)
     settings = (config.format, titles, config.bits, config.bitrate)
     again = config.overwrite, config.keep
     quality = config.shifts, config.chunk, config.overlap
-    choices = Choices(digest, __version__, *settings, *again, *quality, config.name)
+    choices = Choices(
+        digest, __version__, *settings, *again, *quality, config.mix, config.video, config.name
+    )
     if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
         raise SeparatorError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
@@ -263,6 +280,30 @@ def weights_of(text: str) -> list[float]:
         return [float(word) for word in text.split(",")] if text else []
     except ValueError as error:
         raise SeparatorError(f"weights: {text!r} is no list of numbers such as 2,1") from error
+
+
+def levels_of(text: str) -> dict[str, float]:
+    """Read levels of stems in dB, such as "vocals=-12,drums=off".
+
+    Args:
+        text: names and levels, or nothing.
+
+    Raises:
+        SeparatorError: it is anything else, or a level is above 24 dB.
+    """
+    levels = {}
+    for word in text.split(",") if text else ():
+        name, _, level = word.partition("=")
+        try:
+            levels[name.strip()] = -math.inf if level == "off" else float(level)
+        except ValueError:
+            levels[name.strip()] = math.nan
+        if not levels[name.strip()] <= MAX_LEVEL:
+            raise SeparatorError(
+                f"mix: {printable(word)!r} is no level of a stem in dB, at most {MAX_LEVEL}, such "
+                f"as {VOCALS}=-12 or {VOCALS}=off"
+            )
+    return levels
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:

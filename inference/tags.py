@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separator import audio
+from separator.audio.tag_reader import is_of_the_sound
 from separator.errors import one_line, printable
 from separator.inference.results import Record, write_record
 
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Names, in small letters and without spaces, "_" and "-", of tags that tell of the song's own sound
-# or file, such as how much a player is to change its volume: they would be wrong in a stem.
-_OF_THE_SOUND = re.compile(
-    r"replaygain.*|r128.*|itunnorm|itunsmpb|mp3gain.*|rva2|rvad|xrva|equ2|equa|peakvalue|averagelevel"
-    r"|aspi|mllt|tlen|length|tsse|tenc|©too|©enc|encoder|encodedby|encodersettings|encoding"
-    r"|acoustidfingerprint|waveformatextensiblechannelmask|cuesheet|separator"
-    r"|metadatablockpicture|coverart.*"
-)
 _APE_NAMES = {
     **{"year": "date", "track": "tracknumber", "disc": "discnumber"},
     "album artist": "albumartist",
@@ -67,10 +60,6 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         log.warning("%s: its tags are not copied (%s)", name, one_line(error))
 
 
-def _is_of_the_sound(name: str) -> bool:
-    return bool(_OF_THE_SOUND.fullmatch(re.sub("[ _-]", "", name.lower())))
-
-
 def _copy_all(song: "FileType", target: Path) -> bool:
     """Copy tags and pictures as they are, where both files are MP4, or both have ID3 tags."""
     import mutagen
@@ -83,11 +72,11 @@ def _copy_all(song: "FileType", target: Path) -> bool:
     if isinstance(song.tags, ID3) and isinstance(file.tags, ID3):
         for frame in song.tags.values():
             names = (frame.FrameID, getattr(frame, "desc", ""), getattr(frame, "owner", ""))
-            if not any(map(_is_of_the_sound, names)):
+            if not any(map(is_of_the_sound, names)):
                 file.tags.add(frame)
     elif isinstance(song.tags, MP4Tags) and isinstance(file.tags, MP4Tags):
         for key, values in song.tags.items():
-            if not _is_of_the_sound(key.rpartition(":")[2]):
+            if not is_of_the_sound(key.rpartition(":")[2]):
                 file[key] = values
     else:
         return False
@@ -103,11 +92,11 @@ def _texts(path: Path) -> dict[str, list[str]]:
     for key, values in mutagen.File(path, easy=True).tags.items():
         if getattr(values, "kind", 0) == 0:  # APE has binary ones, too
             texts[_APE_NAMES.get(key.lower(), key.lower())] = [str(value) for value in values]
-    known = {re.sub("[ _-]", "", key) for key in texts}
+    names = {re.sub("[ _-]", "", key) for key in texts}
     for key, values in _free_texts(mutagen.File(path).tags):
-        if re.sub("[ _-]", "", key) not in known:
+        if re.sub("[ _-]", "", key) not in names:
             texts.setdefault(key, []).extend(values)
-    return {key: values for key, values in texts.items() if values and not _is_of_the_sound(key)}
+    return {key: values for key, values in texts.items() if values and not is_of_the_sound(key)}
 
 
 def _free_texts(tags: Any) -> Iterator[tuple[str, list[str]]]:
@@ -182,7 +171,8 @@ def mark(target: Path, record: Record) -> None:
 
 
 def _is_tagged(path: Path) -> bool:
-    return audio.ENCODINGS[audio.format_of(path)].tagged
+    encoding = audio.ENCODINGS.get(audio.format_of(path))
+    return encoding is not None and encoding.tagged
 
 
 def _picture(path: Path) -> tuple[bytes, str] | None:

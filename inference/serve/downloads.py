@@ -14,12 +14,11 @@ from torch import Tensor
 
 from separator import audio
 from separator.errors import SeparatorError
-from separator.inference.choices import sample_format
+from separator.inference.choices import MIX, sample_format
 from separator.inference.serve.session import Session, Song
 from separator.inference.tags import copy_tags
 
 MAX_DOWNLOADS = 4  # of a session, that stay on the disk
-MIX = "Mix"  # as files and tags call stems at other levels
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from separator.audio.downmix import to_channels
     from separator.audio.formats import ENCODINGS, SUFFIXES, format_of, written_as
     from separator.audio.info import AudioError, AudioInfo
+    from separator.audio.picture import add_picture, video_container
     from separator.audio.rates import resample
     from separator.audio.reading import read
     from separator.audio.resampler import Resampler
@@ -33,6 +34,7 @@ _NAMES = {
     "downmix": ("to_channels",),
     "formats": ("ENCODINGS", "SUFFIXES", "format_of", "written_as"),
     "info": ("AudioError", "AudioInfo"),
+    "picture": ("add_picture", "video_container"),
     "rates": ("resample",),
     "reading": ("read",),
     "resampler": ("Resampler",),

@@ -32,7 +32,7 @@ def coded(path: Path) -> Iterator[bytes]:
         AudioError: nothing can be demuxed from it, or there are no audio packets in it.
     """
     has_packets = False
-    with reporting(path), _open(path, {}) as container:
+    with reporting(path), opened(path) as container:
         for audio in container.streams.audio:
             context = audio.codec_context
             if context is not None:
@@ -101,7 +101,7 @@ def demuxer(
         AudioError: there is no such stream, or no decoder for it.
     """
     name = printable(str(path))
-    with _open(path, options) as container:
+    with opened(path, options) as container:
         streams = container.streams.audio
         if not streams:
             raise Refused(f"{name}: holds no sound; check what it is")
@@ -121,7 +121,12 @@ def demuxer(
         yield container, streams[stream]
 
 
-def _open(path: Path, options: dict[str, str]) -> InputContainer:
-    """Open a local file, whatever its name: "a:b" would be an address without `file:`."""
+def opened(path: Path, options: dict[str, str] | None = None) -> InputContainer:
+    """Open a local file, whatever its name: "a:b" would be an address without `file:`.
+
+    Args:
+        path: the file.
+        options: of FFmpeg's demuxer.
+    """
     limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-    return av.open(f"file:{path}", options=limits | options, metadata_errors="ignore")
+    return av.open(f"file:{path}", options=limits | (options or {}), metadata_errors="ignore")

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from av import AudioFrame
 
+from separator.audio.native_stems import add_stem_box
 from separator.audio.soundfile_file import Forward, native_name
 
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle
@@ -127,6 +128,9 @@ class AacEncoder:
     of the beginning, reversed, goes ahead and is removed by the edit list too: FFmpeg's rate
     control begins with far too few bits (residual of pink noise at 256 kb/s in the first 0.1 s:
     -10.6 dBFS, with it -21, as elsewhere in the file).
+
+    With `titles` among the options, the file has a stream for each, the first of which is the
+    mixture: Native Instruments' format of stems.
     """
 
     def __init__(
@@ -139,15 +143,24 @@ class AacEncoder:
         options: dict[str, Any],
         dither: bool = False,
     ) -> None:
-        self._rate, self._layout = rate, "mono" if channels == 1 else "stereo"
+        self._path, self._titles = path, options.get("titles", ())
+        streams = len(self._titles) or 1
+        self._rate, self._layout = rate, "mono" if channels == streams else "stereo"
         self._primes = int(rate * _PRIMING)
         self._waiting: list[np.ndarray] | None = []
         self._held = self._at = 0
         self._container = av.open(f"file:{path}", "w", format=container)
-        self._stream = self._container.add_stream(
-            codec, rate=rate, layout=self._layout, options={"aac_pns": "0"}
-        )
-        self._stream.bit_rate = options["bit_rate"]
+        self._streams = [
+            self._container.add_stream(
+                codec, rate=rate, layout=self._layout, options={"aac_pns": "0"}
+            )
+            for _ in range(streams)
+        ]
+        for stream in self._streams:
+            stream.bit_rate = options["bit_rate"]
+        for stream, title in zip(self._streams, self._titles, strict=False):
+            stream.metadata["handler_name"] = title
+            stream.disposition = int(stream is self._streams[0])  # others are not played
 
     def write(self, wave: np.ndarray) -> None:
         """Append samples.
@@ -174,13 +187,14 @@ class AacEncoder:
         self._encode(wave)
 
     def _encode(self, wave: np.ndarray) -> None:
-        frame = AudioFrame.from_ndarray(
-            np.ascontiguousarray(wave), format="fltp", layout=self._layout
-        )
-        frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
-        frame.pts = self._at
+        for stream, sound in zip(self._streams, np.split(wave, len(self._streams)), strict=True):
+            frame = AudioFrame.from_ndarray(
+                np.ascontiguousarray(sound), format="fltp", layout=self._layout
+            )
+            frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
+            frame.pts = self._at
+            self._container.mux(stream.encode(frame))
         self._at += wave.shape[1]
-        self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Encode what is pending and complete the file."""
@@ -188,9 +202,12 @@ class AacEncoder:
             if self._waiting:
                 self._begin()
             if self._waiting is None:
-                self._container.mux(self._stream.encode(None))
+                for stream in self._streams:
+                    self._container.mux(stream.encode(None))
         finally:
             self._container.close()
+        if self._titles:
+            add_stem_box(self._path, self._titles[1:])
 
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {"soundfile": SoundfileEncoder, "aac": AacEncoder}

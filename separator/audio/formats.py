@@ -84,6 +84,7 @@ class Encoding:
         long_container: container of more sound than 32 bits count, in bytes; "" where there is
             none, None where the format has no such limit.
         tagged: whether results get tags; many players do not read those of wav and aiff.
+        streams: whether a file holds several sounds: the mixture and the stems of a song.
     """
 
     encoder: str
@@ -96,6 +97,7 @@ class Encoding:
     max_rate: int = MAX_RATE
     long_container: str | None = None
     tagged: bool = True
+    streams: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Format:
     encoding: Encoding | None = None
 
 
+STEMS = "stem.mp4"
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _AAC_RATES = (*_MP3_RATES, 64000, 88200, 96000)
@@ -131,6 +134,7 @@ _MP3 = Encoding("soundfile", "MP3", "MPEG_LAYER_III", mp3_options, rates=_MP3_RA
 _VORBIS = Encoding("soundfile", "OGG", "VORBIS", vorbis_options, max_rate=200_000)
 _OPUS = Encoding("soundfile", "OGG", "OPUS", opus_options, rates=_OPUS_RATES)
 _AAC = Encoding("aac", "mp4", "aac", aac_options, rates=_AAC_RATES)
+_STEMS = Encoding("aac", "mp4", "aac", aac_options, rates=_AAC_RATES, streams=True)
 _AIFF = Encoding(
     encoder="soundfile",
     container="AIFF",
@@ -149,6 +153,7 @@ FORMATS = {
         Format("opus", (".opus",), (), _OPUS),
         Format("m4a", (".m4a", ".mp4", ".m4b"), (".aac", ".mov", ".alac", ".3gp"), _AAC),
         Format("aiff", (".aiff", ".aif"), (".aifc",), _AIFF),
+        Format(STEMS, (), (), _STEMS),
         Format("caf", (".caf",)),
         Format("wma", (".wma", ".asf")),
         Format("ape", (".ape",)),
@@ -165,7 +170,12 @@ FORMATS = {
 }
 _BY_SUFFIX = {suffix: row.name for row in FORMATS.values() for suffix in row.suffixes + row.also}
 SUFFIXES = frozenset(_BY_SUFFIX)
-ENCODINGS = {row.name: row.encoding for row in FORMATS.values() if row.encoding}
+_WRITTEN = {row.name: row.encoding for row in FORMATS.values() if row.encoding}
+ENCODINGS = {name: encoding for name, encoding in _WRITTEN.items() if not encoding.streams}
+RESULT_FORMATS = tuple(_WRITTEN)  # those of one sound, and of several
+# What keeps its picture is written into a container of the song's kind, with the sound in a format
+# that has no delay there, or one that the container removes.
+VIDEO_SOUND = {"mp4": "m4a", "mov": "m4a", "mkv": "flac", "webm": "opus"}
 
 
 def format_of(path: Path) -> str:
@@ -175,6 +185,37 @@ def format_of(path: Path) -> str:
         path: the file.
     """
     return _BY_SUFFIX.get(path.suffix.lower(), "")
+
+
+def has_picture(result: Path) -> bool:
+    """Return whether a result is a video.
+
+    Args:
+        result: its path; sound alone never has these suffixes.
+    """
+    return result.suffix[1:] in VIDEO_SOUND and not result.name.endswith(f".{STEMS}")
+
+
+def sound_format(result: Path) -> str:
+    """Return the format of a result's sound, whatever is in the file beside it.
+
+    Args:
+        result: its path.
+    """
+    if result.name.endswith(f".{STEMS}"):
+        return STEMS
+    return VIDEO_SOUND.get(result.suffix[1:]) or format_of(result)
+
+
+def encoding_of(suffix: str) -> Encoding:
+    """Return how the sound of a result is written.
+
+    Args:
+        suffix: of the result, without its dot: a format of `RESULT_FORMATS` or a video's.
+    """
+    encoding = FORMATS[sound_format(Path(f"result.{suffix}"))].encoding
+    assert encoding
+    return encoding
 
 
 def written_as(format: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -40,6 +40,9 @@ class Writer:
     `rate` stays what `write` takes. `samples`, how many will come, is needed for a wav of more
     than 4 GiB, which becomes an RF64, and lets an aiff be refused before the work is done.
 
+    `titles` are those of several sounds in one file, of `channels` each, which only stem.mp4 has;
+    `write` then takes the channels of all of them.
+
     PCM is rounded (a read and a write give the same integers), PCM_16 with triangular dither where
     `dither` is set; samples beyond ±1 are set to ±1 there and counted in `clipped`. FLOAT and the
     lossy formats keep them.
@@ -60,13 +63,16 @@ class Writer:
         bitrate: int | None = None,
         samples: int | None = None,
         dither: bool = False,
+        titles: Sequence[str] = (),
     ) -> None:
-        self.path, self.rate, self.channels, self.bitrate = Path(path), rate, channels, bitrate
+        self.path, self.rate, self.bitrate, self.titles = Path(path), rate, bitrate, tuple(titles)
+        self.channels = channels * (len(titles) or 1)
         self.format = format or self._format_by_suffix()
         self._name = printable(str(self.path))
-        if self.format not in ENCODINGS:
+        row = FORMATS.get(self.format)
+        if row is None or row.encoding is None or row.encoding.streams != bool(titles):
             raise AudioError(f"{self._name}: unknown format; use one of {' '.join(ENCODINGS)}")
-        self._encoding = ENCODINGS[self.format]
+        self._encoding = row.encoding
         self._subtypes = self._encoding.subtypes + self._encoding.requested_subtypes
         self.subtype = subtype or (self._subtypes or ("",))[0]
         self.dither = dither
@@ -89,7 +95,7 @@ class Writer:
         if self._subtypes and self.subtype not in self._subtypes:
             allowed = " ".join(self._subtypes)
             raise AudioError(f"{self._name}: {self.format} has no {self.subtype}; use {allowed}")
-        if self.channels not in (1, 2):
+        if self.channels // (len(self.titles) or 1) not in (1, 2):
             raise AudioError(f"{self._name}: {self.channels} channels: fold them to one or two")
         if self.bitrate is not None and not 32 <= self.bitrate <= 512:
             raise AudioError(f"{self._name}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
@@ -117,6 +123,8 @@ class Writer:
             self._temporary = stack.enter_context(replacing(self.path))
             encoding, shape = self._encoding, (self.file_rate, self.channels)
             options = encoding.options(*shape, self.bitrate) if encoding.options else {}
+            if self.titles:
+                options["titles"] = self.titles
             codec = encoding.codec or self.subtype
             with self._written():
                 self._encoder = ENCODERS[encoding.encoder](

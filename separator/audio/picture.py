@@ -1,0 +1,102 @@
+"""The picture of videos: copied, as it is coded, beside a new sound."""
+
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av import Packet
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+
+from separator.atomic import replacing
+from separator.audio.demuxer import demuxer, opened
+from separator.audio.info import AudioInfo, reporting
+from separator.audio.tag_reader import is_of_the_sound
+
+
+def video_container(info: AudioInfo) -> str:
+    """Return the suffix, without its dot, of a result that keeps a file's picture.
+
+    Args:
+        info: the file.
+
+    Returns:
+        "" for a file without a picture that moves.
+    """
+    kinds = {"m4a": ("mp4", "mov"), "matroska": ("mkv", "webm")}.get(info.format, ())
+    if not kinds:
+        return ""
+    with reporting(info.path), opened(info.path) as container:
+        moving = _kept(container)[:1]
+    suffix = info.path.suffix[1:].lower()
+    return (suffix if suffix in kinds else kinds[0]) if moving else ""
+
+
+def add_picture(sound: Path, video: Path) -> None:
+    """Replace a sound file by a video of a file's picture, as it is, and that sound.
+
+    The times of both are kept: the sound begins where the file's own does. Subtitles are kept, too.
+
+    Args:
+        sound: the file, of as many samples as the video's sound has; its suffix says which
+            container it becomes.
+        video: the file with the picture.
+
+    Raises:
+        AudioError: the picture cannot be read.
+    """
+    start, suffix = _start(video), sound.suffix[1:]
+    form = "matroska" if suffix == "mkv" else suffix
+    with (
+        replacing(sound) as target,
+        reporting(video),
+        opened(video) as pictured,
+        opened(sound) as heard,
+        av.open(f"file:{target}", "w", format=form) as made,
+    ):
+        made.metadata.update(
+            {key: text for key, text in pictured.metadata.items() if not is_of_the_sound(key)}
+        )
+        kept = _kept(pictured)
+        places = {stream: made.add_stream_from_template(stream) for stream in kept}
+        track = heard.streams.audio[0]
+        places[track] = made.add_stream_from_template(track)
+        if language := pictured.streams.audio[0].language:
+            places[track].metadata["language"] = language
+        packets = heapq.merge(
+            _packets(pictured, kept, Fraction(0)), _packets(heard, [track], start), key=_time
+        )
+        for packet in packets:
+            packet.stream = places[packet.stream]
+            made.mux(packet)
+
+
+def _kept(container: InputContainer) -> list[Stream]:
+    """Streams of a moving picture, not of a cover, and then subtitles."""
+    streams = container.streams
+    moving = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+    return [*moving, *streams.subtitles] if moving else []
+
+
+def _start(path: Path) -> Fraction:
+    """Time of the first sample, in seconds."""
+    with reporting(path), demuxer(path, 0, {}) as (container, audio):
+        frame = next(container.decode(audio))
+        return Fraction(0) if frame.pts is None else frame.pts * frame.time_base
+
+
+def _packets(container: InputContainer, streams: list[Stream], later: Fraction) -> Iterator[Packet]:
+    """Yield the packets of streams, later by so many seconds."""
+    for packet in container.demux(streams):
+        if packet.pts is None and packet.dts is None:  # the end
+            continue
+        shift = round(later / packet.time_base)
+        packet.pts = packet.pts if packet.pts is None else packet.pts + shift
+        packet.dts = packet.dts if packet.dts is None else packet.dts + shift
+        yield packet
+
+
+def _time(packet: Packet) -> Fraction:
+    return (packet.pts if packet.dts is None else packet.dts) * packet.time_base

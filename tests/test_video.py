@@ -1,0 +1,117 @@
+"""Videos: their sound is separated, and their picture kept as it is, in time with the sound."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from separator import audio
+from tests.songs import in_tmp, model, run  # noqa: F401
+
+RATE, FPS, FLASH = 48000, 25, 40
+CODECS = {
+    **{"mp4": ("libx264", "aac"), "mov": ("libx264", "aac")},
+    **{"mkv": ("libx264", "flac"), "webm": ("libvpx", "libopus")},
+}
+
+
+def video(path: Path, late: float = 0.2, sound: bool = True) -> Path:
+    """Write two seconds of a grey picture with a flash and, at the same time, a click.
+
+    Args:
+        path: the file.
+        late: seconds that the sound begins after the picture, which begins at 0.04 s.
+        sound: whether there is any.
+    """
+    codecs = CODECS[path.suffix[1:]]
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "A flash"
+        picture = file.add_stream(codecs[0], rate=FPS)
+        picture.width = picture.height = 64
+        picture.pix_fmt = "yuv420p"
+        heard = file.add_stream(codecs[1], rate=RATE, layout="stereo") if sound else None
+        for number in range(2 * FPS):
+            level = 235 if number == FLASH else 40 + number
+            frame = av.VideoFrame.from_ndarray(np.full((96, 64), level, np.uint8), "yuv420p")
+            frame.pts, frame.time_base = number + 1, Fraction(1, FPS)
+            file.mux(picture.encode(frame))
+        file.mux(picture.encode(None))
+        if heard:
+            wave = np.random.default_rng(0).normal(0, 0.001, (2, 2 * RATE)).astype(np.float32)
+            wave[:, round((FLASH / FPS - late) * RATE)] = 0.9
+            form = {"flac": "s16", "libopus": "flt"}.get(codecs[1], "fltp")
+            for start in range(0, wave.shape[1], 960):
+                block = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(wave[:, start : start + 960]), "fltp", "stereo"
+                )
+                block.sample_rate, block.time_base = RATE, Fraction(1, RATE)
+                block.pts = round((1 / FPS + late) * RATE) + start
+                for part in av.AudioResampler(form, "stereo", RATE).resample(block):
+                    part.pts = block.pts
+                    file.mux(heard.encode(part))
+            file.mux(heard.encode(None))
+    return path
+
+
+def packets(path: Path) -> list[tuple[Fraction, bytes]]:
+    """Times and bytes of the picture's packets."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        return [(p.pts * p.time_base, bytes(p)) for p in file.demux(stream) if p.pts is not None]
+
+
+def moments(path: Path) -> tuple[float, float]:
+    """Times of the flash and of the click."""
+    with av.open(str(path)) as file:
+        flash = max((frame.to_ndarray()[:64].mean(), frame.time) for frame in file.decode(video=0))
+    with av.open(str(path)) as file:
+        peaks = []
+        for frame in file.decode(audio=0):
+            wave = np.abs(frame.to_ndarray().astype(np.float64)).ravel()
+            step = frame.layout.nb_channels if not frame.format.is_planar else 1
+            place = int(wave.argmax()) // step % frame.samples
+            peaks.append((wave.max(), frame.time + place / frame.sample_rate))
+    return flash[1], max(peaks)[1]
+
+
+@pytest.mark.parametrize(("suffix", "late"), [*((kind, 0.2) for kind in CODECS), ("mp4", -0.04)])
+def test_the_click_stays_with_the_flash(tmp_path: Path, suffix: str, late: float) -> None:
+    song = video(tmp_path / f"song.{suffix}", late)
+    flash, click = moments(song)
+    assert click == pytest.approx(flash, abs=0.0015)  # of the test's own video
+    result = tmp_path / f"result.{suffix}"
+    info = audio.probe(song)
+    assert audio.video_container(info) == suffix
+    with audio.Writer(result, info.rate, 2, format=audio.formats.sound_format(result)) as writer:
+        writer.write(audio.read(song))
+    audio.add_picture(result, song)
+    assert packets(result) == packets(song)
+    made = moments(result)
+    assert made[0] == flash
+    exact = suffix in ("mp4", "mov")  # the others count in milliseconds
+    assert made[1] == pytest.approx(click, abs=0.5 / RATE if exact else 0.0015)
+    with av.open(str(result)) as file:
+        assert file.metadata["title"] == "A flash"
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_the_command_keeps_pictures(capsys: pytest.CaptureFixture) -> None:
+    video(Path("song.mkv"))
+    video(Path("mute.mp4"), sound=False)
+    assert run("song.mkv", "--video") == 0
+    result = Path("stems/song (Instrumental).mkv")
+    assert packets(result) == packets(Path("song.mkv"))
+    assert audio.probe(result).samples == audio.probe("song.mkv").samples
+    stamp = result.stat().st_mtime_ns
+    assert run("song.mkv", "--video") == 0
+    assert result.stat().st_mtime_ns == stamp
+    assert run("song.mkv", "--format", "flac") == 0
+    sound = audio.read("stems/song (Instrumental).flac")
+    assert np.allclose(audio.read(result), sound, atol=1e-4)
+    assert run("mute.mp4") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "mute" in line] == [
+        "separator: mute.mp4: holds no sound; check what it is"
+    ]
