@@ -105,6 +105,8 @@ COMMANDS = {
                 "two stems of a model that has four",
             ),
             ("separator separate song.flac --bits 16", "16 bits a sample, dithered"),
+            ("separator separate song.mp3 --mix vocals=-12", "the song with quieter vocals"),
+            ("separator separate clip.mp4 --video", "the picture with the instrumental"),
             (
                 "separator separate ~/Music -o ~/Instrumentals --keep",
                 "continue, and keep what an earlier model made",

@@ -1,8 +1,8 @@
 """What chunk, overlap, shifts and averages gain: `python -m tests.quality ~/MUSDB18 [MODEL…]`.
 
-Prints the accompaniment's SDR of the validation songs (mean over songs of the median over seconds),
-or of a minute of all songs of a folder of stems, and the speed in seconds of music for each second
-of one core: for the bundled model, and for its average with each other model.
+Prints the accompaniment's SDR (mean of the songs' global SDR) of the validation songs, or of all
+songs of data without a split, and the speed in seconds of music for each second of one core: for
+the bundled model, and for its average with each other model.
 """
 
 import sys
@@ -12,14 +12,15 @@ import torch
 
 from separator import Ensemble, Separator, bundled
 from separator.data.reader import load_stems
-from separator.inference.evaluate import tracks_of
-from separator.metrics import frame_sdr, median_sdr
+from separator.data.roots import parse_root
+from separator.data.tracks import find_tracks
+from separator.metrics import global_sdr
 from separator.stems import ACCOMPANIMENT, public_name
 
 RATE = 44100
 SETTINGS = (
     {},
-    *({"overlap": overlap} for overlap in (0.0, 2.0, 3.0, 4.0, 6.0)),
+    *({"overlap": overlap} for overlap in (0.0, 2.0, 4.0)),
     *({"chunk": chunk} for chunk in (3.0, 6.0, 24.0, 60.0)),
     *({"shifts": shifts} for shifts in (2, 4)),
 )
@@ -28,10 +29,9 @@ SETTINGS = (
 def main(root: str, models: list[str]) -> None:
     """Print a line for each setting."""
     torch.set_num_threads(1)
-    songs = []
-    for track in tracks_of(root, "valid", valid_share=0.999):
-        piece = (30 * RATE, 60 * RATE) if track.samples > 90 * track.rate else (0, None)
-        songs.append(load_stems(track, RATE, *piece))
+    tracks = find_tracks(*parse_root(root), valid_share=0.0)
+    tracks = [track for track in tracks if track.split == "valid"] or tracks
+    songs = [load_stems(track, RATE) for track in tracks]
     own = Separator.load(bundled.DEFAULT, "cpu")
     rows = [(str(s), Separator.load(bundled.DEFAULT, "cpu", **s)) for s in SETTINGS]
     for path in models:
@@ -48,8 +48,8 @@ def main(root: str, models: list[str]) -> None:
             spent += time.process_time() - start
             seconds += mixture.shape[-1] / RATE
             reference = stems[ACCOMPANIMENT][None]
-            frames = frame_sdr(reference, estimates[public_name(ACCOMPANIMENT)][None], RATE)
-            scores.append(median_sdr(frames)[0])
+            estimate = estimates[public_name(ACCOMPANIMENT)][None]
+            scores.append(global_sdr(reference, estimate)[0])
         print(f"{name}: {torch.stack(scores).mean():.2f} dB, {seconds / spent:.0f} x", flush=True)
 
 
