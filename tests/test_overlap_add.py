@@ -31,14 +31,15 @@ def naive(wave: np.ndarray, process, chunk: int, overlap: int) -> np.ndarray:
     start = 0
     while start == 0 or start + overlap < total:
         end = min(start + chunk, total)
-        out = process(wave[None, :, start:end])[0]
+        first = max(0, end - chunk)  # the last chunk is as long as the others
+        out = process(wave[None, :, first:end])[0]
         for i in range(start, end):
             weight = 1.0
             if start and i < start + overlap:
                 weight = (i - start + 1) / (overlap + 1)
             if end < total and i >= start + step:
                 weight = 1 - (i - start - step + 1) / (overlap + 1)
-            result[:, i] += weight * out[:, i - start]
+            result[:, i] += weight * out[:, i - first]
             weights[i] += weight
         start += step
     assert np.allclose(weights, 1)
@@ -66,6 +67,17 @@ def test_identity_gives_the_stream_back(chunk: int, overlap: int) -> None:
     wave = noise(2, 777)
     pieces = list(overlap_add(blocks_of(wave, [13, 100]), lambda x: x, chunk, overlap, batch=2))
     np.testing.assert_allclose(np.concatenate(pieces, axis=-1), wave, atol=1e-6, rtol=0)
+
+
+def test_all_chunks_of_a_signal_that_is_long_enough_are_equally_long() -> None:
+    lengths = []
+
+    def process(waves: np.ndarray) -> np.ndarray:
+        lengths.append(waves.shape)
+        return waves
+
+    list(overlap_add(blocks_of(noise(2, 100), [30]), process, CHUNK, OVERLAP, batch=2))
+    assert lengths == [(2, 2, CHUNK), (1, 2, CHUNK)]
 
 
 def test_nothing_in_nothing_out() -> None:

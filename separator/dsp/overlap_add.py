@@ -5,6 +5,7 @@ of what a user gets.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -18,13 +19,14 @@ def overlap_add(
 ) -> Iterator[np.ndarray]:
     """Apply `process` to overlapping chunks of a stream and cross-fade the results linearly.
 
-    At most `batch` + 1 chunks and one block are held. The weights of the chunks that cover a
-    sample add up to 1, so a `process` that returns its input gives the stream back.
+    At most `batch` + 2 chunks and one block are held. The last chunk begins early enough to be as
+    long as the others: the model has less context in a short one, which costs up to 0.8 dB
+    (docs/log/2026-11-29-full-last-chunk.md). The weights of the chunks that cover a sample add up
+    to 1, so a `process` that returns its input gives the stream back.
 
     Args:
         blocks: (c t) pieces of one signal, float32, in order, of any lengths.
-        process: (b c t) to (b c t); t is `chunk`, except for the last chunk, which comes alone
-            and may be shorter (but longer than `overlap` unless the whole signal is not).
+        process: (b c t) to (b c t); t is `chunk`, or the length of a shorter signal.
         chunk: samples in a chunk.
         overlap: samples that a chunk shares with the next, at most half of `chunk`.
         batch: chunks given to `process` at once.
@@ -39,8 +41,10 @@ def overlap_add(
         raise ValueError(f"overlap {overlap} is not in 0..{chunk // 2} (half a chunk)")
     rise = np.arange(1, overlap + 1, dtype=np.float32) / np.float32(overlap + 1)
     step, tail = chunk - overlap, None
-    for waves in _batches(_chunks(blocks, chunk, step), batch):
-        for wave in process(np.stack(waves)):
+    for group in _batches(_chunks(blocks, chunk, step), batch):
+        waves = process(np.stack([wave for wave, _ in group]))
+        for wave, (_, lead) in zip(waves, group, strict=True):
+            wave = wave[:, lead:]
             if tail is not None:
                 faded = tail + (wave[:, :overlap] - tail) * rise
                 wave = np.concatenate([faded, wave[:, overlap:]], axis=-1)
@@ -50,10 +54,17 @@ def overlap_add(
         yield tail
 
 
-def _chunks(blocks: Iterable[np.ndarray], chunk: int, step: int) -> Iterator[np.ndarray]:
-    """Cut a stream into chunks that begin every `step` samples; the last one may be shorter."""
+def _chunks(
+    blocks: Iterable[np.ndarray], chunk: int, step: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Cut a stream into chunks that begin every `step` samples, the last one earlier.
+
+    Yields:
+        A chunk, and how many samples it has before its step.
+    """
     held: list[np.ndarray] = []
     count = shared = 0  # samples held, and how many of them the last chunk had as well
+    before = None  # the last chunk
     for block in blocks:
         held.append(block)
         count += block.shape[-1]
@@ -61,23 +72,21 @@ def _chunks(blocks: Iterable[np.ndarray], chunk: int, step: int) -> Iterator[np.
             continue
         wave = np.concatenate(held, axis=-1) if len(held) > 1 else block
         while wave.shape[-1] >= chunk:
-            yield wave[:, :chunk]
+            before = wave[:, :chunk]
+            yield before, 0
             wave, shared = wave[:, step:], chunk - step
         held, count = [wave], wave.shape[-1]
     if count > shared:
-        yield np.concatenate(held, axis=-1)
+        lead = chunk - count if before is not None else 0
+        if before is not None:
+            held = [before[:, step - lead : step], *held]
+        yield np.concatenate(held, axis=-1), lead
 
 
-def _batches(chunks: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Group chunks of equal length, `size` at most."""
-    waiting: list[np.ndarray] = []
-    for wave in chunks:
-        if waiting and wave.shape != waiting[0].shape:
-            yield waiting
-            waiting = []
-        waiting.append(wave)
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+def _batches(
+    chunks: Iterable[tuple[np.ndarray, int]], size: int
+) -> Iterator[list[tuple[np.ndarray, int]]]:
+    """Group chunks, `size` at most: all are equally long."""
+    remaining = iter(chunks)
+    while group := list(islice(remaining, size)):
+        yield group
