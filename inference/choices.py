@@ -78,7 +78,15 @@ class AllStems(NamedTuple):
         return (title(MIXTURE), *map(title, self.stems))
 
     def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
-        """Return the sounds one after another, (s·c t)."""
+        """Put all sounds of the file together.
+
+        Args:
+            mixture: (c t).
+            stems: (c t) each, by name.
+
+        Returns:
+            (s·c t), the sounds one after another.
+        """
         import numpy as np
 
         return np.concatenate([mixture, *(stems[name] for name in self.stems)])

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from separator import audio
+from separator import atomic, audio
 from separator.allocator import return_memory
 from separator.arguments import as_array
 from separator.atomic import replacing
 from separator.audio.formats import has_picture, sound_format
-from separator.errors import DISK_FULL, SeparatorError, printable
+from separator.errors import DISK_FULL, SeparatorError, one_line, printable
 from separator.inference.choices import AnyOutput
 from separator.inference.pipeline import Pipeline
 from separator.inference.plan import Job, named
@@ -269,3 +269,22 @@ def _explained(job: Job, error: Exception) -> str:
     if number in REFUSED:
         return f"{text}; {folder} does not let files be written, choose another with -o"
     return text
+
+
+def check_folder(output: Path, option: str = "-o") -> None:
+    """Make sure that an output folder can be written to, before the work rather than after.
+
+    Args:
+        output: the folder.
+        option: which chooses it.
+
+    Raises:
+        SeparatorError: it cannot be made or written to.
+    """
+    try:
+        atomic.check_folder(output)
+    except OSError as error:
+        name = printable(str(output))
+        raise SeparatorError(
+            f"{name}: cannot be written to ({one_line(error)}); choose another folder with {option}"
+        ) from error

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from separator import atomic, audio
+from separator import audio
 from separator.audio import AudioInfo
 from separator.data.library.walk import walk
 from separator.errors import SeparatorError, one_line, printable
@@ -262,25 +262,6 @@ def named(path: Path, error: Exception) -> str:
     return text if text.startswith((name, str(path))) else f"{name}: {text}"
 
 
-def check_folder(output: Path, option: str = "-o") -> None:
-    """Make sure that an output folder can be written to, before the work rather than after.
-
-    Args:
-        output: the folder.
-        option: which chooses it.
-
-    Raises:
-        SeparatorError: it cannot be made or written to.
-    """
-    try:
-        atomic.check_folder(output)
-    except OSError as error:
-        name = printable(str(output))
-        raise SeparatorError(
-            f"{name}: cannot be written to ({one_line(error)}); choose another folder with {option}"
-        ) from error
-
-
 def _is_audio(path: Path) -> bool:
     try:
         audio.probe(path)
@@ -293,9 +274,7 @@ def _unknown(song: Path, paths: Sequence[Path]) -> str:
     """Say that a file is in the way that nothing is known of."""
     path = next(path for path in paths if path.exists())
     name, there = printable(str(song)), printable(str(path))
-    try:
-        audio.probe(path)
-    except SeparatorError:
+    if not _is_audio(path):
         return (
             f"{name}: {there} exists and is no readable result; --overwrite replaces it, or "
             "choose another folder with -o"

@@ -1,9 +1,7 @@
 """`separator separate INPUT… [-o DIR] [-m MODEL]`: stems of songs and folders."""
 
 import logging
-import math
 import os
-import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,9 @@ from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
 from separator.inference.naming import NameTemplate
+from separator.inference.options import levels_of, weights_of, with_options
 from separator.ranges import CheckedConfig, Within
-from separator.stems import NAMES, TWO_STEMS, VOCALS, StemSet, public_name
+from separator.stems import TWO_STEMS, StemSet
 
 if TYPE_CHECKING:
     from separator.inference.files import Work
@@ -130,10 +129,6 @@ class SeparateConfig(CheckedConfig):
             raise SeparatorError("keep: contradicts overwrite; leave one of them out")
 
 
-MAX_LEVEL = 24  # dB
-STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
-
-
 def main(argv: list[str]) -> int:
     """Separate all inputs.
 
@@ -161,35 +156,12 @@ def main(argv: list[str]) -> int:
         return 1 if failures else 0
 
 
-def with_options(argv: list[str]) -> list[str]:
-    """Rewrite `--stems A B` to one option for each stem, and `--two-stems` to its key.
-
-    Args:
-        argv: the command's arguments.
-
-    Returns:
-        Arguments that the parser of configurations reads.
-    """
-    named: list[str] = []
-    given = naming = False
-    rest = []
-    for word in argv:
-        if naming and word in STEM_NAMES:
-            named.append(word)
-        elif word in ("--stems", "--stems=true"):  # the latter is its form as a switch
-            given = naming = True
-        elif word != "--stems=false":
-            naming = False
-            rest.append(re.sub("^--(two|dry)-", r"--\1_", word))
-    return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
-
-
 def _separate(config: SeparateConfig) -> list[str]:
     """Do all that is asked for; returns a line for each song that could not be separated."""
     from separator.allocator import keep_memory
     from separator.inference.choices import Choices, outputs
-    from separator.inference.files import Work
-    from separator.inference.plan import check_folder, plan
+    from separator.inference.files import Work, check_folder
+    from separator.inference.plan import plan
     from separator.inference.run_report import RunReport
     from separator.inference.terminal import complain, say
     from separator.inference.watch import WATCH_SECONDS, Watch
@@ -234,8 +206,7 @@ def _separate(config: SeparateConfig) -> list[str]:
 def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConfig) -> None:
     """Separate the songs of a plan, and write the report."""
     from separator.atomic import remove_leftovers
-    from separator.inference.files import separate_files
-    from separator.inference.plan import check_folder
+    from separator.inference.files import check_folder, separate_files
 
     for folder in planned.folders:
         remove_leftovers(folder)
@@ -265,45 +236,6 @@ def _loaded(
     alone = len(models) == 1 and not weights
     separator = models[0] if alone else Ensemble(models, config.average, weights)
     return separator, device.type if device else "cpu"
-
-
-def weights_of(text: str) -> list[float]:
-    """Read weights such as "2,1".
-
-    Args:
-        text: numbers with commas between them, or nothing.
-
-    Raises:
-        SeparatorError: it is anything else.
-    """
-    try:
-        return [float(word) for word in text.split(",")] if text else []
-    except ValueError as error:
-        raise SeparatorError(f"weights: {text!r} is no list of numbers such as 2,1") from error
-
-
-def levels_of(text: str) -> dict[str, float]:
-    """Read levels of stems in dB, such as "vocals=-12,drums=off".
-
-    Args:
-        text: names and levels, or nothing.
-
-    Raises:
-        SeparatorError: it is anything else, or a level is above 24 dB.
-    """
-    levels = {}
-    for word in text.split(",") if text else ():
-        name, _, level = word.partition("=")
-        try:
-            levels[name.strip()] = -math.inf if level == "off" else float(level)
-        except ValueError:
-            levels[name.strip()] = math.nan
-        if not levels[name.strip()] <= MAX_LEVEL:
-            raise SeparatorError(
-                f"mix: {printable(word)!r} is no level of a stem in dB, at most {MAX_LEVEL}, such "
-                f"as {VOCALS}=-12 or {VOCALS}=off"
-            )
-    return levels
 
 
 def described(path: str | os.PathLike, description: dict[str, Any]) -> str:

@@ -1,0 +1,72 @@
+"""Options of `separator separate` that are more than one value: names, weights and levels."""
+
+import math
+import re
+
+from separator.errors import SeparatorError, printable
+from separator.stems import NAMES, VOCALS, public_name
+
+MAX_LEVEL = 24  # dB
+STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
+
+
+def with_options(argv: list[str]) -> list[str]:
+    """Rewrite `--stems A B` to one option for each stem, and `--two-stems` to its key.
+
+    Args:
+        argv: the command's arguments.
+
+    Returns:
+        Arguments that the parser of configurations reads.
+    """
+    named: list[str] = []
+    given = naming = False
+    rest = []
+    for word in argv:
+        if naming and word in STEM_NAMES:
+            named.append(word)
+        elif word in ("--stems", "--stems=true"):  # the latter is its form as a switch
+            given = naming = True
+        elif word != "--stems=false":
+            naming = False
+            rest.append(re.sub("^--(two|dry)-", r"--\1_", word))
+    return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
+
+
+def weights_of(text: str) -> list[float]:
+    """Read weights such as "2,1".
+
+    Args:
+        text: numbers with commas between them, or nothing.
+
+    Raises:
+        SeparatorError: it is anything else.
+    """
+    try:
+        return [float(word) for word in text.split(",")] if text else []
+    except ValueError as error:
+        raise SeparatorError(f"weights: {text!r} is no list of numbers such as 2,1") from error
+
+
+def levels_of(text: str) -> dict[str, float]:
+    """Read levels of stems in dB, such as "vocals=-12,drums=off".
+
+    Args:
+        text: names and levels, or nothing.
+
+    Raises:
+        SeparatorError: it is anything else, or a level is above 24 dB.
+    """
+    levels = {}
+    for word in text.split(",") if text else ():
+        name, _, level = word.partition("=")
+        try:
+            levels[name.strip()] = -math.inf if level == "off" else float(level)
+        except ValueError:
+            levels[name.strip()] = math.nan
+        if not levels[name.strip()] <= MAX_LEVEL:
+            raise SeparatorError(
+                f"mix: {printable(word)!r} is no level of a stem in dB, at most {MAX_LEVEL}, such "
+                f"as {VOCALS}=-12 or {VOCALS}=off"
+            )
+    return levels
