@@ -214,12 +214,12 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_resampling_goes_in_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    from separator.audio import rates
+    from separator.audio import resampler
 
     wave = music(1.0)
     for to_rate in (48000, 768000, 1000):
         whole = resample(wave, 44100, to_rate)
-        monkeypatch.setattr(rates, "_PIECE", 4096)
+        monkeypatch.setattr(resampler, "_PIECE", 4096)
         assert (resample(wave, 44100, to_rate) - whole).abs().max() < 1e-6
         monkeypatch.undo()
 

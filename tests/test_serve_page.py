@@ -6,6 +6,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -67,7 +68,8 @@ class Site:
     def songs_kept(self) -> set[str]:
         """Names of the songs whose files are on the disk or wanted."""
         wanted = {one.path.name for one in self.store._all()}
-        return wanted | {path.name for path in self.store.folder.rglob("*.*")}
+        # os.walk passes over folders that go meanwhile
+        return wanted | {name for _, _, names in os.walk(self.store.folder) for name in names}
 
     def user(self) -> "User":
         return User(self, self.page.of_another_user())
