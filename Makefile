@@ -1,5 +1,6 @@
 # make demo   the whole chain on a small corpus, in minutes          make test   all tests, as CI runs them
 # make bench  speed of training and separation on this machine       make lint   ruff, mypy
+# make bench-peers  whole processes beside other separators
 # make mutants  which tests notice breaks of the code (long)          make kills  kill training, resume
 #
 # Each sets up what it needs first: in the active environment (venv, or conda but for its base), in
@@ -21,6 +22,11 @@ test: setup-dev
 bench: setup
 	"$(PYTHON)" -m tests.bench
 
+# beside open-unmix and Demucs, which are not installed otherwise
+bench-peers: setup
+	"$(PYTHON)" -m pip install -q openunmix demucs
+	"$(PYTHON)" -m tests.bench_peers --write docs/benchmarks.md
+
 lint: setup-dev
 	"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check . && "$(PYTHON)" -m mypy
 
@@ -37,4 +43,4 @@ setup:
 setup-dev:
 	@sh .ci/setup dev
 
-.PHONY: demo test bench lint mutants kills setup setup-dev
+.PHONY: demo test bench bench-peers lint mutants kills setup setup-dev
