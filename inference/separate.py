@@ -13,7 +13,7 @@ from separator.config import parse
 from separator.errors import SeparatorError, printable
 from separator.inference.choices import check_bits
 from separator.inference.naming import NameTemplate
-from separator.inference.options import levels_of, weights_of, with_options
+from separator.inference.option_values import levels_of, weights_of, with_options
 from separator.ranges import CheckedConfig, Within
 from separator.stems import TWO_STEMS, StemSet
 

@@ -89,9 +89,9 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
         masks = linear_masks(masks, self.stft)
         filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
-        target = stft(mixtures, filtered) / scale if finer > 1 else None
+        target = stft(mixtures, filtered) if finer > 1 else spectrogram
         estimate = wiener(spectrogram / scale, masks, self.stems.masks, target, finer)
-        return istft(estimate * scale[:, None], filtered, mixtures.shape[-1])
+        return istft(estimate, filtered, mixtures.shape[-1])
 
     def _wrapped(self, wave: np.ndarray) -> np.ndarray:
         """Return the array itself."""

@@ -145,12 +145,12 @@ class Separator(StreamingSeparator[Tensor]):
         if not masks.isfinite().all():
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
         filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
-        target = stft(mixtures, filtered) / scale if finer > 1 else None
+        target = stft(mixtures, filtered) if finer > 1 else spectrogram
         if masks.shape[1] == 1:
             estimate = wiener(spectrogram / scale, masks[:, 0], target, finer)[:, None]
         else:
             estimate = wiener_stems(spectrogram / scale, masks, target, finer)
-        return istft(estimate * scale[:, None], filtered, mixtures.shape[-1]).cpu()
+        return istft(estimate, filtered, mixtures.shape[-1]).cpu()
 
     def _shrink(self, samples: int) -> None:
         """Remember that so many samples at once are too many."""

@@ -107,7 +107,7 @@ def wiener(
     channels = [mask.swapaxes(0, 1) for mask in masks.swapaxes(0, 1)]
     shares = np.stack([(pair * powers).sum(0) for pair in channels])
     shares /= shares.sum(0)
-    if target is not None:
+    if finer > 1:
         shares = _interpolate(shares, finer, target.shape[2])
     left, right = np.moveaxis(mixture if target is None else target, 1, 0)
     first = second = both = np.zeros((), np.float32)

@@ -36,6 +36,7 @@ def wiener(
     part = _power(masks, powers) / (powers[0] + powers[1])  # v / (v + v')
     if target is not None:
         mixture = target.mT
+    if finer > 1:
         part = _interpolate(part, finer, mixture.shape[2])
     stem = _covariance(powers, cross, masks)
     other = _covariance(powers, cross, [1 - m for m in masks])
@@ -70,11 +71,9 @@ def wiener_stems(
     powers, cross = _moments(spectrogram.mT)
     channels = [mask.unbind(1) for mask in masks.mT.unbind(1)]
     shares = torch.stack([_power(pair, powers) for pair in channels], dim=1)
-    shares = shares / shares.sum(
-        dim=1, keepdim=True
-    )  # so that loud frames do not rule their neighbours
+    shares = shares / shares.sum(dim=1, keepdim=True)  # a loud frame rules no quiet neighbour
     mixture = spectrogram.mT if target is None else target.mT
-    if target is not None:
+    if finer > 1:
         shares = _interpolate(shares, finer, mixture.shape[2])
     left, right = mixture.unbind(1)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
