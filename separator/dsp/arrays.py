@@ -107,9 +107,10 @@ def wiener(
     channels = [mask.swapaxes(0, 1) for mask in masks.swapaxes(0, 1)]
     shares = np.stack([(pair * powers).sum(0) for pair in channels])
     shares /= shares.sum(0)
+    target = mixture if target is None else target
     if finer > 1:
         shares = _interpolate(shares, finer, target.shape[2])
-    left, right = np.moveaxis(mixture if target is None else target, 1, 0)
+    left, right = np.moveaxis(target, 1, 0)
     first = second = both = np.zeros((), np.float32)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
     for pair, share in zip(channels, shares, strict=True):
