@@ -1,6 +1,7 @@
 """Settings of all results: which stems, their names and formats."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,7 @@ class Mix(NamedTuple):
         """Return the file's sound (c t) of the mixture's (c t) and the stems'."""
         wave = mixture
         for name, gain in self.gains:
-            stem = stems[name] if name in stems else mixture - stems[VOCALS]
-            wave = wave + (gain - 1) * stem
+            wave = wave + (gain - 1) * stems[name]
         return wave
 
 
@@ -124,10 +124,12 @@ def outputs(
     names = [stem_of(name) for name in wanted]
     accepted = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
     if mix:
-        levels = {stem_of(name): level for name, level in mix.items()}
-        for name in levels:
-            _check("mix", name, accepted)
-        mixed = Mix(tuple((name, 10 ** (level / 20)) for name, level in levels.items()))
+        gains = dict.fromkeys(stems.names, 1.0)
+        for name, level in mix.items():
+            _check("mix", stem_of(name), accepted)
+            whole = [stem_of(name)] if stem_of(name) in gains else {*stems.names} - {VOCALS}
+            gains |= {stem: gains[stem] * 10 ** (level / 20) for stem in whole}
+        mixed = Mix(tuple((stem, gain) for stem, gain in gains.items() if gain != 1))
         beside = outputs(stems, wanted, two) if two or names else ()
         return mixed, *beside
     if together:
@@ -246,12 +248,14 @@ def sample_format(info: AudioInfo, suffix: str, bits: int) -> str:
 
 
 def folded(*parts: object) -> tuple[str, ...]:
-    """Return names in a form that is equal where a file system does not distinguish a from A.
+    """Return names in a form that is equal where a file system sees one name.
+
+    Some do not distinguish a from A, or the ways in which an accent is coded.
 
     Args:
         parts: names, or paths.
     """
-    return tuple(str(part).casefold() for part in parts)
+    return tuple(unicodedata.normalize("NFC", str(part)).casefold() for part in parts)
 
 
 def targets_of(

@@ -27,7 +27,7 @@ TAG_FIELDS = {  # field -> tags, of which the first that there is counts, and wh
     "composer": (("composer",), "Unknown composer"),
 }
 FIELDS = (*TAG_FIELDS, "name", "folder", "stem", "format")
-MAX_VALUE, MAX_PART = 100, 220  # bytes; a temporary file's name is longer, and may have 255
+MAX_VALUE, MAX_PART = 100, 200  # bytes; a temporary file's name is longer, and may have 255
 
 
 class NameTemplate:
@@ -38,6 +38,7 @@ class NameTemplate:
 
     Attributes:
         label: the field that gets a number where two songs have one name: the last one of the song.
+        names_stems: whether names tell the stem; if not, a file of such a name may be a song.
 
     Args:
         text: fields in braces, and "/" between folders; "" stands for the usual names.
@@ -65,6 +66,7 @@ class NameTemplate:
         if not labels:
             raise SeparatorError("name: has no field of the song; add {title} or {name}")
         self.label = labels[-1]
+        self.names_stems = "stem" in self.fields
 
     def values(self, info: AudioInfo, below: Path, name: str, suffix: str) -> dict[str, str]:
         """Return the fields of a song.

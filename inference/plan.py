@@ -101,6 +101,7 @@ class _Planner:
         self.results = Results()
         self.taken: set[tuple[str, ...]] = set()
         self.counts: Counter[str] = Counter()
+        self.inputs: set[Path] = set()
 
     def plan(self, inputs: Sequence[str]) -> Plan:
         """Make the plan; see the function `plan`."""
@@ -108,7 +109,11 @@ class _Planner:
         for text in inputs:
             for path, below in self._songs(Path(text), alone=len(inputs) == 1):
                 with _reporting(path, self.made.failures):
-                    songs.setdefault(path.resolve(), (audio.probe(path), below))
+                    info = audio.probe(path)
+                    if self.choices.video:
+                        audio.video_container(info)  # refuses what it cannot read
+                    songs.setdefault(path.resolve(), (info, below))
+        self.inputs = set(songs)
         if not songs and not self.made.failures and not self.watch:
             self.made.failures[", ".join(inputs)] = self._nothing(inputs)
         targets = targets_of(list(songs.values()), self.choices)
@@ -120,6 +125,7 @@ class _Planner:
             (self.output / result).with_suffix("").resolve()
             for fields in values
             for result in self.template.paths(fields, fields[self.template.label], TITLES)
+            if not self.choices.name  # a user's names may be those of songs
         }
         for (path, (info, _)), fields in zip(songs.items(), values, strict=True):
             if path.with_suffix("") in result_paths:  # its output in the input folder
@@ -168,7 +174,8 @@ class _Planner:
         for candidate in self._names(song, values):
             paths = self._paths(values, candidate)
             key = folded(*paths)
-            state = State.TAKEN if key in self.taken else self._state(paths, song, made_by)
+            ours = key in self.taken or not self.inputs.isdisjoint(p.resolve() for p in paths)
+            state = State.TAKEN if ours else self._state(paths, song, made_by)
             if state is not State.TAKEN:
                 break
             taken = taken or printable(str(paths[0]))
@@ -183,7 +190,7 @@ class _Planner:
             state = State.DONE
         if state is State.DONE and not choices.overwrite:
             self.counts["done"] += 1
-        elif state is State.UNKNOWN and not choices.overwrite:
+        elif state is State.UNKNOWN and not (choices.overwrite and self.template.names_stems):
             self.made.failures[str(info.path)] = _unknown(info.path, paths)
         else:
             self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite

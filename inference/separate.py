@@ -186,9 +186,13 @@ def _separate(config: SeparateConfig) -> list[str]:
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
+    if config.report and Path(config.report).is_dir():
+        raise SeparatorError(f"report: {printable(config.report)} is a folder; give a file's name")
     if config.report and not config.dry_run:
         check_folder(Path(config.report).absolute().parent, "--report")
     watch = Watch() if config.watch else None
+    if watch:
+        log.info("watching %s; Ctrl-C ends it", ", ".join(map(printable, config.inputs)))
     while True:
         planned = plan(config.inputs, Path(config.output), choices, watch)
         report.failures |= planned.failures

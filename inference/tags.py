@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separator import audio
-from separator.audio.tag_reader import is_of_the_sound
+from separator.audio.tag_reader import is_of_the_sound, text_tags
 from separator.errors import one_line, printable
 from separator.inference.results import Record, write_record
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_APE_NAMES = {
-    **{"year": "date", "track": "tracknumber", "disc": "discnumber"},
-    "album artist": "albumartist",
-}
 _FREE = "----:com.apple.iTunes:"  # MP4's tags of any name
 
 
@@ -55,7 +51,7 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         file.save()
         if picture and not copied:
             _set_picture(target, *picture)
-    except (mutagen.MutagenError, OSError, ValueError) as error:
+    except Exception as error:  # whatever mutagen raises, the sound is more than its tags
         name = printable(str(source))
         log.warning("%s: its tags are not copied (%s)", name, one_line(error))
 
@@ -88,10 +84,7 @@ def _texts(path: Path) -> dict[str, list[str]]:
     """Return all tags that are text, under the names that Vorbis comments have."""
     import mutagen
 
-    texts: dict[str, list[str]] = {}
-    for key, values in mutagen.File(path, easy=True).tags.items():
-        if getattr(values, "kind", 0) == 0:  # APE has binary ones, too
-            texts[_APE_NAMES.get(key.lower(), key.lower())] = [str(value) for value in values]
+    texts = text_tags(path)
     names = {re.sub("[ _-]", "", key) for key in texts}
     for key, values in _free_texts(mutagen.File(path).tags):
         if re.sub("[ _-]", "", key) not in names:
@@ -162,11 +155,9 @@ def mark(target: Path, record: Record) -> None:
     """
     if not _is_tagged(target):
         return
-    import mutagen
-
     try:
         write_record(target, record)
-    except (mutagen.MutagenError, OSError, ValueError) as error:
+    except Exception as error:  # whatever mutagen raises, the sound is more than its tags
         log.warning("no record in the tags (%s)", one_line(error))
 
 

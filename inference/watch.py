@@ -6,6 +6,7 @@ from pathlib import Path
 from separator.inference.results import Stamp, stamp_of
 
 WATCH_SECONDS = 2.0  # between two looks
+_NEVER = object()
 
 
 class Watch:
@@ -29,7 +30,7 @@ class Watch:
         stamp = stamp_of(path)
         settled = path in self._seen and self._seen[path] == stamp
         self._seen[path] = stamp
-        if not settled or self._passed.get(path) == stamp:
+        if not settled or self._passed.get(path, _NEVER) == stamp:
             return False
         self._passed[path] = stamp
         return True

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from separator.onnx_separator import OnnxSeparator
     from separator.separation import Separator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Ensemble", "OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
 
 

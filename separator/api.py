@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overlo
 from separator.arguments import is_samples, path_of
 from separator.errors import SeparatorError
 from separator.model_sources import find_model
-from separator.streaming import SOURCES, Progress, Source, StreamingSeparator
+from separator.streaming import BYTES, SOURCES, Progress, Source, StreamingSeparator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,12 +91,12 @@ def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:
     """Whether an argument is one song, or nothing that could be songs."""
     if is_samples(source) or hasattr(source, "read"):
         return True
-    return isinstance(source, str | bytes | dict) or not isinstance(source, Iterable)
+    return isinstance(source, str | dict | BYTES) or not isinstance(source, Iterable)
 
 
 def _check(source: object) -> None:
     """Refuse what is no song."""
-    if not is_samples(source) and not isinstance(source, bytes) and not hasattr(source, "read"):
+    if not is_samples(source) and not isinstance(source, BYTES) and not hasattr(source, "read"):
         path_of(source, "source", SOURCES)
 
 

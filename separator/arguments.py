@@ -50,9 +50,6 @@ def samples_of(mixture: object) -> np.ndarray:
     """Return an argument that has to be samples (c t) as an array of float32.
 
     Args:
-        mixture: the argument.
-
-    Args:
         mixture: an array or tensor (c t) of floats; anything else is refused.
 
     Raises:

@@ -27,6 +27,7 @@ CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
 MAX_SHIFTS = 16
 MAX_CHUNK = 120  # seconds
+BYTES = bytes | bytearray | memoryview
 SOURCES = "a path or samples (c t), bytes or a file object"  # where a source is none
 
 
@@ -245,13 +246,13 @@ class StreamingSeparator(ABC, Generic[Wave]):
 @contextlib.contextmanager
 def _file_of(source: object) -> Iterator[Path]:
     """Give the path of a source; of bytes and of a file object while the block lasts."""
-    if not isinstance(source, bytes) and not hasattr(source, "read"):
+    if not isinstance(source, BYTES) and not hasattr(source, "read"):
         yield path_of(source, "source", SOURCES)
         return
     with tempfile.TemporaryDirectory(prefix="separator-") as folder:
         path = Path(folder, "source.wav")  # its content tells its format
         with path.open("wb") as file:
-            if isinstance(source, bytes):
+            if isinstance(source, BYTES):
                 file.write(source)
             else:
                 try:

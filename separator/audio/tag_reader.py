@@ -8,6 +8,17 @@ TAGS = (
     *("tracknumber", "discnumber", "bpm", "copyright"),
 )
 
+_ID3_NAMES = {  # of wav and aiff files, for which mutagen has no simple names
+    **{"TIT2": "title", "TPE1": "artist", "TALB": "album", "TPE2": "albumartist"},
+    **{"TCOM": "composer", "TCON": "genre", "TDRC": "date", "TRCK": "tracknumber"},
+    **{"TPOS": "discnumber", "TBPM": "bpm", "TCOP": "copyright"},
+}
+_OTHER_NAMES = {  # of APE and WMA
+    **{"year": "date", "track": "tracknumber", "disc": "discnumber", "album artist": "albumartist"},
+    **{"author": "artist", "wm/albumtitle": "album", "wm/albumartist": "albumartist"},
+    **{"wm/tracknumber": "tracknumber", "wm/year": "date", "wm/genre": "genre"},
+}
+
 # Names, in small letters and without spaces, "_" and "-", of tags that tell of the song's own sound
 # or file, such as how much a player is to change its volume: they would be wrong in a stem.
 _OF_THE_SOUND = re.compile(
@@ -28,13 +39,34 @@ def read_tags(path: str | os.PathLike) -> dict[str, list[str]]:
         mutagen.MutagenError: the tags are damaged.
         OSError: the file cannot be read.
     """
+    texts = text_tags(path)
+    return {key: texts[key] for key in TAGS if texts.get(key)}
+
+
+def text_tags(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Return all of a file's tags that have a simple name, under the names of Vorbis comments.
+
+    Args:
+        path: the file.
+
+    Raises:
+        mutagen.MutagenError: the tags are damaged.
+        OSError: the file cannot be read.
+    """
     import mutagen
+    from mutagen.id3 import ID3
 
     file = mutagen.File(path, easy=True)
     if file is None or file.tags is None:
         return {}
-    tags = {key: file.tags.get(key) for key in TAGS if key in file.tags}
-    return {key: [str(value) for value in values] for key, values in tags.items() if values}
+    if isinstance(file.tags, ID3):
+        frames = {_ID3_NAMES[key]: f for key, f in file.tags.items() if key in _ID3_NAMES}
+        return {key: [str(text) for text in frame.text] for key, frame in frames.items()}
+    texts: dict[str, list[str]] = {}
+    for key, values in file.tags.items():
+        if getattr(values, "kind", 0) == 0:  # APE has binary ones, too
+            texts[_OTHER_NAMES.get(key.lower(), key.lower())] = [str(value) for value in values]
+    return texts
 
 
 def is_of_the_sound(name: str) -> bool:
