@@ -16,7 +16,7 @@ class EvaluateConfig(CheckedConfig):
     """Score models, or stems of other programs, on songs with known stems, in one table.
 
     Attributes:
-        model: model files; not needed with --estimates.
+        model: model files, or names that `separator models` lists; not needed with --estimates.
         data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
         estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote

@@ -16,9 +16,11 @@ class ExportConfig:
     """Write a model's weights as 16-bit floats, which halves its file; or its network as ONNX.
 
     Attributes:
-        model: model file, or a checkpoint of a run, whose averaged weights are written.
+        model: model file, a name that `separator models` lists, or a checkpoint of a run, whose
+            averaged weights are written.
         output: the file to write. NAME.safetensors is a model for this program; NAME.onnx is the
-            network in 32-bit floats for programs without PyTorch.
+            network for programs without PyTorch: it computes in 32-bit floats, and its weights
+            have 16 bits where all values of a tensor fit them.
         license: licence of the weights, which the file states.
     """
 

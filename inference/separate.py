@@ -41,8 +41,9 @@ class SeparateConfig(CheckedConfig):
             default the instrumental, or all where the model has drums, bass and others.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
             vocals and instrumental with any model.
-        mix: write the song with stems at other levels, in dB or "off": "--mix vocals=-12,drums=3".
-            Stems are written beside it where --stems or --two-stems asks for them.
+        mix: write the song with stems at other levels, in dB (at most 24) or "off": "--mix
+            vocals=-12,drums=3". Stems are written beside it where --stems or --two-stems asks for
+            them.
         format: format of the results; "input" takes each song's own, so that lossy songs are
             compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
             programs read it.

@@ -31,7 +31,7 @@ LOG_OPTIONS = {
 }
 STATUSES = {
     "0": "all of the work was done",
-    "1": "some of it failed",
+    "1": "some or all of it failed, as for a missing file or a stem that the model lacks",
     "2": "wrong usage: an unknown command, key or value; nothing was started",
     "3": "a training reached its time limit (max_minutes) and saved its state",
     "130, 143, 129": "stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved",
