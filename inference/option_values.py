@@ -60,6 +60,8 @@ def levels_of(text: str) -> dict[str, float]:
     levels = {}
     for word in text.split(",") if text else ():
         name, _, level = word.partition("=")
+        if name.strip() in levels:
+            raise SeparatorError(f"mix: {printable(name.strip())} has two levels; give one")
         try:
             levels[name.strip()] = -math.inf if level == "off" else float(level)
         except ValueError:

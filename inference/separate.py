@@ -57,7 +57,8 @@ class SeparateConfig(CheckedConfig):
         keep: keep results that exist although another model, version or setting made them, or
             although it is not known where they came from.
         backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
-            and a model of `separator export -o x.onnx`); auto takes torch where it is installed.
+            and a model of `separator export -o x.onnx`); auto takes torch where it is
+            installed, for other models than .onnx files.
         device: where to run; auto takes a GPU when there is one.
         batch: chunks processed at once.
         chunk: seconds that the model sees at once; memory grows with it.

@@ -116,7 +116,8 @@ def load(
         shifts: as of `Separator`.
         chunk: as of `Separator`.
         overlap: as of `Separator`.
-        backend: "torch", "onnx" (onnxruntime on the CPU), or "auto": torch if it is installed.
+        backend: "torch", "onnx" (onnxruntime on the CPU), or "auto": torch if it is installed and
+            the model is no .onnx file.
 
     Returns:
         A `Separator`, or an `OnnxSeparator`.
@@ -124,7 +125,8 @@ def load(
     Raises:
         SeparatorError: the model cannot be read, or the backend is not installed.
     """
-    if backend == "onnx" or (backend == "auto" and not find_spec("torch")):
+    light = not find_spec("torch") or str(model).endswith(".onnx")
+    if backend == "onnx" or (backend == "auto" and light):
         from separator.onnx_separator import OnnxSeparator
 
         return OnnxSeparator.load(model, shifts, chunk, overlap)

@@ -38,6 +38,9 @@ def test_a_mix_of_four_stems() -> None:
     (mix,) = outputs(FOUR_STEMS, mix={INSTRUMENTAL: -20.0, DRUMS: 0.0})
     wanted = waves[VOCALS] + 0.1 * (mixture - waves[VOCALS])
     torch.testing.assert_close(mix.wave(mixture, waves), wanted, rtol=0, atol=1e-5)
+    (mix,) = outputs(FOUR_STEMS, mix={INSTRUMENTAL: -20.0, DRUMS: -20.0})  # the drums have both
+    wanted = waves[VOCALS] + 0.1 * (mixture - waves[VOCALS]) - 0.09 * waves[DRUMS]
+    torch.testing.assert_close(mix.wave(mixture, waves), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,7 @@ def test_a_mix_of_four_stems() -> None:
     [
         (["--mix", "vocals=loud"], "'vocals=loud' is no level of a stem in dB"),
         (["--mix", "vocals=30"], "'vocals=30' is no level"),
+        (["--mix", "vocals=3,vocals=6"], "vocals has two levels"),
         (["--mix", "vocals"], "'vocals' is no level"),
         (["--mix", "drums=3"], "mix: this model has no drums, only instrumental, vocals"),
         (["--format", "stem.mp4", "--stems"], "leave out stems, two_stems, mix and video"),

@@ -90,6 +90,38 @@ def test_names_from_tags_are_safe_and_collisions_are_told(
     assert files("apart") == ["Instrumental/Jack_.flac", "Vocals/Jack_.flac"]
 
 
+def test_songs_are_never_replaced_by_results(capsys: pytest.CaptureFixture) -> None:
+    for name, title in (("Foo", "Foo"), ("Bar", "Baz"), ("Baz", "")):
+        song(f"music/{name}.flac", 0.1, seed=len(title) + ord(name[2]))
+        tag(f"music/{name}.flac", title=title or "Other")
+    before = {path: path.read_bytes() for path in Path("music").iterdir()}
+    words = ("-o", "music", "--name", "{title}.{format}", "--overwrite")
+    assert run("music", *words) == 0
+    assert files("music") == [
+        *("Bar.flac", "Baz 2.flac", "Baz.flac", "Foo 2.flac", "Foo.flac", "Other.flac")
+    ]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    Path("music/Baz 2.flac").unlink()
+    assert run("music/Bar.flac", *words) == 1  # Baz is not among the songs now
+    assert "exists and it is not known which song it came from" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_watched_folder_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch.Watch()
+    assert [seen.passes(Path("nowhere")) for _ in range(3)] == [False, True, False]
+
+
+def test_a_report_that_is_a_folder_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    song("song.wav", 0.1)
+    Path("folder").mkdir()
+    assert run("song.wav", "--report", "folder") == 1
+    assert "report: folder is a folder" in capsys.readouterr().err
+    assert not Path("stems").exists()
+
+
 @pytest.mark.parametrize(
     ("template", "line"),
     [

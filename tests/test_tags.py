@@ -177,3 +177,22 @@ def test_only_tags_of_the_songs_own_sound_are_dropped(
         assert (found.getall("COMM")[0].text, found.getall("USLT")[0].text) == (["good"], "la la")
     if target == "m4a":
         assert (found["\xa9cmt"], found["\xa9lyr"]) == (["good"], ["la la"])
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_id3_tags_of_wav_and_aiff_are_copied(tmp_path: Path, kind: str):
+    source, target = tmp_path / f"song.{kind}", tmp_path / "stem.flac"
+    for path in (source, target):
+        with audio.Writer(path, 44100, 2) as writer:
+            writer.write(torch.zeros(2, 4410))
+    file = mutagen.File(source)
+    file.add_tags()
+    file.tags.add(mutagen.id3.TIT2(encoding=3, text="Song"))
+    file.tags.add(mutagen.id3.TPE1(encoding=3, text="Somebody"))
+    file.tags.add(mutagen.id3.UFID(owner="x", data=b"1"))
+    file.tags.add(APIC(encoding=3, mime="image/png", type=3, desc="", data=png()))
+    file.save()
+    copy_tags(source, target, "Vocals")
+    tags = mutagen.File(target)
+    assert (tags["title"], tags["artist"]) == (["Song (Vocals)"], ["Somebody"])
+    assert audio.read_tags(source)["artist"] == ["Somebody"]

@@ -115,3 +115,18 @@ def test_the_command_keeps_pictures(capsys: pytest.CaptureFixture) -> None:
     assert [line for line in lines if "mute" in line] == [
         "separator: mute.mp4: holds no sound; check what it is"
     ]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_a_late_sound_begins_as_late_and_not_before(tmp_path: Path, kind: str) -> None:
+    source = video(tmp_path / f"late.{kind}", late=1.0)
+    result = tmp_path / f"result.{kind}"
+    with audio.Writer(result, RATE, 2, format=audio.formats.sound_format(result)) as writer:
+        writer.write(audio.read(source))
+    audio.add_picture(result, source)
+    begins = []
+    for path in (source, result):
+        with av.open(str(path)) as file:
+            begins.append(next(file.decode(audio=0)).time)
+    assert begins[1] == pytest.approx(begins[0], abs=0.025)  # a frame of AAC
+    assert audio.read(result).shape[-1] == pytest.approx(audio.read(source).shape[-1], abs=1024)

@@ -73,8 +73,10 @@ def prepare(session: Session, request: Request) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     session.downloads[request.id] = path, request.songs
-    while len(session.downloads) > MAX_DOWNLOADS:
-        session.drop_download(next(iter(session.downloads)))
+    for id in [*session.downloads][:-MAX_DOWNLOADS]:
+        session.drop_download(id)
+    if any(song.cancelled.is_set() for song in request.songs):  # removed since its last block
+        session.drop_download(request.id)
     return path
 
 

@@ -118,8 +118,9 @@ class Session:
         Args:
             id: of its request.
         """
-        path, _ = self.downloads.pop(id)
-        shutil.rmtree(path.parent, ignore_errors=True)
+        path, _ = self.downloads.pop(id, (None, ()))  # another thread may have been first
+        if path:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def safe_name(name: str) -> str:

@@ -49,12 +49,14 @@ def add_picture(sound: Path, video: Path) -> None:
     """
     start, suffix = _start(video), sound.suffix[1:]
     form = "matroska" if suffix == "mkv" else suffix
+    # mp4 counts the time before a stream in units of its own, by default in milliseconds
+    options = {"movie_timescale": "48000"} if suffix in ("mp4", "mov") else {}
     with (
         replacing(sound) as target,
         reporting(video),
         opened(video) as pictured,
         opened(sound) as heard,
-        av.open(f"file:{target}", "w", format=form) as made,
+        av.open(f"file:{target}", "w", format=form, options=options) as made,
     ):
         made.metadata.update(
             {key: text for key, text in pictured.metadata.items() if not is_of_the_sound(key)}
@@ -88,9 +90,14 @@ def _start(path: Path) -> Fraction:
 
 
 def _packets(container: InputContainer, streams: list[Stream], later: Fraction) -> Iterator[Packet]:
-    """Yield the packets of streams, later by so many seconds."""
+    """Yield the packets of streams, later by so many seconds.
+
+    Packets that end before 0 are for the decoder to settle, and would be heard if they were later.
+    """
     for packet in container.demux(streams):
         if packet.pts is None and packet.dts is None:  # the end
+            continue
+        if later > 0 and packet.pts is not None and packet.pts + (packet.duration or 0) <= 0:
             continue
         shift = round(later / packet.time_base)
         packet.pts = packet.pts if packet.pts is None else packet.pts + shift

@@ -95,7 +95,7 @@ def source_of(path: str | os.PathLike, stream: int = 0) -> Source:
     """
     path = Path(path)
     name = printable(str(path))
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES and os.path.lexists(path):
         raise AudioError(f"{name}: unsupported suffix; use one of {' '.join(sorted(SUFFIXES))}")
     with reporting(path):
         status = os.stat(path)
