@@ -191,7 +191,8 @@ class _Planner:
         if state is State.DONE and not choices.overwrite:
             self.counts["done"] += 1
         elif state is State.UNKNOWN and not (choices.overwrite and self.template.names_stems):
-            self.made.failures[str(info.path)] = _unknown(info.path, paths)
+            template = self.template
+            self.made.failures[str(info.path)] = _unknown(info.path, paths, template.names_stems)
         else:
             self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite
             planned = {path: stamp_of(path) for path in paths}
@@ -277,10 +278,15 @@ def _is_audio(path: Path) -> bool:
     return True
 
 
-def _unknown(song: Path, paths: Sequence[Path]) -> str:
-    """Say that a file is in the way that nothing is known of."""
+def _unknown(song: Path, paths: Sequence[Path], names_stems: bool) -> str:
+    """Say that a file is in the way that nothing is known of, and which options help."""
     path = next(path for path in paths if path.exists())
     name, there = printable(str(song)), printable(str(path))
+    if not names_stems:
+        return (
+            f"{name}: {there} exists and may be a song; add {{stem}} to --name, or choose another "
+            "folder with -o"
+        )
     if not _is_audio(path):
         return (
             f"{name}: {there} exists and is no readable result; --overwrite replaces it, or "

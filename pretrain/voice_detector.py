@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from separator.atomic import write_text
 from separator.data.reader import Reader, load_stems
 from separator.data.stem_cache import default_folder
 from separator.data.tracks import Track
 from separator.errors import SeparatorError, one_line
+from separator.logs import bar
 from separator.separation import Separator
 from separator.stems import MIXTURE, VOCALS
 
@@ -48,11 +48,11 @@ def without_voices(songs: Sequence[Track], model: str, limit_db: float, device: 
     cached, reader = _cached(path), Reader(separator.rate)
     mixtures = [song for song in songs if song.names == (MIXTURE,)]
     decibels: dict[Track, float] = {}
-    for number, song in enumerate(tqdm(mixtures, "voices", unit="song", disable=None), 1):
+    for number, song in enumerate(bar(mixtures, "voices", unit="song"), 1):
         key = str(song.identity)
-        decibels[song] = cached.get(key, math.nan)
-        if math.isnan(decibels[song]):
-            decibels[song] = cached[key] = _judged(song, separator, reader)
+        if key not in cached:
+            cached[key] = _judged(song, separator, reader)
+        decibels[song] = cached[key]
         if number % SONGS_PER_WRITE == 0 or number == len(mixtures):
             with contextlib.suppress(OSError):  # then it is measured again the next time
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def without_voices(songs: Sequence[Track], model: str, limit_db: float, device: 
 
 
 def _cached(path: Path) -> dict[str, float]:
-    """Read the decibels that were measured before; none of a file that is damaged or not there."""
+    """Read what was measured before, NaN of songs that could not be judged; {} without a file."""
     try:
         decibels = json.loads(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError):

@@ -1,7 +1,7 @@
 """Whole processes of several separators on one song: `make bench-peers`.
 
     pip install openunmix demucs
-    python -m tests.bench_peers [--seconds 180] [--repeats 2] [--threads 2] [--write FILE.md]
+    python -m tests.bench_peers [--seconds 60] [--repeats 2] [--threads 2] [--write FILE.md]
 
 Each program starts, loads a network, reads a composed song (wav), separates it and writes stems
 (wav). The networks of open-unmix and Demucs have the sizes of their released models (umxhq,
@@ -130,7 +130,7 @@ def table(seconds: float, repeats: int, threads: int) -> str:
 def main() -> None:
     """Measure and print, or run one program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--write", type=Path, help="Markdown file for the table")

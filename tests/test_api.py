@@ -271,7 +271,9 @@ def test_sources_of_every_kind(random_model: Separator, tmp_path: Path) -> None:
     with audio.Writer(path, 48000, 2) as writer:
         writer.write(music(2, 0.5, 48000))
     expected = separator.separate(path, model=random_model)["vocals"]
-    sources = [path.read_bytes(), io.BytesIO(path.read_bytes()), os.fspath(path)]
+    data = path.read_bytes()
+    assert torch.equal(separator.separate(bytearray(data), model=random_model)["vocals"], expected)
+    sources = [data, memoryview(data), io.BytesIO(data), os.fspath(path)]
     results = separator.separate(iter(sources), model=random_model)
     assert iter(results) is results  # nothing is done before it is asked for
     assert all(torch.equal(stems["vocals"], expected) for stems in results)

@@ -1,5 +1,6 @@
 """A separation without PyTorch equals the one with it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from separator import audio, cli, streaming
+from separator import audio, bundled, cli, streaming
 from separator.data.corpus import song
 from separator.dsp import arrays, stft, wiener
 from separator.dsp.config import STFTConfig
@@ -108,3 +109,10 @@ def test_what_is_no_network_of_ours_is_one_error(tmp_path: Path):
     with pytest.raises(SeparatorError, match="no ONNX network") as told:
         OnnxSeparator.load(path)
     assert "\n" not in str(told.value)
+
+
+def test_the_bundled_onnx_file_was_made_from_the_bundled_model():
+    onnx = pytest.importorskip("onnx")
+    file = onnx.load(bundled.model_path("tiny-vocals", ".onnx"))
+    (about,) = (json.loads(p.value) for p in file.metadata_props if p.key == "separator")
+    assert about == Separator.load("tiny-vocals", "cpu").description

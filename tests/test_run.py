@@ -103,7 +103,7 @@ def test_songs_are_never_replaced_by_results(capsys: pytest.CaptureFixture) -> N
     assert all(path.read_bytes() == content for path, content in before.items())
     Path("music/Baz 2.flac").unlink()
     assert run("music/Bar.flac", *words) == 1  # Baz is not among the songs now
-    assert "exists and it is not known which song it came from" in capsys.readouterr().err
+    assert "exists and may be a song; add {stem} to --name" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in before.items())
 
 

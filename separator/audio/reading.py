@@ -11,7 +11,7 @@ from separator.audio.decoding import read_array
 def read(
     path: str | os.PathLike, start: int = 0, samples: int | None = None, *, stream: int = 0
 ) -> Tensor:
-    """Decode a part of a file into a tensor: as `read_array`, which see, into an array.
+    """Decode a part of a file into a tensor, as `read_array` does into an array.
 
     Args:
         path: the file.

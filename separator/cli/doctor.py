@@ -96,20 +96,16 @@ def guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """Yield the versions of the packages that separation needs."""
+    """Yield the versions of the packages that separation needs, and those that training needs."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield Finding("separator", f"{__version__}, Python {platform.python_version()}, {system}")
-    for name in PACKAGES:
+    for name in (*PACKAGES, *TRAINING_PACKAGES):
         try:
             yield Finding(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "not installed", f"pip install {name}", needed=True)
-    for name in TRAINING_PACKAGES:
-        try:
-            yield Finding(name, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            fix = "only training, evaluation and GPUs need it: pip install 'separator[train]'"
-            yield Finding(name, "not installed", fix)
+            needed = name in PACKAGES
+            extra = "only training, evaluation and GPUs need it: pip install 'separator[train]'"
+            yield Finding(name, "not installed", f"pip install {name}" if needed else extra, needed)
 
 
 def torchaudio_loads() -> Iterator[Finding]:

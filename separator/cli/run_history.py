@@ -45,12 +45,13 @@ class Run:
             return self._rows
 
     def version(self) -> str:
-        """Return a text that changes with the metrics file."""
+        """Return a text that changes with the metrics file, and with the pictures and sounds."""
         try:
             about = (self.folder / METRICS).stat()
+            media = sum(path.stat().st_size for path in self.folder.glob("events.out.*"))
         except OSError:
             return "none"
-        return f"{about.st_mtime_ns}-{about.st_size}"
+        return f"{about.st_mtime_ns}-{about.st_size}-{media}"
 
     def summary(self) -> dict[str, Any]:
         """Return where the run is, and the seconds that the rest and the next validation take."""
