@@ -158,6 +158,21 @@ def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(*pair, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32)]
+)
+def test_muon_works_in_the_type_that_the_processor_multiplies_fast(
+    monkeypatch: pytest.MonkeyPatch, capability: str, dtype: torch.dtype
+):
+    seen = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(muon, "orthogonal", lambda x: seen.append(x.dtype) or x)
+    weight = nn.Parameter(torch.ones(3, 4))
+    weight.grad = torch.ones(3, 4)
+    muon.Muon([{"params": [weight]}], lr=0.1).step()
+    assert seen == [dtype]
+
+
 def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():
     shapes = {"wide": (32, 16), "narrow": (32, 15), "convolution": (32, 32, 1, 3), "bias": (32,)}
     torch.manual_seed(0)

