@@ -118,10 +118,7 @@ class _Desk:
         say("\n".join(map(printable, outputs)))
         event(log, f"{printable(str(song))}: separated", song=str(song), seconds=seconds,
               outputs=outputs)  # fmt: skip
-        self._report.failures.pop(str(song), None)  # an earlier one of a watched file
-        figures = {"seconds": seconds, "model_seconds": spent, "gain_db": outcome.result()}
-        figures["speed"] = seconds / spent if spent else None
-        self._report.songs.append({"song": str(song), "outputs": outputs, **figures})
+        self._report.add(job.info, job.outputs, spent, outcome.result())
 
     def _advance(self, number: int, seconds: float) -> None:
         seconds = min(seconds, self._jobs[number].info.seconds - self._shown[number])

@@ -58,11 +58,13 @@ class Plan:
         jobs: the songs to separate.
         failures: a line for each input that is no song, or whose results' names are taken, by its
             path.
+        done: the songs whose results are there, with these.
         folders: where results are or are going to be.
     """
 
     jobs: list[Job] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    done: list[tuple[AudioInfo, tuple[Path, ...]]] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
 
 
@@ -86,7 +88,7 @@ def plan(inputs: Sequence[str], output: Path, choices: Choices, watch: Watch | N
         watch: leaves out files that it knows, or that are still being written.
 
     Returns:
-        The jobs, without those that are done, and a line for each input that cannot become one.
+        The jobs, the songs that are done, and a line for each input that is neither.
     """
     return _Planner(output, choices, watch).plan(inputs)
 
@@ -189,7 +191,7 @@ class _Planner:
         if choices.keep and state in (State.OUTDATED, State.UNKNOWN) and all(map(_is_audio, paths)):
             state = State.DONE
         if state is State.DONE and not choices.overwrite:
-            self.counts["done"] += 1
+            self.made.done.append((info, paths))
         elif state is State.UNKNOWN and not (choices.overwrite and self.template.names_stems):
             template = self.template
             self.made.failures[str(info.path)] = _unknown(info.path, paths, template.names_stems)
@@ -237,9 +239,9 @@ class _Planner:
     def _tell(self) -> None:
         """Say what is not done, and what is done again."""
         counts = self.counts
-        if counts["done"]:
+        if self.made.done:
             text = "skipped, separated already (--overwrite does them again): %d"
-            log.info(text, counts["done"])
+            log.info(text, len(self.made.done))
         if counts["outdated"]:
             text = (
                 "done again, since their results are incomplete or another model, version or "

@@ -2,13 +2,16 @@
 
 The report, which `--report FILE.json` writes, is
 
-    schema    1
+    schema    2
     model     {"path", "digest"}
-    songs     [{"song", "outputs": [paths], "seconds": of sound, "model_seconds": of work of the
-                model, "speed": seconds / model_seconds, "gain_db": of all its stems, below 0 where
-                a format of integers could not hold them}], in the order of their ends
+    songs     [{"song", "status": "separated" by this run, or "already there": its results were,
+                "outputs": [paths], "seconds": of sound, "model_seconds": of work of the model,
+                "speed": seconds / model_seconds, "gain_db": of all its stems, below 0 where a
+                format of integers could not hold them}]; the last three are null for songs
+                already there
     failures  [{"song", "error"}], songs that could not be separated
-    summary   {"songs", "failed", "seconds": of sound, "elapsed": seconds from the first song's
+    summary   {"separated", "already_there", "failed": numbers of songs; "seconds": of sound of
+               those separated, "seconds_already_there", "elapsed": seconds from the first song's
                beginning to the last one's end, "speed": seconds / elapsed, "model_idle_share": of
                the time between the model's first and last work, null without any}
 
@@ -16,12 +19,16 @@ Another suffix than .json gets the table, in Markdown.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from separator.atomic import write_text
+from separator.audio import AudioInfo
 from separator.errors import SeparatorError, one_line, printable
+
+SEPARATED, THERE = "separated", "already there"
 
 
 @dataclass
@@ -30,7 +37,7 @@ class RunReport:
 
     Attributes:
         model: path and digest of the model.
-        songs: the songs that are done, as in the file.
+        songs: the songs that are done, as in the file, by their paths.
         failures: the line of each song that failed, by its path.
         elapsed: seconds of work.
         busy: seconds of them in which the model worked.
@@ -38,19 +45,48 @@ class RunReport:
     """
 
     model: dict[str, str]
-    songs: list[dict[str, Any]] = field(default_factory=list)
+    songs: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     elapsed: float = 0.0
     busy: float = 0.0
     span: float = 0.0
 
+    def add(
+        self,
+        info: AudioInfo,
+        outputs: Sequence[Path],
+        spent: float | None = None,
+        gain: float | None = None,
+    ) -> None:
+        """Note a song that is done.
+
+        Args:
+            info: the song.
+            outputs: its results.
+            spent: seconds of the model's work; None where the results were there already.
+            gain: of all stems, in dB.
+        """
+        name = str(info.path)
+        status = SEPARATED if spent is not None else THERE
+        if status == THERE and name in self.songs:  # a watched file that was touched
+            return
+        self.failures.pop(name, None)  # an earlier one of a watched file
+        row = {"song": name, "status": status, "outputs": [str(path) for path in outputs]}
+        figures = {"seconds": info.seconds, "model_seconds": spent, "gain_db": gain}
+        self.songs[name] = row | figures | {"speed": info.seconds / spent if spent else None}
+
     def summary(self) -> dict[str, Any]:
         """Return the sums over all songs."""
-        seconds = sum(song["seconds"] for song in self.songs)
+        sounds: dict[str, list[float]] = {SEPARATED: [], THERE: []}
+        for song in self.songs.values():
+            sounds[song["status"]].append(song["seconds"])
+        seconds = sum(sounds[SEPARATED])
         return {
-            "songs": len(self.songs),
+            "separated": len(sounds[SEPARATED]),
+            "already_there": len(sounds[THERE]),
             "failed": len(self.failures),
             "seconds": seconds,
+            "seconds_already_there": sum(sounds[THERE]),
             "elapsed": self.elapsed,
             "speed": seconds / self.elapsed if self.elapsed else None,
             "model_idle_share": 1 - self.busy / self.span if self.span else None,
@@ -59,10 +95,12 @@ class RunReport:
     def sentence(self) -> str:
         """Return the summary in words."""
         sums = self.summary()
-        count, minutes = sums["songs"], sums["elapsed"] / 60
+        count, minutes = sums["separated"], sums["elapsed"] / 60
         text = f"{count} song{'' if count == 1 else 's'}, {sums['seconds'] / 3600:.2f} hours"
         if sums["speed"]:
             text += f", in {minutes:.1f} minutes ({sums['speed']:.1f} times real time)"
+        if there := sums["already_there"]:
+            text += f", {there} already there ({sums['seconds_already_there'] / 3600:.2f} hours)"
         return f"{text}, {sums['failed']} failed"
 
     def write(self, path: str | Path) -> None:
@@ -84,19 +122,21 @@ class RunReport:
 
     def _json(self) -> str:
         failures = [{"song": song, "error": line} for song, line in self.failures.items()]
-        report = {"schema": 1, "model": self.model, "songs": self.songs, "failures": failures}
+        songs = [*self.songs.values()]
+        report = {"schema": 2, "model": self.model, "songs": songs, "failures": failures}
         return json.dumps(report | {"summary": self.summary()}, indent=2) + "\n"
 
     def _table(self) -> str:
         idle = self.summary()["model_idle_share"]
         lines = [self.sentence() + (f"; the model idle {idle:.1%}" if idle is not None else ""), ""]
         if self.songs:
-            head = "| song | seconds | times real time, model | gain, dB |"
-            lines += [head, "|---|---:|---:|---:|"]
-        for song in self.songs:
-            name, speed = _in_table(song["song"]), song["speed"]
-            shown = f"{speed:.1f}" if speed else "-"
-            lines.append(f"| {name} | {song['seconds']:.1f} | {shown} | {song['gain_db']:.2f} |")
+            head = "| song | status | seconds | times real time, model | gain, dB |"
+            lines += [head, "|---|---|---:|---:|---:|"]
+        for song in self.songs.values():
+            speed, gain = song["speed"], song["gain_db"]
+            fields = [_in_table(song["song"]), song["status"], f"{song['seconds']:.1f}"]
+            fields += [f"{speed:.1f}" if speed else "-", "-" if gain is None else f"{gain:.2f}"]
+            lines.append(f"| {' | '.join(fields)} |")
         if self.failures:
             lines += ["", "| failed | reason |", "|---|---|"]
         lines += [f"| {_in_table(k)} | {_in_table(v)} |" for k, v in self.failures.items()]

@@ -74,8 +74,8 @@ class SeparateConfig(CheckedConfig):
             made safe for every file system; songs of one name get numbers. By default
             "{folder}/{name} ({stem}).{format}", as they are.
         watch: stay, and separate songs that appear in the folders, until Ctrl-C.
-        report: file for a report of songs, speed, gains and failures: JSON where it ends in .json,
-            else a table.
+        report: file for a report of all songs, those separated already too, with speed, gains and
+            failures: JSON where it ends in .json, else a table.
         dry_run: list what would be written, and write nothing.
     """
 
@@ -198,6 +198,8 @@ def _separate(config: SeparateConfig) -> list[str]:
     while True:
         planned = plan(config.inputs, Path(config.output), choices, watch)
         report.failures |= planned.failures
+        for info, results in planned.done:
+            report.add(info, results)
         if config.dry_run:
             say("\n".join(printable(str(path)) for job in planned.jobs for path in job.outputs))
         else:
@@ -221,7 +223,8 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
             check_folder(Path(config.output))
             separate_files(planned.jobs, work, report)
     finally:
-        if config.report and (planned.jobs or planned.failures or not config.watch):
+        news = planned.jobs or planned.failures or planned.done
+        if config.report and (news or not config.watch):
             report.write(config.report)
     if len(planned.jobs) > 1:
         log.info("%s", report.sentence())

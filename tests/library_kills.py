@@ -70,10 +70,13 @@ def verdict(summary: dict, status: int) -> int:
         f"{len(whole)} results, {summary['seconds']:.0f} s of sound in {summary['elapsed']:.0f} s,"
     )
     print(f"the model idle {summary['model_idle_share']:.1%}")
+    report = json.loads(Path("killed.json").read_text())
+    unlisted = len(whole) - sum(len(row["outputs"]) for row in report["songs"])
+    print(f"the last report counts {report['summary']}; {unlisted} results are not in it")
     print(f"{len(differing)} results differ, {len(leftovers)} temporary files are left")
     for name in [*differing, *leftovers][:20]:
         print(f"  {name}")
-    return 1 if differing or leftovers or status else 0
+    return 1 if differing or leftovers or unlisted or status else 0
 
 
 def make_library(folder: Path, count: int, draw: random.Random) -> None:

@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mutagen
 import pytest
 
+from separator import audio
 from separator.inference import watch
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
@@ -30,13 +32,52 @@ def test_report_and_summary(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     (failure,) = report["failures"]
     assert failure["song"] == "music/text.mp3" and failure["error"].startswith("music/text.mp3: ")
     summary = report["summary"]
-    assert (summary["songs"], summary["failed"]) == (2, 1)
+    assert (summary["separated"], summary["already_there"], summary["failed"]) == (2, 0, 1)
     assert summary["speed"] == pytest.approx(2 / summary["elapsed"])
     assert 0 <= summary["model_idle_share"] < 1
     assert "2 songs, 0.00 hours, in " in caplog.text and "real time), 1 failed" in caplog.text
     assert run("music/a.flac", "--format", "wav", "--report", "out/all.md") == 0
     lines = Path("out/all.md").read_text().splitlines()
-    assert lines[0].startswith("1 song, ") and lines[-1].startswith("| music/a.flac | 0.5 | ")
+    assert lines[0].startswith("1 song, ")
+    assert lines[-1].startswith("| music/a.flac | separated | 0.5 | ")
+
+
+def test_a_report_lists_songs_that_were_there_without_decoding_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    song("music/a.flac", 0.5)
+    song("music/b.flac", 0.25, seed=3)
+    assert run("music", "--report", "all.json") == 0
+    before = {row["song"]: row for row in json.loads(Path("all.json").read_text())["songs"]}
+    song("music/c.flac", 1.0, seed=4)
+    song("music/d.flac", 1.0, seed=5)
+    decode, decoded = audio.blocks, []
+
+    def blocks(path: Path, **options: object) -> Iterator:
+        decoded.append(str(path))
+        return decode(path, **options)
+
+    monkeypatch.setattr(audio, "blocks", blocks)
+    assert run("music", "--report", "all.json") == 0
+    assert sorted(decoded) == ["music/c.flac", "music/d.flac"]
+    report = json.loads(Path("all.json").read_text())
+    rows = {row["song"]: row for row in report["songs"]}
+    there, done = "already there", "separated"
+    assert {name: row["status"] for name, row in rows.items()} == {
+        **{"music/a.flac": there, "music/b.flac": there},
+        **{"music/c.flac": done, "music/d.flac": done},
+    }
+    for name, row in before.items():
+        nothing = {"status": there, "model_seconds": None, "speed": None, "gain_db": None}
+        assert rows[name] == row | nothing  # the same results and seconds of sound
+    summary = report["summary"]
+    assert (summary["separated"], summary["already_there"], summary["failed"]) == (2, 2, 0)
+    assert (summary["seconds"], summary["seconds_already_there"]) == (2, 0.75)
+    assert summary["speed"] == pytest.approx(2 / summary["elapsed"])
+    assert "2 already there (0.00 hours), 0 failed" in caplog.text
+    assert run("music", "--report", "all.md") == 0
+    assert "| music/a.flac | already there | 0.5 | - | - |" in Path("all.md").read_text()
 
 
 def test_a_dry_run_tells_and_writes_nothing(capsys: pytest.CaptureFixture) -> None:
