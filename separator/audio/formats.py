@@ -134,7 +134,8 @@ _MP3 = Encoding("soundfile", "MP3", "MPEG_LAYER_III", mp3_options, rates=_MP3_RA
 _VORBIS = Encoding("soundfile", "OGG", "VORBIS", vorbis_options, max_rate=200_000)
 _OPUS = Encoding("soundfile", "OGG", "OPUS", opus_options, rates=_OPUS_RATES)
 _AAC = Encoding("aac", "mp4", "aac", aac_options, rates=_AAC_RATES)
-_STEMS = Encoding("aac", "mp4", "aac", aac_options, rates=_AAC_RATES, streams=True)
+# of the brand "M4A ", as the files of Native Instruments are
+_STEMS = Encoding("aac", "ipod", "aac", aac_options, rates=_AAC_RATES, streams=True)
 _AIFF = Encoding(
     encoder="soundfile",
     container="AIFF",
