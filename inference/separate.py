@@ -47,7 +47,8 @@ class SeparateConfig(CheckedConfig):
         format: format of the results; "input" takes each song's own, so that lossy songs are
             compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
             programs read it.
-        video: give the results of videos their picture, as it is, in a file of the video's format.
+        video: give the results of videos their picture, subtitles and chapters, as they are, in a
+            file of the video's format; sounds after the first are left out.
         bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).

@@ -1,5 +1,6 @@
 """Videos: their sound is separated, and their picture kept as it is, in time with the sound."""
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def video(path: Path, late: float = 0.2, sound: bool = True) -> Path:
         late: seconds that the sound begins after the picture, which begins at 0.04 s.
         sound: whether there is any.
     """
-    codecs = CODECS[path.suffix[1:]]
+    codecs = CODECS.get(path.suffix[1:], CODECS["mp4"])
     with av.open(str(path), "w") as file:
         file.metadata["title"] = "A flash"
         picture = file.add_stream(codecs[0], rate=FPS)
@@ -115,6 +116,82 @@ def test_the_command_keeps_pictures(capsys: pytest.CaptureFixture) -> None:
     assert [line for line in lines if "mute" in line] == [
         "separator: mute.mp4: holds no sound; check what it is"
     ]
+
+
+FILM = """;FFMETADATA1
+[CHAPTER]
+TIMEBASE=1/1000
+START=0
+END=1500
+title=One
+[CHAPTER]
+TIMEBASE=1/1000
+START=1500
+END=2000
+title=Two
+"""
+
+
+def film(path: Path, subtitles: str) -> Path:
+    """Add chapters, two lines of German subtitles and a French sound to a video."""
+    plain = video(path.with_name(f"plain{path.suffix}"))
+    Path("film.txt").write_text(FILM)
+    lines = (("00:00:00,200 --> 00:00:00,900", "Hallo"), ("00:00:01,200 --> 00:00:01,900", "Welt"))
+    text = "".join(f"{n}\n{time}\n{words}\n\n" for n, (time, words) in enumerate(lines, 1))
+    Path("film.srt").write_text(text)
+    inputs = [word for name in (plain, plain, "film.srt", "film.txt") for word in ("-i", str(name))]
+    maps = [word for name in ("0:v", "0:a", "1:a", "2:s") for word in ("-map", name)]
+    languages = (("a:0", "eng"), ("a:1", "fra"), ("s:0", "deu"))
+    tags = [w for s, name in languages for w in (f"-metadata:s:{s}", f"language={name}")]
+    words = [*inputs, *maps, "-map_chapters", "3", "-c", "copy", "-c:s", subtitles, *tags]
+    words += ["-disposition:s:0", "forced", "-f", "matroska" if path.suffix != ".m4v" else "mp4"]
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *words, str(path)], check=True)
+    return path
+
+
+def contents(path: Path) -> tuple[list, list, list]:
+    """Chapters, streams and the bytes of the subtitles of a file."""
+    with av.open(str(path)) as file:
+        chapters = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+            for c in file.chapters()
+        ]
+        streams = [(s.type, s.language, s.disposition.value & 64) for s in file.streams]
+        texts = [bytes(p) for p in file.demux() if p.stream.type == "subtitle" and p.size]
+    return chapters, [stream for stream in streams if stream[0] != "data"], texts
+
+
+@pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize(
+    ("suffix", "subtitles", "becomes"),
+    [("mkv", "srt", "mkv"), ("m4v", "mov_text", "mp4"), ("webm", "srt", "webm")],
+)
+def test_chapters_and_subtitles_stay(suffix: str, subtitles: str, becomes: str) -> None:
+    """webm has no such subtitles: they are left out, as the other languages' sounds are."""
+    source = film(Path(f"film.{suffix}"), subtitles)
+    assert run(str(source), "--video") == 0
+    result = Path(f"stems/film (Instrumental).{becomes}")
+    assert packets(result) == packets(source)
+    (chapters, _, texts), made = contents(source), contents(result)
+    assert made[0] == chapters == [(0, 1.5, "One"), (1.5, 2, "Two")]
+    kept = suffix != "webm"
+    shown = [("subtitle", "deu", 64)] if kept else []
+    assert made[1][1:] == [*shown, ("audio", "eng", 0)]
+    assert made[2] == (texts if kept else []) and texts
+
+
+@pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize(("codec", "tag"), [("libaom-av1", "av01"), ("libx265", "hvc1")])
+def test_pictures_that_need_no_encoder_here(codec: str, tag: str) -> None:
+    """Of AV1 the decoder has a name of its own; Apple's players want the tag of HEVC."""
+    source = ["-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2", "-f", "lavfi", "-i", "sine=d=0.2"]
+    words = ["-c:v", codec, "-tag:v", tag, "-c:a", "aac", "film.mp4"]
+    subprocess.run(["ffmpeg", "-v", "error", *source, *words], check=True)
+    assert run("film.mp4", "--video") == 0
+    result = Path("stems/film (Instrumental).mp4")
+    assert packets(result) == packets(Path("film.mp4"))
+    with av.open(str(result)) as file:
+        assert file.streams.video[0].codec_context.codec_tag == tag
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])

@@ -152,7 +152,7 @@ FORMATS = {
         Format("mp3", (".mp3",), (".mp2", ".mpga"), _MP3),
         Format("ogg", (".ogg", ".oga"), (), _VORBIS),
         Format("opus", (".opus",), (), _OPUS),
-        Format("m4a", (".m4a", ".mp4", ".m4b"), (".aac", ".mov", ".alac", ".3gp"), _AAC),
+        Format("m4a", (".m4a", ".mp4", ".m4b"), (".aac", ".mov", ".m4v", ".alac", ".3gp"), _AAC),
         Format("aiff", (".aiff", ".aif"), (".aifc",), _AIFF),
         Format(STEMS, (), (), _STEMS),
         Format("caf", (".caf",)),

@@ -1,19 +1,23 @@
 """The picture of videos: copied, as it is coded, beside a new sound."""
 
 import heapq
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av import Packet
-from av.container import InputContainer
+from av import Packet, VideoStream
+from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
 
 from separator.atomic import replacing
 from separator.audio.demuxer import demuxer, opened
 from separator.audio.info import AudioInfo, reporting
 from separator.audio.tag_reader import is_of_the_sound
+from separator.errors import printable
+
+log = logging.getLogger(__name__)
 
 
 def video_container(info: AudioInfo) -> str:
@@ -29,7 +33,7 @@ def video_container(info: AudioInfo) -> str:
     if not kinds:
         return ""
     with reporting(info.path), opened(info.path) as container:
-        moving = _kept(container)[:1]
+        moving = _moving(container)
     suffix = info.path.suffix[1:].lower()
     return (suffix if suffix in kinds else kinds[0]) if moving else ""
 
@@ -37,7 +41,8 @@ def video_container(info: AudioInfo) -> str:
 def add_picture(sound: Path, video: Path) -> None:
     """Replace a sound file by a video of a file's picture, as it is, and that sound.
 
-    The times of both are kept: the sound begins where the file's own does. Subtitles are kept, too.
+    The times of both are kept: the sound begins where the file's own does. Subtitles, chapters and
+    fonts are kept, too; other sounds are left out, since players choose one by its language.
 
     Args:
         sound: the file, of as many samples as the video's sound has; its suffix says which
@@ -61,8 +66,16 @@ def add_picture(sound: Path, video: Path) -> None:
         made.metadata.update(
             {key: text for key, text in pictured.metadata.items() if not is_of_the_sound(key)}
         )
-        kept = _kept(pictured)
-        places = {stream: made.add_stream_from_template(stream) for stream in kept}
+        made.set_chapters(pictured.chapters())
+        places: dict[Stream, Stream] = {s: _copied(s, made) for s in _moving(pictured)}
+        for stream in pictured.streams.subtitles:
+            try:
+                places[stream] = _copied(stream, made)
+            except ValueError as error:  # a kind that FFmpeg, or the container, does not know
+                log.warning("%s: subtitles are left out: %s", printable(str(video)), error)
+        kept = list(places)
+        for font in pictured.streams.attachments:
+            made.add_stream_from_template(font)
         track = heard.streams.audio[0]
         places[track] = made.add_stream_from_template(track)
         if language := pictured.streams.audio[0].language:
@@ -75,11 +88,20 @@ def add_picture(sound: Path, video: Path) -> None:
             made.mux(packet)
 
 
-def _kept(container: InputContainer) -> list[Stream]:
-    """Streams of a moving picture, not of a cover, and then subtitles."""
-    streams = container.streams
-    moving = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
-    return [*moving, *streams.subtitles] if moving else []
+def _moving(container: InputContainer) -> list[VideoStream]:
+    """Streams of a moving picture, not of a cover."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def _copied(stream: Stream, made: OutputContainer) -> Stream:
+    """Add a stream like another one, with its language, its title and when it is shown."""
+    copy = made.add_stream_from_template(stream, opaque=True)  # needs no encoder, as of AV1
+    copy.disposition = stream.disposition.value
+    for key in stream.metadata.keys() & {"language", "title"}:
+        copy.metadata[key] = stream.metadata[key]
+    if stream.codec_context.codec_tag == "hvc1":  # Apple's players know no other tag of HEVC
+        copy.codec_context.codec_tag = "hvc1"
+    return copy
 
 
 def _start(path: Path) -> Fraction:
