@@ -355,11 +355,24 @@ def test_no_finished_step_is_lost_by_an_error(tmp_path: Path, whole: Path, error
     assert_same(weights(tmp_path), weights(whole))
 
 
-def test_an_error_in_the_first_step_leaves_no_checkpoint(tmp_path: Path):
-    config = toy_config(tmp_path)
+def test_an_error_in_the_first_step_leaves_nothing(tmp_path: Path):
+    config = toy_config(tmp_path / "runs" / "run")
     with pytest.raises(SeparatorError, match=r"out of memory .*; the run is not begun$"):
         fit(Toy(config, before_step=Fails(0, MemoryError())), config)
-    assert not (tmp_path / "last.pt").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_had_leaves_nothing(tmp_path: Path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise SeparatorError("log.wandb: no key")
+
+    monkeypatch.setattr(loop, "Log", refuse)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").touch()
+    config = toy_config(tmp_path)
+    with pytest.raises(SeparatorError, match="no key"):
+        fit(Toy(config), config)
+    assert {*tmp_path.rglob("*")} == {tmp_path / "notes", tmp_path / "notes" / "mine.txt"}
 
 
 def test_another_error_stays_what_it_is(tmp_path: Path):

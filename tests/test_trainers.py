@@ -558,7 +558,7 @@ def test_songs_without_stems_pretrain_and_do_not_train(corpus: Path, tmp_path: P
     capsys.readouterr()
     assert main(words("train", library, tmp_path / "train", "steps=1")) == 1
     assert "training needs stems" in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "train" / "last.pt").exists()  # the corrected command may be another
+    assert not (tmp_path / "train").exists()  # the corrected command may be another
 
 
 def start_child(role: str, command_words: list[str]) -> subprocess.Popen:

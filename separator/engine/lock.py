@@ -26,7 +26,8 @@ class RunLock:
     """Holds a run folder for this process while its block lasts.
 
     The lock is the system's (flock) on the file `.lock`, which names its owner: it ends with the
-    process however that ends, so the file of a killed process holds nobody up.
+    process however that ends, so the file of a killed process holds nobody up. A block that ends
+    in an error without a `last.pt` in the folder leaves nothing that was not there before.
 
     Args:
         folder: the run folder, which is made if need be.
@@ -40,6 +41,9 @@ class RunLock:
         self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
+        folders = self.folder, *self.folder.parents
+        self._made = [folder for folder in folders if not folder.exists()]
+        self._before = {*self.folder.rglob("*")}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self._acquired()
@@ -50,10 +54,15 @@ class RunLock:
             ) from error
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with contextlib.suppress(OSError):
             if self.held():  # while the lock lasts: else it could be the next owner's file
+                refused = kind is not None and not (self.folder / "last.pt").exists()
+                if refused:
+                    self._remove_new()
                 self.path.unlink()
+                for folder in self._made if refused else ():
+                    folder.rmdir()  # unless something else is in it by now
         self._file.close()
 
     def held(self) -> bool:
@@ -75,6 +84,11 @@ class RunLock:
                 "nothing more is written there. Put it back to resume from its last checkpoint, "
                 "or start again"
             )
+
+    def _remove_new(self) -> None:
+        """Remove all that came into the folder, except the lock."""
+        for path in sorted({*self.folder.rglob("*")} - self._before - {self.path}, reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
 
     def _acquired(self) -> TextIO:
         while True:

@@ -54,15 +54,15 @@ def fit(task: Task, config: RunConfig) -> int:
         distributed.together(lambda: distributed.rank() or stack.enter_context(lock))
         run = _Run(task, config, device, lock)
         distributed.together(run.look)
-        run.begin()
-        if run.state.step >= config.steps:
-            logger.info("%s is complete; a larger steps= continues it", run.folder)
-            return 0
-        if run.main:
-            stage = task.describe().get("stage", "train")
-            run.log = stack.enter_context(Log(run.folder, run.state.step, config, stage))
-        stop = stack.enter_context(Stop(config.max_minutes, device))
         try:
+            run.begin()
+            if run.state.step >= config.steps:
+                logger.info("%s is complete; a larger steps= continues it", run.folder)
+                return 0
+            if run.main:
+                stage = task.describe().get("stage", "train")
+                run.log = stack.enter_context(Log(run.folder, run.state.step, config, stage))
+            stop = stack.enter_context(Stop(config.max_minutes, device))
             run.train(stop)
         except Exception as error:
             run.rescue()
@@ -191,7 +191,7 @@ class _Run:
         """Save the steps done after the last checkpoint, where an error came within a step.
 
         Not where half of a step would be saved with them: statistics of batch norms, an adversary.
-        A run without any step leaves no checkpoint: it would refuse a corrected command.
+        Without any step there is no checkpoint, see `RunLock`: it would refuse a corrected command.
         """
         if not self.main or not self.lock.held():
             return
