@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from separator import audio
 from separator.audio import AudioInfo
 from separator.audio.formats import encoding_of
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError, UsageError, printable
 from separator.stems import (
     ACCOMPANIMENT,
     MIXTURE,
@@ -119,7 +119,7 @@ def outputs(
         The files, in order, without repetition.
 
     Raises:
-        SeparatorError: the model does not have a stem.
+        UsageError: the model does not have a stem.
     """
     names = [stem_of(name) for name in wanted]
     accepted = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
@@ -152,7 +152,7 @@ def outputs(
 def _check(key: str, name: str, choices: tuple[str, ...]) -> None:
     if name not in choices:
         names = ", ".join(dict.fromkeys(map(public_name, choices)))
-        raise SeparatorError(f"{key}: this model has no {printable(name)}, only {names}")
+        raise UsageError(f"{key}: this model has no {printable(name)}, only {names}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ class PullConfig:
 
     Attributes:
         source: hf:OWNER/NAME, hf:OWNER/NAME@REVISION or https://…, with #sha256=DIGEST if known.
-        output: the file to write; NAME.safetensors by default.
+        output: the file to write, NAME.safetensors by default; for NAME.onnx the source's ONNX file
+            is fetched.
     """
 
     source: list[str]
@@ -33,11 +34,16 @@ class PullConfig:
 def main(argv: list[str]) -> int:
     """Fetch a model, check it, and write it."""
     config = parse(PullConfig, argv, "pull", positional="source")
-    from separator.engine.model_file import load_model_file
+    source, onnx = config.source[0], config.output.endswith(".onnx")
+    path = model_file(source, ".onnx" if onnx else ".safetensors", newest=True)
+    if onnx:
+        from separator.onnx_separator import OnnxSeparator
 
-    source = config.source[0]
-    path = model_file(source, newest=True)
-    load_model_file(path)  # compares the digest
+        OnnxSeparator(path)
+    else:
+        from separator.engine.model_file import load_model_file
+
+        load_model_file(path)  # compares the digest
     name = source.removeprefix("hf:").partition("@")[0].partition("#")[0].rpartition("/")[2]
     output = Path(config.output or f"{name.removesuffix('.safetensors')}.safetensors")
     if output.exists():

@@ -29,12 +29,14 @@ class PushConfig:
         model: the model file, then OWNER/NAME of the repository; it is made if there is none.
         license: licence of the weights, such as cc-by-nc-sa-4.0; required where the file has none.
         scores: a file that `separator evaluate --json` wrote for this model.
+        onnx: upload the network as ONNX too, for installations without PyTorch.
         private: make a new repository private, so that only you see it.
     """
 
     model: list[str]
     license: str = ""
     scores: str = ""
+    onnx: bool = False
     private: bool = False
 
     def __post_init__(self) -> None:
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> int:
     """Upload the model and its card."""
     config = parse(PushConfig, argv, "push", positional="model")
     from separator.engine.model_file import load_model_file
+    from separator.engine.onnx_file import export_onnx
 
     path, repository = config.model
     file = model_file(path)
@@ -65,16 +68,18 @@ def main(argv: list[str]) -> int:
         repository, description, parameters, license, _scores(config.scores, description["digest"])
     )
     hub = import_hub()
-    try:
-        hub.create_repo(repository, private=config.private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(file, Path(folder) / FILE)
-            (Path(folder) / "README.md").write_text(text, "utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(file, Path(folder) / f"{FILE}.safetensors")
+        if config.onnx:
+            export_onnx(Path(folder) / f"{FILE}.onnx", path, license)
+        (Path(folder) / "README.md").write_text(text, "utf-8")
+        try:
+            hub.create_repo(repository, private=config.private, exist_ok=True)
             about = hub.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message="Upload the model"
             )
-    except Exception as error:  # its own classes, those of its HTTP client, and the system's
-        raise SeparatorError(f"{repository}: {one_line(error)}") from error
+        except Exception as error:  # its own classes, those of its HTTP client, and the system's
+            raise SeparatorError(f"{repository}: {one_line(error)}") from error
     log.info("%s: uploaded (%s)", repository, printable(str(about.commit_url)))
     return 0
 

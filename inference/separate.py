@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from separator import __version__
 from separator.audio.formats import RESULT_FORMATS, STEMS
 from separator.config import parse
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError, UsageError, printable
 from separator.inference.choices import check_bits
 from separator.inference.naming import NameTemplate
 from separator.inference.option_values import levels_of, weights_of, with_options
@@ -60,7 +60,7 @@ class SeparateConfig(CheckedConfig):
         backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
             and a model of `separator export -o x.onnx`); auto takes torch where it is
             installed, for other models than .onnx files.
-        device: where to run; auto takes a GPU when there is one.
+        device: where to run; auto takes a GPU when there is one. onnx has the CPU alone.
         batch: chunks processed at once.
         chunk: seconds that the model sees at once; memory grows with it.
         overlap: seconds that a chunk shares with the next, at most half a chunk.
@@ -185,12 +185,12 @@ def _separate(config: SeparateConfig) -> list[str]:
         digest, __version__, *settings, *again, *quality, config.mix, config.video, config.name
     )
     if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
-        raise SeparatorError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
+        raise UsageError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
     if config.report and Path(config.report).is_dir():
-        raise SeparatorError(f"report: {printable(config.report)} is a folder; give a file's name")
+        raise UsageError(f"report: {printable(config.report)} is a folder; give a file's name")
     if config.report and not config.dry_run:
         check_folder(Path(config.report).absolute().parent, "--report")
     watch = Watch() if config.watch else None

@@ -1,12 +1,13 @@
 """Separation from Python: `separator.separate("song.flac")`, with or without PyTorch."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
 from separator.arguments import is_samples, path_of
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, UsageError, printable
 from separator.model_sources import find_model
 from separator.streaming import BYTES, SOURCES, Progress, Source, StreamingSeparator
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     Model = str | os.PathLike[str] | Separator
 
 __all__ = ["load", "separate"]
+
+ONNX = r"\.onnx(#sha256=\w+)?$"  # the end of a path or an address
 
 Backend = Literal["auto", "torch", "onnx"]
 AnySource = TypeVar("AnySource", bound=Source)  # a list of paths is no list of all sources
@@ -123,12 +126,18 @@ def load(
         A `Separator`, or an `OnnxSeparator`.
 
     Raises:
-        SeparatorError: the model cannot be read, or the backend is not installed.
+        SeparatorError: the model cannot be read, or the backend is not installed, or it does not
+            have the device.
     """
-    light = not find_spec("torch") or str(model).endswith(".onnx")
+    light = not find_spec("torch") or re.search(ONNX, str(model))
     if backend == "onnx" or (backend == "auto" and light):
         from separator.onnx_separator import OnnxSeparator
 
+        if device not in ("auto", "cpu"):
+            raise UsageError(
+                f"device: the backend onnx has the CPU alone; leave {printable(device)} out, or "
+                "give the backend torch and a .safetensors file"
+            )
         return OnnxSeparator.load(model, shifts, chunk, overlap)
     from separator.separation import Separator
 

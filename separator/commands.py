@@ -31,8 +31,8 @@ LOG_OPTIONS = {
 }
 STATUSES = {
     "0": "all of the work was done",
-    "1": "some or all of it failed, as for a missing file or a stem that the model lacks",
-    "2": "wrong usage: an unknown command, key or value; nothing was started",
+    "1": "some or all of it failed, as for a missing or damaged file",
+    "2": "wrong usage, as an unknown key or a stem that the model lacks; nothing was started",
     "3": "a training reached its time limit (max_minutes) and saved its state",
     "130, 143, 129": "stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved",
     "141": "the program that reads the output, such as `head`, has ended",

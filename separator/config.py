@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -125,13 +125,13 @@ def from_dict(cls: type[Config], values: dict) -> Config:
         raise SeparatorError(_shortened(str(error), keys)) from error
 
 
-def nearest(key: str, keys: Iterable[str], kind: str = "keys") -> str:
-    """Return "; did you mean 'KEY'?" for the most similar of the keys, else a list of its kind."""
-    keys = list(keys)
-    leaf = key.split(".")[-1]
-    close = [other for other in keys if other.split(".")[-1] == leaf]  # under a wrong parent
+def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
+    """Return "; did you mean 'KEY'?" for the most similar key, else where all are listed."""
+    close = [k for k in keys if k.split(".")[-1] == key.split(".")[-1]]  # under a wrong parent
     close = close or difflib.get_close_matches(key, keys, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; the {kind} are {', '.join(keys[:20])}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; --help lists the {kind}" if len(keys) > 20 else f"; the {kind} are {', '.join(keys)}"
 
 
 def _parser(cls: type, command: str, positional: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 import torch
 
-from separator.errors import SeparatorError
+from separator.errors import UsageError
 
 
 def find_device(name: str, auto: tuple[str, ...] = ("cuda", "mps")) -> torch.device:
@@ -13,7 +13,7 @@ def find_device(name: str, auto: tuple[str, ...] = ("cuda", "mps")) -> torch.dev
         auto: what "auto" takes, the first that is available; the CPU when none is.
 
     Raises:
-        SeparatorError: an unknown or absent device.
+        UsageError: an unknown or absent device.
     """
     available = ["cpu"]
     if torch.cuda.is_available():
@@ -24,7 +24,5 @@ def find_device(name: str, auto: tuple[str, ...] = ("cuda", "mps")) -> torch.dev
         return torch.device(next((kind for kind in auto if kind in available), "cpu"))
     kind, _, index = name.partition(":")
     if kind not in available or not (index.isdecimal() or name == kind):
-        raise SeparatorError(
-            f"device: {name!r} is not on this machine; it has {', '.join(available)}"
-        )
+        raise UsageError(f"device: {name!r} is not on this machine; it has {', '.join(available)}")
     return torch.device(name)

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from separator.errors import SeparatorError
+from separator.errors import UsageError
 from separator.streaming import StreamingSeparator
 
 Average = Literal["mean", "median"]
@@ -25,7 +25,7 @@ class Ensemble(StreamingSeparator[Any]):
         weights: of the models in the mean; by default all weigh alike.
 
     Raises:
-        SeparatorError: the models do not go together, or the weights do not go with them.
+        UsageError: the models do not go together, or the weights do not go with them.
     """
 
     def __init__(
@@ -35,11 +35,9 @@ class Ensemble(StreamingSeparator[Any]):
         weights: Sequence[float] = (),
     ) -> None:
         if not models:
-            raise SeparatorError("models: none; give one or more")
+            raise UsageError("models: none; give one or more")
         if average not in get_args(Average):
-            raise SeparatorError(
-                f"average: {average!r} is not one of {', '.join(get_args(Average))}"
-            )
+            raise UsageError(f"average: {average!r} is not one of {', '.join(get_args(Average))}")
         _check_weights(weights, len(models), average)
         first = models[0]
         for number, model in enumerate(models[1:], 2):
@@ -65,11 +63,11 @@ class Ensemble(StreamingSeparator[Any]):
 
 def _check_weights(weights: Sequence[float], models: int, average: Average) -> None:
     if weights and average != "mean":
-        raise SeparatorError("weights: are for --average mean; leave one of them out")
+        raise UsageError("weights: are for --average mean; leave one of them out")
     if weights and len(weights) != models:
-        raise SeparatorError(f"weights: {len(weights)} for {models} models; give one for each")
+        raise UsageError(f"weights: {len(weights)} for {models} models; give one for each")
     if not all(0 < weight < np.inf for weight in weights):
-        raise SeparatorError("weights: give numbers above 0")
+        raise UsageError("weights: give numbers above 0")
 
 
 def _check_alike(
@@ -80,7 +78,7 @@ def _check_alike(
         ("rate", f"{first.rate} Hz", f"{model.rate} Hz"),
     ):
         if ours != other:
-            raise SeparatorError(
+            raise UsageError(
                 f"model: number {number} has another {key} than the first ({other}, not {ours}); "
                 "only models of the same stems and rate can be averaged"
             )

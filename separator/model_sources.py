@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from separator import bundled
 from separator.atomic import replacing
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, UsageError, one_line, printable
 from separator.logs import bar, shows_bars
 
-FILE = "model.safetensors"  # of a repository on the hub
+FILE = "model"  # of a repository on the hub, without its suffix
 HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 ADDRESS = re.compile(r"(?P<scheme>https?):/{1,2}(?P<rest>[^#]+)(?:#sha256=(?P<digest>[0-9a-f]+))?")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -29,25 +29,37 @@ def find_model() -> str:
     return os.environ.get("SEPARATOR_MODEL") or bundled.DEFAULT
 
 
-def model_file(source: str | os.PathLike, newest: bool = False) -> Path:
+def model_file(
+    source: str | os.PathLike, suffix: str = ".safetensors", newest: bool = False
+) -> Path:
     """Return the file that a model is read from; fetch it where no copy is here.
 
     Args:
         source: a path; the name of a bundled model; `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, a
             repository of the Hugging Face hub; or `https://…`, optionally with `#sha256=DIGEST`.
+        suffix: of the file that a name, a repository or an address stands for: ".safetensors" or
+            ".onnx".
         newest: ask the hub for a newer file than the copy.
 
     Raises:
-        SeparatorError: the file cannot be fetched, or is not the one with that digest.
+        SeparatorError: there is no such file, it cannot be fetched, or has another digest.
     """
     text = os.fspath(source)
     if text.startswith("hf:"):
-        return _from_hub(text, newest)
+        return _from_hub(text, suffix, newest)
     address = ADDRESS.fullmatch(text)
     if address:  # a Path has lost one of the two slashes
         url = f"{address['scheme']}://{address['rest']}"
-        return _from_address(url, address["digest"] or "")
-    return bundled.model_path(source)
+        return _from_address(url, suffix, address["digest"] or "")
+    path = bundled.model_path(source, suffix)
+    if path.is_dir():
+        fix = f"give the model file in it, such as {path / FILE}.safetensors"
+        raise SeparatorError(f"{printable(text)}: is a folder; {printable(fix)}")
+    if not path.exists():
+        names = ", ".join(bundled.names())
+        fix = f"give a model file, or a name that `separator models` lists ({names})"
+        raise SeparatorError(f"{printable(text)}: no such file; {fix}")
+    return path
 
 
 def cache_folder() -> Path:
@@ -58,13 +70,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SEPARATOR_MODELS") or default).expanduser()
 
 
-def _from_hub(source: str, newest: bool) -> Path:
+def _from_hub(source: str, suffix: str, newest: bool) -> Path:
     """Return the copy of a repository's file, fetched if there is none or the newest is wanted."""
     words = HUB.fullmatch(source)
     if not words:
-        raise SeparatorError(f"{printable(source)}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+        raise UsageError(f"{printable(source)}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     hub = import_hub()
-    where = {"repo_id": words["repository"], "filename": FILE, "revision": words["revision"]}
+    name = FILE + suffix
+    where = {"repo_id": words["repository"], "filename": name, "revision": words["revision"]}
     if not newest:
         copy = hub.try_to_load_from_cache(**where)
         if isinstance(copy, str):
@@ -78,7 +91,9 @@ def _from_hub(source: str, newest: bool) -> Path:
         fix = "the hub cannot be reached, and no copy is here; check the network"
         raise SeparatorError(f"{printable(source)}: {fix}") from error
     except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        raise SeparatorError(f"{printable(source)}: holds no {FILE} there") from error
+        torch = "without --backend onnx, PyTorch (pip install 'separator[train]') reads a"
+        fix = f"; {torch} {FILE}.safetensors" if suffix == ".onnx" else ""
+        raise SeparatorError(f"{printable(source)}: holds no {name} there{fix}") from error
     except Exception as error:  # its own classes, those of its HTTP client, and the system's
         raise SeparatorError(f"{printable(source)}: {one_line(error)}") from error
 
@@ -104,14 +119,14 @@ def import_hub() -> ModuleType:
     return huggingface_hub
 
 
-def _from_address(url: str, digest: str) -> Path:
+def _from_address(url: str, suffix: str, digest: str) -> Path:
     """Return the cached file of an address, fetched once."""
     about = urlsplit(url)
     if about.scheme == "http" and about.hostname not in LOOPBACK:
-        raise SeparatorError(f"{printable(url)}: anyone on the way could change it; give https://")
+        raise UsageError(f"{printable(url)}: anyone on the way could change it; give https://")
     name = re.sub(r"[^\w.-]", "_", about.path.rpartition("/")[2])
-    if not name.endswith(".safetensors"):
-        raise SeparatorError(f"{printable(url)}: give the address of a .safetensors file")
+    if not name.endswith(suffix):
+        raise UsageError(f"{printable(url)}: give the address of a {suffix} file")
     path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

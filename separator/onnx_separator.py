@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from separator import bundled
 from separator.arguments import path_of
 from separator.dsp.arrays import istft, linear_masks, normalise, stft, wiener
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, one_line, printable
+from separator.model_sources import model_file
 from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, from_json, refused
 from separator.models.registry import ARCHITECTURES
@@ -68,15 +68,15 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         chunk: float | None = None,
         overlap: float | None = None,
     ) -> "OnnxSeparator":
-        """Read a `.onnx` file, or a bundled model by its name.
+        """Read a `.onnx` file, wherever it is.
 
         Args:
-            path: the file or the name.
+            path: the file, or what else `model_sources.model_file` takes.
             shifts: as of `Separator`.
             chunk: as of `Separator`.
             overlap: as of `Separator`.
         """
-        file = bundled.model_path(path_of(path, "model", "a path"), ".onnx")
+        file = model_file(path_of(path, "model", "a path"), ".onnx")
         return cls(file, shifts, chunk, overlap)
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
@@ -111,8 +111,6 @@ def _session(path: Path) -> Any:
     if path.suffix != ".onnx":
         fix = f"`separator export {printable(str(path))} -o x.onnx` makes one"
         raise SeparatorError(f"{printable(str(path))}: no .onnx file; {fix}")
-    if not path.is_file():
-        raise SeparatorError(f"{printable(str(path))}: no such file")
     try:
         options = onnxruntime.SessionOptions()
         # waiting threads leave decoders and encoders a core: a third less time of the CPU

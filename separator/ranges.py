@@ -15,7 +15,7 @@ import reprlib
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, UsageError
 
 LARGEST = 1e12  # of what has no limit of its own
 MAX_STEPS = 10**12
@@ -122,11 +122,11 @@ def require(config: object, interval: str, *keys: str) -> None:
         keys: full names as a user writes them; the last part of each is the attribute.
 
     Raises:
-        SeparatorError: names the first such key, its value and what it may be.
+        UsageError: names the first such key, its value and what it may be.
     """
     for key in keys:
         if reason := Within(interval).refusal(getattr(config, key.rpartition(".")[2])):
-            raise SeparatorError(f"{key}: {reason}")
+            raise UsageError(f"{key}: {reason}")
 
 
 RATES = Within(f"[{MIN_RATE}, {MAX_RATE}]")

@@ -84,7 +84,7 @@ def test_models_are_listed_with_their_cards(capsys: pytest.CaptureFixture):
     assert f"{bundled.DEFAULT} (default), " in capsys.readouterr().out
     assert cli.main(["models", bundled.DEFAULT]) == 0
     assert capsys.readouterr().out == bundled.card(bundled.DEFAULT)
-    assert cli.main(["models", "other"]) == 1
+    assert cli.main(["models", "other"]) == 2
     assert "other is not one of" in capsys.readouterr().err
 
 

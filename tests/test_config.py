@@ -183,6 +183,7 @@ def test_a_run_needs_a_folder(run: str):
 
 def test_nothing_near_lists_the_keys():
     assert nearest("zzz", ["steps", "seed"]) == "; the keys are steps, seed"
+    assert error("zzz=1") == "unknown key 'zzz'; --help lists the keys"  # a hundred of them
 
 
 @pytest.mark.parametrize(

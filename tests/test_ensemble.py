@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator import Ensemble, Separator, SeparatorError, audio, cli
+from separator import Ensemble, Separator, audio, cli
+from separator.errors import UsageError
 from separator.stems import FOUR_STEMS
 from tests.songs import export_model, in_tmp, model, run, song  # noqa: F401
 from tests.sounds import music
@@ -53,7 +54,7 @@ def test_models_and_weights_that_do_not_go_together() -> None:
         ([one, two], {"weights": (1, 1), "average": "median"}, "weights: are for --average mean"),
         ([one, two], {"average": "mode"}, "average: 'mode' is not one of mean, median"),
     ):
-        with pytest.raises(SeparatorError) as error:
+        with pytest.raises(UsageError) as error:
             Ensemble(models, **options)
         assert text in str(error.value)
 
@@ -87,7 +88,7 @@ def test_chunks_of_other_lengths() -> None:
     separator.model.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-1]))
     separator.separate_wave(mixture, 44100)
     assert max(seen) * STFT.hop / 44100 == pytest.approx(2.0, abs=0.2)
-    with pytest.raises(SeparatorError, match=r"overlap: 1.1 is not in \[0, 1.0\]"):
+    with pytest.raises(UsageError, match=r"overlap: 1.1 is not in \[0, 1.0\]"):
         constant(0.25, chunk=2.0, overlap=1.1)
-    with pytest.raises(SeparatorError, match="chunk: 500 is not in"):
+    with pytest.raises(UsageError, match="chunk: 500 is not in"):
         constant(0.25, chunk=500)

@@ -213,24 +213,37 @@ def test_quiet_songs_keep_their_level() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "line"),
+    ("words", "status", "line"),
     [
-        (["song.wav", "-o", "file"], "file: cannot be written to"),
-        (["song.wav", "-m", "absent.safetensors"], "absent.safetensors: no such file"),
-        (["song.wav", "--device", "tpu"], "'tpu' is not on this machine"),
-        (["song.wav", "--batch", "0"], "batch: 0"),
-        (["song.wav", "--bitrate", "9"], "bitrate: 9"),
-        (["song.wav", "--format", "wma"], "format"),
-        (["song.wav", "--formt", "wav"], "did you mean 'format'"),
-        (["folder"], "no songs found"),
+        ("song.wav -o file", 1, "file: cannot be written to"),
+        ("song.wav -m nope", 1, "nope: no such file; give a model file, or a name that `separator "
+         "models` lists (tiny-vocals)"),
+        ("song.wav -m nope --backend onnx", 1, "lists (tiny-vocals)"),
+        ("song.wav -m folder", 1, "is a folder; give the model file in it, such as "
+         "folder/model.safetensors"),
+        ("folder", 1, "no songs found"),
+        ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),
+        ("song.wav --device tpu", 2, "'tpu' is not on this machine"),
+        ("song.wav --backend onnx --device cuda", 2, "device: the backend onnx has the CPU alone"),
+        ("song.wav --stems drums", 2, "stems: this model has no drums"),
+        ("song.wav --two-stems bass", 2, "two_stems: this model has no bass"),
+        ("song.wav --overlap 7", 2, "overlap: 7.0 is not in [0, 6.0]"),
+        ("song.wav --weights 1,2", 2, "weights: 2 for 1 models"),
+        ("song.wav --report folder", 2, "report: folder is a folder"),
+        ("song.wav --stems --name {title}.{format}", 2, "name: has no {stem}"),
+        ("song.wav --batch 0", 2, "batch: 0"),
+        ("song.wav --bitrate 9", 2, "bitrate: 9"),
+        ("song.wav --format wma", 2, "format"),
+        ("song.wav --formt wav", 2, "did you mean 'format'"),
     ],
-)
-def test_mistakes_are_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture) -> None:
+)  # fmt: skip
+def test_mistakes_are_one_line(
+    words: str, status: int, line: str, capsys: pytest.CaptureFixture
+) -> None:
     song("song.wav", 0.1)
     Path("file").write_text("")
     Path("folder").mkdir()
-    wrong_usage = {"--batch", "--bitrate", "--format", "--formt"} & set(argv)
-    assert run(*argv) == (2 if wrong_usage else 1)
+    assert run(*words.split()) == status
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert line in errors[0]

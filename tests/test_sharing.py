@@ -3,8 +3,11 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from separator import cli, model_sources
+from separator.api import load
 from separator.errors import SeparatorError
 from separator.inference.push import card
 from tests.commands import Commands
@@ -140,6 +144,42 @@ def test_a_model_goes_to_the_hub_and_comes_back(
     assert status == 0 and len(hub.asked) == asked, text  # the copy is used without a network
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+from separator.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_network_without_pytorch_comes_from_the_hub(
+    hub: ThreadingHTTPServer, commands: Commands, model: Path, tmp_path: Path
+):
+    for package in ("huggingface_hub", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    song(tmp_path / "song.wav")
+    hub.files["me/vocals/model.safetensors"] = model.read_bytes()
+    words = ["separate", "song.wav", "-m", "hf:me/vocals"]
+    variables = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *words],
+        cwd=tmp_path, env={**os.environ, **variables}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "hf:me/vocals: holds no model.onnx there" in line and "separator[train]" in line
+    push = ["push", str(model), "me/vocals", "--license", "mit", "--onnx"]
+    status, text = commands.run(tmp_path, *push)
+    assert status == 0, text
+    for _ in range(2):  # the second time from the copy
+        asked = len(hub.asked)
+        status, text = commands.run(tmp_path, *words, "--backend", "onnx", "--overwrite")
+        assert status == 0, text
+    assert len(hub.asked) == asked
+    assert commands.run(tmp_path, "pull", "hf:me/vocals", "-o", "x.onnx")[0] == 0
+    assert (tmp_path / "x.onnx").read_bytes() == hub.files["me/vocals/model.onnx"]
+
+
 def test_a_file_that_is_no_model_is_not_pushed(
     hub: ThreadingHTTPServer,
     commands: Commands,
@@ -155,6 +195,7 @@ def test_a_file_that_is_no_model_is_not_pushed(
     status, text = commands.run(tmp_path, "push", str(model), "me/vocals")
     assert status == 1 and "license: the file names none" in text
     assert commands.run(tmp_path, "push", str(model))[0] == 2
+    (tmp_path / "last.pt").touch()
     assert cli.main(["push", str(tmp_path / "last.pt"), *words]) == 1
     assert "separator export" in capsys.readouterr().err
     assert not hub.files and not hub.asked
@@ -189,6 +230,10 @@ def test_an_address_is_fetched_once_and_compared(hub: ThreadingHTTPServer, model
     for source in (url, f"{url}#sha256={digest}", Path(url), f"{url}#sha256={digest[:12]}"):
         assert model_sources.model_file(source).read_bytes() == model.read_bytes()
     assert len(hub.asked) == 1
+    hub.files["a/model.onnx"] = b"no"
+    url_of_network = f"{url.removesuffix('safetensors')}onnx"
+    with pytest.raises(SeparatorError, match="no ONNX network"):  # it was fetched, and looked at
+        load(f"{url_of_network}#sha256={hashlib.sha256(b'no').hexdigest()}")
     with pytest.raises(SeparatorError, match="its sha256 is"):
         model_sources.model_file(f"{url}#sha256={'0' * 64}")
 

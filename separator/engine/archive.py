@@ -31,17 +31,10 @@ def damaged(path: Path, reason: str) -> SeparatorError:
     return SeparatorError(f"{printable(str(path))}: {reason}; {_replacement(path)}")
 
 
-def not_there(path: Path) -> SeparatorError:
-    """Make the error for a path without a model file."""
-    return SeparatorError(
-        f"{printable(str(path))}: no such file; give the path of a .safetensors or .pt file"
-    )
-
-
 def _unpickled(path: Path) -> object:
     """Unpickle plain tensors only, and turn the many ways that can fail into one line."""
     if not path.is_file():
-        raise not_there(path)
+        raise SeparatorError(f"{printable(str(path))}: no such file; give the path of a .pt file")
     try:
         broken = _broken_member(path)
         if broken is None:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from separator.atomic import replacing
 from separator.dsp.config import STFTConfig
-from separator.engine.archive import not_there
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line, printable
 from separator.model_sources import model_file
@@ -204,12 +203,10 @@ def _read_header(path: Path) -> _Header:
 
 def _check_size(path: Path) -> None:
     """Refuse a file whose header cannot be that of a model, before anything parses it."""
-    if path.is_dir() or (path.exists() and path.suffix != ".safetensors"):
+    if path.suffix != ".safetensors":
         raise SeparatorError(
             f"{printable(str(path))}: not a model file; choose a .safetensors or a .pt of a run"
         )
-    if not path.is_file():
-        raise not_there(path)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
