@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import os
+import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -347,6 +349,66 @@ def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
         assert cli.main(["completion", shell]) == 0
         assert all(command in capsys.readouterr().out for command in ["train/vocals.yaml"])
     assert cli.main(["completion", "csh"]) == 2
+
+
+COMPLETED = [  # what is typed, and the words that it becomes
+    ("sepa", "separate"),
+    ("help sepa", "help separate"),
+    ("separate --bac", "separate --backend"),
+    ("separate --backend on", "separate --backend onnx"),
+    ("separate son", "separate song.wav"),
+    ("separate a.wav son", "separate a.wav song.wav"),
+    ("separate a.wav --keep -m son", "separate a.wav --keep -m song.wav"),
+    ("train train/voc", "train train/vocals.yaml"),
+    ("train train/vocals.yaml ti", "train train/vocals.yaml tiny.yaml"),
+    ("models ti", "models tiny-vocals"),
+]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+def test_zsh_completes_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert cli.main(["completion", "zsh"]) == 0
+    (tmp_path / "_separator").write_text(capsys.readouterr().out)
+    (tmp_path / "song.wav").touch()
+    setup = (
+        f"fpath=({tmp_path} $fpath); autoload -Uz compinit && compinit -u -D; "
+        "setopt menu_complete; separator() { print -r -- G''OT: $@ :T''OG }"
+    )
+    terminal, end = os.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=end, stdout=end, stderr=end, cwd=tmp_path,
+        env={**os.environ, "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        os.write(terminal, f"{setup}\n".encode())
+        for typed, completed in COMPLETED:
+            os.write(terminal, f"separator {typed}\t\n".encode())
+            said = b""
+            while b" :TOG" not in said.rpartition(b"GOT: ")[2]:
+                assert select.select([terminal], [], [], 60)[0], said
+                said += os.read(terminal, 1 << 16)
+            words = said.rpartition(b"GOT: ")[2].partition(b" :TOG")[0].decode()
+            assert words.strip() == completed
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
+        os.close(end)
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+def test_fish_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert cli.main(["completion", "fish"]) == 0
+    (tmp_path / "script.fish").write_text(capsys.readouterr().out)
+    (tmp_path / "song.wav").touch()
+    asked = "; ".join(f"complete -C 'separator {typed}'; echo" for typed, _ in COMPLETED)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"function separator; end; source script.fish; {asked}"],
+        cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    for answer, (_, completed) in zip(done.stdout.split("\n\n"), COMPLETED, strict=False):
+        assert completed.split()[-1] in [line.split("\t")[0] for line in answer.splitlines()]
+    assert done.stdout.count("\n\n") == len(COMPLETED)
 
 
 @pytest.mark.parametrize(

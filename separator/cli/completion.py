@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from importlib.resources import files
@@ -49,8 +50,12 @@ def main(argv: list[str]) -> int:
     commands = root.add_subparsers()
     for name, command in COMMANDS.items():
         _add_words(commands.add_parser(name, help=command.summary, add_help=False), name)
-    commands.add_parser("help", add_help=False).add_argument("command", choices=list(COMMANDS))
-    sys.stdout.write(shtab.complete(root, config.shell[0]) + "\n")
+    about = commands.add_parser("help", help="explain a command", add_help=False)
+    about.add_argument("command", choices=list(COMMANDS))
+    script = shtab.complete(root, config.shell[0])
+    if config.shell[0] == "zsh":  # shtab 1.13 writes lists of words as one word
+        script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
+    sys.stdout.write(script + "\n")
     return 0
 
 
