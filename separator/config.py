@@ -126,7 +126,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
 
 
 def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
-    """Return "; did you mean 'KEY'?" for the most similar key, else where all are listed."""
+    """Return which of `keys` is most similar to a key, or where all of the `kind` are listed."""
     close = [k for k in keys if k.split(".")[-1] == key.split(".")[-1]]  # under a wrong parent
     close = close or difflib.get_close_matches(key, keys, n=1)
     if close:
