@@ -1,6 +1,6 @@
 """Batches of the pretext task: crops of waves, their targets and their corruption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,14 @@ from separator.dsp.stft import compress, normalise, stft
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.config import MaskConfig
-from separator.pretrain.masking.corruption import Corrupted, corrupt, grid_of, mix_with_previous
+from separator.pretrain.masking.corruption import (
+    KINDS,
+    Corrupted,
+    corrupt,
+    grid_of,
+    mix_with_previous,
+    rms,
+)
 from separator.pretrain.masking.grid import PatchGrid
 
 
@@ -22,15 +29,28 @@ class Example:
     Attributes:
         spectrogram: (b c f n) complex, of the crops as they are.
         target: (b c f n) compressed magnitudes in [0, 1], to be restored.
+        scale: (b 1 1 1) the largest magnitudes, which are 1 in the target.
         corrupted: the input of the model.
+        mixed: for the kinds "mix" and "voice", if they occur, the crops mixed with another one or
+            with a voice: (b c f n) complex.
         continues: boolean (b), whether the second half of a crop is the true one; None where all
             are.
     """
 
     spectrogram: Tensor
     target: Tensor
+    scale: Tensor
     corrupted: Corrupted
+    mixed: Mapping[str, Tensor]
     continues: Tensor | None
+
+    @property
+    def mixture(self) -> Tensor:
+        """(b c f n) complex: the crops, and in mixed patches what they were mixed into."""
+        mixture = self.spectrogram
+        for kind, crops in self.mixed.items():
+            mixture = torch.where(self.corrupted.kinds == KINDS.index(kind), crops, mixture)
+        return mixture
 
 
 def make_example(
@@ -43,6 +63,7 @@ def make_example(
     predict: Callable[[Tensor, PatchGrid], Tensor] | None = None,
     songs: Tensor | None = None,
     cropped: int | None = None,
+    voices: Tensor | None = None,
 ) -> Example:
     """Make crops of waves, and corrupt them.
 
@@ -59,23 +80,32 @@ def make_example(
         songs: (b) the song of each wave; all are of different songs by default.
         cropped: number of waves that crops are made of, the first ones; the others may lend parts.
             All of them by default.
+        voices: (b c t) the voice that is mixed with patches of each wave, at its level; needed
+            where `mask.voices` are given.
     """
     media, crops = config.crops, cut_crops(waves, config, step)
     wave = torch.arange(len(crops)) % len(waves)
     crop_songs = wave if songs is None else songs.cpu()[wave]
     sources = (wave < (cropped or len(waves))).nonzero().flatten()
-    made = media.make(stft(crops, config.stft), mask, step, generator, crop_songs, sources)
+    pieces = stft(crops, config.stft)
+    made = media.make(pieces, mask, step, generator, crop_songs, sources)
     spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
-    mixed = predicted_error = None
+    mixed, predicted_error = {}, None
     if mask.mix:
-        mixed = compress(mix_with_previous(spectrogram, generator).abs(), scale, config.stft)
+        mixed["mix"] = mix_with_previous(spectrogram, generator)
+    if voices is not None:
+        voice = stft(cut_crops(voices, config, step), config.stft)[sources]
+        # `next` makes crops of another length and level
+        level = rms(spectrogram) / rms(pieces[sources]).clamp(min=1e-9)
+        mixed["voice"] = spectrogram + level * voice[..., : spectrogram.shape[-1]]
+    raised = {kind: compress(x.abs(), scale, config.stft) for kind, x in mixed.items()}
     if mask.chosen_strategy.predicted_error and predict:
         predicted_error = predict(target, grid_of(target, mask, step))
-    corrupted = corrupt(target, mask, step, generator, mixed, predicted_error, made.allowed)
+    corrupted = corrupt(target, mask, step, generator, raised, predicted_error, made.allowed)
     music = None if valid is None else _music(valid, crops, config)
     target, corrupted = media.finish(target, corrupted, music)
-    return Example(spectrogram, target, corrupted, made.continues)
+    return Example(spectrogram, target, scale, corrupted, mixed, made.continues)
 
 
 def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from separator.data.config import DataConfig
 from separator.data.dataset import Batch
 from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash, pool_shared_out
@@ -49,7 +50,7 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
     songs = config_tracks(config.data)
     if model := config.remix.detector:
         songs = without_voices(songs, model, config.remix.detector_db, config.device)
-    voices = _voices(config)
+    voices = find_voices(config.data, config.remix.voices)
     share = config.data.valid_share
     tracks = [song for song in songs if song.names != ("mixture",)]
     for root in dict.fromkeys(song.root for song in songs if song.names == ("mixture",)):
@@ -67,10 +68,18 @@ def remix_tracks(config: PretrainConfig) -> tuple[list[Track], list[Track]]:
     return train, first_by_hash(valid, config.valid_crops)
 
 
-def _voices(config: PretrainConfig) -> list[tuple[Track, tuple[Source, ...]]]:
-    """Find the isolated voices, and the vocals of songs with stems, with their sources."""
-    tracks = config_tracks(replace(config.data, roots=config.remix.voices))
-    train = fraction_of([t for t in tracks if t.split == "train"], config.data.fraction)
+def find_voices(data: DataConfig, roots: list[str]) -> list[tuple[Track, tuple[Source, ...]]]:
+    """Find isolated voices, and the vocals of songs with stems, with their sources.
+
+    Args:
+        data: how songs are split, and the fraction of those with stems.
+        roots: folders, each as an entry of `data.roots`.
+
+    Returns:
+        Voices of all splits.
+    """
+    tracks = config_tracks(replace(data, roots=roots))
+    train = fraction_of([t for t in tracks if t.split == "train"], data.fraction)
     voices = []
     for track in [*train, *(t for t in tracks if t.split != "train")]:
         stems = dict(track.stems)

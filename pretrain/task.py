@@ -2,36 +2,47 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from separator.data.config import DataConfig
-from separator.data.dataset import Batch
-from separator.data.tracks import training_tracks
+from separator.data.dataset import Batch, batches
+from separator.data.identity import song_digests
+from separator.data.tracks import Track, training_tracks
 from separator.engine import distributed
 from separator.engine.optim import schedule
 from separator.engine.song_task import SongTask
 from separator.engine.task import Validation
+from separator.errors import SeparatorError
 from separator.pretrain import schedules
 from separator.pretrain.batch import Example, make_example
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.crop_media import show_crops
+from separator.pretrain.effects import varied
 from separator.pretrain.masking.corruption import KINDS
 from separator.pretrain.masking.grid import PatchGrid
 from separator.pretrain.model import Pretrainer, predict_errors
 from separator.pretrain.objectives import Prediction
 from separator.pretrain.objectives.balance import auxiliary_losses, total
 from separator.pretrain.objectives.restoration import masked_error
+from separator.pretrain.remix_task import find_voices
 from separator.pretrain.validate import ValidationCrops
+from separator.stems import MIXTURE, VOCALS
+
+VOICES = 0x766F69  # keeps the draws of voices apart from those of songs
 
 
 class PretrainTask(SongTask):
     """The pretext task for the training loop: model, songs, loss and validation.
 
+    Attributes:
+        voices: isolated voices that patches are mixed with, if any.
+
     Raises:
-        SeparatorError: no songs to train on or to validate with.
+        SeparatorError: no songs to train on or to validate with, or no voices to train with.
     """
 
     about: ClassVar = {"stage": "pretrain", "part": "backbone"}
@@ -46,6 +57,7 @@ class PretrainTask(SongTask):
         for objective in self.objectives:
             self.discriminator = objective.create_discriminator(self.device) or self.discriminator
         self.train, self.valid = training_tracks(config.data)
+        self.voices = self._find_voices()
         for objective in self.objectives:
             objective.check_tracks(self.train)
         self.validation = ValidationCrops(self.valid, config, self.objectives)
@@ -73,6 +85,30 @@ class PretrainTask(SongTask):
         """Return how batches are read."""
         return self.crops.data()
 
+    def songs(self) -> Tensor:
+        """Return what tells the songs and voices trained on and validated with."""
+        return song_digests([*self.train, *self.valid, *self.voices])
+
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Yield micro-batches of mixtures, with voices as a second stem if there are any."""
+        songs = super().batches(start, stride)
+        if not self.voices:
+            return songs
+        drawn = self.config.rate, self.config.seed ^ VOICES, start, stride
+        voices = batches(self.voices, self.data(), *drawn, mixtures=True, device=self.device)
+        return map(_with_voices, songs, voices)
+
+    def _find_voices(self) -> list[Track]:
+        """Return the voices to train with, each as a song of its own."""
+        config = self.config
+        found = find_voices(config.data, config.mask.voices)
+        tracks = [replace(t, stems=((MIXTURE, s),)) for t, s in found if t.split == "train"]
+        if config.mask.voices and not tracks:
+            raise SeparatorError(
+                "mask.voices: no voices to train with; give folders with isolated voices or stems"
+            )
+        return tracks
+
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
         return self.crops.seconds(batch)
@@ -80,20 +116,23 @@ class PretrainTask(SongTask):
     def _waves(self) -> Iterator[Tensor]:
         """Yield the waves (b c t) of the first micro-batches."""
         for batch in self.batches(0):
-            yield batch.mixture
+            yield batch.stems[:, 0]
 
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
         """Return the crops of a batch, their targets and their corruption.
 
         Args:
-            batch: segments as read.
+            batch: mixtures as read, and voices behind them if there are any.
             step: finished steps of the run.
             generator: on the CPU; all randomness comes from it.
         """
         config = self.config
+        waves, voices = batch.stems[:, 0], None
+        if self.voices:
+            waves, voices = varied(batch.stems, config.remix, config.rate, generator).unbind(1)
         return make_example(
-            batch.mixture, config, config.mask, step, generator, batch.valid,
-            self.predict_errors, batch.songs, config.data.batch,
+            waves, config, config.mask, step, generator, batch.valid,
+            self.predict_errors, batch.songs, config.data.batch, voices,
         )  # fmt: skip
 
     def step(
@@ -129,3 +168,9 @@ class PretrainTask(SongTask):
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Restore masked patches of songs not trained on; compare with the trivial answers."""
         return self.validation.validate(model, self.device, step)
+
+
+def _with_voices(songs: Batch, voices: Batch) -> Batch:
+    """Return a batch of songs with the voices of another one as second stems."""
+    stems = torch.cat([songs.stems, voices.stems], dim=1)
+    return replace(songs, stems=stems, names=(*songs.names, VOCALS))

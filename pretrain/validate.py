@@ -65,7 +65,7 @@ class ValidationCrops:
         self.songs = torch.cat([batch.songs for batch in read])[first]
         self.mask = replace(config.mask, mask=1.0, noise=0.0, mix=0.0, clean_share=0.0)
         self.mask = replace(self.mask, warmup_steps=0)
-        self.shown = replace(config.mask, clean_share=0.0)
+        self.shown = replace(config.mask, clean_share=0.0, voices=[])
 
     def validate(self, model: Pretrainer, device: torch.device, step: int) -> Validation:
         """Score a model: the share by which its error is below the best trivial answer's.

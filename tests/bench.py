@@ -115,7 +115,8 @@ def masking(batch: int = 8, frames: int = 259) -> None:
             for strategy in (config.strategy, "uniform"):
                 own = replace(config, strategy=strategy)
                 generator, start = torch.Generator().manual_seed(0), time.perf_counter()
-                corrupt(target, own, step, generator, target, difficulty.get(name))
+                mixed = {"mix": target} if own.mix else None
+                corrupt(target, own, step, generator, mixed, difficulty.get(name))
                 times.setdefault((name, strategy), []).append(time.perf_counter() - start)
     for name, config in configs.items():
         own, uniform = (min(times[name, s]) for s in (config.strategy, "uniform"))

@@ -28,8 +28,8 @@ from separator.pretrain.masking.strategies.dispersion import uniform_share
 from separator.pretrain.masking.strategy import STRATEGIES
 from tests.toys import seeded
 
-MASK, NOISE, OTHER, KEPT, CLEAN = range(len(KINDS))
-assert KINDS == ("mask", "noise", "mix", "keep", "clean")
+MASK, NOISE, OTHER, VOICE, KEPT, CLEAN = range(len(KINDS))
+assert KINDS == ("mask", "noise", "mix", "voice", "keep", "clean")
 RUNS = ("random_time", "window", "frequency", "time_frequency")
 COUNTED = sorted(set(STRATEGIES) - set(RUNS) - {"hubert"})
 
@@ -234,7 +234,7 @@ def test_kept_blocks_are_five_by_five():
 def test_one_draw_decides_for_a_run(strategy: str):
     config = MaskConfig(strategy=strategy, group=1, span=6, share=0.3, mask=0.4, mix=0.4)
     x = spectrogram(200, 1, 3, 100)
-    kinds = corrupt(x, config, 0, seeded(), torch.ones_like(x)).kinds[:, 0, 0]
+    kinds = corrupt(x, config, 0, seeded(), {"mix": torch.ones_like(x)}).kinds[:, 0, 0]
     inside = (kinds[:, 1:] >= 0) & (kinds[:, :-1] >= 0)
     assert torch.equal(kinds[:, 1:][inside], kinds[:, :-1][inside])
     assert {MASK, OTHER, KEPT} <= set(kinds.unique().tolist())
@@ -417,7 +417,7 @@ def test_patches_in_bands_are_restorable_and_the_rest_untouched(strategy: str):
     complex_ = stft(waves, STFTConfig(256, 128))
     target, scale = normalise(complex_.abs(), STFTConfig(256, 128))
     mixed = compress(mix_with_previous(complex_, seeded()).abs(), scale, STFTConfig(256, 128))
-    out = corrupt(target, config, 3, seeded(), mixed)
+    out = corrupt(target, config, 3, seeded(), {"mix": mixed})
     kind = out.kinds.expand_as(target)
     chosen = out.chosen.expand_as(target)
     assert (out.spectrogram >= target)[chosen].all()

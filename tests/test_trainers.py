@@ -270,6 +270,7 @@ EVERYTHING = [
     *("next.weight=0.1", "next.token=4", "labels.weight=[[0,0.1],[6,0.2]]", "labels.group=4"),
     *("labels.clusters=4", "labels.crops=8", "contrast.weight=0.1", "contrast.features=8"),
     *("mask.strategy=hard", "hard.weight=0.1", "mask.weighted_steps=6", "mask.mix=0.1"),
+    *("mask.voice_share=0.6", "wave.weight=0.1"),
     *("adversary.weight=[[2,0],[4,0.1]]", "adversary.start=1", "adversary.lr=1e-4"),
     *("data.segment_seconds=2", "crop_frames=[[0,24],[4,56]]", "unmasked_weight=[[0,1],[5,0]]"),
 ]
@@ -277,6 +278,7 @@ EVERYTHING = [
 
 def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, tmp_path: Path):
     more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2", "optim.kind=muon"]
+    more.append(f"mask.voices=[{corpus}]")
     assert main(words("pretrain", corpus, tmp_path / "whole", *more)) == 0
     parts = words("pretrain", corpus, tmp_path / "parts", *more)
     assert main([*parts, "steps=3"]) == 0
@@ -285,7 +287,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
     one, two = (checkpoint.load(tmp_path / run / "last.pt") for run in ("whole", "parts"))
     torch.testing.assert_close(one["discriminator"], two["discriminator"], rtol=0, atol=0)
     row = rows(tmp_path / "whole")[-1]
-    names = ("next", "labels", "contrast", "hard", "adversary")
+    names = ("next", "labels", "contrast", "hard", "adversary", "wave")
     assert all(row[f"loss/{name}"] != 0 for name in names)
     assert row["guard/skipped"] == 0
     state, description = load_model_file(tmp_path / "whole" / "model.safetensors")
@@ -297,6 +299,7 @@ def test_every_objective_and_curriculum_together_resumes_exactly(corpus: Path, t
 def test_the_number_of_ranks_changes_no_curriculum(corpus: Path, tmp_path: Path, ranks: Ranks):
     """Three steps of two ranks, three more of one process: every step has what one alone gives."""
     more = [*EVERYTHING, "optim.schedule=constant", "optim.warmup_steps=2", "device=cpu"]
+    more.append(f"mask.voices=[{corpus}]")
     assert main(words("pretrain", corpus, tmp_path / "one", *more)) == 0
     parts = words("pretrain", corpus, tmp_path / "two", *more)
     said = [lines[-1] for lines in ranks.run("ranked", [*parts, "steps=3"])]

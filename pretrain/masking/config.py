@@ -48,8 +48,13 @@ class MaskConfig(_all_options()):
         noise: share of the chosen patches that is raised to noise.
         noise_level: "local" draws noise from 0 to twice the bin's mean in the crop, "full" from 0
             to 1, which is far above most music.
-        mix: share of the chosen patches that is mixed with another crop of the batch; the rest is
-            kept as it is.
+        mix: share of the chosen patches that is mixed with another crop of the batch, or with a
+            voice; the rest is kept as it is.
+        voices: folders with isolated voices, or with songs with stems, of which the vocals are
+            taken; each as an entry of data.roots. Voices and songs are then changed at random, as
+            the keys of `remix` say.
+        voice_share: share of the mixed patches that is mixed with a voice instead of another crop,
+            where there are voices.
         clean_share: share of the crops that is not corrupted, so that the network learns to return
             them unchanged; fine-tuning begins with such input, but fewer crops then have masked
             patches.
@@ -64,6 +69,8 @@ class MaskConfig(_all_options()):
     noise: Share = 0.1
     noise_level: Literal["local", "full"] = "local"
     mix: Share = 0.0
+    voices: list[str] = dataclasses.field(default_factory=list)
+    voice_share: Share = 0.5
     clean_share: Share = 0.0
     warmup_steps: Annotated[int, Within("[0, inf)")] = 0
 
@@ -97,9 +104,15 @@ class MaskConfig(_all_options()):
         return strategy.config(**{name: getattr(self, name) for name in names})
 
     @property
+    def voice(self) -> float:
+        """Share of the chosen patches that is mixed with a voice."""
+        return self.mix * self.voice_share if self.voices else 0.0
+
+    @property
     def kinds(self) -> set[str]:
         """Corruptions that occur in the run: names among `corruption.KINDS`."""
-        shares = {"mask": self.mask, "noise": self.noise, "mix": self.mix}
+        shares = {"mask": self.mask, "noise": self.noise}
+        shares |= {"mix": self.mix - self.voice, "voice": self.voice}
         shares |= {"keep": 1 - sum(shares.values()), "clean": self.clean_share}
         return {kind for kind, share in shares.items() if share > 1e-9}
 

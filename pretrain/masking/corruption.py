@@ -1,6 +1,7 @@
 """Corruption of chosen patches: filled with 1.0, raised to noise, mixed with a song, or kept."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.grid import PatchGrid, first_of_run
 
-KINDS = ("mask", "noise", "mix", "keep", "clean")  # "clean" is the kind of whole crops
+KINDS = ("mask", "noise", "mix", "voice", "keep", "clean")  # "clean" is the kind of whole crops
 UNTOUCHED, IGNORED = -1, -2  # kinds of patches not chosen, and of frames that no loss counts
 MIX_DB = (-10.0, 5.0)  # level of the other crop relative to the crop it is mixed with
 
@@ -101,7 +102,7 @@ def corrupt(
     config: MaskConfig,
     step: int,
     generator: torch.Generator,
-    mixed: Tensor | None = None,
+    mixed: Mapping[str, Tensor] | None = None,
     predicted_error: Tensor | None = None,
     allowed: Tensor | None = None,
 ) -> Corrupted:
@@ -115,8 +116,8 @@ def corrupt(
         config: the strategy and the shares.
         step: finished steps of the run, for schedules.
         generator: on the CPU; all randomness comes from it.
-        mixed: (b c f n) in [0, 1], each crop mixed with another one, on the target's scale; needed
-            where `config.mix` is above 0.
+        mixed: for the kinds "mix" and "voice", each crop mixed with another one or with a voice:
+            (b c f n) in [0, 1], on the target's scale. Patches of a kind without any are kept.
         predicted_error: (b k m) of each patch of `grid_of(target, config, step)`, for strategies
             that need it instead of the target; the same for all patches by default.
         allowed: boolean (m), groups among which patches are chosen; all of them by default.
@@ -135,9 +136,9 @@ def corrupt(
     noisy = grid.frames_of(kinds == KINDS.index("noise")) if config.noise else None
     kinds = grid.expand(kinds.to(target.device, torch.int8))
     spectrogram = torch.where(kinds == KINDS.index("mask"), 1.0, target)
-    if config.mix:
-        raised = torch.maximum(target, mixed)
-        spectrogram = torch.where(kinds == KINDS.index("mix"), raised, spectrogram)
+    for kind, crops in (mixed or {}).items():
+        raised = torch.maximum(target, crops)
+        spectrogram = torch.where(kinds == KINDS.index(kind), raised, spectrogram)
     if config.noise:
         limit = torch.ones(1, device=target.device)
         if config.noise_level == "local":
@@ -179,7 +180,8 @@ def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) 
         draw = torch.rand(chosen.shape, generator=generator)
         if config.chosen_strategy.one_draw_per_run:
             draw = first_of_run(draw, chosen)
-        edges = torch.tensor([config.mask, config.noise, config.mix]).cumsum(0)
+        shares = config.mask, config.noise, config.mix - config.voice, config.voice
+        edges = torch.tensor(shares).cumsum(0)
         kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
     clean = torch.rand(len(chosen), 1, 1, generator=generator) < config.clean_share
     return torch.where(clean, KINDS.index("clean"), kinds) if clean.any() else kinds
@@ -223,9 +225,14 @@ def mix_with_previous(spectrogram: Tensor, generator: torch.Generator) -> Tensor
     low, high = MIX_DB
     decibels = low + (high - low) * torch.rand(len(spectrogram), 1, 1, 1, generator=generator)
     gain = (10 ** (decibels / 20)).to(spectrogram.device)
-    rms = spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    gain = gain * rms / rms.roll(1, 0).clamp(min=1e-9)
+    levels = rms(spectrogram)
+    gain = gain * levels / levels.roll(1, 0).clamp(min=1e-9)
     return spectrogram + gain * spectrogram.roll(1, 0)
+
+
+def rms(spectrogram: Tensor) -> Tensor:
+    """Return the root mean square of each crop's magnitudes: (b c f n) complex to (b 1 1 1)."""
+    return spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
 def ignore_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corrupted:

@@ -72,6 +72,10 @@ def _check_mask(run: "PretrainConfig") -> None:
         raise SeparatorError(
             "mask.mix: mixes a crop with another one of its batch; give data.batch of 2 up"
         )
+    if mask.voices and not mask.voice:
+        raise SeparatorError(
+            "mask.voices: no patch is mixed with one; give mask.mix and mask.voice_share above 0"
+        )
     frames = run.shortest_crop
     if 2 * mask.group > frames:
         raise SeparatorError(
