@@ -101,9 +101,11 @@ class PretrainTask(SongTask):
     def _find_voices(self) -> list[Track]:
         """Return the voices to train with, each as a song of its own."""
         config = self.config
+        if not config.mask.voices:
+            return []
         found = find_voices(config.data, config.mask.voices)
         tracks = [replace(t, stems=((MIXTURE, s),)) for t, s in found if t.split == "train"]
-        if config.mask.voices and not tracks:
+        if not tracks:
             raise SeparatorError(
                 "mask.voices: no voices to train with; give folders with isolated voices or stems"
             )

@@ -47,6 +47,7 @@ SEED = "tests/test_models.py -k seed_preset"
 EXAMPLE = "tests/test_example.py -k corrupted_spectrogram"
 NUMBERS = "tests/test_configs.py -k sources_numbers"
 PULL = "tests/test_configs.py -k pull"
+MIXED = "tests/test_mixcorrupt.py"
 MUTANTS = [
     Mutant("the model is shown the clean spectrogram", "pretrain/task.py",
            "model(corrupted.spectrogram, corrupted.masked",
@@ -120,6 +121,15 @@ MUTANTS = [
     Mutant("the separator takes masked groups away", "pretrain/batch.py",
            "predicted_error, made.allowed)", "predicted_error, None)",
            "tests/test_example.py -k masked_group"),
+    Mutant("each song has voices of its own", "pretrain/task.py",
+           "self.config.seed ^ VOICES", "self.config.seed",
+           f"{MIXED} -k any_song"),
+    Mutant("the wave's error is of the whole wave", "pretrain/objectives/auxiliary/waveform.py",
+           "istft(x * chosen,", "istft(x,", f"{MIXED} -k numpys"),
+    Mutant("waves have the phases of the songs", "pretrain/objectives/auxiliary/waveform.py",
+           "batch.mixture.sgn()", "batch.spectrogram.sgn()", f"{MIXED} -k numpys"),
+    Mutant("voices keep the level of the items", "pretrain/batch.py",
+           "+ level * voice", "+ voice", f"{MIXED} -k two_halves"),
     Mutant("crops of two halves are half as long", "pretrain/objectives/segment_pairs.py",
            "frames = 2 * run.segment_frames", "frames = run.segment_frames",
            "tests/test_example.py -k as_long_as"),
