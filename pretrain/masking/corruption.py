@@ -180,9 +180,8 @@ def _draw_kinds(chosen: Tensor, config: MaskConfig, generator: torch.Generator) 
         draw = torch.rand(chosen.shape, generator=generator)
         if config.chosen_strategy.one_draw_per_run:
             draw = first_of_run(draw, chosen)
-        shares = config.mask, config.noise, config.mix - config.voice, config.voice
-        edges = torch.tensor(shares).cumsum(0)
-        kinds = torch.where(chosen, torch.bucketize(draw, edges, right=True), UNTOUCHED)
+        shares = torch.tensor([config.mask, config.noise, config.mix - config.voice, config.voice])
+        kinds = torch.where(chosen, torch.bucketize(draw, shares.cumsum(0), right=True), UNTOUCHED)
     clean = torch.rand(len(chosen), 1, 1, generator=generator) < config.clean_share
     return torch.where(clean, KINDS.index("clean"), kinds) if clean.any() else kinds
 
