@@ -11,15 +11,10 @@ from separator.dsp.stft import compress, normalise, stft
 from separator.pretrain import schedules
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.masking.config import MaskConfig
-from separator.pretrain.masking.corruption import (
-    KINDS,
-    Corrupted,
-    corrupt,
-    grid_of,
-    mix_with_previous,
-    rms,
-)
+from separator.pretrain.masking.corruption import KINDS, Corrupted, corrupt, grid_of
 from separator.pretrain.masking.grid import PatchGrid
+
+MIX_DB = (-10.0, 5.0)  # level of the other crop relative to the crop it is mixed with
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,8 @@ def make_example(
     wave = torch.arange(len(crops)) % len(waves)
     crop_songs = wave if songs is None else songs.cpu()[wave]
     sources = (wave < (cropped or len(waves))).nonzero().flatten()
-    pieces = stft(crops, config.stft)
-    made = media.make(pieces, mask, step, generator, crop_songs, sources)
+    whole = stft(crops, config.stft)
+    made = media.make(whole, mask, step, generator, crop_songs, sources)
     spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
     mixed, predicted_error = {}, None
@@ -97,8 +92,8 @@ def make_example(
     if voices is not None:
         voice = stft(cut_crops(voices, config, step), config.stft)[sources]
         # `next` makes crops of another length and level
-        level = rms(spectrogram) / rms(pieces[sources]).clamp(min=1e-9)
-        mixed["voice"] = spectrogram + level * voice[..., : spectrogram.shape[-1]]
+        gain = rms(spectrogram) / rms(whole[sources]).clamp(min=1e-9)
+        mixed["voice"] = spectrogram + gain * voice[..., : spectrogram.shape[-1]]
     raised = {kind: compress(x.abs(), scale, config.stft) for kind, x in mixed.items()}
     if mask.chosen_strategy.predicted_error and predict:
         predicted_error = predict(target, grid_of(target, mask, step))
@@ -129,6 +124,38 @@ def cut_crops(waves: Tensor, config: PretrainConfig, step: int) -> Tensor:
     number = waves.shape[-1] // samples
     # neighbours in the batch are of different songs, as `mix_with_previous` needs
     return rearrange(waves[..., : number * samples], "b c (k t) -> (k b) c t", k=number)
+
+
+def mix_with_previous(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+    """Add to each crop of a batch the one before it, at a random level relative to its own.
+
+    Crops are drawn at random, so it is most often of another song.
+
+    Args:
+        spectrogram: (b c f n) complex; with b = 1 a crop is added to itself.
+        generator: on the CPU.
+
+    Returns:
+        (b c f n) complex.
+    """
+    low, high = MIX_DB
+    decibels = low + (high - low) * torch.rand(len(spectrogram), 1, 1, 1, generator=generator)
+    gain = (10 ** (decibels / 20)).to(spectrogram.device)
+    loudness = rms(spectrogram)
+    gain = gain * loudness / loudness.roll(1, 0).clamp(min=1e-9)
+    return spectrogram + gain * spectrogram.roll(1, 0)
+
+
+def rms(spectrogram: Tensor) -> Tensor:
+    """Compute the root mean square of each crop's magnitudes.
+
+    Args:
+        spectrogram: (b c f n) complex.
+
+    Returns:
+        (b 1 1 1).
+    """
+    return spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
 def _music(valid: Tensor, crops: Tensor, config: PretrainConfig) -> Tensor:

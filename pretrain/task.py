@@ -103,8 +103,8 @@ class PretrainTask(SongTask):
         config = self.config
         if not config.mask.voices:
             return []
-        found = find_voices(config.data, config.mask.voices)
-        tracks = [replace(t, stems=((MIXTURE, s),)) for t, s in found if t.split == "train"]
+        voices = find_voices(config.data, config.mask.voices)
+        tracks = [replace(t, stems=((MIXTURE, s),)) for t, s in voices if t.split == "train"]
         if not tracks:
             raise SeparatorError(
                 "mask.voices: no voices to train with; give folders with isolated voices or stems"

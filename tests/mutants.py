@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant("waves have the phases of the songs", "pretrain/objectives/auxiliary/waveform.py",
            "batch.mixture.sgn()", "batch.spectrogram.sgn()", f"{MIXED} -k numpys"),
     Mutant("voices keep the level of the items", "pretrain/batch.py",
-           "+ level * voice", "+ voice", f"{MIXED} -k two_halves"),
+           "+ gain * voice", "+ voice", f"{MIXED} -k two_halves"),
     Mutant("crops of two halves are half as long", "pretrain/objectives/segment_pairs.py",
            "frames = 2 * run.segment_frames", "frames = run.segment_frames",
            "tests/test_example.py -k as_long_as"),

@@ -13,13 +13,12 @@ from torch import Tensor
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import compress, normalise, stft
 from separator.errors import SeparatorError
+from separator.pretrain.batch import MIX_DB, mix_with_previous
 from separator.pretrain.masking.config import MaskConfig
 from separator.pretrain.masking.corruption import (
     KINDS,
-    MIX_DB,
     Corrupted,
     corrupt,
-    mix_with_previous,
     patch_frames,
     with_masked_group,
 )

@@ -12,7 +12,6 @@ from separator.pretrain.masking.grid import PatchGrid, first_of_run
 
 KINDS = ("mask", "noise", "mix", "voice", "keep", "clean")  # "clean" is the kind of whole crops
 UNTOUCHED, IGNORED = -1, -2  # kinds of patches not chosen, and of frames that no loss counts
-MIX_DB = (-10.0, 5.0)  # level of the other crop relative to the crop it is mixed with
 
 
 @dataclass(frozen=True)
@@ -207,31 +206,6 @@ def _add_noise(
     noisy_bins = kinds[crop, :, :, frame] == KINDS.index("noise")
     before = spectrogram[crop, :, :, frame]
     spectrogram[crop, :, :, frame] = torch.where(noisy_bins, torch.maximum(before, noise), before)
-
-
-def mix_with_previous(spectrogram: Tensor, generator: torch.Generator) -> Tensor:
-    """Add to each crop of a batch the one before it, at a random level relative to its own.
-
-    Crops are drawn at random, so it is most often of another song.
-
-    Args:
-        spectrogram: (b c f n) complex; with b = 1 a crop is added to itself.
-        generator: on the CPU.
-
-    Returns:
-        (b c f n) complex.
-    """
-    low, high = MIX_DB
-    decibels = low + (high - low) * torch.rand(len(spectrogram), 1, 1, 1, generator=generator)
-    gain = (10 ** (decibels / 20)).to(spectrogram.device)
-    levels = rms(spectrogram)
-    gain = gain * levels / levels.roll(1, 0).clamp(min=1e-9)
-    return spectrogram + gain * spectrogram.roll(1, 0)
-
-
-def rms(spectrogram: Tensor) -> Tensor:
-    """Return the root mean square of each crop's magnitudes: (b c f n) complex to (b 1 1 1)."""
-    return spectrogram.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
 def ignore_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corrupted:
