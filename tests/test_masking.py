@@ -87,7 +87,7 @@ def test_patches_are_chosen_among_the_allowed_groups_alone(strategy: str):
     free[5:7] = False
     config = MaskConfig(strategy=strategy, band=16, group=4, share=0.25, span=3, band_span=2)
     target = spectrogram(300, 2, 65, 46)  # the last group is cut short
-    out = corrupt(target, config, 0, seeded(), target, allowed=free)
+    out = corrupt(target, config, 0, seeded(), allowed=free)
     chosen = out.chosen.expand(-1, -1, 65, -1)[..., ::4][:, 0, ::16][:, :4]
     assert chosen.shape == (300, 4, 12)
     assert not chosen[..., 5:7].any()
@@ -103,7 +103,7 @@ def test_small_grids_and_silence_are_legal(strategy: str, bands: int, groups: in
     config = MaskConfig(strategy=strategy, band=2, group=2)
     for value in (0.0, 1.0):
         target = torch.full((3, 2, 2 * bands + 1, 2 * groups), value)
-        out = corrupt(target, config, 0, seeded(), target)
+        out = corrupt(target, config, 0, seeded())
         assert out.spectrogram.isfinite().all()
         assert (out.spectrogram >= target).all()
 
