@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
 from separator.arguments import is_samples, path_of
-from separator.errors import SeparatorError, UsageError, printable
+from separator.errors import SeparatorError, UsageError
 from separator.model_sources import find_model
 from separator.streaming import BYTES, SOURCES, Progress, Source, StreamingSeparator
 
@@ -135,7 +135,7 @@ def load(
 
         if device not in ("auto", "cpu"):
             raise UsageError(
-                f"device: the backend onnx has the CPU alone; leave {printable(device)} out, or "
+                f"device: the backend onnx has the CPU alone; leave {device} out, or "
                 "give the backend torch and a .safetensors file"
             )
         return OnnxSeparator.load(model, shifts, chunk, overlap)

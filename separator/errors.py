@@ -12,7 +12,14 @@ TRAINING = {"torch", "torchaudio", "einops", "safetensors"}  # packages that the
 
 
 class SeparatorError(Exception):
-    """A one-line message that names the file or key, what is wrong, and the fix."""
+    """A one-line message that names the file or key, what is wrong, and the fix.
+
+    Args:
+        message: the text, which becomes `printable`: names of files may hold anything.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(SeparatorError):
@@ -26,13 +33,11 @@ def one_line(error: BaseException) -> str:
     a SeparatorError, its class and the beginning of its text, which may end in a stack trace.
     """
     if isinstance(error, SeparatorError):
-        text = str(error)
-    elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    else:
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
-        text = textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" …")  # joins lines too
-    return printable(text)
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return printable(textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" …"))  # one line
 
 
 def explain(error: BaseException) -> str:

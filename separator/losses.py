@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import compress, istft, linear_masks, normalise, stft
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 
 class Estimate:
@@ -210,6 +210,6 @@ def auraloss_of(name: str) -> nn.Module:
         if name.endswith("Loss") and hasattr(module, name):
             return getattr(module, name)()
     raise SeparatorError(
-        f"loss.{printable(name)}: no such loss; give one of {', '.join(LOSSES)}, or the name of a "
-        "class of auraloss, such as MultiResolutionSTFTLoss"
+        f"loss.{name}: no such loss; give one of {', '.join(LOSSES)}, or the name of a class of "
+        "auraloss, such as MultiResolutionSTFTLoss"
     )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from separator import bundled
 from separator.atomic import replacing
-from separator.errors import SeparatorError, UsageError, one_line, printable
+from separator.errors import SeparatorError, UsageError, one_line
 from separator.logs import bar, shows_bars
 
 FILE = "model"  # of a repository on the hub, without its suffix
@@ -54,11 +54,11 @@ def model_file(
     path = bundled.model_path(source, suffix)
     if path.is_dir():
         fix = f"give the model file in it, such as {path / FILE}.safetensors"
-        raise SeparatorError(f"{printable(text)}: is a folder; {printable(fix)}")
+        raise SeparatorError(f"{text}: is a folder; {fix}")
     if not path.exists():
         names = ", ".join(bundled.names())
         fix = f"give a model file, or a name that `separator models` lists ({names})"
-        raise SeparatorError(f"{printable(text)}: no such file; {fix}")
+        raise SeparatorError(f"{text}: no such file; {fix}")
     return path
 
 
@@ -74,7 +74,7 @@ def _from_hub(source: str, suffix: str, newest: bool) -> Path:
     """Return the copy of a repository's file, fetched if there is none or the newest is wanted."""
     words = HUB.fullmatch(source)
     if not words:
-        raise UsageError(f"{printable(source)}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+        raise UsageError(f"{source}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     hub = import_hub()
     name = FILE + suffix
     where = {"repo_id": words["repository"], "filename": name, "revision": words["revision"]}
@@ -86,16 +86,16 @@ def _from_hub(source: str, suffix: str, newest: bool) -> Path:
         return Path(hub.hf_hub_download(**where))
     except (hub.errors.HFValidationError, hub.errors.RepositoryNotFoundError) as error:
         fix = "no such repository, or a private one: check the name, log in with `hf auth login`"
-        raise SeparatorError(f"{printable(source)}: {fix}") from error
+        raise SeparatorError(f"{source}: {fix}") from error
     except hub.errors.LocalEntryNotFoundError as error:  # before its base class, EntryNotFound
         fix = "the hub cannot be reached, and no copy is here; check the network"
-        raise SeparatorError(f"{printable(source)}: {fix}") from error
+        raise SeparatorError(f"{source}: {fix}") from error
     except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         torch = "without --backend onnx, PyTorch (pip install 'separator[train]') reads a"
         fix = f"; {torch} {FILE}.safetensors" if suffix == ".onnx" else ""
-        raise SeparatorError(f"{printable(source)}: holds no {name} there{fix}") from error
+        raise SeparatorError(f"{source}: holds no {name} there{fix}") from error
     except Exception as error:  # its own classes, those of its HTTP client, and the system's
-        raise SeparatorError(f"{printable(source)}: {one_line(error)}") from error
+        raise SeparatorError(f"{source}: {one_line(error)}") from error
 
 
 def import_hub() -> ModuleType:
@@ -123,10 +123,10 @@ def _from_address(url: str, suffix: str, digest: str) -> Path:
     """Return the cached file of an address, fetched once."""
     about = urlsplit(url)
     if about.scheme == "http" and about.hostname not in LOOPBACK:
-        raise UsageError(f"{printable(url)}: anyone on the way could change it; give https://")
+        raise UsageError(f"{url}: anyone on the way could change it; give https://")
     name = re.sub(r"[^\w.-]", "_", about.path.rpartition("/")[2])
     if not name.endswith(suffix):
-        raise UsageError(f"{printable(url)}: give the address of a {suffix} file")
+        raise UsageError(f"{url}: give the address of a {suffix} file")
     path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,12 +149,12 @@ def _fetch(url: str, path: Path) -> None:
                 while block := answer.read(READ_BYTES):
                     shown.update(file.write(block))
                     if file.tell() > MAX_BYTES:
-                        raise SeparatorError(f"{printable(url)}: is larger than 4 GB")
+                        raise SeparatorError(f"{url}: is larger than 4 GB")
             if size and file.tell() != size:
-                raise SeparatorError(f"{printable(url)}: the connection ended early; try again")
+                raise SeparatorError(f"{url}: the connection ended early; try again")
     except (URLError, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or one_line(error)
-        raise SeparatorError(f"{printable(url)}: cannot be fetched ({reason})") from error
+        raise SeparatorError(f"{url}: cannot be fetched ({reason})") from error
 
 
 def _check(path: Path, digest: str, url: str) -> None:
@@ -163,4 +163,4 @@ def _check(path: Path, digest: str, url: str) -> None:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
         if not actual.startswith(digest):
-            raise SeparatorError(f"{printable(url)}: its sha256 is {actual}, not {digest}")
+            raise SeparatorError(f"{url}: its sha256 is {actual}, not {digest}")

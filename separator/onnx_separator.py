@@ -10,7 +10,7 @@ import numpy as np
 from separator.arguments import path_of
 from separator.dsp.arrays import istft, linear_masks, normalise, stft, wiener
 from separator.dsp.config import STFTConfig
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, one_line
 from separator.model_sources import model_file
 from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, from_json, refused
@@ -109,13 +109,12 @@ def _session(path: Path) -> Any:
     except ImportError as error:
         raise SeparatorError(f"backend onnx: {error}; pip install onnxruntime") from error
     if path.suffix != ".onnx":
-        fix = f"`separator export {printable(str(path))} -o x.onnx` makes one"
-        raise SeparatorError(f"{printable(str(path))}: no .onnx file; {fix}")
+        fix = f"`separator export {path} -o x.onnx` makes one"
+        raise SeparatorError(f"{path}: no .onnx file; {fix}")
     try:
         options = onnxruntime.SessionOptions()
         # waiting threads leave decoders and encoders a core: a third less time of the CPU
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
-        reason = one_line(error)
-        raise SeparatorError(f"{printable(str(path))}: no ONNX network ({reason})") from error
+        raise SeparatorError(f"{path}: no ONNX network ({one_line(error)})") from error

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 ACCOMPANIMENT, VOCALS, MIXTURE = "accompaniment", "vocals", "mixture"
 DRUMS, BASS, OTHER = "drums", "bass", "other"
@@ -33,9 +33,7 @@ class StemSet:
     def __post_init__(self) -> None:
         names = tuple(self.names)
         if unknown := [name for name in names if name not in NAMES]:
-            raise SeparatorError(
-                f"model.stems: {printable(unknown[0])!r} is none of {', '.join(NAMES)}"
-            )
+            raise SeparatorError(f"model.stems: {unknown[0]!r} is none of {', '.join(NAMES)}")
         if not names or len(set(names)) < len(names):
             raise SeparatorError(f"model.stems: [{', '.join(names)}]; name each stem once")
         if ACCOMPANIMENT in names and not set(names) <= {ACCOMPANIMENT, VOCALS}:

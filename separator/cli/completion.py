@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from separator import bundled
 from separator.commands import COMMANDS, LOG_OPTIONS
 from separator.config import parse
-from separator.errors import SeparatorError, UsageError, printable
+from separator.errors import SeparatorError, UsageError
 
 SHELLS = ("bash", "zsh", "fish")
 FUNCTION = "_separator_files"
@@ -37,7 +37,7 @@ class CompletionConfig:
 
     def __post_init__(self) -> None:
         if len(self.shell) != 1 or self.shell[0] not in SHELLS:
-            given = printable(" ".join(self.shell))
+            given = " ".join(self.shell)
             raise SeparatorError(f"shell: {given} is not one of {', '.join(SHELLS)}")
 
 

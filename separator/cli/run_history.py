@@ -135,11 +135,10 @@ class Runs:
         self._roots = [Path(root) for root in roots]
         self._runs: dict[str, Run] = {}
         for root in self._roots:
-            name = printable(str(root))
             if not root.is_dir():
-                raise SeparatorError(f"{name}: no such folder; give a run's, such as runs/vocals")
+                raise SeparatorError(f"{root}: no such folder; give a run's, such as runs/vocals")
             if not _run_folders(root):
-                raise SeparatorError(f"{name}: holds no run; give the folder that run= names")
+                raise SeparatorError(f"{root}: holds no run; give the folder that run= names")
 
     def find(self) -> list[Run]:
         """Return the runs, new ones included, in the order of their folders."""
@@ -155,7 +154,7 @@ class Runs:
         for run in self.find():
             if printable(str(run.folder)) == name:
                 return run
-        raise SeparatorError(f"{printable(name)}: not a run of this page; reload it")
+        raise SeparatorError(f"{name}: not a run of this page; reload it")
 
 
 def _run_folders(root: Path) -> list[Path]:

@@ -35,8 +35,7 @@ class ScanConfig:
     def __post_init__(self) -> None:
         check_jobs(self.jobs)
         if self.report and Path(self.report).is_dir():
-            name = printable(self.report)
-            raise SeparatorError(f"report: {name} is a folder; give the name of a file")
+            raise SeparatorError(f"report: {self.report} is a folder; give the name of a file")
 
 
 def main(argv: list[str]) -> int:

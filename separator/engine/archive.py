@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 
 def read_archive(path: Path) -> dict[str, Any]:
@@ -20,21 +20,19 @@ def read_archive(path: Path) -> dict[str, Any]:
     """
     payload = _unpickled(path)
     if not isinstance(payload, dict):
-        raise SeparatorError(
-            f"{printable(str(path))}: not a checkpoint of separator; choose a .pt of a run folder"
-        )
+        raise SeparatorError(f"{path}: not a checkpoint of separator; choose a .pt of a run folder")
     return payload
 
 
 def damaged(path: Path, reason: str) -> SeparatorError:
     """Make the error for the damaged checkpoint at a path: the reason, and what to use instead."""
-    return SeparatorError(f"{printable(str(path))}: {reason}; {_replacement(path)}")
+    return SeparatorError(f"{path}: {reason}; {_replacement(path)}")
 
 
 def _unpickled(path: Path) -> object:
     """Unpickle plain tensors only, and turn the many ways that can fail into one line."""
     if not path.is_file():
-        raise SeparatorError(f"{printable(str(path))}: no such file; give the path of a .pt file")
+        raise SeparatorError(f"{path}: no such file; give the path of a .pt file")
     try:
         broken = _broken_member(path)
         if broken is None:
@@ -43,16 +41,16 @@ def _unpickled(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SeparatorError(
-            f"{printable(str(path))}: holds data other than plain tensors, so it was not "
-            "opened (nothing in it was executed); choose a .pt file that separator wrote"
+            f"{path}: holds data other than plain tensors, so it was not opened (nothing in it "
+            "was executed); choose a .pt file that separator wrote"
         ) from error
     except PermissionError as error:
-        raise SeparatorError(f"{printable(str(path))}: may not be read; allow it") from error
+        raise SeparatorError(f"{path}: may not be read; allow it") from error
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes raise nearly anything
         raise damaged(path, "truncated or damaged") from error
-    raise damaged(path, f"damaged (the checksum of {printable(broken)} is wrong)")
+    raise damaged(path, f"damaged (the checksum of {broken} is wrong)")
 
 
 def _broken_member(path: Path) -> str | None:
@@ -78,9 +76,5 @@ def _replacement(path: Path) -> str:
             "no other .pt file of its folder is whole; copy it from a backup, or use another run="
         )
     step, name = max(whole)
-    if path.name != "last.pt":
-        return f"{printable(name)} beside it, of step {step}, is whole"
-    return (
-        f"{printable(name)} beside it, of step {step}, is whole: copy it to last.pt, and the same "
-        "command resumes from there"
-    )
+    fix = ": copy it to last.pt, and the same command resumes from there"
+    return f"{name} beside it, of step {step}, is whole{fix if path.name == 'last.pt' else ''}"

@@ -23,7 +23,7 @@ from separator.atomic import replacing
 from separator.engine import optim
 from separator.engine.archive import damaged, read_archive
 from separator.engine.optim import Chain
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, one_line
 from separator.models.build import rename_description
 from separator.models.weights import load_weights, other_architecture
 from separator.renamed import ENTRIES, rename_keys, rename_tensors
@@ -145,8 +145,8 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
         intact = os.path.exists(path.parent / "last.pt")
         kept = " (the previous checkpoint is intact)" if intact else ""
         raise SeparatorError(
-            f"{printable(str(path))}: cannot be written ({one_line(cause or error)}); {fix} and "
-            f"give the same command again{kept}"
+            f"{path}: cannot be written ({one_line(cause or error)}); {fix} and give the same "
+            f"command again{kept}"
         ) from error
 
 
@@ -179,15 +179,15 @@ def load(path: Path) -> dict[str, Any]:
     for key, kind in PAYLOAD_TYPES.items():
         if key not in payload:
             raise SeparatorError(
-                f"{printable(str(path))}: not a checkpoint of separator (it has no {key!r}); "
-                "choose a .pt file from a run folder"
+                f"{path}: not a checkpoint of separator (it has no {key!r}); choose a .pt file "
+                "from a run folder"
             )
         if not isinstance(payload[key], kind):
             wrong = f"{key!r} is of type {type(payload[key]).__name__}, not {kind.__name__}"
             raise damaged(path, f"not a checkpoint of separator ({wrong})")
     if payload["format"] != CHECKPOINT_FORMAT:
         raise SeparatorError(
-            f"{printable(str(path))}: checkpoint format {payload['format']}, this version reads "
+            f"{path}: checkpoint format {payload['format']}, this version reads "
             f"{CHECKPOINT_FORMAT}; use the version of separator that wrote it"
         )
     _check_values(payload, path)
@@ -249,8 +249,8 @@ def check_new(folder: Path) -> None:
     if best:
         latest = max(best, key=lambda path: int(steps[path]))
         raise SeparatorError(
-            f"{printable(str(folder))}: last.pt is missing, but {latest.name} is there; copy it to "
-            "last.pt to resume from it, or use another run="
+            f"{folder}: last.pt is missing, but {latest.name} is there; copy it to last.pt to "
+            "resume from it, or use another run="
         )
 
 

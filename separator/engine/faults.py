@@ -10,7 +10,7 @@ from separator.engine import distributed
 from separator.engine.distributed import LostRankError
 from separator.engine.run_config import RunConfig
 from separator.engine.task import flat
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, one_line
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, CPU
 CONNECTION = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
@@ -28,7 +28,7 @@ def explained(
         accumulate: micro-batches in a step on this rank.
         step: after which it is saved, 0 if it is not.
     """
-    folder = printable(str(Path(config.run)))
+    folder = Path(config.run)
     saved = f"saved after step {step}" if step else "not begun"
     if is_out_of_memory(error):
         return SeparatorError(

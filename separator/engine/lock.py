@@ -49,8 +49,7 @@ class RunLock:
             self._file = self._acquired()
         except OSError as error:
             raise SeparatorError(
-                f"run: {printable(str(self.folder))}: cannot be written ({one_line(error)}); give "
-                "a run= that can"
+                f"run: {self.folder}: cannot be written ({one_line(error)}); give a run= that can"
             ) from error
         return self
 
@@ -80,9 +79,8 @@ class RunLock:
         """
         if not self.held():
             raise SeparatorError(
-                f"{printable(str(self.folder))}: was removed or moved while the run used it; "
-                "nothing more is written there. Put it back to resume from its last checkpoint, "
-                "or start again"
+                f"{self.folder}: was removed or moved while the run used it; nothing more is "
+                "written there. Put it back to resume from its last checkpoint, or start again"
             )
 
     def _remove_new(self) -> None:
@@ -112,10 +110,10 @@ class RunLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = printable(" ".join(file.read(MAX_OWNER).split())) or "another process"
+            owner = " ".join(file.read(MAX_OWNER).split()) or "another process"
             raise SeparatorError(
-                f"{printable(str(self.folder))}: in use by {owner}; wait until it ends or stop it, "
-                "or give another run="
+                f"{self.folder}: in use by {owner}; wait until it ends or stop it, or give "
+                "another run="
             ) from error
         except OSError as error:
             if error.errno not in UNSUPPORTED:

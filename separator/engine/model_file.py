@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from separator.atomic import replacing
 from separator.dsp.config import STFTConfig
 from separator.engine.checkpoint import load
-from separator.errors import SeparatorError, explain, one_line, printable
+from separator.errors import SeparatorError, explain, one_line
 from separator.model_sources import model_file
 from separator.models.build import rename_description, skeleton
 from separator.models.description import from_json, refused
@@ -65,9 +65,7 @@ def export(
             save_file(tensors, temporary, metadata)
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
-        raise SeparatorError(
-            f"{printable(str(path))}: cannot be written ({explain(error)})"
-        ) from error
+        raise SeparatorError(f"{path}: cannot be written ({explain(error)})") from error
 
 
 def digest(state: Mapping[str, Tensor], text: str) -> str:
@@ -186,8 +184,7 @@ def _read_header(path: Path) -> _Header:
             layout[name] = TensorForm(kind, tuple(entry.get_shape()))
     if "separator" not in metadata:
         raise SeparatorError(
-            f"{printable(str(path))}: no model of separator (its header does not describe one); "
-            "choose another file"
+            f"{path}: no model of separator (its header does not describe one); choose another file"
         )
     if unknown := sorted(metadata.keys() - METADATA):
         raise _damaged(path, f"{unknown[0][:40]!r} in its header is not ours")
@@ -197,24 +194,20 @@ def _read_header(path: Path) -> _Header:
         raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
     text = metadata["separator"]
     description, renamed = rename_description(description, path)
-    notify(renamed, f"{printable(str(path))}: ", "write it anew with `separator export`")
+    notify(renamed, f"{path}: ", "write it anew with `separator export`")
     return _Header(path, text, description, metadata.get("digest"), rename_tensors(layout))
 
 
 def _check_size(path: Path) -> None:
     """Refuse a file whose header cannot be that of a model, before anything parses it."""
     if path.suffix != ".safetensors":
-        raise SeparatorError(
-            f"{printable(str(path))}: not a model file; choose a .safetensors or a .pt of a run"
-        )
+        raise SeparatorError(f"{path}: not a model file; choose a .safetensors or a .pt of a run")
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         size = path.stat().st_size
     except OSError as error:
-        raise SeparatorError(
-            f"{printable(str(path))}: cannot be read ({one_line(error)})"
-        ) from error
+        raise SeparatorError(f"{path}: cannot be read ({one_line(error)})") from error
     if length + 8 > size:
         raise _damaged(path, "truncated or not a safetensors file")
     if length > MAX_HEADER:
@@ -248,4 +241,4 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, reason: str) -> SeparatorError:
-    return SeparatorError(f"{printable(str(path))}: damaged ({reason}); copy or download it again")
+    return SeparatorError(f"{path}: damaged ({reason}); copy or download it again")

@@ -56,8 +56,8 @@ def _check_songs(payload: Mapping[str, Any], config: RunConfig, songs: Tensor, p
         return
     if before != now:
         raise SeparatorError(
-            f"data.roots: {printable(str(path))} was made with {printable(str(before))} and is "
-            f"{_difference(saved_songs, songs)}; give the same songs, or use another run="
+            f"data.roots: {path} was made with {before} and is {_difference(saved_songs, songs)}; "
+            "give the same songs, or use another run="
         )
     logger.warning(
         "data.roots: the songs are not those of %s (%d were, %d are); the run goes on with those "
@@ -113,7 +113,7 @@ def _accumulation(payload: Mapping[str, Any], config: RunConfig, path: Path) -> 
 
 
 def _has(path: Path, samples: int) -> str:
-    return f"accumulate: a step of {printable(str(path))} has {samples} samples"
+    return f"accumulate: a step of {path} has {samples} samples"
 
 
 def _division(samples: int, batch: int, ranks: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.engine.checkpoint import Discriminator
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 # what may differ when a run is resumed: it changes how long, where and how often, not the training
 RESUMABLE_KEYS = {
@@ -148,14 +148,13 @@ def check_config(
             continue
         if key not in before or key not in after:  # what it would have been, nobody knows
             raise SeparatorError(
-                f"{key}: {printable(str(path))} was made by another version, which had other "
-                "settings; go on with that version, or use another run="
+                f"{key}: {path} was made by another version, which had other settings; go on with "
+                "that version, or use another run="
             )
-        was, now = before[key], after[key]
-        if was != now:
+        if before[key] != after[key]:
             raise SeparatorError(
-                f"{key}: {printable(str(path))} was made with {printable(str(was))}, this command "
-                f"says {printable(str(now))}; set it back, or use another run="
+                f"{key}: {path} was made with {before[key]}, this command says {after[key]}; set "
+                "it back, or use another run="
             )
 
 

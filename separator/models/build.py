@@ -10,7 +10,7 @@ from torch import nn
 
 from separator.config import to_dict
 from separator.dsp.config import STFTConfig
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.machine import memory
 from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, refused
@@ -88,9 +88,8 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
     if architecture not in [*ARCHITECTURES] or version != FORMAT:
         shown = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
         raise SeparatorError(
-            f"{printable(str(path))}: holds {printable(shown)}; this version reads "
-            f"{', '.join(ARCHITECTURES)} in format {FORMAT}: make the model anew, or use its "
-            "own version"
+            f"{path}: holds {shown}; this version reads {', '.join(ARCHITECTURES)} in format "
+            f"{FORMAT}: make the model anew, or use its own version"
         )
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.ranges import RATES, SettingError
 
 Config = TypeVar("Config")
@@ -98,8 +98,7 @@ def check_rest(description: Mapping[str, Any]) -> None:
 def refused(path: str | os.PathLike, reason: object) -> SeparatorError:
     """Make the error for the file at a path that describes no model, for this reason."""
     return SeparatorError(
-        f"{printable(str(path))}: describes no model that this version can make "
-        f"({printable(str(reason))}); choose another file"
+        f"{path}: describes no model that this version can make ({reason}); choose another file"
     )
 
 

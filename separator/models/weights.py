@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")  # any of these is widened or narrowed
 
@@ -39,9 +39,7 @@ def layout_of(state: object, path: Path) -> Layout:
     for name, value in tensors.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided
         if not isinstance(name, str) or not plain or value.device.type == "meta":
-            raise SeparatorError(
-                f"{printable(str(path))}: holds other things than weights; choose another file"
-            )
+            raise SeparatorError(f"{path}: holds other things than weights; choose another file")
     return {name: _form(value) for name, value in tensors.items()}
 
 
@@ -116,8 +114,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def other_architecture(path: Path, reason: str) -> SeparatorError:
     """Make the error for weights at a path that are of another model, for this reason."""
     return SeparatorError(
-        f"{printable(str(path))}: another architecture ({printable(reason)}); use the "
-        "configuration it was made with"
+        f"{path}: another architecture ({reason}); use the configuration it was made with"
     )
 
 
