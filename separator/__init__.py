@@ -5,6 +5,7 @@ Axes, everywhere: `b` batch, `s` stem, `c` channel, `t` sample, `f` bin, `n` fra
 or `separate` is first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from separator.errors import SeparatorError, explain
@@ -16,30 +17,23 @@ if TYPE_CHECKING:
     from separator.separation import Separator
 
 __version__ = "0.2.0"
+MODULES = {
+    "Ensemble": "ensemble",
+    "OnnxSeparator": "onnx_separator",
+    "Separator": "separation",
+    "separate": "api",
+}
 __all__ = ["Ensemble", "OnnxSeparator", "Separator", "SeparatorError", "__version__", "separate"]
 
 
 def __getattr__(name: str) -> object:
     """Import the public names on first use."""
-    if name == "separate":
-        from separator.api import separate
-
-        return separate
-    if name == "Separator":
-        try:
-            from separator.separation import Separator
-        except ModuleNotFoundError as error:
-            raise SeparatorError(f"separator.Separator {explain(error)}") from error
-        return Separator
-    if name == "OnnxSeparator":
-        from separator.onnx_separator import OnnxSeparator
-
-        return OnnxSeparator
-    if name == "Ensemble":
-        from separator.ensemble import Ensemble
-
-        return Ensemble
-    raise AttributeError(f"module 'separator' has no attribute {name!r}")
+    if name not in MODULES:
+        raise AttributeError(f"module 'separator' has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"separator.{MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise SeparatorError(f"separator.{name} {explain(error)}") from error
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from separator.commands import epilog
-from separator.errors import SeparatorError, UsageError, printable
+from separator.errors import SeparatorError, UsageError
 from separator.ranges import SettingError, group_of
 from separator.renamed import notify, rename_keys, rename_preset, rename_words
 
@@ -82,7 +82,7 @@ def _parsed(
     keys = [a.dest for a in parser._actions if a.dest.split(".")[-1] not in ("config", "help")]
     renamed: set[str] = set()
     words = words if positional else _as_options(words, keys, renamed)
-    words, old = rename_words(words, keys)
+    words, old = rename_words(words)
     notify(renamed | old)
     hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
     lists = {key for key, hint in hints.items() if hint == list[str]}
@@ -118,7 +118,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
     parser = _parser(cls, cls.__name__, None)
     keys = [action.dest for action in parser._actions]
     try:
-        return _build(cls, parser, parser.parse_object(rename_keys(values, keys)[0]))
+        return _build(cls, parser, parser.parse_object(rename_keys(values)[0]))
     except SeparatorError:
         raise
     except Exception as error:
@@ -221,7 +221,7 @@ def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
     if not isinstance(values, dict):
         raise SeparatorError(f"{name}: holds no keys; a configuration is `key: value` lines")
     try:
-        values, old = rename_keys(values, keys)
+        values, old = rename_keys(values)
     except SeparatorError as error:
         raise SeparatorError(f"{name}: {error}") from error
     for key in _flat(values, keys):
@@ -258,7 +258,7 @@ def _check_names(key: str, value: str) -> None:
         return
     else:
         text = yaml.safe_dump(others[0], default_flow_style=True).splitlines()[0].strip("{}")
-        reason = f"YAML takes {printable(text)} for {YAML_TYPES.get(type(others[0]), 'no name')}"
+        reason = f"YAML takes {text} for {YAML_TYPES.get(type(others[0]), 'no name')}"
     raise SeparatorError(f"{key}: {reason}; put the name in quotes: '{key}={_quoted(value)}'")
 
 

@@ -83,14 +83,9 @@ def add_short_options(parser: Any) -> None:
 
 def sentence(cls: type, name: str) -> str:
     """Return the description of a name in the "Attributes:" of a class's (cls) docstring."""
-    parts: list[str] = []
-    indent = 0
-    for line in (cls.__doc__ or "").splitlines():
-        text = line.strip()
-        if text.startswith(f"{name}: ") and not parts:
-            parts, indent = [text.removeprefix(f"{name}: ")], len(line) - len(text)
-        elif parts and text and len(line) - len(line.lstrip()) > indent:
-            parts.append(text)
-        elif parts:
-            break
-    return " ".join(parts)
+    import docstring_parser  # as jsonargparse does
+
+    for described in docstring_parser.parse(cls.__doc__ or "").params:
+        if described.arg_name == name:
+            return " ".join(described.description.split())
+    return ""

@@ -18,7 +18,6 @@ def check_weights(loss: Mapping[str, float]) -> None:
         SeparatorError: names the key.
     """
     for name, weight in loss.items():
-        if reason := Within("[0, 1000000]").refusal(weight):
-            raise SeparatorError(f"loss.{name}: {reason}")
+        Within("[0, 1000000]").check(f"loss.{name}", weight)
     if not any(loss.values()):
         raise SeparatorError("loss: all weights are 0; give one, such as loss.magnitude_l1=1")

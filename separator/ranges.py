@@ -50,12 +50,16 @@ class Within:
 
     Attributes:
         interval: such as "[0, 1)", from 0 to below 1, or "(0, inf)", where inf is `LARGEST`.
+        word: a value that is allowed beside numbers.
     """
 
     interval: str
+    word: str = ""
 
     def refusal(self, value: object) -> str | None:
         """Return why a value, a number or a list of them, is not allowed, or None; NaN never is."""
+        if self.word and value == self.word:
+            return None
         low, high = (float(end) for end in self.interval[1:-1].split(","))
         high = min(high, LARGEST)
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -63,8 +67,22 @@ class Within:
             below = number <= high if self.interval[-1] == "]" else number < high
             if not (above and below):
                 shown = reprlib.repr(value)  # thousands of digits or items are cut
-                return f"{shown} is not {self._words(low, above)}"
+                word = f"{self.word} and not " if self.word else ""
+                return f"{shown} is not {word}{self._words(low, above)}"
         return None
+
+    def check(self, key: str, value: object) -> None:
+        """Refuse a value that is not allowed.
+
+        Args:
+            key: its full name as a user writes it.
+            value: a number or a list of them.
+
+        Raises:
+            UsageError: names the key, its value and what it may be.
+        """
+        if reason := self.refusal(value):
+            raise UsageError(f"{key}: {reason}")
 
     def _words(self, low: float, above: bool) -> str:
         if "inf" not in self.interval:
@@ -111,22 +129,6 @@ def group_of(config: type, cls: type, group: str = "") -> str | None:
     groups = ((field.type, f"{group}{field.name}.") for field in fields(cls))
     places = (group_of(config, kind, name) for kind, name in groups if is_dataclass(kind))
     return next((name for name in places if name is not None), None)
-
-
-def require(config: object, interval: str, *keys: str) -> None:
-    """Refuse settings outside an interval.
-
-    Args:
-        config: has the settings as attributes, numbers or sequences of numbers.
-        interval: see `Within`.
-        keys: full names as a user writes them; the last part of each is the attribute.
-
-    Raises:
-        UsageError: names the first such key, its value and what it may be.
-    """
-    for key in keys:
-        if reason := Within(interval).refusal(getattr(config, key.rpartition(".")[2])):
-            raise UsageError(f"{key}: {reason}")
 
 
 RATES = Within(f"[{MIN_RATE}, {MAX_RATE}]")

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-# Old key: new key, both in full. A key of a group renames the group with all that is in it.
+# Old key: new key of the same group, both in full.
 KEYS = {
     "model.hidden": "model.ffn_dim",
     "model.cell": "model.block",
@@ -40,8 +40,6 @@ TENSORS = (
 )
 
 PRESETS = {"seed.yaml": "large.yaml"}  # packaged files
-MODEL_PARTS = {"trunk": "backbone"}  # "part" in descriptions
-ENTRIES = {"companion": "discriminator"}  # of checkpoints
 
 
 def rename_preset(name: str) -> str:
@@ -56,12 +54,11 @@ def rename_preset(name: str) -> str:
     return new
 
 
-def rename_words(words: list[str], known: Collection[str]) -> tuple[list[str], set[str]]:
+def rename_words(words: list[str]) -> tuple[list[str], set[str]]:
     """Give the options of a command line their new names.
 
     Args:
         words: `--key=value`, or `--key` and its value; others pass as they are.
-        known: full keys of the command.
 
     Returns:
         The words, and the old keys that were among them.
@@ -69,28 +66,19 @@ def rename_words(words: list[str], known: Collection[str]) -> tuple[list[str], s
     Raises:
         SeparatorError: an option is given under both names.
     """
-    rows, renamed, result = _rows(known), set(), []
-    keys = [re.split(r"\+?=", word[2:])[0] if word.startswith("--") else "" for word in words]
-    for word, key in zip(words, keys, strict=True):
-        old = next((old for old in rows if _is_in(key, old)), None)
-        if old is None:
-            result.append(word)
-            continue
-        if any(_is_in(other, rows[old]) for other in keys):
-            raise _given_twice(old)
-        renamed.add(old)
-        result.append(f"--{rows[old]}{word[2 + len(old) :]}")
-    return result, renamed
+    keys = [re.match(r"--([^=+]*)|", word)[1] for word in words]
+    renamed = {key for key in keys if key in KEYS}
+    for old in renamed:
+        _check_once(old, keys)
+    pairs = zip(keys, words, strict=True)
+    return [f"--{KEYS[k]}{w[2 + len(k) :]}" if k in renamed else w for k, w in pairs], renamed
 
 
-def rename_keys(
-    values: Mapping[str, Any], known: Collection[str] | None = None
-) -> tuple[Mapping[str, Any], set[str]]:
+def rename_keys(values: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Give nested settings their new names.
 
     Args:
         values: nested mappings, such as a YAML file's.
-        known: full keys of the command that reads them; without, every row of the table applies.
 
     Returns:
         The settings with new names, and the old keys that were among them.
@@ -98,13 +86,16 @@ def rename_keys(
     Raises:
         SeparatorError: a setting is there under both names.
     """
-    renamed = set()
-    for old, new in _rows(known).items():
-        values, found = _without(values, old.split("."))
-        for value in found:
-            values = _with(values, new.split("."), value, old)
+    result, renamed = dict(values), set()
+    for old in KEYS:
+        group, _, name = old.partition(".")
+        inner = result.get(group)
+        if isinstance(inner, Mapping) and name in inner:
+            _check_once(old, [f"{group}.{key}" for key in inner])
+            new = KEYS[old].removeprefix(f"{group}.")
+            result[group] = {new if key == name else key: inner[key] for key in inner}
             renamed.add(old)
-    return values, renamed
+    return result, renamed
 
 
 def rename_tensors(tensors: Mapping[str, Value]) -> dict[str, Value]:
@@ -130,48 +121,7 @@ def notify(renamed: Collection[str], where: str = "", fix: str = "use it") -> No
         log.warning("%s%s; %s: the next version does not read the old name", where, pairs, fix)
 
 
-def _rows(known: Collection[str] | None) -> dict[str, str]:
-    """Return the rows for a command with these keys: those whose new key it has, but not the old.
-
-    Another command's key may have the name that one of these had.
-    """
-    if known is None:
-        return KEYS
-    return {
-        old: new
-        for old, new in KEYS.items()
-        if any(_is_in(key, new) or _is_in(new, key) for key in known)
-        and not any(_is_in(key, old) for key in known)
-    }
-
-
-def _is_in(key: str, group: str) -> bool:
-    return key == group or key.startswith(f"{group}.")
-
-
-def _without(values: Mapping[str, Any], path: list[str]) -> tuple[Mapping[str, Any], list[Any]]:
-    """Take the entry at a path out of nested mappings; return the rest and the entry, if any."""
-    name, *rest = path
-    inner = values.get(name)
-    if name not in values or (rest and not isinstance(inner, Mapping)):
-        return values, []
-    others = {key: value for key, value in values.items() if key != name}
-    if not rest:
-        return others, [inner]
-    inner, found = _without(inner, rest)
-    if not found:
-        return values, []
-    return (others | {name: inner} if inner else others), found
-
-
-def _with(values: Mapping[str, Any], path: list[str], value: Any, old: str) -> dict[str, Any]:
-    """Put an entry, which was called `old`, at a path in nested mappings."""
-    name, *rest = path
-    inner = values.get(name, {}) if rest else {}
-    if (not rest and name in values) or not isinstance(inner, Mapping):
-        raise _given_twice(old)
-    return {**values, name: _with(inner, rest, value, old) if rest else value}
-
-
-def _given_twice(old: str) -> SeparatorError:
-    return SeparatorError(f"{old}: is now {KEYS[old]}, which is given as well; remove {old}")
+def _check_once(old: str, keys: Collection[str]) -> None:
+    """Refuse an old key beside its new name."""
+    if KEYS[old] in keys:
+        raise SeparatorError(f"{old}: is now {KEYS[old]}, which is given as well; remove {old}")

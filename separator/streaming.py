@@ -17,7 +17,7 @@ from separator.arguments import as_array, is_samples, path_of, rate_of, samples_
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
 from separator.errors import SeparatorError
-from separator.ranges import require
+from separator.ranges import Within
 from separator.stems import StemSet, public_name
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class StreamingSeparator(ABC, Generic[Wave]):
     ) -> None:
         self.shifts, self.chunk = shifts, CHUNK_SECONDS if chunk is None else chunk
         self.overlap = OVERLAP_SECONDS if overlap is None else overlap
-        require(self, f"[1, {MAX_SHIFTS}]", "shifts")
-        require(self, f"[1, {MAX_CHUNK}]", "chunk")
-        require(self, f"[0, {self.chunk / 2}]", "overlap")
+        Within(f"[1, {MAX_SHIFTS}]").check("shifts", shifts)
+        Within(f"[1, {MAX_CHUNK}]").check("chunk", self.chunk)
+        Within(f"[0, {self.chunk / 2}]").check("overlap", self.overlap)
         self.stft, self.rate, self.stems = stft, rate, stems
         self.description = description or {}
 

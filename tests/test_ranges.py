@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
@@ -15,7 +14,7 @@ from separator.errors import SeparatorError
 from separator.inference.evaluate_command import EvaluateConfig
 from separator.inference.separate import SeparateConfig
 from separator.pretrain.config import PretrainConfig
-from separator.ranges import CheckedConfig, Within, group_of, require
+from separator.ranges import CheckedConfig, Within, group_of
 from separator.train.config import TrainConfig
 
 
@@ -31,10 +30,10 @@ from separator.train.config import TrainConfig
 )
 def test_a_value_is_inside_or_the_key_is_named(interval, inside, outside):
     for value in inside:
-        require(SimpleNamespace(lr=value), interval, "optim.lr")
+        Within(interval).check("optim.lr", value)
     for value in outside:
         with pytest.raises(SeparatorError) as caught:
-            require(SimpleNamespace(ok=inside[0], lr=value), interval, "optim.ok", "optim.lr")
+            Within(interval).check("optim.lr", value)
         assert str(caught.value).startswith(f"optim.lr: {value} is not ")
 
 
@@ -46,12 +45,16 @@ def test_the_message_says_what_may_be():
         "[0.05, 0.95]": "in [0.05, 0.95]",
     }.items():
         with pytest.raises(SeparatorError, match=f"^n: -1 is not {words}".replace("[", r"\[")):
-            require(SimpleNamespace(n=-1), interval, "n")
+            Within(interval).check("n", -1)
     with pytest.raises(SeparatorError, match=r"^n: 1000000000001 is not at most 1e\+12$"):
-        require(SimpleNamespace(n=10**12 + 1), "[1, inf)", "n")
+        Within("[1, inf)").check("n", 10**12 + 1)
     with pytest.raises(SeparatorError) as caught:
-        require(SimpleNamespace(n=[10**4000] * 10**5), "[1, inf)", "n")
+        Within("[1, inf)").check("n", [10**4000] * 10**5)
     assert len(str(caught.value)) < 400
+    word = Within("[0, 9]", "auto")
+    word.check("n", "auto")
+    with pytest.raises(SeparatorError, match=r"^n: -1 is not auto and not in \[0, 9\]$"):
+        word.check("n", -1)
 
 
 def configs(*instances: object) -> Iterator[object]:

@@ -107,24 +107,17 @@ def test_a_key_under_both_names_is_refused_in_a_line(tmp_path: Path):
     assert str(error.value) == f"{path}: {message}; remove model.recall"
 
 
-def test_groups_move_with_what_is_in_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(KEYS, "old", "a.new")
-    known = ["a.new.x", "a.new.y", "a.z"]
-    values, renamed = rename_keys({"old": {"x": 1, "y": None}, "a": {"z": 3}}, known)
-    assert (values, renamed) == ({"a": {"z": 3, "new": {"x": 1, "y": None}}}, {"old"})
-    words = ["--old.x=1", "--old.y+=2", "b.yaml"]
-    assert rename_words(words, known) == (["--a.new.x=1", "--a.new.y+=2", "b.yaml"], {"old"})
-    monkeypatch.setitem(KEYS, "a.z", "z")
-    assert rename_keys({"a": {"z": 3}}, ["z"])[0] == {"z": 3}
-
-
-def test_a_row_is_not_for_commands_that_have_the_old_key_or_lack_the_new(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setitem(KEYS, "model", "network")
-    for known in (["model"], ["model", "network"]):
-        assert rename_keys({"model": 1}, known) == ({"model": 1}, set())
-        assert rename_words(["--model=1"], known) == (["--model=1"], set())
+def test_words_that_are_no_old_keys_stay_as_they_are():
+    words = ["--model.hidden+=2", "--run", "model.hidden", "b.yaml", "--model.hidden_=1", "-m=1"]
+    renamed = ["--model.ffn_dim+=2", *words[1:]]
+    assert rename_words(words) == (renamed, {"model.hidden"})
+    values = {"model": {"x": 1, "hidden": None, "y": 2}, "patch": 3, "hidden": 4}
+    renamed, found = rename_keys(values)
+    assert (renamed, found) == (
+        {"model": {"x": 1, "ffn_dim": None, "y": 2}, "patch": 3, "hidden": 4},
+        {"model.hidden"},
+    )
+    assert [*renamed["model"]] == ["x", "ffn_dim", "y"]
 
 
 def test_a_saved_configuration(log: pytest.LogCaptureFixture):

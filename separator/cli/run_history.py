@@ -39,9 +39,7 @@ class Run:
         with self._lock:
             version = self.version()
             if version != self._version:
-                text = _text(self.folder / METRICS)
-                self._rows = [row for row in map(_row, text.splitlines()) if row]
-                self._version = version
+                self._rows, self._version = read_rows(self.folder), version
             return self._rows
 
     def version(self) -> str:
@@ -155,6 +153,18 @@ class Runs:
             if printable(str(run.folder)) == name:
                 return run
         raise SeparatorError(f"{name}: not a run of this page; reload it")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run folder's metrics.jsonl, without one that a kill cut short.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The rows, none before the file exists.
+    """
+    return [row for row in map(_row, _text(folder / METRICS).splitlines()) if row]
 
 
 def _run_folders(root: Path) -> list[Path]:

@@ -2,24 +2,9 @@
 
 from typing import Annotated, Literal
 
-from separator.ranges import MAX_STEPS
+from separator.ranges import MAX_STEPS, Within
 
-
-class Interval:
-    """The limits of the steps between validations: see `ranges.Within`."""
-
-    def refusal(self, every: "Every") -> str | None:
-        """Return the reason why a value is no interval of steps, or None where it is one.
-
-        Args:
-            every: steps between validations, or "auto".
-        """
-        if every == "auto" or 0 <= every <= MAX_STEPS:
-            return None
-        return f"{every} is neither auto nor a number in [0, {MAX_STEPS}]"
-
-
-Every = Annotated[int | Literal["auto"], Interval()]
+Every = Annotated[int | Literal["auto"], Within(f"[0, {MAX_STEPS}]", "auto")]
 
 EARLY = (1, 10, 100)  # steps; slow machines show something soon, and faults of the data too
 PERIOD = 500

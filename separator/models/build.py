@@ -17,7 +17,7 @@ from separator.models.description import check_rest, config_of, refused
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import Layout, Uninitialised, misfit
 from separator.ranges import SettingError
-from separator.renamed import MODEL_PARTS, rename_keys
+from separator.renamed import rename_keys
 
 FORMAT = 3  # counts changes after which the same weights would mean something else
 
@@ -108,18 +108,14 @@ def rename_description(
     Raises:
         SeparatorError: a setting is there under both names.
     """
-    named = [
-        k for name, (k, *_) in ARCHITECTURES.items() if name == description.get("architecture")
-    ]
-    group = named[0] if named else "model"
+    entry = ARCHITECTURES.get(str(description.get("architecture")))
+    group = entry.key if entry else "model"
     try:
         values, renamed = rename_keys({group: description.get("model")})
     except SeparatorError as error:
         raise refused(path, error) from error
-    result = {**description, "model": values[group]} if renamed else {**description}
-    if "part" in result:
-        result["part"] = MODEL_PARTS.get(str(result["part"]), result["part"])
-    return result, renamed
+    part = {"part": "backbone"} if description.get("part") == "trunk" else {}
+    return {**description, "model": values[group], **part}, renamed
 
 
 def skeleton(

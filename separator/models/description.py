@@ -81,8 +81,7 @@ def check_rest(description: Mapping[str, Any]) -> None:
     rate, stage = description.get("rate"), description.get("stage", "")
     if not _is_size(rate):
         raise SeparatorError("rate is no whole number")
-    if reason := RATES.refusal(rate):
-        raise SeparatorError(f"rate: {reason}")
+    RATES.check("rate", rate)
     if not _is_word(stage):
         raise SeparatorError("stage is no word")
     trained = description.get("trained", {})

@@ -35,7 +35,8 @@ import numpy as np
 from separator.atomic import replacing, write_text
 from separator.cli.compare.config import CompareConfig
 from separator.cli.compare.intervals import paired, summary
-from separator.cli.compare.runs import Run, last_step, rows
+from separator.cli.compare.runs import Run, last_step
+from separator.cli.run_history import read_rows
 from separator.config import to_dict
 from separator.errors import SeparatorError, printable
 from separator.stems import ACCOMPANIMENT, TWO_STEMS
@@ -226,7 +227,7 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
 
 def _arm(runs: list[Run]) -> dict[str, Any]:
     """Summarise the runs of an arm: cost, improvement in pretraining, and curve."""
-    key, logs = "valid/improvement", [rows(run.run_folder("pretrain")) for run in runs]
+    key, logs = "valid/improvement", [read_rows(run.run_folder("pretrain")) for run in runs]
     scores = [[row[key] for row in log if row.get(key)] for log in logs]
     improvements = [max(values) for values in scores if values]
     curves = [_validations(run) for run in runs]
@@ -266,7 +267,7 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
 def _validations(run: Run) -> dict[int, float]:
     """Mean accompaniment SDR of a run's validations, by step."""
     key = f"valid/{ACCOMPANIMENT}_sdr_mean"
-    validations = rows(run.run_folder("train"))
+    validations = read_rows(run.run_folder("train"))
     return {row["step"]: row[key] for row in validations if row.get(key) is not None}
 
 

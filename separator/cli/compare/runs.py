@@ -1,6 +1,5 @@
 """One run of a comparison: its stages, each in a child process, and whether they are done."""
 
-import contextlib
 import json
 import logging
 import re
@@ -14,6 +13,7 @@ import yaml
 from separator.atomic import write_text
 from separator.cli.compare.children import Children
 from separator.cli.compare.config import PLACEHOLDER
+from separator.cli.run_history import read_rows
 from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
@@ -162,20 +162,10 @@ class Run:
         return float(self.stages[stage][1].get("max_minutes", 0.0))
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run folder's metrics.jsonl; none before the file exists."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
-    values = []
-    for line in lines:
-        with contextlib.suppress(ValueError):  # a kill cut it short
-            values.append(json.loads(line))
-    return values
-
-
 def last_step(folder: Path) -> int:
     """Return the step of a run folder's last validation; a complete run ends with one."""
-    return max((row["step"] for row in rows(folder) if row["kind"] == "validation"), default=0)
+    steps = (row["step"] for row in read_rows(folder) if row["kind"] == "validation")
+    return max(steps, default=0)
 
 
 def _read(path: Path) -> dict[str, Any]:
