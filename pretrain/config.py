@@ -7,12 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from separator.data.config import DataConfig
-from separator.dsp.config import STFTConfig
-from separator.engine.run_config import OptimConfig, RunConfig
+from separator.engine.run_config import OptimConfig
 from separator.errors import SeparatorError
-from separator.loss_config import DEFAULT_LOSS, check_weights
-from separator.models.registry import ModelChoice
+from separator.loss_config import DEFAULT_LOSS
 from separator.pretrain import schedules
 from separator.pretrain.crops import Crops
 from separator.pretrain.masking.config import MaskConfig
@@ -26,10 +23,11 @@ from separator.pretrain.objectives import (
 from separator.pretrain.schedules import Schedule
 from separator.ranges import Within
 from separator.stems import TWO_STEMS
+from separator.supervised.config import SupervisedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(all_settings(), ModelChoice, RunConfig):
+class PretrainConfig(all_settings(), SupervisedConfig):
     """Pretrain on mixed songs: mask groups of frames and restore them with a sigmoid mask.
 
     Other objectives separate, as training on stems does: `remix` removes isolated voices that were
@@ -45,7 +43,6 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
             objectives beside the masked error apply to restore only.
         data: songs of any kind; where songs have stems, all objectives but remix use their sum.
         optim: optimizer and learning-rate schedule.
-        stft: the transform and the scale on which the model sees magnitudes.
         mask: which patches are masked, and how.
         error: error on the patches: mean absolute (l1) or mean squared (mse).
         masked_weight: weight of the error on the chosen patches; a number, or [[step, weight], …].
@@ -61,24 +58,19 @@ class PretrainConfig(all_settings(), ModelChoice, RunConfig):
             all of it).
     """
 
-    data: DataConfig
     objective: Literal[tuple(PRIMARY)] = "restore"
     run: str = "runs/pretrain"
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
-    stft: STFTConfig = field(default_factory=STFTConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     error: Literal["l1", "mse"] = "l1"
     masked_weight: Schedule = 1.0
     unmasked_weight: Schedule = 0.0
     crop_frames: Schedule = 0
     balance: bool = True
-    loss: dict[str, float] = field(default_factory=DEFAULT_LOSS.copy)
     valid_crops: Annotated[int, Within("[1, 65536]")] = 64
-    valid_seconds: Annotated[float, Within("[0, inf)")] = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_weights(self.loss)
         if not self.primary.separates and self.loss != DEFAULT_LOSS:
             users = [f"objective={key}" for key, one in PRIMARY.items() if one.separates]
             raise SeparatorError(

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from separator.data.config import DataConfig
-from separator.dsp.config import STFTConfig
-from separator.engine.run_config import RunConfig
-from separator.loss_config import DEFAULT_LOSS, check_weights
-from separator.models.registry import ModelChoice
 from separator.ranges import CheckedConfig, Within
+from separator.supervised.config import SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -45,16 +41,10 @@ class SpecAugmentConfig(CheckedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ModelChoice, RunConfig):
+class TrainConfig(SupervisedConfig):
     """Train on songs with stems, from scratch or from a pretrained file.
 
     Attributes:
-        data: songs with stems.
-        stft: the transform and the scale on which the model sees magnitudes.
-        loss: weights by name: magnitude_l1 (compressed magnitudes), wave_l1 (relative to the
-            target's RMS), sdr (in decibels, about a hundred times larger than the others, so that
-            0.1 is a large weight), or a class of auraloss, such as MultiResolutionSTFTLoss. A
-            file's losses replace those before it.
         pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
         head: whether the last layer of a pretrained model is kept or starts anew.
         layer_decay: factor of the learning rate from each stage of a pretrained model to the stage
@@ -62,20 +52,11 @@ class TrainConfig(ModelChoice, RunConfig):
         frozen_steps: number of first steps in which only the last layer of a pretrained model and
             its mask bias are trained.
         specaugment: blocks of the mixture that are set to 0.
-        valid_seconds: at most this many seconds of each validation song are scored (0: all of it).
     """
 
-    data: DataConfig
     run: str = "runs/train"
-    stft: STFTConfig = field(default_factory=STFTConfig)
-    loss: dict[str, float] = field(default_factory=DEFAULT_LOSS.copy)
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     frozen_steps: Annotated[int, Within("[0, inf)")] = 0
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-    valid_seconds: Annotated[float, Within("[0, inf)")] = 60.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weights(self.loss)

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, NamedTuple
 
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from separator.models.config import Sizes
@@ -31,7 +33,7 @@ class Architecture(nn.Module):
     """What a model of any architecture offers; `models.registry` lists the architectures.
 
     It is made from its configuration, the bins of the spectrogram (the Nyquist bin included) and
-    the channels of the audio. All members but `forward` and `as_masks` are an architecture's own.
+    the channels of the audio. `features`, `stages` and `reset_head` are an architecture's own.
 
     Attributes:
         HEAD: beginnings of the names of the parameters that `reset_head` initialises.
@@ -67,14 +69,32 @@ class Architecture(nn.Module):
         """Turn logits into masks in [0, 1]: a sigmoid for one stem, a softmax over several.
 
         Args:
-            logits: (… s·c), the channels of a stem next to each other.
+            logits: (b n f-1 s·c), the channels of a stem next to each other.
 
         Returns:
-            Masks (… s·c); those of several stems add up to 1.
+            Masks (b c f n), or (b s c f n) of several stems, which add up to 1; the Nyquist bin
+            repeats the one below it.
         """
         if self.masks == 1:
-            return logits.sigmoid()
-        return logits.unflatten(-1, (self.masks, -1)).softmax(dim=-2).flatten(-2)
+            masks = logits.sigmoid()
+        else:
+            masks = logits.unflatten(-1, (self.masks, -1)).softmax(dim=-2).flatten(-2)
+        # Bins innermost, the transform's memory layout: products with the spectrogram are faster.
+        masks = F.pad(rearrange(masks, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
+        return masks if self.masks == 1 else masks.unflatten(1, (self.masks, -1))
+
+    def initialise_linears(self, skip: tuple[str, ...] = ()) -> None:
+        """Start each block near the identity: output projections are small.
+
+        Args:
+            skip: beginnings of the names of layers that stay as they are.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith(skip):
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+            if name.endswith((".out", ".down")):
+                module.weight.data.mul_(0.2)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return all parameters in the order of the forward pass, for layer-wise rates."""

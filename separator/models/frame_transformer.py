@@ -107,7 +107,9 @@ class FrameTransformer(Architecture):
         self.mask_bias.no_weight_decay = True
         visible = config.mask_known or config.cross_frame_bands
         self.start = VISIBLE_LOGIT if visible else HALFWAY_LOGIT
-        self._initialise()
+        self.initialise_linears(skip=("cross_frame.", "mask_detector."))
+        self.reset_head()
+        nn.init.zeros_(self.mask_bias)
 
     def _add_encoders(self, width: int, bins: int, norms: list[str | None]) -> list[int]:
         """Build the encoders for inputs of `width` channels; return the channels of each skip."""
@@ -137,19 +139,6 @@ class FrameTransformer(Architecture):
                 width = config.channels[depth - 1]
                 self.decoders.append(FrameConv(joined, width, norms[depth - 1]))
         return width
-
-    def _initialise(self) -> None:
-        """Start each block near the identity: output projections are small."""
-        for name, module in self.named_modules():
-            estimators = ("cross_frame.", "mask_detector.")
-            if isinstance(module, nn.Linear) and not name.startswith(estimators):
-                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            if name.endswith((".out", ".down")):
-                module.weight.data.mul_(0.2)
-        self.reset_head()
-        nn.init.zeros_(self.mask_bias)
 
     def reset_head(self) -> None:
         """Initialise the last layer: visible bins start from a mask of about 0.9."""
@@ -205,9 +194,6 @@ class FrameTransformer(Architecture):
         inputs = [self.input_norm(part * self.tilt[:, None]) for part in inputs]
         pre_head, bottleneck = self._pad_to_stride(torch.cat(inputs, dim=-1))
         mask = self.as_masks(self.head(pre_head).float() + start)
-        # Bins innermost, the transform's memory layout: products with the spectrogram are faster.
-        mask = F.pad(rearrange(mask, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
-        mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))
         return Outputs(mask, self._per_frame(bottleneck, x.shape[1]), pre_head, bottleneck)
 
     def _fill(

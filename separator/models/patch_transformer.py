@@ -76,16 +76,7 @@ class PatchTransformer(Architecture):
         self.decoder_norm = nn.LayerNorm(decoder.width)
         self.head = nn.Linear(decoder.width, self.masks * values)
         self.bottleneck_features, self.pre_head_channels = decoder.width, audio_channels
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Start each block near the identity: output projections are small."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
-            if name.endswith((".out", ".down")):
-                module.weight.data.mul_(0.2)
+        self.initialise_linears()
         nn.init.normal_(self.unseen, std=0.02)
         self.reset_head()
 
@@ -129,12 +120,9 @@ class PatchTransformer(Architecture):
         start = torch.where(masked, MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT)
         logits = unpatch(self.head(tokens).float(), grid, size)[..., :frames] + start
         pre_head = rearrange(logits, "b c f n -> b n f c")
-        mask = rearrange(self.as_masks(pre_head), "b n f c -> b c f n")
-        mask = F.pad(mask, (0, 0, 0, 1), mode="replicate")
-        mask = mask if self.masks == 1 else mask.unflatten(1, (self.masks, -1))
         bottleneck = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
         bottleneck = bottleneck.repeat_interleave(size, dim=1)[:, :frames]
-        return Outputs(mask, bottleneck, pre_head, tokens)
+        return Outputs(self.as_masks(pre_head).contiguous(), bottleneck, pre_head, tokens)
 
     def _tokens(self, values: Tensor, masked: Tensor, grid: tuple[int, int]) -> Tensor:
         """Encode the visible of the patches (b l v), decode all of them: (b l d)."""
