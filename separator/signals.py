@@ -6,9 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
-STOP_SIGNALS = [  # Windows has no SIGHUP
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 

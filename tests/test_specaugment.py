@@ -35,7 +35,13 @@ def draws(config: SpecAugmentConfig, count: int, progress: float = 0.0, network=
     generator = torch.Generator().manual_seed(3)
     for _ in range(count):
         magnitude = torch.rand(SHAPE, generator=generator)
-        yield blocks_to_keep(magnitude, network, config, TRANSFORM, RATE, progress, generator)
+        yield blocks_to_keep(magnitude, network, whole(config), round(100 * progress), generator)
+
+
+def whole(config: SpecAugmentConfig) -> TrainConfig:
+    """Return the configuration of a run of 100 steps."""
+    about = {"stft": TRANSFORM, "rate": RATE, "steps": 100, "specaugment": config}
+    return TrainConfig(data=DataConfig(roots=["x"]), **about)
 
 
 def chi_square(counts: list[int]) -> float:
@@ -236,7 +242,7 @@ def test_peas_changes_nothing_but_the_blocks(tmp_path, monkeypatch) -> None:
         model = task(tmp_path, monkeypatch, specaugment=about)
 
         def same(magnitude, network, config, *rest):
-            if config.positions == "peas":
+            if config.specaugment.positions == "peas":
                 blocks_to_keep(magnitude, network, config, *rest)
             keep = torch.ones(2, 1, 33, 40)
             keep[..., 10:20] = 0
@@ -256,11 +262,10 @@ def test_peas_changes_nothing_but_the_blocks(tmp_path, monkeypatch) -> None:
 def test_batches_of_several_crops_differ() -> None:
     config = SpecAugmentConfig(time_blocks=1, seconds=0.2)
     generator = torch.Generator().manual_seed(0)
-    keep = blocks_to_keep(torch.rand(16, 2, 33, 40), half, config, TRANSFORM, RATE, 0, generator)
+    keep = blocks_to_keep(torch.rand(16, 2, 33, 40), half, whole(config), 0, generator)
     assert len({tuple(row.flatten().tolist()) for row in keep}) > 8
     again = blocks_to_keep(
-        torch.rand(16, 2, 33, 40), half, config, TRANSFORM, RATE, 0,
-        torch.Generator().manual_seed(0),
+        torch.rand(16, 2, 33, 40), half, whole(config), 0, torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert torch.equal(keep, again)  # a function of the generator alone
 

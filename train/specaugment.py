@@ -13,49 +13,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from separator.dsp.config import STFTConfig
-from separator.train.config import SpecAugmentConfig
+from separator.train.config import SpecAugmentConfig, TrainConfig
 
 Network = Callable[[Tensor], Tensor]
 
 
 def blocks_to_keep(
-    magnitude: Tensor,
-    network: Network,
-    config: SpecAugmentConfig,
-    transform: STFTConfig,
-    rate: int,
-    progress: float,
-    generator: torch.Generator,
+    magnitude: Tensor, network: Network, config: TrainConfig, step: int, generator: torch.Generator
 ) -> Tensor:
     """Draw the blocks of a batch of crops.
 
     Args:
         magnitude: (b c f n) what the network is shown, in [0, 1].
         network: maps magnitudes to their mask (b c f n); used for peas alone, without gradient.
-        config: how many blocks, how wide, where.
-        transform: hop and window, to turn seconds and hertz into frames and bins.
-        rate: sample rate in hertz.
-        progress: finished share of the run, in [0, 1).
+        config: of the run.
+        step: finished steps of the run.
         generator: on the CPU; all randomness comes from it.
 
     Returns:
         (b 1 f n): 0 in the blocks, 1 elsewhere.
     """
     batch, _, bins, frames = magnitude.shape
-    width = min(round(config.seconds * rate / transform.hop), frames)
-    height = min(round(config.hertz * transform.n_fft / rate), bins)
+    about, progress = config.specaugment, step / config.steps
+    width = min(round(about.seconds * config.rate / config.stft.hop), frames)
+    height = min(round(about.hertz * config.stft.n_fft / config.rate), bins)
     error = None
-    if config.positions == "peas":
+    if about.positions == "peas":
         error = prediction_error(magnitude, network).mean(dim=1).cpu()  # (b f n)
     keep = torch.ones(batch, 1, bins, frames)
-    draw = functools.partial(_draw, config=config, progress=progress, generator=generator)
+    draw = functools.partial(_draw, config=about, progress=progress, generator=generator)
     for crop in range(batch):
         by_frame = None if error is None else error[crop].mean(dim=0)
         by_bin = None if error is None else error[crop].mean(dim=1)
-        for first, last in draw(frames, config.time_blocks, width, by_frame):
+        for first, last in draw(frames, about.time_blocks, width, by_frame):
             keep[crop, :, :, first:last] = 0
-        for first, last in draw(bins, config.frequency_blocks, height, by_bin):
+        for first, last in draw(bins, about.frequency_blocks, height, by_bin):
             keep[crop, :, first:last] = 0
     return keep.to(magnitude.device)
 

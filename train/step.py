@@ -57,18 +57,9 @@ class TrainTask(SupervisedTask):
 
     def _blocks_to_keep(self, magnitude: Tensor, step: int, generator: torch.Generator) -> Tensor:
         """Draw the blocks of a batch (b 1 f n); the network looks without dropout or statistics."""
-        config = self.config
         self.model.eval()
         try:
-            return blocks_to_keep(
-                magnitude,
-                self._rest,
-                config.specaugment,
-                config.stft,
-                config.rate,
-                step / config.steps,
-                generator,
-            )
+            return blocks_to_keep(magnitude, self._rest, self.config, step, generator)
         finally:
             self.model.train()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import socket
@@ -10,11 +11,6 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from separator.errors import SeparatorError, one_line, printable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +101,6 @@ class RunLock:
 
     def _lock(self, file: TextIO) -> None:
         try:
-            if fcntl is None:
-                raise OSError(errno.ENOSYS, "no flock")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)

@@ -41,9 +41,9 @@ class Stop:
 
     def __enter__(self) -> Self:
         self._process, self._start = os.getpid(), time.monotonic()
-        hangup = getattr(signal, "SIGHUP", None)  # ignored under nohup: the run goes on
-        ignored = {hangup} if hangup and signal.getsignal(hangup) is signal.SIG_IGN else set()
-        self._handling = handling(self._note, [n for n in STOP_SIGNALS if n not in ignored])
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        numbers = [n for n in STOP_SIGNALS if n not in ignored]  # under nohup the run goes on
+        self._handling = handling(self._note, numbers)
         self._handling.__enter__()
         return self
 

@@ -28,12 +28,7 @@ def run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
     todo = [run for run in runs if run.scores() is None]
     todo.sort(key=_shares_pretraining)
     numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]
-    log.info(
-        "%s: %s, %d to do",
-        config.run,
-        "1 run" if len(runs) == 1 else f"{len(runs)} runs",
-        len(todo),
-    )
+    log.info("%s: %d of %d runs to do", config.run, len(todo), len(runs))
     children, failures = Children(config.jobs), []
     with handling(_interrupt, numbers), ThreadPoolExecutor(config.jobs) as pool:
         futures = {pool.submit(run.finish, children): run for run in todo}

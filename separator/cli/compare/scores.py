@@ -56,15 +56,11 @@ def score(folder: Path) -> dict:
 
 
 def main(argv: list[str]) -> int:
-    """Score one run folder; returns the exit status."""
-    return guarded(_main, argv)
-
-
-def _main(argv: list[str]) -> int:
+    """Score one run folder."""
     keep_memory()
     score(Path(argv[0]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))
