@@ -114,8 +114,10 @@ def rename_description(
         values, renamed = rename_keys({group: description.get("model")})
     except SeparatorError as error:
         raise refused(path, error) from error
-    part = {"part": "backbone"} if description.get("part") == "trunk" else {}
-    return {**description, "model": values[group], **part}, renamed
+    result = {**description, "model": values[group]} if renamed else {**description}
+    if result.get("part") == "trunk":
+        result["part"] = "backbone"
+    return result, renamed
 
 
 def skeleton(
