@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # .STEM.PROCESS-MACHINE.part.SUFFIX
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)-([0-9a-f]{6})\.part(\..*)?", re.DOTALL)
+_TEMPORARY = re.compile(r"\..+\.(\d+)-([0-9a-f]{6})\.part(\..*)?", re.DOTALL)
 # A folder on a disk that several machines or containers share holds temporary files of processes
 # that cannot be looked for here. One that nobody has written to for so long is taken for dead.
 _ABANDONED = 7 * 24 * 3600.0  # seconds
@@ -70,28 +70,21 @@ def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> No
         temporary.write_text(text, encoding="utf-8", errors=errors)
 
 
-def remove_leftovers(folder: Path, stem: str | None = None, shared: bool = True) -> None:
+def remove_leftovers(folder: Path, shared: bool = True) -> None:
     """Delete the temporary files of killed processes in a folder.
 
     Args:
         folder: where; it need not exist.
-        stem: only those for files of this stem.
         shared: whether other processes may be writing there: what belongs to one that lives stays,
             and of other machines what was written to within a week.
     """
     for path in folder.glob(".*.part*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if not match or stem not in (None, _stem(path.name)) or not path.is_file():
+        if not match or not path.is_file():
             continue
-        if not shared or not _in_use(path, int(match[2]), match[3]):
+        if not shared or not _in_use(path, int(match[1]), match[2]):
             with contextlib.suppress(OSError):  # another user's, in a folder that all may write to
                 path.unlink(missing_ok=True)
-
-
-def _stem(name: str) -> str:
-    """Return the stem of the file for which a temporary file, or one of that, is written."""
-    match = _TEMPORARY.fullmatch(name)
-    return _stem(match[1]) if match else name
 
 
 def _machine() -> str:

@@ -1,12 +1,13 @@
 """Worker processes: a pool that survives crashes, and processes that end with their parent."""
 
-import itertools
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -46,60 +47,45 @@ def calls_in_processes(
     Raises:
         SeparatorError: no process starts.
     """
-    remaining, suspects = dict(enumerate(calls)), {}
-    while remaining or suspects:
+    waiting, suspects = deque(calls), deque()
+    while waiting or suspects:
         alone = bool(suspects)
-        batch = suspects if alone else remaining
-        processes, ahead = (1, 1) if alone else (jobs, CALLS_AHEAD * jobs)
-        try:
-            for number, result in _pooled(command, function, dict(batch), processes, ahead, start):
-                yield batch.pop(number), result
-        except BrokenProcessPool:
-            if alone:
-                yield suspects.pop(next(iter(suspects))), None
-            else:  # the calls in work are among the first that have no result
-                suspects = {n: remaining.pop(n) for n in list(remaining)[:ahead]}
+        queue, size, ahead = (suspects, 1, 1) if alone else (waiting, jobs, CALLS_AHEAD * jobs)
+        running: dict[Future, Arguments] = {}
+        with _pool(command, size, start) as pool:
+            try:
+                while queue or running:
+                    while queue and len(running) < ahead:
+                        future = _submitted(pool, function, *queue[0])
+                        running[future] = queue.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield running.pop(future), result
+            except BrokenProcessPool:
+                suspects.extend(running.values())
+        if alone and running:
+            yield suspects.pop(), None
 
 
-def _pooled(
-    command: str,
-    function: Callable[..., Result],
-    calls: dict[int, Arguments],
-    jobs: int,
-    ahead: int,
-    start: Callable[[], None],
-) -> Iterator[tuple[int, Result]]:
-    """Yield number and result of each call; at most `ahead` calls are handed out at a time."""
-    queue = iter(calls.items())
+@contextlib.contextmanager
+def _pool(
+    command: str, jobs: int, start: Callable[[], None]
+) -> Generator[ProcessPoolExecutor, None, None]:
+    """Hold a pool of fresh processes; an error, or a caller who stops, ends them at once."""
     spawn = multiprocessing.get_context("spawn")  # fork would copy threads in an unknown state
     with ProcessPoolExecutor(jobs, spawn, initializer=start) as pool:
         try:
-            _check_start(command, pool)
-            running: dict[Future, int] = {}
-            while True:
-                for number, arguments in itertools.islice(queue, ahead - len(running)):
-                    running[_submitted(pool, function, *arguments)] = number
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        except BrokenProcessPool:
-            raise
-        except BaseException:  # Ctrl-C, or the caller stops: do not wait for long calls
+            _submitted(pool, os.getpid).result()  # else every call would seem to be fatal
+            yield pool
+        except BrokenProcessPool as error:
+            fix = 'use jobs=1, or put the script\'s own calls under `if __name__ == "__main__":`'
+            raise SeparatorError(f"{command}: worker processes do not start; {fix}") from error
+        except BaseException:
             for process in list(pool._processes.values()):
                 process.terminate()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _check_start(command: str, pool: ProcessPoolExecutor) -> None:
-    """Raise where processes do not start at all: else every call would seem to be fatal."""
-    try:
-        _submitted(pool, os.getpid).result()
-    except BrokenProcessPool as error:
-        fix = 'use jobs=1, or put the script\'s own calls under `if __name__ == "__main__":`'
-        raise SeparatorError(f"{command}: worker processes do not start; {fix}") from error
 
 
 def _submitted(pool: ProcessPoolExecutor, function: Callable, *arguments: object) -> Future:
