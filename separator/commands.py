@@ -1,5 +1,7 @@
 """The commands of `separator`: where each is, what it does, and how it is used."""
 
+import inspect
+import textwrap
 from typing import NamedTuple
 
 
@@ -10,13 +12,14 @@ class Command(NamedTuple):
         module: has `main(argv)`, which returns the exit status.
         task: the heading under which `separator --help` lists it.
         summary: one line for `separator --help`.
-        examples: command lines and what they do, for the end of the command's own help.
+        examples: command lines, each with what it does below it, for the end of the command's own
+            help.
     """
 
     module: str
     task: str
     summary: str
-    examples: tuple[tuple[str, str], ...]
+    examples: str
 
 
 SEPARATE = "Separate songs"
@@ -43,204 +46,188 @@ COMMANDS = {
         "separator.cli.scan_command",
         TRAIN,
         "index a music library; quarantine broken files",
-        (
-            ("separator scan ~/Music /mnt/more", "index two folders"),
-            ("separator scan ~/Music --report scan.json", "and list what cannot be used"),
-            ("separator scan ~/MUSDB18", "show which file counts as which stem"),
-            (
-                "separator scan ~/Music --pairs ~/Pairs",
-                "write songs that exist with and without vocals as training pairs",
-            ),
-        ),
+        """
+        separator scan ~/Music /mnt/more
+            index two folders
+        separator scan ~/Music --report scan.json
+            and list what cannot be used
+        separator scan ~/MUSDB18
+            show which file counts as which stem
+        separator scan ~/Music --pairs ~/Pairs
+            write songs that exist with and without vocals as training pairs
+        """,
     ),
     "pretrain": Command(
         "separator.cli.pretrain",
         TRAIN,
         "pretrain on songs without stems",
-        (
-            (
-                "separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'",
-                "pretrain a small model on a library",
-            ),
-            (
-                "separator pretrain pretrain/recipe.yaml base.yaml "
-                "'data.roots=[~/Music,\"/mnt/disk #2\"]' run=runs/base steps=200000",
-                "a larger one; put names with ' #' or ': ' in double quotes",
-            ),
-            (
-                "separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' "
-                "'teacher.models=[runs/vocals/model.safetensors]'",
-                "learn from the stems that a trained model estimates",
-            ),
-        ),
+        """
+        separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'
+            pretrain a small model on a library
+        separator pretrain pretrain/recipe.yaml base.yaml \\
+          'data.roots=[~/Music,"/mnt/disk #2"]' run=runs/base steps=200000
+            a larger one; put names with ' #' or ': ' in double quotes
+        separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' \\
+          'teacher.models=[runs/vocals/model.safetensors]'
+            learn from the stems that a trained model estimates
+        """,
     ),
     "train": Command(
         "separator.cli.train",
         TRAIN,
         "train or fine-tune on stems",
-        (
-            (
-                "separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]'",
-                "train from scratch",
-            ),
-            (
-                "separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]' "
-                "pretrained=runs/pretrain/model.safetensors run=runs/vocals",
-                "fine-tune a pretrained model",
-            ),
-        ),
+        """
+        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]'
+            train from scratch
+        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]' \\
+          pretrained=runs/pretrain/model.safetensors run=runs/vocals
+            fine-tune a pretrained model
+        """,
     ),
     "separate": Command(
         "separator.inference.separate",
         SEPARATE,
         "write the instrumental of songs",
-        (
-            ("separator separate song.mp3", "write the instrumental into stems/"),
-            (
-                "separator separate ~/Music/album -o ~/Instrumentals --stems --format mp3",
-                "a folder, with the vocals",
-            ),
-            (
-                "separator separate song.flac -m runs/four/model.safetensors --stems vocals drums",
-                "two stems of a model that has four",
-            ),
-            ("separator separate song.flac --bits 16", "16 bits a sample, dithered"),
-            ("separator separate song.mp3 --mix vocals=-12", "the song with quieter vocals"),
-            ("separator separate clip.mp4 --video", "the picture with the instrumental"),
-            (
-                "separator separate ~/Music -o ~/Instrumentals --keep",
-                "continue, and keep what an earlier model made",
-            ),
-            (
-                "separator separate ~/Music -o ~/Instrumentals --report report.json --name "
-                "'{artist}/{album}/{title} ({stem}).{format}'",
-                "a library, with names from tags and a report",
-            ),
-        ),
+        """
+        separator separate song.mp3
+            write the instrumental into stems/
+        separator separate ~/Music/album -o ~/Instrumentals --stems --format mp3
+            a folder, with the vocals
+        separator separate song.flac -m runs/four/model.safetensors --stems vocals drums
+            two stems of a model that has four
+        separator separate song.flac --bits 16
+            16 bits a sample, dithered
+        separator separate song.mp3 --mix vocals=-12
+            the song with quieter vocals
+        separator separate clip.mp4 --video
+            the picture with the instrumental
+        separator separate ~/Music -o ~/Instrumentals --keep
+            continue, and keep what an earlier model made
+        separator separate ~/Music -o ~/Instrumentals --report report.json --name \\
+          '{artist}/{album}/{title} ({stem}).{format}'
+            a library, with names from tags and a report
+        """,
     ),
     "serve": Command(
         "separator.inference.serve.command",
         SEPARATE,
         "show a page on which songs are separated and played",
-        (
-            ("separator serve --open", "open the page in the browser"),
-            ("separator serve --port 0 --max_minutes 60", "on a free port, for longer songs"),
-        ),
+        """
+        separator serve --open
+            open the page in the browser
+        separator serve --port 0 --max_minutes 60
+            on a free port, for longer songs
+        """,
     ),
     "models": Command(
         "separator.inference.models",
         SEPARATE,
         "list the models that come with the package",
-        (
-            ("separator models", "list them"),
-            ("separator models tiny-vocals", "show the card of one"),
-        ),
+        """
+        separator models
+            list them
+        separator models tiny-vocals
+            show the card of one
+        """,
     ),
     "export": Command(
         "separator.inference.export",
         SHARE,
         "write a model file of half the size for sharing, or ONNX",
-        (
-            (
-                "separator export runs/vocals/model.safetensors -o vocals.safetensors "
-                "--license 'CC BY-NC-SA 4.0'",
-                "store the weights as 16-bit floats",
-            ),
-            ("separator export tiny-vocals -o vocals.onnx", "write the network as ONNX"),
-        ),
+        """
+        separator export runs/vocals/model.safetensors -o vocals.safetensors --license cc-by-4.0
+            store the weights as 16-bit floats
+        separator export tiny-vocals -o vocals.onnx
+            write the network as ONNX
+        """,
     ),
     "evaluate": Command(
         "separator.inference.evaluate_command",
         SHARE,
         "score models, or stems of other programs, on songs with known stems",
-        (
-            (
-                "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18",
-                "print the scores of every song",
-            ),
-            (
-                "separator evaluate runs/a/model.safetensors runs/b/model.safetensors "
-                "--data ~/MUSDB18 --json scores.json",
-                "compare two models in one table",
-            ),
-            (
-                "separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18 "
-                "--estimates separated/htdemucs --estimates spleeter",
-                "compare a model with stems that other programs wrote",
-            ),
-            (
-                "separator evaluate --data ~/MUSDB18 --split test --estimates separated/htdemucs",
-                "score such stems alone",
-            ),
-        ),
+        """
+        separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18
+            print the scores of every song
+        separator evaluate runs/a/model.safetensors runs/b/model.safetensors --data \\
+          ~/MUSDB18 --json scores.json
+            compare two models in one table
+        separator evaluate runs/vocals/model.safetensors --data ~/MUSDB18 --estimates \\
+          separated/htdemucs --estimates spleeter
+            compare a model with stems that other programs wrote
+        separator evaluate --data ~/MUSDB18 --split test --estimates separated/htdemucs
+            score such stems alone
+        """,
     ),
     "monitor": Command(
         "separator.cli.monitor",
         TRAIN,
         "show the curves, pictures and sounds of runs on a page, and compare them",
-        (
-            ("separator monitor runs/vocals --open", "open the page of a run in the browser"),
-            ("separator monitor runs", "all runs in a folder, side by side"),
-        ),
+        """
+        separator monitor runs/vocals --open
+            open the page of a run in the browser
+        separator monitor runs
+            all runs in a folder, side by side
+        """,
     ),
     "compare": Command(
         "separator.cli.compare.comparison",
         TRAIN,
         "pretrain, fine-tune and score several recipes side by side",
-        (
-            (
-                "separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'",
-                "compare masking strategies; after a stop, the same command continues",
-            ),
-        ),
+        """
+        separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'
+            compare masking strategies; after a stop, the same command continues
+        """,
     ),
     "push": Command(
         "separator.inference.push",
         SHARE,
         "upload a model and its card to the Hugging Face hub",
-        (
-            (
-                "separator push runs/vocals/model.safetensors me/vocals --license cc-by-4.0",
-                "upload the model; others use it with -m hf:me/vocals",
-            ),
-        ),
+        """
+        separator push runs/vocals/model.safetensors me/vocals --license cc-by-4.0
+            upload the model; others use it with -m hf:me/vocals
+        """,
     ),
     "pull": Command(
         "separator.inference.pull",
         SEPARATE,
         "fetch a model from the Hugging Face hub or a web address",
-        (("separator pull hf:me/vocals -o vocals.safetensors", "fetch it, check it, write it"),),
+        """
+        separator pull hf:me/vocals -o vocals.safetensors
+            fetch it, check it, write it
+        """,
     ),
     "doctor": Command(
         "separator.cli.doctor",
         MACHINE,
         "check this machine, and say how to install what is missing",
-        (("separator doctor", "print the report, which can be pasted into a bug report"),),
+        """
+        separator doctor
+            print the report, which can be pasted into a bug report
+        """,
     ),
     "completion": Command(
         "separator.cli.completion",
         MACHINE,
         "print a script with which a shell completes commands, options and files",
-        (
-            (
-                "separator completion bash > ~/.local/share/bash-completion/completions/separator",
-                "for bash; a new shell completes",
-            ),
-            ("separator completion zsh > ~/.zfunc/_separator", "for zsh, in a folder of $fpath"),
-            (
-                "separator completion fish > ~/.config/fish/completions/separator.fish",
-                "for fish",
-            ),
-        ),
+        """
+        separator completion bash > ~/.local/share/bash-completion/completions/separator
+            for bash; a new shell completes
+        separator completion zsh > ~/.zfunc/_separator
+            for zsh, in a folder of $fpath
+        separator completion fish > ~/.config/fish/completions/separator.fish
+            for fish
+        """,
     ),
     "demo": Command(
         "separator.cli.demo",
         MACHINE,
         "run the whole chain on a small corpus, in minutes",
-        (
-            ("separator demo", "on songs that it composes itself"),
-            ("separator demo --data ~/Music", "pretrain on your own music"),
-        ),
+        """
+        separator demo
+            on songs that it composes itself
+        separator demo --data ~/Music
+            pretrain on your own music
+        """,
     ),
 }
 
@@ -252,7 +239,8 @@ def usage() -> str:
         lines += ["", f"{task}:"]
         for name, command in COMMANDS.items():
             if command.task == task:
-                lines += [f"  {name:<10} {command.summary}", f"{'':13}  {command.examples[0][0]}"]
+                example = command.examples.split("\n")[1].strip()
+                lines += [f"  {name:<10} {command.summary}", f"{'':13}  {example}"]
     end = "`separator help COMMAND` explains a command; `separator --version` is the version."
     return "\n".join([*lines, "", end, "", _options(), "", _statuses(), ""])
 
@@ -261,8 +249,8 @@ def epilog(name: str) -> str:
     """Return the end of a command's help; nothing for other names."""
     if name not in COMMANDS:
         return ""
-    rows = [f"  {command}\n      {purpose}" for command, purpose in COMMANDS[name].examples]
-    return "\n".join([_options(), "", "examples:", *rows, "", _statuses()])
+    examples = textwrap.indent(inspect.cleandoc(COMMANDS[name].examples), "  ")
+    return "\n".join([_options(), "", "examples:", examples, "", _statuses()])
 
 
 def _options() -> str:

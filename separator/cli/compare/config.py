@@ -31,6 +31,11 @@ class Arm:
     pretrain: list[str] = field(default_factory=list)
     train: list[str] = field(default_factory=list)
 
+    @property
+    def words(self) -> list[str]:
+        """The words of both stages."""
+        return [*self.pretrain, *self.train]
+
 
 @dataclass(frozen=True)
 class CompareConfig(CheckedConfig):
@@ -89,13 +94,11 @@ class CompareConfig(CheckedConfig):
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
-        for word in [*self.common, *self.pretrain, *self.train, *self._own_words()]:
-            if word.startswith("-"):
-                raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
-        for word in [*self.common, *self.pretrain, *self.train]:
-            self._check_names(word)
-        for name, arm in self.arms.items():
-            for word in (*arm.pretrain, *arm.train):
+        shared = [*self.common, *self.pretrain, *self.train]
+        for name, words in {"": shared, **{n: arm.words for n, arm in self.arms.items()}}.items():
+            for word in words:
+                if word.startswith("-"):
+                    raise SeparatorError(f"{word}: give a YAML file or key=value, without dashes")
                 self._check_names(word, name)
 
     def _check_names(self, word: str, arm: str = "") -> None:
@@ -122,8 +125,7 @@ class CompareConfig(CheckedConfig):
         needed: list[str] = []
         waiting = [arm]
         while waiting:
-            user = self.arms[waiting.pop()]
-            words = (*user.pretrain, *user.train)
+            words = self.arms[waiting.pop()].words
             named = dict.fromkeys(name for word in words for name, _ in PLACEHOLDER.findall(word))
             fresh = [name for name in named if name in self.arms and name not in needed]
             needed += fresh
@@ -138,15 +140,12 @@ class CompareConfig(CheckedConfig):
             other: the arm that has trained them.
             seed: of the first.
         """
-        words = (*self.arms[arm].pretrain, *self.arms[arm].train)
-        return self.seeds if any(f"{{{other}@all}}" in word for word in words) else [seed]
+        every = any(f"{{{other}@all}}" in word for word in self.arms[arm].words)
+        return self.seeds if every else [seed]
 
     def _folders(self) -> dict[str, list[str]]:
         """Return all lists of folders by their names."""
         return {**self.songs, "library": self.library, "stems": self.stems}
-
-    def _own_words(self) -> list[str]:
-        return [word for arm in self.arms.values() for word in (*arm.pretrain, *arm.train)]
 
     def words(self, name: str, stage: str) -> list[str]:
         """Return the words of the trainer's command for one stage of an arm.
