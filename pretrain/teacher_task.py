@@ -19,14 +19,12 @@ from separator.data.reader import load_stems
 from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash
 from separator.data.tracks import Track, config_tracks, training_tracks
-from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.losses import Target
 from separator.pretrain.config import PretrainConfig
 from separator.separation import Separator
 from separator.stems import ACCOMPANIMENT, VOCALS
 from separator.supervised.task import SupervisedTask
-from separator.supervised.validation import validate
 
 FRAME_SECONDS = 0.1
 
@@ -146,13 +144,10 @@ class TeacherTask(SupervisedTask):
         places = torch.arange(guessed, len(error), device=error.device)
         return torch.cat([error[:guessed].argsort()[:number], places])
 
-    def validate(self, model: nn.Module, step: int) -> Validation:
-        """Score the model on songs with stems, or else on others against the teachers."""
-        return validate(model, self.valid, self.config, self.device, self.loss, self._stems_of)
-
-    def _stems_of(self, track: Track, rate: int, start: int, samples: int | None) -> dict:
-        """Read a song's stems; where it has none, let the teachers estimate them."""
-        stems = load_stems(track, rate, start, samples)
+    def read_stems(self, track: Track, samples: int | None) -> dict[str, Tensor]:
+        """Return a validation song's stems; where it has none, let the teachers estimate them."""
+        rate = self.config.rate
+        stems = load_stems(track, rate, 0, samples)
         if "mixture" not in stems:
             return stems
         mixture = stems["mixture"]

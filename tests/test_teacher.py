@@ -195,7 +195,7 @@ def test_labels_are_songs_with_stems(library: Path, corpus: Path, model: Path, c
 def test_songs_without_stems_are_scored_against_the_teacher(library: Path, model: Path):
     task = TeacherTask(config_of(library, model))
     track = task.valid[0]
-    stems = task._stems_of(track, 8000, 0, 8000)
+    stems = task.read_stems(track, 8000)
     mixture = load_stems(track, 8000, 0, 8000)["mixture"]
     assert set(stems) == {"accompaniment", "vocals"}
     torch.testing.assert_close(stems["accompaniment"] + stems["vocals"], mixture)

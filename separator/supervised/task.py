@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.data.dataset import Batch
+from separator.data.reader import load_stems
 from separator.data.stem_files import check_stems
 from separator.data.tracks import Track, training_tracks
 from separator.dsp.stft import stft
@@ -97,4 +98,8 @@ class SupervisedTask(SongTask):
 
     def validate(self, model: nn.Module, step: int) -> Validation:
         """Separate the validation songs and score them."""
-        return validate(model, self.valid, self.config, self.device, self.loss)
+        return validate(self, model)
+
+    def read_stems(self, track: Track, samples: int | None) -> dict[str, Tensor]:
+        """Return the stems (c t) of a validation song by name, cut to so many samples."""
+        return load_stems(track, self.config.rate, 0, samples, names=self.config.stems.names)

@@ -1,26 +1,26 @@
 """Validation as a user would hear it: overlap-add separation of whole songs, scored by SDR."""
 
-import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.data.reader import load_stems
-from separator.data.tracks import Track
 from separator.dsp.stft import stft
 from separator.engine import distributed
 from separator.engine.pictures import spectrogram_image, with_axes
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
-from separator.losses import Estimate, SeparationLoss, Target
+from separator.losses import Estimate, Target
 from separator.metrics import global_sdr
 from separator.separation import Separator
 from separator.stems import MIXTURE, StemSet, public_name
 from separator.supervised.config import SupervisedConfig
+
+if TYPE_CHECKING:
+    from separator.supervised.task import SupervisedTask
 
 log = logging.getLogger(__name__)
 
@@ -29,27 +29,15 @@ SHOWN_SECONDS = 6.0
 LOSS_CROPS = 2  # of each song, of which the loss is taken
 
 
-def validate(
-    model: nn.Module,
-    tracks: Sequence[Track],
-    config: SupervisedConfig,
-    device: torch.device,
-    loss: SeparationLoss,
-    read: Callable[[Track, int, int, int | None], dict[str, Tensor]] | None = None,
-) -> Validation:
-    """Score a model on songs with stems by the mean global SDR over songs.
+def validate(task: "SupervisedTask", model: nn.Module) -> Validation:
+    """Score a model on the songs that training does not see by the mean global SDR over songs.
 
     With two stems, whose errors are equal, this is the SDR of the accompaniment; with more, the
-    mean over the stems.
+    mean over the stems. Ranks divide the songs among themselves.
 
     Args:
+        task: of the run; its loss is logged beside the SDR.
         model: the averaged weights.
-        tracks: songs that training does not see; ranks divide them among themselves.
-        config: of the run.
-        device: where to compute.
-        loss: of the training, which is logged beside the SDR.
-        read: maps a track, the rate, the first sample and the number of samples to stems; by
-            default they are read from the track's files.
 
     Returns:
         The scores of all songs on rank 0, an empty result on the other ranks.
@@ -57,13 +45,13 @@ def validate(
     Raises:
         SeparatorError: none of the songs can be read or scored.
     """
-    stems_of = read or functools.partial(load_stems, names=config.stems.names)
-    separator = Separator(model, config.stft, config.rate, str(device), stems=config.stems)
+    config = task.config
+    separator = Separator(model, config.stft, config.rate, str(task.device), stems=config.stems)
     results: list[tuple[int, tuple[Tensor, dict[str, Tensor], Validation]]] = []
-    for place, track in distributed.share(tracks):
+    for place, track in distributed.share(task.valid):
         samples = round(config.valid_seconds * config.rate) or None
         try:
-            stems = stems_of(track, config.rate, 0, samples)
+            stems = task.read_stems(track, samples)
         except SeparatorError as error:
             log.warning("left out of the validation: %s", error)
             continue
@@ -72,7 +60,7 @@ def validate(
         estimates = separator.separate_wave(mixture, config.rate)
         guess = torch.stack([estimates[public_name(name)] for name in config.stems.names])
         targets = torch.stack([stems[name] for name in config.stems.estimated])
-        losses = song_loss(model, loss, mixture, targets, config, device)
+        losses = song_loss(task, model, mixture, targets)
         shown = Validation({}, 0.0)
         if len(results) < MAX_SHOWN:  # the first songs of all are among the first of each rank
             waves = {MIXTURE: mixture, **named_waves(config.stems, guess, "estimate")}
@@ -94,12 +82,7 @@ def _ratios(stems: Tensor, estimates: Tensor, mixture: Tensor) -> Tensor:
 
 @torch.no_grad()
 def song_loss(
-    model: nn.Module,
-    loss: SeparationLoss,
-    mixture: Tensor,
-    targets: Tensor,
-    config: SupervisedConfig,
-    device: torch.device,
+    task: "SupervisedTask", model: nn.Module, mixture: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
     """Return the training's loss and its parts, the mean over crops of a song.
 
@@ -108,16 +91,15 @@ def song_loss(
     losses relative to its level would outweigh all others.
 
     Args:
+        task: of the run.
         model: in evaluation mode.
-        loss: of the training.
         mixture: (c t).
         targets: (s c t) the true stems that masks are of.
-        config: of the run.
-        device: where to compute.
 
     Returns:
         "loss" and its parts; empty where all crops are left out.
     """
+    config = task.config
     samples = round(config.data.segment_seconds * config.rate)
     room, rows = max(0, mixture.shape[-1] - samples), []
     for number in range(LOSS_CROPS):
@@ -127,10 +109,10 @@ def song_loss(
         levels = crop[:, 1:].square().mean(dim=(0, 2, 3)).sqrt()
         if levels.min() < 10 ** (config.data.silence_db / 20):
             continue
-        crop = crop.to(device)
+        crop = crop.to(task.device)
         spectrogram = stft(crop[:, 0], config.stft)
         estimate = Estimate.of(model, spectrogram, config.stft, samples)
-        rows.append(loss(estimate, Target(crop[:, 1:], estimate)))
+        rows.append(task.loss(estimate, Target(crop[:, 1:], estimate)))
     names = rows[0] if rows else ()
     return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
