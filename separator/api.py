@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overlo
 from separator.arguments import is_samples, path_of
 from separator.errors import SeparatorError, UsageError
 from separator.model_sources import find_model
-from separator.streaming import BYTES, SOURCES, Progress, Source, StreamingSeparator
+from separator.streaming import BYTES, SOURCES, Progress, Quality, Source, StreamingSeparator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +129,7 @@ def load(
         SeparatorError: the model cannot be read, or the backend is not installed, or it does not
             have the device.
     """
+    quality: Quality = {"shifts": shifts, "chunk": chunk, "overlap": overlap}
     light = not find_spec("torch") or re.search(ONNX, str(model))
     if backend == "onnx" or (backend == "auto" and light):
         from separator.onnx_separator import OnnxSeparator
@@ -138,10 +139,10 @@ def load(
                 f"device: the backend onnx has the CPU alone; leave {device} out, or "
                 "give the backend torch and a .safetensors file"
             )
-        return OnnxSeparator.load(model, shifts, chunk, overlap)
+        return OnnxSeparator.load(model, **quality)
     from separator.separation import Separator
 
-    return Separator.load(model, device, shifts, chunk, overlap)
+    return Separator.load(model, device, **quality)
 
 
 def _loaded(model: "Model | None", device: str) -> "Separator":

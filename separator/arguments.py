@@ -43,7 +43,8 @@ def is_samples(value: object) -> TypeGuard["Tensor | np.ndarray"]:
     Returns:
         True for arrays and tensors.
     """
-    return isinstance(value, np.ndarray) or _is_tensor(value)
+    torch = sys.modules.get("torch")  # before it was imported, there is no tensor
+    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
 
 
 def samples_of(mixture: object) -> np.ndarray:
@@ -99,12 +100,6 @@ def rate_of(rate: object) -> int:
         low_high = f"{MIN_RATE}..{MAX_RATE}"
         raise SeparatorError(f"rate: {rate!r} is no whole number in {low_high}; give it in hertz")
     return int(number)
-
-
-def _is_tensor(value: object) -> TypeGuard["Tensor"]:
-    """Whether a value is a tensor, of which there is none before torch was imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _not_float(kind: str) -> SeparatorError:

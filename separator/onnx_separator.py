@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from separator.models.config import Sizes
 from separator.models.description import check_rest, config_of, from_json, refused
 from separator.models.registry import ARCHITECTURES
 from separator.stems import StemSet
-from separator.streaming import StreamingSeparator
+from separator.streaming import Quality, StreamingSeparator
 
 
 class OnnxSeparator(StreamingSeparator[np.ndarray]):
@@ -24,21 +24,13 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
 
     Args:
         path: a file that `separator export -o x.onnx` wrote.
-        shifts: as of `Separator`.
-        chunk: as of `Separator`.
-        overlap: as of `Separator`.
+        quality: as of `Separator`.
 
     Raises:
         SeparatorError: no such file, not ours, or onnxruntime is missing.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shifts: int = 1,
-        chunk: float | None = None,
-        overlap: float | None = None,
-    ) -> None:
+    def __init__(self, path: Path, **quality: Unpack[Quality]) -> None:
         self._session = _session(path)
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
@@ -58,26 +50,17 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         with path.open("rb") as file:
             description["digest"] = hashlib.file_digest(file, "sha256").hexdigest()
         stems = StemSet(sizes.stems)
-        super().__init__(stft, description["rate"], description, stems, shifts, chunk, overlap)
+        super().__init__(stft, description["rate"], description, stems, **quality)
 
     @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        shifts: int = 1,
-        chunk: float | None = None,
-        overlap: float | None = None,
-    ) -> "OnnxSeparator":
+    def load(cls, path: str | os.PathLike[str], **quality: Unpack[Quality]) -> "OnnxSeparator":
         """Read a `.onnx` file, wherever it is.
 
         Args:
             path: the file, or what else `model_sources.model_file` takes.
-            shifts: as of `Separator`.
-            chunk: as of `Separator`.
-            overlap: as of `Separator`.
+            quality: as of `Separator`.
         """
-        file = model_file(path_of(path, "model", "a path"), ".onnx")
-        return cls(file, shifts, chunk, overlap)
+        return cls(model_file(path_of(path, "model", "a path"), ".onnx"), **quality)
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from separator.dsp.stft import istft, linear_masks, normalise, stft
 from separator.dsp.wiener import wiener, wiener_stems
 from separator.errors import SeparatorError, one_line
 from separator.stems import TWO_STEMS, StemSet
-from separator.streaming import StreamingSeparator
+from separator.streaming import Quality, StreamingSeparator
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,7 @@ class Separator(StreamingSeparator[Tensor]):
         device: where to run; "auto" takes a GPU when there is one.
         description: what the model's file says of itself.
         stems: what the model separates songs into.
-        shifts: the estimate is the mean of so many, between which the song is shifted by parts of
-            a hop: a higher SDR, in so many times the time.
-        chunk: seconds that the model sees at once, 1 to 120; by default 12.
-        overlap: seconds that a chunk shares with the next, at most half a chunk; by default 1.
+        quality: `shifts`, `chunk` and `overlap`, see `StreamingSeparator`.
     """
 
     def __init__(
@@ -47,11 +44,9 @@ class Separator(StreamingSeparator[Tensor]):
         device: str = "auto",
         description: dict[str, Any] | None = None,
         stems: StemSet = TWO_STEMS,
-        shifts: int = 1,
-        chunk: float | None = None,
-        overlap: float | None = None,
+        **quality: Unpack[Quality],
     ) -> None:
-        super().__init__(stft, rate, description, stems, shifts, chunk, overlap)
+        super().__init__(stft, rate, description, stems, **quality)
         self.device = find_device(str(device))
         try:
             self.model = model.to(self.device).eval()
@@ -61,19 +56,14 @@ class Separator(StreamingSeparator[Tensor]):
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike,
-        device: str = "auto",
-        shifts: int = 1,
-        chunk: float | None = None,
-        overlap: float | None = None,
+        cls, path: str | os.PathLike, device: str = "auto", **quality: Unpack[Quality]
     ) -> "Separator":
         """Read a `.safetensors` or checkpoint file, or a bundled model by its name.
 
         Args:
             path: of the file, or the name of a bundled model.
             device: "auto" takes a GPU where there is one; otherwise a device of torch.
-            shifts: number of estimates, each of the song shifted in time, that are averaged.
+            quality: `shifts`, `chunk` and `overlap`, see `StreamingSeparator`.
 
         Raises:
             SeparatorError: the file is missing, damaged, not ours, or cannot separate.
@@ -88,8 +78,7 @@ class Separator(StreamingSeparator[Tensor]):
                 f"`separator train CONFIG pretrained={path}`"
             )
         stems = StemSet(tuple(description["model"].get("stems", TWO_STEMS.names)))
-        quality = shifts, chunk, overlap
-        return cls(model, stft, description["rate"], device, description, stems, *quality)
+        return cls(model, stft, description["rate"], device, description, stems, **quality)
 
     def __call__(self, mixtures: Tensor) -> Tensor:
         """Separate chunks, whose stems add up to them.

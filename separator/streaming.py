@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -50,6 +50,16 @@ Wave = TypeVar("Wave", "Tensor", np.ndarray)
 Samples: TypeAlias = "Tensor | np.ndarray"
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Readable | Samples"
 Progress: TypeAlias = Callable[[float, float], None]
+
+
+class Quality(TypedDict, total=False):
+    """Settings that trade time for quality, see `StreamingSeparator`."""
+
+    shifts: int
+    chunk: float | None
+    overlap: float | None
+
+
 Model: TypeAlias = Callable[[np.ndarray], np.ndarray]  # chunks (b 2 t) to their stems (b s 2 t)
 
 
@@ -73,7 +83,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
         rate: int,
         description: dict[str, Any] | None,
         stems: StemSet,
-        shifts: int,
+        shifts: int = 1,
         chunk: float | None = None,
         overlap: float | None = None,
     ) -> None:
