@@ -190,14 +190,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """Return (b n d) from frames x (b n d), attending to memory (b n d) or to themselves."""
         memory = x if memory is None else memory
-        q, k, v = (
-            rearrange(conv(linear(y)), "b n (h d) -> b h n d", h=self.heads)
-            for linear, conv, y in (
-                (self.q, self.q_conv, x),
-                (self.k, self.k_conv, memory),
-                (self.v, self.v_conv, memory),
-            )
-        )
+        q, k, v = self.q_conv(self.q(x)), self.k_conv(self.k(memory)), self.v_conv(self.v(memory))
+        q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
         bias = None
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)

@@ -100,15 +100,11 @@ class Uninitialised(TorchFunctionMode):
 
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give a module on the meta device the weights of a state, in its tensor types and layout."""
-    module.load_state_dict(
-        {
-            name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(
-                state[name]
-            )
-            for name, tensor in module.state_dict().items()
-        },
-        assign=True,
-    )
+    filled = {}
+    for name, tensor in module.state_dict().items():
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        filled[name] = empty.copy_(state[name])
+    module.load_state_dict(filled, assign=True)
 
 
 def other_architecture(path: Path, reason: str) -> SeparatorError:

@@ -58,10 +58,8 @@ class SupervisedTask(SongTask):
         """
         waves = dict(zip(batch.names, batch.stems.unbind(1), strict=True))
         parts = self.config.stems.parts(batch.names).values()
-        return torch.stack(
-            [torch.stack([waves[name] for name in names], dim=1).sum(dim=1) for names in parts],
-            dim=1,
-        )
+        stems = [torch.stack([waves[name] for name in names], dim=1).sum(dim=1) for names in parts]
+        return torch.stack(stems, dim=1)
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator

@@ -68,10 +68,7 @@ def validate(task: "SupervisedTask", model: nn.Module) -> Validation:
             show_waves(shown, track.name, waves, config)
         results.append((place, (_ratios(true, guess, mixture), losses, shown)))
     rows = distributed.gather(results)
-    result = Validation({}, 0.0)
-    if not distributed.rank():
-        _collect(result, rows, config.stems)
-    return result
+    return Validation({}, 0.0) if distributed.rank() else _collected(rows, config.stems)
 
 
 def _ratios(stems: Tensor, estimates: Tensor, mixture: Tensor) -> Tensor:
@@ -117,14 +114,15 @@ def song_loss(
     return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
 
-def _collect(
-    result: Validation, rows: list[tuple[Tensor, dict[str, Tensor], Validation]], stems: StemSet
-) -> None:
+def _collected(
+    rows: list[tuple[Tensor, dict[str, Tensor], Validation]], stems: StemSet
+) -> Validation:
     """Put the SDRs, the losses and the pictures and sounds of songs into one result.
 
     Raises:
         SeparatorError: none of the songs was scored.
     """
+    result = Validation({}, 0.0)
     for *_, shown in rows[:MAX_SHOWN]:
         result.images |= shown.images
         result.audio |= shown.audio
@@ -140,6 +138,7 @@ def _collect(
         values = torch.stack([song[name] for song in losses])
         result.scalars[f"valid/{name}"] = values.nanmean().item()
     _summarise(result, table, stems)
+    return result
 
 
 def _summarise(result: Validation, table: Tensor, stems: StemSet) -> None:
