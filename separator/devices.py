@@ -14,8 +14,8 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: an unknown or absent device.
     """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    available = [*(kind for kind in here if here[kind]), "cpu"]
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = [*(kind for kind in kinds if kinds[kind]), "cpu"]
     if name == "auto":
         return torch.device(available[0])
     kind, _, index = name.partition(":")

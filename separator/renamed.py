@@ -40,6 +40,8 @@ TENSORS = (
 )
 
 PRESETS = {"seed.yaml": "large.yaml"}  # packaged files
+MODEL_PARTS = {"trunk": "backbone"}  # "part" in descriptions
+ENTRIES = {"companion": "discriminator"}  # of checkpoints
 
 
 def rename_preset(name: str) -> str:

@@ -17,7 +17,7 @@ from separator.models.description import check_rest, config_of, refused
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import Layout, Uninitialised, misfit
 from separator.ranges import SettingError
-from separator.renamed import rename_keys
+from separator.renamed import MODEL_PARTS, rename_keys
 
 FORMAT = 3  # counts changes after which the same weights would mean something else
 
@@ -115,8 +115,8 @@ def rename_description(
     except SeparatorError as error:
         raise refused(path, error) from error
     result = {**description, "model": values[group]} if renamed else {**description}
-    if result.get("part") == "trunk":
-        result["part"] = "backbone"
+    if "part" in result:
+        result["part"] = MODEL_PARTS.get(str(result["part"]), result["part"])
     return result, renamed
 
 

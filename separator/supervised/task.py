@@ -99,5 +99,10 @@ class SupervisedTask(SongTask):
         return validate(self, model)
 
     def read_stems(self, track: Track, samples: int | None) -> dict[str, Tensor]:
-        """Return the stems (c t) of a validation song by name, cut to so many samples."""
+        """Return the stems of a validation song by name, (c t) each.
+
+        Args:
+            track: the song.
+            samples: at most so many from its beginning; all if None.
+        """
         return load_stems(track, self.config.rate, 0, samples, names=self.config.stems.names)
