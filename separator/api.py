@@ -6,17 +6,16 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
-from separator.arguments import is_samples, path_of
+from separator.arguments import BYTES, SOURCES, Device, Source, is_samples, path_of
 from separator.errors import SeparatorError, UsageError
 from separator.model_sources import find_model
-from separator.streaming import BYTES, SOURCES, Progress, Quality, Source, StreamingSeparator
+from separator.streaming import Progress, Quality, StreamingSeparator
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor
 
-    from separator.separation import Separator
-
-    Model = str | os.PathLike[str] | Separator
+    Model = str | os.PathLike[str] | StreamingSeparator[Any]
 
 __all__ = ["load", "separate"]
 
@@ -33,6 +32,37 @@ def separate(
     model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
+    *,
+    results: Literal["numpy"],
+) -> "dict[str, ndarray]": ...
+@overload
+def separate(
+    source: list[AnySource] | tuple[AnySource, ...],
+    rate: int | None = None,
+    model: "Model | None" = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    *,
+    results: Literal["numpy"],
+) -> "list[dict[str, ndarray]]": ...
+@overload
+def separate(
+    source: Iterator[Source],
+    rate: int | None = None,
+    model: "Model | None" = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    *,
+    results: Literal["numpy"],
+) -> "Iterator[dict[str, ndarray]]": ...
+@overload
+def separate(
+    source: Source,
+    rate: int | None = None,
+    model: "Model | None" = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    results: "Device | None" = None,
 ) -> "dict[str, Tensor]": ...
 @overload
 def separate(
@@ -41,6 +71,7 @@ def separate(
     model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
+    results: "Device | None" = None,
 ) -> "list[dict[str, Tensor]]": ...
 @overload
 def separate(
@@ -49,6 +80,7 @@ def separate(
     model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
+    results: "Device | None" = None,
 ) -> "Iterator[dict[str, Tensor]]": ...
 def separate(
     source: "Source | Iterable[Source]",
@@ -56,7 +88,8 @@ def separate(
     model: "Model | None" = None,
     device: str = "auto",
     progress: Progress | None = None,
-) -> "dict[str, Tensor] | list[dict[str, Tensor]] | Iterator[dict[str, Tensor]]":
+    results: "Literal['numpy'] | Device | None" = None,
+) -> Any:
     """Split songs into the model's stems, (c t) each, at each song's own rate.
 
     Args:
@@ -69,11 +102,13 @@ def separate(
         device: "auto", "cpu", "cuda" or "mps"; a loaded `Separator` stays where it is.
         progress: called while a song is done, with its seconds that are done and those there are;
             an exception that it raises ends the work, and is what the caller gets.
+        results: "numpy" for arrays; "cpu", "cuda", "mps", "auto" or a `torch.device` for tensors
+            there, wherever the model runs (see `Separator.with_results`). By default those of the
+            model: tensors on the CPU, or without PyTorch arrays.
 
     Returns:
-        The stems by name: "instrumental" and "vocals", or those of the model, on the CPU; without
-        PyTorch they are arrays. For a list of songs a list of them; for an iterator one that
-        separates a song when it is asked for it.
+        The stems by name: "instrumental" and "vocals", or those of the model. For a list of songs
+        a list of them; for an iterator one that separates a song when it is asked for it.
 
     Raises:
         SeparatorError: any argument that cannot be used: an unreadable file, samples
@@ -81,13 +116,13 @@ def separate(
     """
     if _is_song(source):
         _check(source)
-        return _loaded(model, device).separate(source, rate, progress)
+        return _loaded(model, device, results).separate(source, rate, progress)
     if isinstance(source, list | tuple):
         for song in source:  # before a model is loaded
             _check(song)
-        return list(_each(source, rate, _loaded(model, device), progress))
+        return list(_each(source, rate, _loaded(model, device, results), progress))
     songs = cast("Iterable[Source]", source)
-    return _each(songs, rate, _loaded(model, device), progress)
+    return _each(songs, rate, _loaded(model, device, results), progress)
 
 
 def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:
@@ -145,16 +180,19 @@ def load(
     return Separator.load(model, device, **quality)
 
 
-def _loaded(model: "Model | None", device: str) -> "Separator":
-    """Return a loaded model, by default that of `find_model`."""
-    if isinstance(model, StreamingSeparator):
-        return model
-    return cast("Separator", load(find_model() if model is None else model, device))
+def _loaded(model: "Model | None", device: str, results: Any) -> StreamingSeparator[Any]:
+    """Return a loaded model, by default that of `find_model`, that gives the results wanted."""
+    if not isinstance(model, StreamingSeparator):
+        model = load(find_model() if model is None else model, device)
+    return model if results is None else model.with_results(results)
 
 
 def _each(
-    songs: Iterable[Source], rate: int | None, model: "Separator", progress: Progress | None
-) -> "Iterator[dict[str, Tensor]]":
+    songs: Iterable[Source],
+    rate: int | None,
+    model: StreamingSeparator[Any],
+    progress: Progress | None,
+) -> Iterator[dict[str, Any]]:
     """Separate songs in turn; `rate` is that of all that are samples."""
     for number, song in enumerate(songs):
         try:

@@ -1,18 +1,46 @@
 """Arguments of the Python functions: any wrong one is a SeparatorError that says what to give."""
 
+import contextlib
 import math
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, explain
 from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+BYTES = bytes | bytearray | memoryview
+SOURCES = "a path or samples (c t), bytes or a file object"  # where a source is none
+
+
+class Readable(Protocol):
+    """A file object, open for reading bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the bytes that follow.
+
+        Args:
+            size: how many, at most; -1 stands for all.
+
+        Returns:
+            The bytes, b"" at the end.
+        """
+        ...
+
+
+Samples: TypeAlias = "Tensor | np.ndarray"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Readable | Samples"
+Device: TypeAlias = "Literal['auto', 'cpu', 'cuda', 'mps'] | torch.device"
 
 
 def path_of(value: object, name: str, fix: str) -> Path:
@@ -32,6 +60,39 @@ def path_of(value: object, name: str, fix: str) -> Path:
     if not text or "\0" in text:
         raise SeparatorError(f"{name}: {text!r} is no name of a file; give {fix}")
     return Path(text)
+
+
+@contextlib.contextmanager
+def file_of(source: object) -> Iterator[Path]:
+    """Give the path of a source; of bytes and of a file object while the block lasts.
+
+    Args:
+        source: the argument.
+
+    Yields:
+        The path.
+
+    Raises:
+        SeparatorError: it is no path, no bytes and no file object that gives bytes.
+    """
+    if not isinstance(source, BYTES) and not hasattr(source, "read"):
+        yield path_of(source, "source", SOURCES)
+        return
+    with tempfile.TemporaryDirectory(prefix="separator-") as folder:
+        path = Path(folder, "source.wav")  # its content tells its format
+        with path.open("wb") as file:
+            if isinstance(source, BYTES):
+                file.write(source)
+            else:
+                try:
+                    shutil.copyfileobj(source, file)
+                except TypeError as error:
+                    text = 'source: the file gives text; open it with "rb"'
+                    raise SeparatorError(text) from error
+        try:
+            yield path
+        except SeparatorError as error:
+            raise SeparatorError(str(error).replace(str(path), "source")) from error
 
 
 def is_samples(value: object) -> TypeGuard["Tensor | np.ndarray"]:
@@ -85,6 +146,27 @@ def as_array(wave: "Tensor | np.ndarray") -> np.ndarray:
     array = wave if isinstance(wave, np.ndarray) else wave.detach().float().cpu().numpy()
     with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
         return np.require(array, np.float32, ["C", "W"])
+
+
+def results_of(results: object) -> Callable[[np.ndarray], Any]:
+    """Return the function that makes of an array what a caller wants as result.
+
+    Args:
+        results: "numpy", or a device of torch on which tensors are wanted.
+
+    Raises:
+        SeparatorError: torch is not installed, or there is no such device.
+    """
+    if results == "numpy":
+        return np.asarray
+    try:
+        import torch
+
+        from separator.devices import find_device
+    except ModuleNotFoundError as error:
+        raise SeparatorError(f'results: {explain(error)}, or give "numpy"') from error
+    device = find_device(str(results), argument="results")
+    return lambda wave: torch.from_numpy(wave).to(device)
 
 
 def rate_of(rate: object) -> int:

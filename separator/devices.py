@@ -5,11 +5,12 @@ import torch
 from separator.errors import UsageError
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, argument: str = "device") -> torch.device:
     """Return the device for "auto", "cpu", "cuda", "cuda:1" or "mps", if this machine has it.
 
     Args:
         name: what was asked for; "auto" takes a GPU where there is one.
+        argument: that asked for it, for the message.
 
     Raises:
         UsageError: an unknown or absent device.
@@ -20,5 +21,7 @@ def find_device(name: str) -> torch.device:
         return torch.device(available[0])
     kind, _, index = name.partition(":")
     if kind not in available or not (index.isdecimal() or name == kind):
-        raise UsageError(f"device: {name!r} is not on this machine; it has {', '.join(available)}")
+        raise UsageError(
+            f"{argument}: {name!r} is not on this machine; it has {', '.join(available)}"
+        )
     return torch.device(name)

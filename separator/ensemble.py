@@ -49,16 +49,13 @@ class Ensemble(StreamingSeparator[Any]):
         quality = 1, first.chunk, first.overlap  # each model has its own shifts
         super().__init__(first.stft, first.rate, description, first.stems, *quality)
         self.models, self.average, self.weights = models, average, weights
+        self._given = first._given  # results are as those of the first model
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         estimates = np.stack([model._shifted(mixtures) for model in self.models])
         if self.average == "median":
             return np.median(estimates, axis=0)
         return np.average(estimates, axis=0, weights=self.weights or None).astype(np.float32)
-
-    def _wrapped(self, wave: np.ndarray) -> Any:
-        """Return an array as the first model does."""
-        return self.models[0]._wrapped(wave)
 
 
 def _check_weights(weights: Sequence[float], models: int, average: Average) -> None:

@@ -51,6 +51,7 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
             description["digest"] = hashlib.file_digest(file, "sha256").hexdigest()
         stems = StemSet(sizes.stems)
         super().__init__(stft, description["rate"], description, stems, **quality)
+        self._given = np.asarray
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **quality: Unpack[Quality]) -> "OnnxSeparator":
@@ -75,10 +76,6 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         target = stft(mixtures, filtered) if finer > 1 else spectrogram
         estimate = wiener(spectrogram / scale, masks, self.stems.masks, target, finer)
         return istft(estimate, filtered, mixtures.shape[-1])
-
-    def _wrapped(self, wave: np.ndarray) -> np.ndarray:
-        """Return the array itself."""
-        return wave
 
 
 def _session(path: Path) -> Any:

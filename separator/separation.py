@@ -47,6 +47,7 @@ class Separator(StreamingSeparator[Tensor]):
         **quality: Unpack[Quality],
     ) -> None:
         super().__init__(stft, rate, description, stems, **quality)
+        self._given = torch.from_numpy
         self.device = find_device(str(device))
         try:
             self.model = model.to(self.device).eval()
@@ -94,11 +95,7 @@ class Separator(StreamingSeparator[Tensor]):
         Raises:
             SeparatorError: not even a short chunk fits, or the model's estimate is not finite.
         """
-        return self._wrapped(self.estimate(as_array(mixtures)))
-
-    def _wrapped(self, wave: np.ndarray) -> Tensor:
-        """Return a tensor of the same memory."""
-        return torch.from_numpy(wave)
+        return torch.from_numpy(self.estimate(as_array(mixtures)))
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""

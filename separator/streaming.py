@@ -1,19 +1,25 @@
 """Songs of any rate, layout and length in chunks, whatever computes a chunk: arrays alone."""
 
-import contextlib
-import os
-import shutil
-import tempfile
+import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
 
 from separator import audio
-from separator.arguments import as_array, is_samples, path_of, rate_of, samples_of
+from separator.arguments import (
+    Device,
+    Samples,
+    Source,
+    as_array,
+    file_of,
+    is_samples,
+    rate_of,
+    results_of,
+    samples_of,
+)
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
 from separator.errors import SeparatorError
@@ -27,28 +33,7 @@ CHUNK_SECONDS = 12.0
 OVERLAP_SECONDS = 1.0
 MAX_SHIFTS = 16
 MAX_CHUNK = 120  # seconds
-BYTES = bytes | bytearray | memoryview
-SOURCES = "a path or samples (c t), bytes or a file object"  # where a source is none
-
-
-class Readable(Protocol):
-    """A file object, open for reading bytes."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the bytes that follow.
-
-        Args:
-            size: how many, at most; -1 stands for all.
-
-        Returns:
-            The bytes, b"" at the end.
-        """
-        ...
-
-
 Wave = TypeVar("Wave", "Tensor", np.ndarray)
-Samples: TypeAlias = "Tensor | np.ndarray"
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Readable | Samples"
 Progress: TypeAlias = Callable[[float, float], None]
 
 
@@ -93,15 +78,37 @@ class StreamingSeparator(ABC, Generic[Wave]):
         Within(f"[1, {MAX_CHUNK}]").check("chunk", self.chunk)
         Within(f"[0, {self.chunk / 2}]").check("overlap", self.overlap)
         self.stft, self.rate, self.stems = stft, rate, stems
+        self._given: Callable[[np.ndarray], Wave]  # makes of an array what callers get
         self.description = description or {}
 
     @abstractmethod
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""
 
-    @abstractmethod
-    def _wrapped(self, wave: np.ndarray) -> Wave:
-        """Return an array as callers get it."""
+    @overload
+    def with_results(self, results: Literal["numpy"]) -> "StreamingSeparator[np.ndarray]": ...
+    @overload
+    def with_results(self, results: Device) -> "StreamingSeparator[Tensor]": ...
+    def with_results(self, results: "Literal['numpy'] | Device") -> "StreamingSeparator[Any]":
+        """Return this separator with results of another kind, or on another device.
+
+        Chunks are joined and brought to the song's rate by the CPU, with memory that does not grow.
+        What is finished is then copied to the device: all of a song at once by `separate`, piece by
+        piece by `stream`. On the CPU nothing is copied.
+
+        Args:
+            results: "numpy" for arrays; "cpu", "cuda", "mps", "auto" or a `torch.device` for
+                tensors there, wherever the model runs.
+
+        Returns:
+            A separator of the same model.
+
+        Raises:
+            SeparatorError: there is no such device, or torch is not installed.
+        """
+        other: StreamingSeparator[Any] = copy.copy(self)
+        other._given = results_of(results)
+        return other
 
     def estimate(self, mixtures: np.ndarray) -> np.ndarray:
         """Separate chunks, whose stems add up to them.
@@ -151,6 +158,13 @@ class StreamingSeparator(ABC, Generic[Wave]):
         Raises:
             SeparatorError: samples that are not finite, more than 8 channels, or no rate of sound.
         """
+        for mixture, stems in self._pieces(blocks, rate, batch, model):
+            yield self._given(mixture), self._given(stems)
+
+    def _pieces(
+        self, blocks: Iterable[Samples], rate: int, batch: int = 1, model: Model | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Separate as `stream` does, to arrays."""
         rate = rate_of(rate)
         mixtures: deque[np.ndarray] = deque()
         names, rest = self.stems.names, self.stems.rest
@@ -182,17 +196,17 @@ class StreamingSeparator(ABC, Generic[Wave]):
         overlap = min(int(self.overlap * self.rate), chunk // 2)
         for waves in overlap_add(stereo(), estimate, chunk, overlap, batch):
             stems = [audio.to_channels(waves[i : i + 2], channels) for i in range(0, len(waves), 2)]
-            for pair in _paired(mixtures, ways[1].push(np.concatenate(stems))):
-                yield self._complete(*pair)
+            for mixture, part in _paired(mixtures, ways[1].push(np.concatenate(stems))):
+                yield mixture, self._complete(mixture, part)
         if ways:
-            for pair in _paired(mixtures, ways[1].flush()):
-                yield self._complete(*pair)
+            for mixture, part in _paired(mixtures, ways[1].flush()):
+                yield mixture, self._complete(mixture, part)
 
-    def _complete(self, mixture: np.ndarray, waves: np.ndarray) -> tuple[Wave, Wave]:
-        """Return a mixture (c t) and its stems (s c t), of which `waves` lacks the rest."""
+    def _complete(self, mixture: np.ndarray, waves: np.ndarray) -> np.ndarray:
+        """Return the stems (s c t) of a mixture (c t), of which `waves` lacks the rest."""
         stems = [*waves.reshape(-1, *mixture.shape)]
         stems.insert(self.stems.names.index(self.stems.rest), mixture - np.sum(stems, axis=0))
-        return self._wrapped(mixture), self._wrapped(np.stack(stems))
+        return np.stack(stems)
 
     def separate_wave(
         self, mixture: Samples, rate: int, progress: Progress | None = None
@@ -216,14 +230,15 @@ class StreamingSeparator(ABC, Generic[Wave]):
         """
         wave, rate = samples_of(mixture), rate_of(rate)
         whole: np.ndarray = audio.to_channels(wave, min(wave.shape[0], 2))
-        stems = self._wrapped(np.empty((len(self.stems.names), *whole.shape), np.float32))
+        waves = np.empty((len(self.stems.names), *whole.shape), np.float32)
         at, total = 0, whole.shape[-1]
-        for _, piece in self.stream([whole], rate):
-            stems[..., at : at + piece.shape[-1]] = piece
+        for _, piece in self._pieces([whole], rate):
+            waves[..., at : at + piece.shape[-1]] = piece
             at += piece.shape[-1]
             if progress:
                 progress(at / rate, total / rate)
-        return {public_name(name): wave for name, wave in zip(self.stems.names, stems, strict=True)}
+        names, stems = map(public_name, self.stems.names), self._given(waves)
+        return dict(zip(names, stems, strict=True))
 
     def separate(
         self, source: Source, rate: int | None = None, progress: Progress | None = None
@@ -247,33 +262,10 @@ class StreamingSeparator(ABC, Generic[Wave]):
             return self.separate_wave(source, rate, progress)
         if rate is not None:
             raise SeparatorError("separate: rate= is for samples; a file has its own, leave it out")
-        with _file_of(source) as path:
+        with file_of(source) as path:
             info = audio.probe(path)  # refuses what cannot be read before all of it is
             wave = audio.read_array(path)
         return self.separate_wave(wave, info.rate, progress)
-
-
-@contextlib.contextmanager
-def _file_of(source: object) -> Iterator[Path]:
-    """Give the path of a source; of bytes and of a file object while the block lasts."""
-    if not isinstance(source, BYTES) and not hasattr(source, "read"):
-        yield path_of(source, "source", SOURCES)
-        return
-    with tempfile.TemporaryDirectory(prefix="separator-") as folder:
-        path = Path(folder, "source.wav")  # its content tells its format
-        with path.open("wb") as file:
-            if isinstance(source, BYTES):
-                file.write(source)
-            else:
-                try:
-                    shutil.copyfileobj(source, file)
-                except TypeError as error:
-                    text = 'source: the file gives text; open it with "rb"'
-                    raise SeparatorError(text) from error
-        try:
-            yield path
-        except SeparatorError as error:
-            raise SeparatorError(str(error).replace(str(path), "source")) from error
 
 
 def _paired(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import separator
-from separator import audio, streaming
+from separator import Ensemble, audio, devices, streaming
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.models.build import describe
@@ -227,6 +227,7 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         ({"source": torch.zeros(2, 9), "rate": 8000, "model": "absent.pt"}, "absent.pt"),
         ({"source": torch.zeros(2, 9), "rate": 8000, "device": None}, "device: 'None'"),
         ({"source": torch.zeros(2, 9), "rate": 8000, "device": "tpu"}, "device: 'tpu'"),
+        ({"source": torch.zeros(2, 9), "rate": 8000, "results": "tpu"}, "results: 'tpu' is not on"),
     ],
 )
 def test_any_wrong_argument_is_one_error(tmp_path: Path, monkeypatch, arguments, message) -> None:
@@ -281,6 +282,32 @@ def test_sources_of_every_kind(random_model: Separator, tmp_path: Path) -> None:
         list(separator.separate(iter([path, b"no sound at all"]), model=random_model))
     with path.open(encoding="latin-1") as text, pytest.raises(SeparatorError, match="rb"):
         separator.separate(text, model=random_model)
+
+
+def test_results_are_where_they_are_wanted(
+    short_chunks: None, random_model: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = music(2, 2.5, 48000)
+    expected = separator.separate(mixture, 48000, random_model)
+    arrays = separator.separate(mixture, 48000, random_model, results="numpy")
+    listed = separator.separate([mixture], 48000, random_model, results="numpy")
+    (iterated,) = separator.separate(iter([mixture]), 48000, random_model, results="numpy")
+    for found in (arrays, *listed, iterated):
+        assert all(isinstance(stem, np.ndarray) for stem in found.values())
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    for found in random_model.with_results("numpy").stream([mixture], 48000):
+        assert all(isinstance(wave, np.ndarray) for wave in found)
+    both = Ensemble([random_model.with_results("numpy"), random_model])
+    assert isinstance(both.separate(mixture, 48000)["vocals"], np.ndarray)
+    assert isinstance(both.with_results("cpu").separate(mixture, 48000)["vocals"], Tensor)
+    assert isinstance(random_model.separate(mixture, 48000)["vocals"], Tensor)  # as before
+    # another device, which holds no numbers here
+    monkeypatch.setattr(devices, "find_device", lambda name, argument: torch.device(name))
+    there = separator.separate(mixture, 48000, random_model, results="meta")
+    assert {stem.device.type for stem in there.values()} == {"meta"}
+    assert {name: stem.shape for name, stem in there.items()} == {
+        name: stem.shape for name, stem in expected.items()
+    }
 
 
 def test_progress_is_told_and_may_stop(short_chunks: None, random_model: Separator) -> None:

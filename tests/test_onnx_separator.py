@@ -34,6 +34,14 @@ from separator.cli import doctor, main
 assert main(sys.argv[1:]) == 0
 stems = separator.separate(sys.argv[2])
 assert all(isinstance(stem, np.ndarray) and stem.shape == (2, 48000) for stem in stems.values())
+again = separator.separate(sys.argv[2], results="numpy")
+assert all(np.array_equal(again[name], stem) for name, stem in stems.items())
+try:
+    separator.separate(sys.argv[2], results="cpu")
+except separator.SeparatorError as error:
+    assert "results: needs torch; pip install" in str(error), error
+else:
+    raise AssertionError("there are tensors")
 assert all(found.name != "cuda" and not found.needed for found in doctor.separation("", "auto"))
 try:
     separator.Separator
@@ -81,6 +89,8 @@ def test_an_mp3_is_separated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, array in stems.items():
         assert isinstance(array, np.ndarray) and np.abs(array).max() > 0.05
         np.testing.assert_allclose(array, expected[name], atol=1e-4, rtol=0)
+    tensors = OnnxSeparator.load("tiny-vocals").with_results("cpu").separate(path)
+    assert all(torch.equal(tensors[name], torch.from_numpy(stems[name])) for name in stems)
 
 
 def test_command_library_and_doctor_need_no_torch(tmp_path: Path):

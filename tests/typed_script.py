@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+import torch
 from torch import Tensor
 
 import separator
@@ -17,7 +18,8 @@ def one_song(path: Path) -> np.ndarray:
     assert_type(separator.separate(path), dict[str, Tensor])
     assert_type(separator.separate(io.BytesIO(path.read_bytes())), dict[str, Tensor])
     assert_type(separator.separate(path.read_bytes(), device="cpu"), dict[str, Tensor])
-    return separator.separate(np.zeros((2, 44100)), rate=44100)["vocals"].numpy()
+    assert_type(separator.separate(path, results="cuda"), dict[str, Tensor])
+    return separator.separate(np.zeros((2, 44100)), rate=44100, results="numpy")["vocals"]
 
 
 def many_songs(folder: Path) -> Iterator[Tensor]:
@@ -29,6 +31,11 @@ def many_songs(folder: Path) -> Iterator[Tensor]:
     for stems in separator.separate(folder.iterdir(), model=model):
         assert_type(stems, dict[str, Tensor])
         yield stems["vocals"]
+    arrays = model.with_results("numpy")
+    assert_type(arrays.separate(paths[0]), dict[str, np.ndarray])
+    assert_type(separator.separate(paths, results="numpy"), list[dict[str, np.ndarray]])
+    assert_type(next(separator.separate(iter(paths), results="numpy")), dict[str, np.ndarray])
+    assert_type(model.with_results(torch.device("cuda:1")).separate(paths[0]), dict[str, Tensor])
 
 
 def live(blocks: Iterator[np.ndarray]) -> Iterator[Tensor]:
@@ -37,6 +44,8 @@ def live(blocks: Iterator[np.ndarray]) -> Iterator[Tensor]:
         for mixture, stems in Separator.load("tiny-vocals").stream(blocks, 48000):
             assert_type(mixture, Tensor)
             yield stems[0]
+        for _, arrays in Separator.load("tiny-vocals").with_results("numpy").stream(blocks, 48000):
+            assert_type(arrays, np.ndarray)
     except SeparatorError as error:
         print(error)
 

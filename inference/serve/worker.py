@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from separator import audio, bundled
+from separator.arguments import Samples
 from separator.errors import SeparatorError, printable
 from separator.inference.plan import named
 from separator.inference.serve.session import Song, without_folder
@@ -17,7 +18,6 @@ from separator.inference.serve.store import Store
 from separator.model_sources import find_model
 from separator.separation import Separator
 from separator.stems import VOCALS, public_name
-from separator.streaming import Samples
 
 log = logging.getLogger(__name__)
 
