@@ -68,7 +68,8 @@ class SeparateConfig(CheckedConfig):
             raises the SDR of the bundled model by 0.04 dB and takes twice the time.
         jobs: songs that are worked on at the same time. There is one model, which works on one of
             them with all cores or the GPU; the others are read, encoded and written meanwhile, so
-            that it does not wait. 0 takes 3, or 8 on a GPU.
+            that it does not wait. Its memory, on a GPU too, is that of one song however many there
+            are. 0 takes 3, or 8 on a GPU.
         name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
             those of the song's tags (artist, albumartist, album, title, track, disc, year, genre,
             composer), name (of its file), folder (below the input's), stem and format. They are

@@ -3,17 +3,19 @@
 import contextlib
 import math
 import os
+import reprlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
-from separator.errors import SeparatorError, explain
-from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from separator.errors import SeparatorError, UsageError, explain
+from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE, Within
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +150,42 @@ def as_array(wave: "Tensor | np.ndarray") -> np.ndarray:
         return np.require(array, np.float32, ["C", "W"])
 
 
+def number_of(value: object, name: str, interval: str, whole: bool = False) -> Any:
+    """Return an argument that has to be a number.
+
+    Args:
+        value: the argument.
+        name: its name, for the message.
+        interval: of what it may be, as of `Within`.
+        whole: whether it has to be an integer.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{name}: {reprlib.repr(value)} is no {kind}; give one in {interval}")
+    if reason := Within(interval).refusal(value):
+        raise UsageError(f"{name}: {reason}")
+    return value
+
+
+def check_kind(value: object, name: str, kind: Any, words: str) -> None:
+    """Refuse an argument that is no instance of a class.
+
+    Args:
+        value: the argument.
+        name: its name, for the message.
+        kind: the class.
+        words: which it is, for the message.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(value, kind):
+        raise UsageError(f"{name}: {type(value).__name__} is no {words}; give one")
+
+
 def results_of(results: object) -> Callable[[np.ndarray], Any]:
     """Return the function that makes of an array what a caller wants as result.
 
@@ -163,9 +201,12 @@ def results_of(results: object) -> Callable[[np.ndarray], Any]:
         import torch
 
         from separator.devices import find_device
+
+        device = find_device(str(results), argument="results")
     except ModuleNotFoundError as error:
         raise SeparatorError(f'results: {explain(error)}, or give "numpy"') from error
-    device = find_device(str(results), argument="results")
+    except SeparatorError as error:
+        raise UsageError(f'{error}, and "numpy" for arrays') from error
     return lambda wave: torch.from_numpy(wave).to(device)
 
 

@@ -1,11 +1,12 @@
 """Several models whose estimates are averaged."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from separator.arguments import check_kind, number_of
 from separator.errors import UsageError
 from separator.streaming import StreamingSeparator
 
@@ -34,11 +35,12 @@ class Ensemble(StreamingSeparator[Any]):
         average: Average = "mean",
         weights: Sequence[float] = (),
     ) -> None:
-        if not models:
-            raise UsageError("models: none; give one or more")
+        models = [*models] if isinstance(models, Iterable) else []
+        if not models or not all(isinstance(model, StreamingSeparator) for model in models):
+            raise UsageError("models: give a list of loaded models, such as Separator.load(…)")
         if average not in get_args(Average):
             raise UsageError(f"average: {average!r} is not one of {', '.join(get_args(Average))}")
-        _check_weights(weights, len(models), average)
+        weights = _weights_of(weights, len(models), average)
         first = models[0]
         for number, model in enumerate(models[1:], 2):
             _check_alike(first, model, number)
@@ -58,13 +60,15 @@ class Ensemble(StreamingSeparator[Any]):
         return np.average(estimates, axis=0, weights=self.weights or None).astype(np.float32)
 
 
-def _check_weights(weights: Sequence[float], models: int, average: Average) -> None:
+def _weights_of(weights: Any, models: int, average: Average) -> list[float]:
+    """Return an argument that has to be a weight for each model, or nothing."""
+    check_kind(weights, "weights", Iterable, "list of numbers")
+    weights = [number_of(weight, "weights", "(0, 1e12]") for weight in weights]
     if weights and average != "mean":
         raise UsageError("weights: are for --average mean; leave one of them out")
     if weights and len(weights) != models:
         raise UsageError(f"weights: {len(weights)} for {models} models; give one for each")
-    if not all(0 < weight < np.inf for weight in weights):
-        raise UsageError("weights: give numbers above 0")
+    return weights
 
 
 def _check_alike(

@@ -31,6 +31,7 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
     """
 
     def __init__(self, path: Path, **quality: Unpack[Quality]) -> None:
+        path = path_of(path, "path", "that of a .onnx file")
         self._session = _session(path)
         try:
             properties = self._session.get_modelmeta().custom_metadata_map

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separator.arguments import as_array, path_of
+from separator.arguments import as_array, check_kind, is_samples, path_of
 from separator.devices import find_device
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
@@ -47,6 +47,7 @@ class Separator(StreamingSeparator[Tensor]):
         **quality: Unpack[Quality],
     ) -> None:
         super().__init__(stft, rate, description, stems, **quality)
+        check_kind(model, "model", nn.Module, "torch.nn.Module")
         self._given = torch.from_numpy
         self.device = find_device(str(device))
         try:
@@ -95,6 +96,8 @@ class Separator(StreamingSeparator[Tensor]):
         Raises:
             SeparatorError: not even a short chunk fits, or the model's estimate is not finite.
         """
+        if not is_samples(mixtures) or mixtures.ndim != 3 or mixtures.shape[1] != 2:
+            raise SeparatorError("mixtures: give a tensor (b, 2, t) at the model's rate")
         return torch.from_numpy(self.estimate(as_array(mixtures)))
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:

@@ -13,9 +13,10 @@ from separator.arguments import (
     Device,
     Samples,
     Source,
-    as_array,
+    check_kind,
     file_of,
     is_samples,
+    number_of,
     rate_of,
     results_of,
     samples_of,
@@ -23,7 +24,6 @@ from separator.arguments import (
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
 from separator.errors import SeparatorError
-from separator.ranges import Within
 from separator.stems import StemSet, public_name
 
 if TYPE_CHECKING:
@@ -72,12 +72,14 @@ class StreamingSeparator(ABC, Generic[Wave]):
         chunk: float | None = None,
         overlap: float | None = None,
     ) -> None:
-        self.shifts, self.chunk = shifts, CHUNK_SECONDS if chunk is None else chunk
-        self.overlap = OVERLAP_SECONDS if overlap is None else overlap
-        Within(f"[1, {MAX_SHIFTS}]").check("shifts", shifts)
-        Within(f"[1, {MAX_CHUNK}]").check("chunk", self.chunk)
-        Within(f"[0, {self.chunk / 2}]").check("overlap", self.overlap)
-        self.stft, self.rate, self.stems = stft, rate, stems
+        check_kind(stft, "stft", STFTConfig, "STFTConfig")
+        check_kind(stems, "stems", StemSet, "StemSet")
+        chunk = CHUNK_SECONDS if chunk is None else chunk
+        overlap = OVERLAP_SECONDS if overlap is None else overlap
+        self.shifts: int = number_of(shifts, "shifts", f"[1, {MAX_SHIFTS}]", whole=True)
+        self.chunk: float = number_of(chunk, "chunk", f"[1, {MAX_CHUNK}]")
+        self.overlap: float = number_of(overlap, "overlap", f"[0, {self.chunk / 2}]")
+        self.stft, self.rate, self.stems = stft, rate_of(rate), stems
         self._given: Callable[[np.ndarray], Wave]  # makes of an array what callers get
         self.description = description or {}
 
@@ -165,7 +167,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
         self, blocks: Iterable[Samples], rate: int, batch: int = 1, model: Model | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Separate as `stream` does, to arrays."""
-        rate = rate_of(rate)
+        rate, batch = rate_of(rate), number_of(batch, "batch", "[1, 4096]", whole=True)
+        check_kind(blocks, "blocks", Iterable, "series of blocks (c t)")
         mixtures: deque[np.ndarray] = deque()
         names, rest = self.stems.names, self.stems.rest
         others = [place for place, name in enumerate(names) if name != rest]
@@ -175,7 +178,7 @@ class StreamingSeparator(ABC, Generic[Wave]):
         def stereo() -> Iterator[np.ndarray]:
             nonlocal channels
             for block in blocks:
-                wave = as_array(block)
+                wave = samples_of(block)
                 if not np.isfinite(wave).all():
                     raise SeparatorError("the audio holds NaN or infinite samples; repair it first")
                 mixture = audio.to_channels(wave, min(wave.shape[0], 2))
@@ -183,6 +186,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
                     channels = mixture.shape[0]
                     ways.append(audio.Resampler(rate, self.rate, channels))
                     ways.append(audio.Resampler(self.rate, rate, len(others) * channels))
+                if mixture.shape[0] != channels:
+                    raise SeparatorError(f"blocks: {mixture.shape[0]} channels after {channels}")
                 mixtures.append(mixture)
                 yield audio.to_channels(ways[0].push(mixture), 2)
             if ways:
@@ -229,6 +234,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
                 one of sound.
         """
         wave, rate = samples_of(mixture), rate_of(rate)
+        if progress is not None:
+            check_kind(progress, "progress", Callable, "function of two numbers")
         whole: np.ndarray = audio.to_channels(wave, min(wave.shape[0], 2))
         waves = np.empty((len(self.stems.names), *whole.shape), np.float32)
         at, total = 0, whole.shape[-1]

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,57 @@ def test_any_wrong_argument_is_one_error(tmp_path: Path, monkeypatch, arguments,
     with pytest.raises(SeparatorError, match=message) as told:
         separator.separate(**{"model": "m.safetensors", **arguments})
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shifts": "2"}, "shifts: '2' is no whole number"),
+        ({"shifts": 1.5}, "shifts: 1.5 is no whole number"),
+        ({"shifts": True}, "shifts: True is no whole number"),
+        ({"chunk": "12"}, "chunk: '12' is no number; give one in [1, 120]"),
+        ({"chunk": [12]}, "chunk: [12] is no number"),
+        ({"chunk": float("nan")}, "chunk: nan is not in [1, 120]"),
+        ({"overlap": "1"}, "overlap: '1' is no number; give one in [0, 6.0]"),
+        ({"overlap": 7}, "overlap: 7 is not in [0, 6.0]"),
+        ({"model": 3}, "model: int is no torch.nn.Module"),
+        ({"stft": (512, 256)}, "stft: tuple is no STFTConfig"),
+        ({"stems": ["vocals"]}, "stems: list is no StemSet"),
+        ({"rate": "44100"}, "rate: '44100' is no whole number in 1000..768000"),
+        ({"device": "gpu"}, "device: 'gpu' is not on this machine"),
+    ],
+)
+def test_wrong_settings_of_a_separator_are_one_error(options: dict, message: str) -> None:
+    with pytest.raises(SeparatorError) as told:
+        Separator(**{"model": Constant(0.5), "stft": STFT, "device": "cpu", **options})
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda m: m.separate_wave(torch.zeros(2, 9), 8000, 3), "progress: int is no function"),
+        (lambda m: [*m.stream(None, 8000)], "blocks: NoneType is no series of blocks (c t)"),
+        (lambda m: [*m.stream(torch.zeros(2, 9), 8000)], "samples of shape (9,); give (channels"),
+        (lambda m: [*m.stream([torch.zeros(2, 9).int()], 8000)], "samples of int32; give floats"),
+        (lambda m: [*m.stream([[0.0]], 8000)], "samples: list is no tensor and no array"),
+        (
+            lambda m: [*m.stream([torch.zeros(2, 9), torch.zeros(1, 9)], 8000)],
+            "blocks: 1 channels after 2",
+        ),
+        (lambda m: [*m.stream([torch.zeros(2, 9)], 8000, 0)], "batch: 0 is not in [1, 4096]"),
+        (lambda m: [*m.stream([torch.zeros(2, 9)], 8000, "1")], "batch: '1' is no whole number"),
+        (lambda m: m.with_results("np"), "results: 'np' is not on this machine; it has cpu"),
+        (lambda m: m(torch.zeros(2, 9)), "mixtures: give a tensor (b, 2, t)"),
+        (lambda m: m("song.wav"), "mixtures: give a tensor (b, 2, t)"),
+    ],
+)
+def test_wrong_arguments_of_methods_are_one_error(
+    random_model: Separator, use: Callable[[Separator], object], message: str
+) -> None:
+    with pytest.raises(SeparatorError) as told:
+        use(random_model)
+    assert message in str(told.value) and "\n" not in str(told.value)
 
 
 def test_arrays_of_any_precision_order_and_rights(random_model: Separator) -> None:

@@ -50,8 +50,13 @@ def test_models_and_weights_that_do_not_go_together() -> None:
         ([one, four], {}, "number 2 has another stems than the first (drums, bass, other, vocals"),
         ([one, two, other_rate], {}, "number 3 has another rate than the first (22050 Hz"),
         ([one, two], {"weights": (1, 2, 3)}, "weights: 3 for 2 models"),
-        ([one, two], {"weights": (1, 0)}, "weights: give numbers above 0"),
+        ([one, two], {"weights": (1, 0)}, "weights: 0 is not in (0, 1e12]"),
         ([one, two], {"weights": (1, 1), "average": "median"}, "weights: are for --average mean"),
+        ([one, two], {"weights": 2}, "weights: int is no list of numbers"),
+        ([one, two], {"weights": ("1", 2)}, "weights: '1' is no number"),
+        ([], {}, "models: give a list of loaded models"),
+        (one, {}, "models: give a list of loaded models"),
+        (["tiny-vocals"], {}, "models: give a list of loaded models"),
         ([one, two], {"average": "mode"}, "average: 'mode' is not one of mean, median"),
     ):
         with pytest.raises(UsageError) as error:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mutagen
+import numpy as np
 import pytest
 
-from separator import audio
+from separator import Separator, audio
 from separator.inference import watch
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
@@ -78,6 +79,27 @@ def test_a_report_lists_songs_that_were_there_without_decoding_them(
     assert "2 already there (0.00 hours), 0 failed" in caplog.text
     assert run("music", "--report", "all.md") == 0
     assert "| music/a.flac | already there | 0.5 | - | - |" in Path("all.md").read_text()
+
+
+def test_one_model_works_on_one_song_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobs there are, a GPU holds one batch, and torch has one set of threads."""
+    calls, busy, masked = [], threading.Lock(), Separator._masked
+
+    def watched(self: Separator, mixtures: np.ndarray) -> np.ndarray:
+        assert busy.acquire(blocking=False)
+        calls.append((threading.get_ident(), len(mixtures)))
+        time.sleep(0.01)
+        busy.release()
+        return masked(self, mixtures)
+
+    monkeypatch.setattr(Separator, "_masked", watched)
+    for number in range(8):
+        song(f"music/{number}.flac", 2.5, seed=number)
+    words = ("--stems", "--chunk", "1", "--overlap", "0", "--batch", "2")
+    assert run("music", "--jobs", "8", *words) == 0
+    assert len(files("stems")) == 16
+    assert {thread for thread, _ in calls} == {threading.get_ident()}
+    assert [size for _, size in calls].count(2) == 8 and max(size for _, size in calls) == 2
 
 
 def test_a_dry_run_tells_and_writes_nothing(capsys: pytest.CaptureFixture) -> None:
