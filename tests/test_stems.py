@@ -119,8 +119,8 @@ def test_the_stems_that_are_asked_for_are_written(
 
 def test_a_stem_that_the_model_lacks_is_one_line(run: Path, corpus: Path, capsys):
     song, model = str(next(corpus.rglob("drums.flac"))), str(run / "model.safetensors")
-    assert cli.main(["separate", song, "-m", model, "--stems=guitar"]) == 1
-    assert cli.main(["separate", song, "-m", model, "--two-stems=guitar"]) == 1
+    assert cli.main(["separate", song, "-m", model, "--stems=guitar"]) == 2
+    assert cli.main(["separate", song, "-m", model, "--two-stems=guitar"]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "guitar" in line]
     assert len(errors) == 2 and all("has no guitar, only" in line for line in errors)
 
