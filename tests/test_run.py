@@ -180,7 +180,7 @@ def test_a_report_that_is_a_folder_is_refused_before_the_work(
 ) -> None:
     song("song.wav", 0.1)
     Path("folder").mkdir()
-    assert run("song.wav", "--report", "folder") == 1
+    assert run("song.wav", "--report", "folder") == 2
     assert "report: folder is a folder" in capsys.readouterr().err
     assert not Path("stems").exists()
 
