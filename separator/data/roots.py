@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from separator.data.layouts import LAYOUTS
 from separator.data.splits import first_by_hash
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
@@ -33,8 +33,7 @@ def parse_root(text: str) -> tuple[str, str, float]:
     drive = len(named) == 1  # C:\Music
     if kind == "auto" and colon and named.isalpha() and not drive and not _exists(path):
         raise SeparatorError(
-            f"data.roots: {printable(text)}: no such folder, and {named!r} is none of "
-            f"{', '.join(LAYOUTS)}"
+            f"data.roots: {text}: no such folder, and {named!r} is none of {', '.join(LAYOUTS)}"
         )
     return path, kind, weight
 
@@ -49,7 +48,7 @@ def _weighted(path: str, text: str) -> tuple[str, float]:
     except ValueError:
         return path, 1.0
     if not 0 < share < float("inf"):
-        raise SeparatorError(f"data.roots: {printable(text)}: the weight after @ must be above 0")
+        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
     return before, share
 
 

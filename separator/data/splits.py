@@ -100,8 +100,8 @@ def _are_splits(root: Path, level: Parts, names: set[str], exclusive: bool) -> b
     if exclusive and ("" in names or any(not split_of(n) for n in folders.difference(alike))):
         return False
     if alike and (splits or len({_words(name)[0] for name in alike}) > 1):
-        place = printable(str(root.joinpath(*level)))
-        listed = ", ".join(f"{printable(name)}/" for name in alike)
+        place = root.joinpath(*level)
+        listed = ", ".join(f"{name}/" for name in alike)
         raise SeparatorError(f"{place}: {listed}: named like a split, but not understood; {_FIX}")
     several = "train" in splits and len(splits) > 1
     return several or (bool(splits) and not level and not exclusive)
@@ -254,8 +254,7 @@ def pool_shared_out(tracks: "list[Track]", share: float) -> "list[Track]":
     halves = [[t for t in tracks if t.names == (name,)] for name in (ACCOMPANIMENT, VOCALS)]
     for name, half in zip(POOL_FOLDERS, halves, strict=True):
         if not half:
-            root = printable(tracks[0].root)
-            raise SeparatorError(f"{root}: {name}/ has no usable file; add some")
+            raise SeparatorError(f"{tracks[0].root}: {name}/ has no usable file; add some")
     songs, voices = (shared_out(half, share) for half in halves)
     tracks = [t for t in songs + voices if t.split == "train"]
     for split in ("valid", "test"):

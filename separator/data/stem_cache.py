@@ -104,8 +104,7 @@ class StemCache:
             self._decode(song, entry)
             path = _find(entry, stream)
         if path is None:
-            name = printable(str(song))
-            raise SeparatorError(f"{name}: has no stem number {stream}; get the file again")
+            raise SeparatorError(f"{song}: has no stem number {stream}; get the file again")
         os.utime(entry)  # when it was last of use, for the eviction
         return path
 
@@ -156,8 +155,8 @@ class StemCache:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             fix = "make room there or set" if full else "set"
             raise SeparatorError(
-                f"{printable(str(self.folder))}: cannot store decoded stems ({one_line(error)}); "
-                f"{fix} SEPARATOR_CACHE to another folder"
+                f"{self.folder}: cannot store decoded stems ({one_line(error)}); {fix} "
+                "SEPARATOR_CACHE to another folder"
             ) from error
 
     def _evict(self, keep: Path) -> None:
@@ -205,8 +204,8 @@ def _require_ffmpeg(song: Path) -> None:
     """Raise unless the programs that stempeg runs are there."""
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
         raise SeparatorError(
-            f"{printable(str(song))}: MUSDB18's stems need the ffmpeg program; install it, for "
-            "example with apt install ffmpeg or brew install ffmpeg"
+            f"{song}: MUSDB18's stems need the ffmpeg program; install it, for example with apt "
+            "install ffmpeg or brew install ffmpeg"
         )
 
 

@@ -148,8 +148,7 @@ def find_tracks(
         log.warning("skipped: %s", reason)
     if not tracks:
         why = f" ({len(skipped)} skipped: {skipped[0]})" if skipped else ""
-        name = printable(str(root))
-        raise SeparatorError(f"{name}: no usable song of kind {layout.name}{why}; check its layout")
+        raise SeparatorError(f"{root}: no usable song of kind {layout.name}{why}; check its layout")
     tracks = layout.split(tracks, valid_share)
     _log_tracks(root, layout.name, tracks, len(skipped))
     if layout.stems_by_name:
@@ -204,13 +203,12 @@ def _sources(stems: Stems) -> tuple[tuple[str, tuple[Source, ...]], ...]:
 
     def source(file: StemFile) -> Source:
         info = file.info or audio.probe(file.path)
-        name = printable(str(file.path))
         if info.samples <= 0:
-            raise SeparatorError(f"{name}: has no samples; copy it again")
+            raise SeparatorError(f"{file.path}: has no samples; copy it again")
         if file.stream >= info.streams:
             raise SeparatorError(
-                f"{name}: has {info.streams} of the 5 audio streams of MUSDB18's songs; name it "
-                "other than *.stem.mp4"
+                f"{file.path}: has {info.streams} of the 5 audio streams of MUSDB18's songs; name "
+                "it other than *.stem.mp4"
             )
         return Source(file.path, info.samples, info.rate, file.stream, file.gain)
 
@@ -288,6 +286,6 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
                 fix = "there is 1 song, and one trains and another validates: add songs"
             elif name == "train" or config.valid_share:
                 fix = "add songs"
-            roots = printable(", ".join(config.roots))
+            roots = ", ".join(config.roots)
             raise SeparatorError(f"data.roots: {roots}: no songs for the split {name!r}; {fix}")
     return fraction_of(splits["train"], config.fraction), splits["valid"]

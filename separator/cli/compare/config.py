@@ -170,9 +170,5 @@ class CompareConfig(CheckedConfig):
     def _with_folders(self, word: str) -> str:
         """Replace the names of lists of folders by the lists."""
         folders = self._folders()
-
-        def fill(match: re.Match) -> str:
-            name = match[1]
-            return match[0] if name in self.arms else json.dumps(folders[name])
-
-        return PLACEHOLDER.sub(fill, word)
+        lists = {name: json.dumps(folders[name]) for name in folders if name not in self.arms}
+        return PLACEHOLDER.sub(lambda match: lists.get(match[1], match[0]), word)

@@ -48,8 +48,8 @@ def layout_of(root: Path, kind: str) -> Layout:
     if kind == "auto":
         return detect_layout(root)
     if kind not in LAYOUTS:
-        place, names = printable(str(root)), ", ".join(("auto", *LAYOUTS))
-        raise SeparatorError(f"{place}: kind {kind!r} is not known; use one of {names}")
+        names = ", ".join(("auto", *LAYOUTS))
+        raise SeparatorError(f"{root}: kind {kind!r} is not known; use one of {names}")
     return LAYOUTS[kind]
 
 
