@@ -410,7 +410,7 @@ def test_processes_that_do_not_start_condemn_no_file(tmp_path: Path, scan, monke
     write(tmp_path / "m/a.wav", song(0, 0.05))
     write(tmp_path / "m/b.wav", song(1, 0.05))
     with monkeypatch.context() as patch:  # as in a script without `if __name__ == "__main__":`
-        patch.setattr(examination, "_start_process", sys.exit)
+        patch.setattr(examination, "start_process", sys.exit)
         with pytest.raises(SeparatorError, match="worker processes do not start; use jobs=1, or"):
             scan(tmp_path / "m", jobs=2)
     assert len(scan(tmp_path / "m").songs) == 2

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from separator import audio, cli
 from separator.data.corpus import song
-from separator.data.pairs import align, suggested_pairs, write_pairs
+from separator.data.alignment import align, first_sings
+from separator.data.pairs import Pair, suggested_pairs, write_pairs
 from separator.data.reader import load_stems
 from separator.data.tracks import find_tracks
 from separator.errors import SeparatorError
@@ -35,8 +36,12 @@ def write(path: Path, wave: Tensor, rate: int = RATE, **tags: str) -> Path:
     return path
 
 
+def no_voice(wave: Tensor, rate: int) -> Tensor:
+    return torch.zeros_like(wave)
+
+
 def pairs_of(*paths: Path) -> list[tuple[str, str, str]]:
-    found = suggested_pairs(audio.probe(path) for path in paths)
+    found = suggested_pairs([audio.probe(path) for path in paths])
     return [(p.original.path.name, p.instrumental.path.name, p.name) for p in found]
 
 
@@ -78,7 +83,7 @@ def test_the_original_nearest_in_length_is_taken_and_names_differ(tmp_path: Path
         write(tmp_path / "y" / "Sky.flac", torch.rand(1, 4000), artist="Ann", title="Sky"),
         write(tmp_path / "z.flac", torch.rand(1, 4100), artist="Ann", title="Sky (inst)"),
     ]
-    found = suggested_pairs(audio.probe(path) for path in paths)
+    found = suggested_pairs([audio.probe(path) for path in paths])
     assert [pair.original.path.parent.name for pair in found] == ["y"]
 
 
@@ -124,8 +129,8 @@ def test_a_scan_writes_pairs_that_train_reads(
     words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
     assert cli.main([*words, "--jobs", "1"]) == 0
     said = capsys.readouterr().out
-    assert "Sea (Karaoke).flac: another recording" in said
-    assert "pairs        1 of 2 that names suggest" in said
+    assert f"Sea (Karaoke).flac and {library / 'Sea.flac'}: another recording" in said
+    assert "pairs        1 of 2 that names or sound suggest" in said
     first = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
     assert sorted(path.name for path in first) == ["Sky.flac", "Sky.flac"]
     track = find_tracks(folder, "pairs")[0]
@@ -140,10 +145,97 @@ def test_a_scan_writes_pairs_that_train_reads(
 def test_long_and_unreadable_songs_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wave = torch.rand(2, 60000) * 0.1
     paths = [write(tmp_path / f"Sky{mark}.flac", wave) for mark in ("", " (Instrumental)")]
-    pairs = suggested_pairs(map(audio.probe, paths))
+    pairs = suggested_pairs(list(map(audio.probe, paths)))
     monkeypatch.setattr("separator.data.pairs.MAX_SECONDS", 1.0)
-    assert [reason for _, reason in write_pairs(pairs, tmp_path / "p")] == ["longer than 0 minutes"]
+    assert [reason for _, reason in write_pairs(pairs, tmp_path / "p", no_voice)] == [
+        "longer than 0 minutes"
+    ]
     monkeypatch.undo()
     paths[1].unlink()
-    ((_, reason),) = write_pairs(pairs, tmp_path / "p")
+    ((_, reason),) = write_pairs(pairs, tmp_path / "p", no_voice)
     assert "Sky (Instrumental).flac" in reason and not (tmp_path / "p").exists()
+
+
+def test_the_one_that_sings_is_told_by_the_voice(stems: tuple[Tensor, Tensor]):
+    music, voice = stems
+    lead, choir = voice, 0.5 * voice.roll(RATE, dims=-1)
+
+    def tells(first: Tensor, second: Tensor, heard: list[Tensor]) -> bool:
+        """What is said of two waves in which a model hears these voices."""
+        left = iter(heard)
+        return first_sings(first, second, RATE, lambda wave, rate: next(left)[:, -wave.shape[1] :])
+
+    voice = voice[:, : 12 * RATE]
+    silence = torch.zeros_like(voice)
+    assert tells(music + voice, music, [voice, silence])
+    assert not tells(music, music + voice, [silence, voice])
+    with pytest.raises(SeparatorError, match="the same recording"):
+        tells(music, 0.97 * music, [silence, silence])
+    with pytest.raises(SeparatorError, match="not clear"):  # two songs over one accompaniment
+        tells(music + lead, music + choir, [lead, choir])
+
+
+def test_versions_of_one_song_make_one_pair_for_each_instrumental(
+    tmp_path: Path, stems: tuple[Tensor, Tensor]
+):
+    music, voice = stems
+    noise = 0.003 * torch.randn(music.shape, generator=torch.Generator().manual_seed(1))
+    versions = {
+        "clean": music + voice,
+        "noisy": music + voice + 8 * noise,
+        "backing": music + 0.3 * voice,
+        "none": 0.8 * music + noise,
+    }
+    songs = {
+        name: audio.probe(write(tmp_path / f"{name}.flac", wave)) for name, wave in versions.items()
+    }
+    pairs = [
+        Pair(songs[first], songs[second], f"{first} {second}")
+        for first, second in [
+            ("noisy", "none"),
+            ("clean", "none"),
+            ("backing", "none"),
+            ("clean", "backing"),
+        ]
+    ]
+    results = {pair.name: reason for pair, reason in write_pairs(pairs, tmp_path / "p", no_voice)}
+    written = [name for name, reason in results.items() if not reason]
+    assert len(results) == 4 and len(written) == 1 and written[0] in ("clean none", "backing none")
+    assert "not all vocals are removed" in results["clean backing"]
+    assert results["noisy none"] == "another original fits better"
+
+
+def encoded(path: Path, wave: Tensor, late: int) -> Path:
+    return write(path, torch.nn.functional.pad(wave, (late, 0)))
+
+
+def test_pairs_without_names_are_found_by_their_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    parts = {name: torch.from_numpy(wave).float() for name, wave in song(40.0, 7).items()}
+    voice = parts.pop("vocals")
+    music = sum(parts.values())
+    library, folder = tmp_path / "music", tmp_path / "pairs"
+    encoded(library / "a" / "1.m4a", 0.6 * music, 40000)
+    encoded(library / "b" / "2.mp3", music + voice, 12345)
+    encoded(library / "c" / "3.ogg", music + voice, 0)  # once more, in another format
+    encoded(library / "4.flac", torch.from_numpy(song(40.0, 8)["other"]).float(), 0)
+    words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
+    assert cli.main([*words, "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "pairs        1 of 3 that names or sound suggest" in said
+    assert "the same recording" in said and "another original fits better" in said
+    (track,) = find_tracks(folder, "pairs")
+    waves = load_stems(track, RATE)
+    length = waves["vocals"].shape[-1]
+    late = min(range(0, 12346, 12345), key=lambda at: (waves["vocals"] - voice[:, :length]).norm())
+    estimate, truth = waves["vocals"][:, : RATE * 38], voice[:, : RATE * 38]
+    error = (estimate - truth).square().sum() / truth.square().sum()
+    assert 10 * error.log10() < -8, late
+
+    def forbidden(path: Path) -> None:
+        raise AssertionError("a fingerprint is made again")
+
+    monkeypatch.setattr("separator.data.library.fingerprints.fingerprint", forbidden)
+    assert cli.main([*words, "--jobs", "1"]) == 0
+    assert "pairs        1 of 3" in capsys.readouterr().out

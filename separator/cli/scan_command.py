@@ -1,12 +1,19 @@
 """`separator scan FOLDER…`: index a music library, and report what training cannot use."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from separator.config import parse
 from separator.data.library.scan import Library, check_jobs, scan
 from separator.data.library.scan_report import summary, write_report
 from separator.errors import SeparatorError, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from separator.streaming import StreamingSeparator
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class ScanConfig:
         index: file in which the results are kept, so that the next scan reads new and changed files
             only; by default $SEPARATOR_INDEX, or a file in your user's data folder.
         pairs: folder to write pairs of songs to. A song of which the library has both the full mix
-            and the instrumental is aligned in time and written as a pair, for
-            `separator train 'data.roots=[pairs:FOLDER]'`.
+            and the instrumental, by their names or by their sound, is aligned in time and written
+            as a pair, for `separator train 'data.roots=[pairs:FOLDER]'`.
     """
 
     roots: list[str]
@@ -46,7 +53,7 @@ def main(argv: list[str]) -> int:
     for line in filter(None, map(_layout, library.roots)):
         print(line)
     if config.pairs:
-        _write_pairs(library, config.pairs)
+        _write_pairs(library, config, config.pairs)
     if config.report:
         write_report(library, config.report)
     elif library.quarantined or library.duplicates or library.notices:
@@ -54,16 +61,33 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _write_pairs(library: Library, folder: str) -> None:
+def _write_pairs(library: Library, config: ScanConfig, folder: str) -> None:
     """Write the pairs of a library; print the ones that were left out, and why."""
+    from separator.data.library.fingerprints import library_fingerprints, similar_songs
     from separator.data.pairs import suggested_pairs, write_pairs
 
-    pairs, written = suggested_pairs(library.songs), 0
-    for pair, reason in write_pairs(pairs, folder):
+    similar = similar_songs(library_fingerprints(library, config.index, config.jobs))
+    pairs, written = suggested_pairs(library.songs, similar), 0
+    for pair, reason in write_pairs(pairs, folder, _voice):
         written += not reason
         if reason:
-            print(f"left out     {printable(str(pair.instrumental.path))}: {reason}")
-    print(f"pairs        {written} of {len(pairs)} that names suggest, in {printable(folder)}")
+            names = (printable(str(song.path)) for song in (pair.instrumental, pair.original))
+            print("left out     {} and {}: {}".format(*names, reason))
+    suggested = f"{written} of {len(pairs)} that names or sound suggest"
+    print(f"pairs        {suggested}, in {printable(folder)}")
+
+
+def _voice(wave: "Tensor", rate: int) -> "Tensor":
+    """Return the voice in a wave (c t), as the bundled model estimates it."""
+    return wave - _model().separate(wave, rate)["instrumental"]
+
+
+@functools.cache
+def _model() -> "StreamingSeparator":
+    """Load the bundled model, once it is needed."""
+    from separator.api import load
+
+    return load("tiny-vocals")
 
 
 def _layout(root: Path) -> str:

@@ -1,11 +1,11 @@
-"""Originals and their instrumentals in a library: found by their names, checked by their sound.
+"""Originals and their instrumentals in a library: found by name or sound, checked by their sound.
 
-Jansson et al. 2017 trained on 20,000 such pairs. Names only suggest a pair: the two files must be
-the same recording, sample by sample once they are aligned, but for the vocals.
+Jansson et al. 2017 trained on 20,000 such pairs. Names and fingerprints only suggest a pair: the
+two files must be the same recording, sample by sample once they are aligned, but for the vocals.
 """
 
+import hashlib
 import logging
-import math
 import os
 import re
 import unicodedata
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from separator import audio
 from separator.audio import AudioInfo
+from separator.data.alignment import Alignment, Voice, align, first_sings, overlapping
 from separator.errors import SeparatorError, one_line, printable
 
 if TYPE_CHECKING:
@@ -32,54 +33,30 @@ BRACKETS = re.compile(r"[(\[{<（【「][^)\]}>）】」]*[)\]}>）】」]")  # 
 NUMBER = re.compile(r"^\d{1,3}(?:[.\-\s]+\d{1,3})?[.\-\s]+")  # of the track, before a file's title
 
 MAX_SECONDS = 1200.0  # of a song: both are in memory, 0.9 GB at 44.1 kHz, and copies
-MAX_SHIFT_SECONDS = 20.0
-COARSE_RATE = 4000
-POSITIONS = (0.2, 0.5, 0.8)  # of the song, at which the alignment is refined; they must agree
-POSITION_SECONDS = 10.0
-MAX_DRIFT = 2  # samples between the positions
-FIT_FRAME_SECONDS = 0.5
-MIN_FRAMES = 4
-MAX_RESIDUAL_DB = -15.0  # relative to the original, in the frames that fit best
-FIT_SHARE = 0.05  # of the frames, which must fit so well
-IDENTICAL_DB = -35.0  # residual of the whole song below which there are no vocals
 SUBFOLDERS = "mixtures", "instrumentals"
-MIN_POWER = 1e-4  # mean square of a frame, -40 dB of full scale
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files that names say are one song with and without vocals.
+    """Two files that may be one song with and without vocals.
 
     Attributes:
         original: the song.
         instrumental: the same without vocals.
         name: of the song, fit for a file's name.
+        directed: names say which of the two is the instrumental; else it may be the other one.
     """
 
     original: AudioInfo
     instrumental: AudioInfo
     name: str
+    directed: bool = True
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """The fit between an instrumental and its original.
-
-    Attributes:
-        shift: samples by which the original is late.
-        gain: factor on the instrumental.
-        best_db: residual relative to the original, in the frames that fit best.
-        residual_db: the same of the whole.
-    """
-
-    shift: int
-    gain: float
-    best_db: float
-    residual_db: float
-
-
-def suggested_pairs(songs: Iterable[AudioInfo]) -> list[Pair]:
-    """Pair songs with their instrumentals by titles, artists and folders.
+def suggested_pairs(
+    songs: Sequence[AudioInfo], similar: Iterable[tuple[int, int, int]] = ()
+) -> list[Pair]:
+    """Pair songs with their instrumentals by titles, artists and folders, and by their sound.
 
     A title with a mark such as "(Instrumental)", or of an album or folder so marked, belongs to the
     title without it of the same artist, or of the same folder where no artist is named. Of several
@@ -87,14 +64,17 @@ def suggested_pairs(songs: Iterable[AudioInfo]) -> list[Pair]:
 
     Args:
         songs: a library.
+        similar: (number of a song, number of a later one, votes) of songs whose fingerprints agree.
 
     Returns:
-        Pairs in the order of their names.
+        Pairs by names in the order of these, then those that sound suggests besides.
     """
     groups: dict[tuple[str, str], tuple[list[AudioInfo], list[AudioInfo]]] = {}
     names: dict[tuple[str, str], str] = {}
+    marks = []
     for song in songs:
         artist, title, marked = _described(song)
+        marks.append(marked)
         if title:
             groups.setdefault((artist, title), ([], []))[marked].append(song)
             if not marked:
@@ -103,10 +83,28 @@ def suggested_pairs(songs: Iterable[AudioInfo]) -> list[Pair]:
     for key, (originals, instrumentals) in groups.items():
         for number, instrumental in enumerate(instrumentals if originals else []):
             nearest = min(originals, key=lambda o: abs(o.seconds - instrumental.seconds))
-            name = printable(names[key]).replace("/", "_")
+            name = _file_name(names[key])
             pairs.append(Pair(nearest, instrumental, f"{name} {number + 1}" if number else name))
-    pairs.sort(key=lambda pair: pair.name)
-    return _numbered(pairs)
+    pairs = _numbered(sorted(pairs, key=lambda pair: pair.name))
+    named = {(pair.original.path, pair.instrumental.path) for pair in pairs}
+    for first, second, _ in similar:
+        if marks[first] and not marks[second]:
+            first, second = second, first
+        if (songs[first].path, songs[second].path) not in named and not marks[first]:
+            pairs.append(_pair_by_sound(songs[first], songs[second], marks[second]))
+    return pairs
+
+
+def _pair_by_sound(original: AudioInfo, instrumental: AudioInfo, directed: bool) -> Pair:
+    """Make a pair whose name no other has, and which it keeps when the library grows."""
+    paths = b"\0".join(os.fsencode(song.path) for song in (original, instrumental))
+    digest = hashlib.blake2b(paths, digest_size=4).hexdigest()
+    name = f"{_file_name(original.path.stem)} {digest}"
+    return Pair(original, instrumental, name, directed)
+
+
+def _file_name(title: str) -> str:
+    return printable(title).replace("/", "_")
 
 
 def _numbered(pairs: list[Pair]) -> list[Pair]:
@@ -142,11 +140,19 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in folded if letter.isalnum())
 
 
-def write_pairs(pairs: Sequence[Pair], folder: str | os.PathLike) -> Iterator[tuple[Pair, str]]:
+def write_pairs(
+    pairs: Sequence[Pair], folder: str | os.PathLike, voice: Voice
+) -> Iterator[tuple[Pair, str]]:
     """Check pairs by their sound, and write those that fit as FLAC, aligned and at one level.
 
     FOLDER/mixtures/NAME.flac and FOLDER/instrumentals/NAME.flac are of equal length; `separator
-    train 'data.roots=[pairs:FOLDER]'` reads them. Files that are there are not written again.
+    train 'data.roots=[pairs:FOLDER]'` reads them. Files that are there are not written again. Each
+    instrumental is written with the original that fits it best.
+
+    Args:
+        pairs: suggestions.
+        folder: is made where it is not there.
+        voice: separates the voice from a wave; it tells the original where names do not.
 
     Yields:
         Each pair with the reason why it is left out, "" for one that is written.
@@ -154,25 +160,78 @@ def write_pairs(pairs: Sequence[Pair], folder: str | os.PathLike) -> Iterator[tu
     Raises:
         SeparatorError: the folder cannot be written.
     """
+    for group in _connected(pairs):
+        yield from _write_group(group, Path(folder), voice)
+
+
+def _connected(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Group pairs that share songs with each other."""
+    groups: dict[Path, list[Pair]] = {}
     for pair in pairs:
-        targets = [Path(folder) / side / f"{pair.name}.flac" for side in SUBFOLDERS]
-        if all(target.exists() for target in targets):
+        songs = (pair.original.path, pair.instrumental.path)
+        group = [pair]
+        for other in {id(groups[song]): groups[song] for song in songs if song in groups}.values():
+            group += other
+        for member in group:
+            groups[member.original.path] = groups[member.instrumental.path] = group
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _write_group(pairs: list[Pair], folder: Path, voice: Voice) -> Iterator[tuple[Pair, str]]:
+    """Write the pairs of one song's versions, each instrumental once."""
+    written, fits = [], []
+    for pair in pairs:
+        existing = [turn for turn in _turns(pair) if all(map(Path.exists, _targets(turn, folder)))]
+        written += existing
+        if not existing:
+            try:
+                fits.append(_fit(pair, voice))
+            except SeparatorError as error:
+                yield pair, one_line(error)
+    fits.sort(key=lambda fit: fit[1])
+    done = {pair.instrumental.path for pair in written}
+    originals = {pair.original.path for pair in (*written, *(pair for pair, _ in fits))}
+    yield from ((pair, "") for pair in written)
+    for pair, _ in fits:
+        if pair.instrumental.path in originals:
+            yield pair, "not all vocals are removed from it: another file has fewer"
+        elif pair.instrumental.path in done:
+            yield pair, "another original fits better"
+        else:
+            done.add(pair.instrumental.path)
+            waves, rate, _ = _aligned(pair)
+            for target, wave in zip(_targets(pair, folder), waves, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with audio.Writer(target, rate, wave.shape[0]) as writer:
+                    writer.write(wave)
             yield pair, ""
-            continue
-        try:
-            waves, rate = _aligned(pair)
-        except SeparatorError as error:
-            yield pair, one_line(error)
-            continue
-        for target, wave in zip(targets, waves, strict=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with audio.Writer(target, rate, wave.shape[0]) as writer:
-                writer.write(wave)
-        yield pair, ""
 
 
-def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int]:
-    """Read a pair and cut it to what both hold: (c t) each, and their rate.
+def _turns(pair: Pair) -> list[Pair]:
+    """Return a pair and, where it is not known which is the instrumental, the other way round."""
+    if pair.directed:
+        return [pair]
+    return [pair, _pair_by_sound(pair.instrumental, pair.original, directed=False)]
+
+
+def _targets(pair: Pair, folder: Path) -> list[Path]:
+    return [folder / side / f"{pair.name}.flac" for side in SUBFOLDERS]
+
+
+def _fit(pair: Pair, voice: Voice) -> tuple[Pair, float]:
+    """Return a pair, the original first, and its residual in decibels.
+
+    Raises:
+        SeparatorError: it is none; says why.
+    """
+    (first, second), rate, alignment = _aligned(pair)
+    if not pair.directed and not first_sings(first, second, rate, voice):
+        pair = _turns(pair)[1]
+    return pair, alignment.best_db
+
+
+def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int, Alignment]:
+    """Read a pair and cut it to what both hold: (c t) each, their rate, and how they fit.
 
     Raises:
         SeparatorError: a file cannot be read, or they are not one recording; says why.
@@ -183,118 +242,14 @@ def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int]:
             raise SeparatorError(f"longer than {MAX_SECONDS / 60:.0f} minutes")
     first, second = (_stereo(song, rate) for song in (pair.original, pair.instrumental))
     alignment = align(first, second, rate)
-    first, second = _overlapping(first, second, alignment.shift)
+    first, second = overlapping(first, second, alignment.shift)
     second = second * alignment.gain
     peak = max(wave.abs().max().item() for wave in (first, second))
     scale = 1 / max(peak, 1.0)  # decoded mp3s go beyond full scale
-    return (first * scale, second * scale), rate
+    return (first * scale, second * scale), rate, alignment
 
 
 def _stereo(song: AudioInfo, rate: int) -> "Tensor":
     """Read a song as (2 t) at a rate."""
     wave = audio.to_channels(audio.read(song.path), 2)
     return audio.resample(wave, song.rate, rate)
-
-
-def _overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor", "Tensor"]:
-    """Cut two waves (c t), of which the first is late by so many samples, to what both hold."""
-    first, second = first[:, max(0, shift) :], second[:, max(0, -shift) :]
-    length = min(first.shape[-1], second.shape[-1])
-    return first[:, :length], second[:, :length]
-
-
-def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
-    """Find shift and gain that align an instrumental with its original.
-
-    Args:
-        original: (c t) wave.
-        instrumental: (c t) wave.
-        rate: of both, in Hz.
-
-    Returns:
-        Shift and gain, and how well the instrumental fits.
-
-    Raises:
-        SeparatorError: they are not the same recording, or the original has no vocals either.
-    """
-    first, second = original.mean(dim=0), instrumental.mean(dim=0)
-    low = [audio.resample(wave[None], rate, COARSE_RATE)[0] for wave in (first, second)]
-    limit = round(MAX_SHIFT_SECONDS * COARSE_RATE)
-    coarse = round(_lag(*low, limit, whiten=True) * rate / COARSE_RATE)
-    overlap = _overlapping(first[None], second[None], coarse)
-    if overlap[0].shape[-1] < MIN_FRAMES * FIT_FRAME_SECONDS * rate:
-        raise SeparatorError("too short, or hardly any of it is in both files")
-    shift = _refined(*overlap, rate) + coarse
-    return _fit(*_overlapping(original, instrumental, shift), rate, shift)
-
-
-def _lag(first: "Tensor", second: "Tensor", limit: int, whiten: bool) -> int:
-    """Samples by which the first wave (t) is late, at most `limit`, where they correlate best.
-
-    Whitened (GCC-PHAT) it is told from other places of a song that repeats itself; as it is, the
-    residual of the one in the other is smallest there.
-    """
-    import torch
-
-    size = 1 << (first.shape[-1] + second.shape[-1]).bit_length()
-    cross = torch.fft.rfft(first, size) * torch.fft.rfft(second, size).conj()
-    if whiten:
-        cross = cross / cross.abs().clamp(min=1e-12)
-    correlation = torch.fft.irfft(cross, size)
-    limit = min(limit, size // 2 - 1)
-    window = torch.cat([correlation[-limit:], correlation[: limit + 1]])
-    return int(window.argmax()) - limit
-
-
-def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
-    """Samples by which the first wave (1 t) is late, less than two coarse ones.
-
-    Raises:
-        SeparatorError: at other places of the song it is another number.
-    """
-    limit = 2 * rate // COARSE_RATE
-    span = min(round(POSITION_SECONDS * rate), first.shape[-1])
-    starts = [round(position * (first.shape[-1] - span)) for position in POSITIONS]
-    parts = [(first[0, s : s + span], second[0, s : s + span]) for s in starts]
-    lags = [_lag(*part, limit, whiten=False) for part in parts]
-    if max(lags) - min(lags) > MAX_DRIFT:
-        raise SeparatorError("another recording, or another speed: positions of it do not align")
-    return sorted(lags)[1]
-
-
-def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
-    """Find the gain, and judge how well aligned waves (c t) fit, half a second at a time."""
-    power, other_power, products = _frame_sums(first, second, round(FIT_FRAME_SECONDS * rate))
-    frames = (power > MIN_POWER) & (other_power > MIN_POWER)
-    power, other_power, products = power[frames], other_power[frames], products[frames]
-    if len(power) < MIN_FRAMES:
-        raise SeparatorError("nearly silent")
-    likeness = products / (power * other_power).sqrt()
-    best = likeness.argsort(descending=True)[: max(1, math.ceil(FIT_SHARE * len(power)))]
-    gain = (products[best] / other_power[best]).median().item()
-    residual = (power - 2 * gain * products + gain**2 * other_power).clamp(min=0)
-    best_db = _decibels((residual / power).quantile(FIT_SHARE).item())
-    residual_db = _decibels((residual.sum() / power.sum()).item())
-    if gain <= 0 or best_db > MAX_RESIDUAL_DB:
-        raise SeparatorError(
-            f"another recording: where they fit best, their difference is {-best_db:.0f} dB below "
-            f"the original; {-MAX_RESIDUAL_DB:.0f} are needed"
-        )
-    if residual_db < IDENTICAL_DB:
-        raise SeparatorError("the original has no vocals either: both are the same")
-    return Alignment(shift, gain, best_db, residual_db)
-
-
-def _frame_sums(first: "Tensor", second: "Tensor", frame: int) -> tuple["Tensor", ...]:
-    """Mean squares and mean product of two waves (c t) in each frame: three of (n), float64."""
-    import torch
-
-    rows = []
-    for start in range(0, first.shape[-1] - frame + 1, frame):
-        one, other = (wave[:, start : start + frame].double() for wave in (first, second))
-        rows.append([one.square().mean(), other.square().mean(), (one * other).mean()])
-    return torch.tensor(rows, dtype=torch.float64).unbind(1)
-
-
-def _decibels(ratio: float) -> float:
-    return 10 * math.log10(max(ratio, 1e-12))

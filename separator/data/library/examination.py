@@ -44,7 +44,7 @@ def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Fin
         yield from itertools.starmap(examine, calls)
         return
     for (path, stamp, _), finding in calls_in_processes(
-        "scan", examine, calls, jobs, _start_process
+        "scan", examine, calls, jobs, start_process
     ):
         yield finding or _crashed(path, stamp)
 
@@ -147,7 +147,7 @@ def _crashed(path: str, stamp: Stamp) -> Finding:
     return Finding(path, stamp, local_key(path, stamp), content)
 
 
-def _start_process() -> None:
+def start_process() -> None:
     """Set up a worker: one thread, quiet, and gone when its parent is.
 
     Decoders write warnings straight to the error stream, across the progress bar.

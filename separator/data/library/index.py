@@ -1,8 +1,9 @@
 """The index of a library: facts about every file, in one SQLite file that survives crashes.
 
-Two tables. `contents` says what one coded audio content is and whether it is fit for training; its
-key does not depend on name, place or tags. `files` says which content stood at a path when the
-file had a given size and time of change. A file whose stamp still matches need not be opened.
+`contents` says what one coded audio content is and whether it is fit for training; its key does not
+depend on name, place or tags. `files` says which content stood at a path when the file had a given
+size and time of change. A file whose stamp still matches need not be opened. `fingerprints` has the
+peaks of contents that were compared by their sound.
 
 Paths are stored as bytes, because a file name on disk need not be valid text.
 """
@@ -37,6 +38,8 @@ CREATE INDEX files_by_key ON files (key);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+# apart: an index of the same version may lack it
+FINGERPRINTS = "CREATE TABLE IF NOT EXISTS fingerprints (key BLOB PRIMARY KEY, peaks BLOB)"
 
 
 class LibraryIndexError(SeparatorError):
@@ -187,6 +190,20 @@ class Index:
         content = Content(*row) if row else None
         return content if content and content.plausible else None
 
+    def fingerprint(self, key: str) -> bytes | None:
+        """Return the stored fingerprint of a content; None where there is none."""
+        with self._errors():
+            query = self._db.execute(
+                "SELECT peaks FROM fingerprints WHERE key = ?", (key.encode(),)
+            )
+            row = query.fetchone()
+        return row[0] if row and isinstance(row[0], bytes) else None
+
+    def record_fingerprint(self, key: str, peaks: bytes) -> None:
+        """Store the fingerprint of a content."""
+        with self._errors():
+            self._db.execute("REPLACE INTO fingerprints VALUES (?, ?)", (key.encode(), peaks))
+
     def record(self, findings: Iterable[Finding]) -> None:
         """Store findings in one transaction; what was stored for the same path is replaced."""
         findings = list(findings)
@@ -232,6 +249,7 @@ class Index:
                 f"{self._name}: not a library index of version {VERSION}; remove it if it is one "
                 "of an earlier version, or give another path with --index"
             )
+        self._db.execute(FINGERPRINTS)
         self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
 
     def _is_new(self) -> bool:

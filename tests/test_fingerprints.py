@@ -1,0 +1,116 @@
+"""Songs that share a recording are found by their sound, and others are not."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+from separator import audio
+from separator.data.corpus import song
+from separator.data.library import fingerprints
+from separator.data.library.fingerprints import fingerprint, similar_songs
+
+RATE = 44100
+
+
+def write(path: Path, wave: torch.Tensor, late: int = 0, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with audio.Writer(path, rate, wave.shape[0]) as writer:
+        writer.write(torch.nn.functional.pad(wave, (late, 0)))
+    return path
+
+
+def with_and_without(folder: Path, seed: int, late: int) -> list[Path]:
+    """A song and its instrumental in lossy formats, one `late` samples after the other."""
+    parts = {name: torch.from_numpy(wave).float() for name, wave in song(40.0, seed).items()}
+    voice = parts.pop("vocals")
+    music = sum(parts.values())
+    first = write(folder / f"{seed}.mp3", music + voice, late)
+    return [first, write(folder / f"{seed}i.m4a", 0.5 * music)]
+
+
+def test_pairs_of_made_songs_are_found_and_no_others(tmp_path: Path):
+    # 128 samples at 8 kHz, half a hop, move each peak the most
+    shifts = {7: 128 * RATE // 8000, 8: 12345, 9: 10 * RATE}
+    paths = [
+        path for seed, late in shifts.items() for path in with_and_without(tmp_path, seed, late)
+    ]
+    prints = [fingerprint(path) for path in paths]
+    assert [(first, second) for first, second, _ in similar_songs(prints)] == [
+        (0, 1),
+        (2, 3),
+        (4, 5),
+    ]
+    assert all(14 < len(peaks) / 40 < 18 * 1.3 for peaks in prints)
+
+
+def test_a_shift_of_more_than_twenty_seconds_is_not_searched(tmp_path: Path):
+    first, second = with_and_without(tmp_path, 7, 25 * RATE)
+    assert similar_songs([fingerprint(first), fingerprint(second)]) == []
+
+
+def test_votes_equal_those_that_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(0)
+    monkeypatch.setattr(fingerprints, "MIN_VOTES", 1)
+    monkeypatch.setattr(fingerprints, "HASH_SHARE", 1)
+    songs = [
+        np.unique(generator.integers(0, 700, 90) * 512 + generator.integers(5, 9, 90))
+        for _ in range(6)
+    ]
+    expected = []
+    hashes = [one_by_one(peaks) for peaks in songs]
+    for first in range(6):
+        for second in range(first + 1, 6):
+            shifts = Counter(
+                t - s
+                for h, s in hashes[first]
+                for g, t in hashes[second]
+                if h == g and abs(t - s) <= 620
+            )
+            best = max((n + shifts.get(at + 1, 0) for at, n in shifts.items()), default=0)
+            expected += [(first, second, best)] if best else []
+    assert len(expected) > 5
+    assert similar_songs(peaks.astype(np.uint32) for peaks in songs) == expected
+
+
+def one_by_one(peaks: np.ndarray) -> list[tuple[tuple[int, int, int], int]]:
+    """Each peak with the next four less than 64 frames after it, and not in its own frame."""
+    points = [divmod(int(peak), 512) for peak in peaks]
+    rows = []
+    for number, (frame, bin) in enumerate(points):
+        later = [(t, f) for t, f in points[number + 1 : number + 40] if 0 < t - frame < 64]
+        rows += [((bin, f, t - frame), frame) for t, f in later[:4]]
+    return rows
+
+
+def test_peaks_are_the_maxima_that_scipy_finds():
+    values = np.random.default_rng(0).random((50, 60), dtype=np.float32)
+    ours = fingerprints._sliding_maximum(fingerprints._sliding_maximum(values, 3, 0), 6, 1)
+    assert np.array_equal(ours, scipy.ndimage.maximum_filter(values, (7, 13), mode="constant"))
+
+
+def test_short_and_silent_songs_have_no_peaks(tmp_path: Path):
+    silent = write(tmp_path / "silent.flac", torch.zeros(2, RATE))
+    short = write(tmp_path / "short.flac", torch.zeros(1, 10))
+    prints = [fingerprint(silent), fingerprint(short)]
+    assert [len(peaks) for peaks in prints] == [0, 0] and similar_songs(prints) == []
+    assert similar_songs([]) == []
+
+
+def test_real_songs_are_found(shared_data: Path, tmp_path: Path):
+    folders = sorted((shared_data / "stems_cc0").iterdir())[:3]
+    paths = []
+    for number, folder in enumerate(folders):
+        voice, music = (audio.read(folder / f"{part}.opus") for part in ("vocals", "accompaniment"))
+        length = min(voice.shape[1], music.shape[1], 90 * 48000)
+        rate = audio.probe(folder / "vocals.opus").rate
+        mix = music[:, :length] + 2 * voice[:, :length]
+        paths.append(write(tmp_path / f"{number}.mp3", 0.5 * mix, 7777 * number, rate))
+        paths.append(write(tmp_path / f"{number}.m4a", music[:, :length], 0, rate))
+    paths += sorted((shared_data / "songs").iterdir())
+    similar = similar_songs(map(fingerprint, paths))
+    assert [(first, second) for first, second, _ in similar] == [(0, 1), (2, 3), (4, 5)]
+    assert min(votes for *_, votes in similar) > 100
