@@ -47,9 +47,12 @@ def test_pairs_of_made_songs_are_found_and_no_others(tmp_path: Path):
     assert all(14 < len(peaks) / 40 < 18 * 1.3 for peaks in prints)
 
 
-def test_a_shift_of_more_than_twenty_seconds_is_not_searched(tmp_path: Path):
-    first, second = with_and_without(tmp_path, 7, 25 * RATE)
-    assert similar_songs([fingerprint(first), fingerprint(second)]) == []
+@pytest.mark.parametrize(("late", "expected"), [(0, True), (618, True), (640, False)])
+def test_shifts_of_up_to_twenty_seconds_are_searched(late: int, expected: bool):
+    generator = np.random.default_rng(0)
+    peaks = np.unique(generator.integers(0, 3000, 1500) * 512 + generator.integers(5, 512, 1500))
+    prints = [peaks.astype(np.uint32), (peaks + 512 * late).astype(np.uint32)]
+    assert bool(similar_songs(prints)) == bool(similar_songs(prints[::-1])) == expected
 
 
 def test_votes_equal_those_that_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,8 @@ from mutagen.flac import FLAC
 from torch import Tensor
 
 from separator import audio, cli
-from separator.data.corpus import song
 from separator.data.alignment import align, first_sings
+from separator.data.corpus import song
 from separator.data.pairs import Pair, suggested_pairs, write_pairs
 from separator.data.reader import load_stems
 from separator.data.tracks import find_tracks

@@ -157,6 +157,8 @@ def similar_songs(fingerprints: Iterable[np.ndarray]) -> list[tuple[int, int, in
         rising order, of those that share enough.
     """
     hashes = [_hashes(peaks) for peaks in fingerprints]
+    if not hashes:
+        return []
     # hash, song and frame in one number: 24, 20 and 16 bits
     table = np.concatenate([own | song << 16 for song, own in enumerate(hashes)])
     table.sort()

@@ -3,9 +3,7 @@
 `contents` says what one coded audio content is and whether it is fit for training; its key does not
 depend on name, place or tags. `files` says which content stood at a path when the file had a given
 size and time of change. A file whose stamp still matches need not be opened. `fingerprints` has the
-peaks of contents that were compared by their sound.
-
-Paths are stored as bytes, because a file name on disk need not be valid text.
+peaks of songs that were compared. Paths are bytes: a file name on disk need not be valid text.
 """
 
 import contextlib
@@ -38,8 +36,6 @@ CREATE INDEX files_by_key ON files (key);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-# apart: an index of the same version may lack it
-FINGERPRINTS = "CREATE TABLE IF NOT EXISTS fingerprints (key BLOB PRIMARY KEY, peaks BLOB)"
 
 
 class LibraryIndexError(SeparatorError):
@@ -249,7 +245,8 @@ class Index:
                 f"{self._name}: not a library index of version {VERSION}; remove it if it is one "
                 "of an earlier version, or give another path with --index"
             )
-        self._db.execute(FINGERPRINTS)
+        columns = "key BLOB PRIMARY KEY, peaks BLOB"  # an index of this version may lack the table
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS fingerprints ({columns})")
         self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL: never damaged by a power cut
 
     def _is_new(self) -> bool:
