@@ -123,7 +123,7 @@ def test_a_scan_writes_pairs_that_train_reads(
     late = torch.nn.functional.pad(music + voice, (5000, 0))
     write(library / "Sky.mp3", late)  # lossy, with the encoder's delay
     write(library / "Sky (Instrumental).flac", audio.resample(music, RATE, 48000), 48000)
-    write(library / "Sea.flac", music + voice)
+    write(library / "Sea.flac", torch.from_numpy(song(12.0, 8)["bass"]).float() + voice)
     write(library / "Sea (Karaoke).flac", torch.from_numpy(song(12.0, 9)["other"]).float())
     folder = tmp_path / "pairs"
     words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
@@ -182,7 +182,7 @@ def test_versions_of_one_song_make_one_pair_for_each_instrumental(
     noise = 0.003 * torch.randn(music.shape, generator=torch.Generator().manual_seed(1))
     versions = {
         "clean": music + voice,
-        "noisy": music + voice + 8 * noise,
+        "noisy": music + voice + 3 * noise,
         "backing": music + 0.3 * voice,
         "none": 0.8 * music + noise,
     }
@@ -200,7 +200,7 @@ def test_versions_of_one_song_make_one_pair_for_each_instrumental(
     ]
     results = {pair.name: reason for pair, reason in write_pairs(pairs, tmp_path / "p", no_voice)}
     written = [name for name, reason in results.items() if not reason]
-    assert len(results) == 4 and len(written) == 1 and written[0] in ("clean none", "backing none")
+    assert len(results) == 4 and written == ["clean none"]
     assert "not all vocals are removed" in results["clean backing"]
     assert results["noisy none"] == "another original fits better"
 
@@ -212,14 +212,14 @@ def encoded(path: Path, wave: Tensor, late: int) -> Path:
 def test_pairs_without_names_are_found_by_their_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    parts = {name: torch.from_numpy(wave).float() for name, wave in song(40.0, 7).items()}
+    parts = {name: torch.from_numpy(wave).float() for name, wave in song(24.0, 7).items()}
     voice = parts.pop("vocals")
     music = sum(parts.values())
     library, folder = tmp_path / "music", tmp_path / "pairs"
     encoded(library / "a" / "1.m4a", 0.6 * music, 40000)
-    encoded(library / "b" / "2.mp3", music + voice, 12345)
+    encoded(library / "b" / "2.mp3", music + voice, 0)
     encoded(library / "c" / "3.ogg", music + voice, 0)  # once more, in another format
-    encoded(library / "4.flac", torch.from_numpy(song(40.0, 8)["other"]).float(), 0)
+    encoded(library / "4.flac", torch.from_numpy(song(24.0, 8)["other"]).float(), 0)
     words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
     assert cli.main([*words, "--jobs", "1"]) == 0
     said = capsys.readouterr().out
@@ -227,11 +227,9 @@ def test_pairs_without_names_are_found_by_their_sound(
     assert "the same recording" in said and "another original fits better" in said
     (track,) = find_tracks(folder, "pairs")
     waves = load_stems(track, RATE)
-    length = waves["vocals"].shape[-1]
-    late = min(range(0, 12346, 12345), key=lambda at: (waves["vocals"] - voice[:, :length]).norm())
-    estimate, truth = waves["vocals"][:, : RATE * 38], voice[:, : RATE * 38]
+    estimate, truth = waves["vocals"][:, : RATE * 22], voice[:, : RATE * 22]
     error = (estimate - truth).square().sum() / truth.square().sum()
-    assert 10 * error.log10() < -8, late
+    assert 10 * error.log10() < -8
 
     def forbidden(path: Path) -> None:
         raise AssertionError("a fingerprint is made again")

@@ -188,8 +188,9 @@ def _write_group(pairs: list[Pair], folder: Path, voice: Voice) -> Iterator[tupl
                 fits.append(_fit(pair, voice))
             except SeparatorError as error:
                 yield pair, one_line(error)
-    fits.sort(key=lambda fit: fit[1])
     done = {pair.instrumental.path for pair in written}
+    partial = {pair.instrumental.path for pair, _ in fits}  # as originals they lack some vocals
+    fits.sort(key=lambda fit: (fit[0].original.path in partial, fit[1]))
     originals = {pair.original.path for pair in (*written, *(pair for pair, _ in fits))}
     yield from ((pair, "") for pair in written)
     for pair, _ in fits:
