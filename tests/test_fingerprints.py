@@ -11,7 +11,12 @@ import torch
 from separator import audio
 from separator.data.corpus import song
 from separator.data.library import fingerprints
-from separator.data.library.fingerprints import fingerprint, similar_songs
+from separator.data.library.fingerprints import (
+    fingerprint,
+    library_fingerprints,
+    similar_songs,
+)
+from separator.data.library.scan import scan
 
 RATE = 44100
 
@@ -90,6 +95,27 @@ def test_peaks_are_the_maxima_that_scipy_finds():
     values = np.random.default_rng(0).random((50, 60), dtype=np.float32)
     ours = fingerprints._sliding_maximum(fingerprints._sliding_maximum(values, 3, 0), 6, 1)
     assert np.array_equal(ours, scipy.ndimage.maximum_filter(values, (7, 13), mode="constant"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(tmp_path: Path, jobs: int):
+    waves = np.random.default_rng(0).standard_normal((3, 2, 2 * RATE)).astype(np.float32) * 0.1
+    paths = [write(tmp_path / f"{n}.flac", torch.from_numpy(w)) for n, w in enumerate(waves)]
+    library = scan([tmp_path], tmp_path / "i.sqlite", 1, progress=False)
+    contents = paths[1].read_bytes()
+    paths[1].unlink()
+
+    def found() -> list[np.ndarray]:
+        return list(library_fingerprints(library, tmp_path / "i.sqlite", jobs))
+
+    first = found()
+    paths[1].write_bytes(contents)
+    paths[0].unlink()
+    second = found()
+    assert [len(peaks) > 0 for peaks in first] == [True, False, True]
+    assert [len(peaks) > 0 for peaks in second] == [True, True, True]
+    for path, peaks in zip(paths[1:], second[1:], strict=True):
+        assert np.array_equal(peaks, fingerprint(path))
 
 
 def test_short_and_silent_songs_have_no_peaks(tmp_path: Path):

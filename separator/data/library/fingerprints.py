@@ -7,7 +7,6 @@ common at one shift, lossy coding and a voice over one of them notwithstanding.
 
 import contextlib
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,28 +121,28 @@ def library_fingerprints(
             contextlib.closing(_computed(missing, worth)) as results,
         ):
             for key, peaks in results:
-                store.record_fingerprint(key, peaks.tobytes())
+                if peaks is not None:
+                    store.record_fingerprint(key, peaks.tobytes())
                 bar.update()
         for key in library.keys:
-            peaks = store.fingerprint(key) or b""
-            yield np.frombuffer(peaks[: len(peaks) // 4 * 4], np.uint32)
+            stored = store.fingerprint(key) or b""
+            yield np.frombuffer(stored[: len(stored) // 4 * 4], np.uint32)
 
 
-def _computed(paths: Mapping[str, Path], jobs: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield key and peaks of songs in the order of completion."""
+def _computed(paths: Mapping[str, Path], jobs: int) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Yield key and peaks of songs in the order of completion, None where there is no result."""
     if jobs == 1:
-        yield from itertools.starmap(_keyed, paths.items())
+        yield from zip(paths, map(_peaks_of, paths, paths.values()), strict=True)
         return
-    for (key, _), result in calls_in_processes("scan", _keyed, paths.items(), jobs, start_process):
-        yield result or (key, np.zeros(0, np.uint32))
+    calls = calls_in_processes("scan", _peaks_of, paths.items(), jobs, start_process)
+    yield from ((key, peaks) for (key, _), peaks in calls)
 
 
-def _keyed(key: str, path: Path) -> tuple[str, np.ndarray]:
-    """Return a key with the peaks of a song, none where it cannot be decoded."""
-    try:
-        return key, fingerprint(path)
-    except Exception:  # the scan decoded it before: it has changed since, or the drive is gone
-        return key, np.zeros(0, np.uint32)
+def _peaks_of(key: str, path: Path) -> np.ndarray | None:
+    """Return the peaks of a song; None where it has gone or changed since it was scanned."""
+    with contextlib.suppress(Exception):
+        return fingerprint(path)
+    return None
 
 
 def similar_songs(fingerprints: Iterable[np.ndarray]) -> list[tuple[int, int, int]]:
