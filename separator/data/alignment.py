@@ -23,7 +23,7 @@ MIN_FRAMES = 4
 MAX_RESIDUAL_DB = -15.0  # relative to the original, in the frames that fit best
 FIT_SHARE = 0.05  # of the frames, which must fit so well
 IDENTICAL_DB = -35.0  # residual of the whole song below which there are no vocals
-VOICE_SECONDS = 20.0  # of the loudest difference, in which voices are compared with it
+COMPARED_SECONDS = 20.0  # of the loudest difference, in which voices are compared with it
 MIN_VOICE = 0.5  # correlation of a voice with the difference
 MAX_OTHER_VOICE = 0.25  # the same of the instrumental
 MIN_POWER = 1e-4  # mean square of a frame, -40 dB of full scale
@@ -144,7 +144,16 @@ def _decibels(ratio: float) -> float:
 
 
 def overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor", "Tensor"]:
-    """Cut two waves (c t), of which the first is late by so many samples, to what both hold."""
+    """Cut two waves to what both hold.
+
+    Args:
+        first: (c t) wave.
+        second: (c t) wave.
+        shift: samples by which the first is late.
+
+    Returns:
+        Two waves (c t) of one length.
+    """
     first, second = first[:, max(0, shift) :], second[:, max(0, -shift) :]
     length = min(first.shape[-1], second.shape[-1])
     return first[:, :length], second[:, :length]
@@ -168,7 +177,7 @@ def first_sings(first: "Tensor", second: "Tensor", rate: int, voice: Voice) -> b
     import torch
 
     difference = first - second
-    span = min(round(VOICE_SECONDS * rate), difference.shape[-1])
+    span = min(round(COMPARED_SECONDS * rate), difference.shape[-1])
     energy = difference.double().square().sum(dim=0).cumsum(dim=0)
     start = int((energy[span - 1 :] - torch.nn.functional.pad(energy, (1, 0))[:-span]).argmax())
     first, second, difference = (

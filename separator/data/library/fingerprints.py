@@ -26,7 +26,7 @@ FRAMES_PER_SECOND = PEAK_RATE // PEAK_HOP
 BINS = PEAK_FFT // 2  # 9 bits
 LOWEST_BIN = 5  # 39 Hz
 PEAK_DISTANCE = 3, 6  # frames and bins around a peak in which nothing is louder
-BANDS = 4  # each with as many peaks, so that a bass or a voice does not take all of them
+PEAK_BANDS = 4  # each with as many peaks, so that a bass or a voice does not take all of them
 BAND_PEAKS = 4  # in a second
 PARTNERS = 4  # of a peak
 MAX_GAP = 64  # frames between partners; 6 bits
@@ -63,8 +63,8 @@ def _peaks(wave: np.ndarray) -> np.ndarray:
         loudest = _sliding_maximum(loudest, distance, axis)
     frames, bins = np.nonzero((magnitudes == loudest) & (magnitudes > 1e-3))
     # the loudest of each second and band
-    edges = np.geomspace(LOWEST_BIN, BINS, BANDS + 1)[1:-1]
-    group = frames // FRAMES_PER_SECOND * BANDS + np.searchsorted(edges, bins)
+    edges = np.geomspace(LOWEST_BIN, BINS, PEAK_BANDS + 1)[1:-1]
+    group = frames // FRAMES_PER_SECOND * PEAK_BANDS + np.searchsorted(edges, bins)
     order = np.lexsort((-magnitudes[frames, bins], group))
     rank = np.arange(len(order)) - np.searchsorted(group[order], group[order])
     chosen = order[rank < BAND_PEAKS]
@@ -159,23 +159,23 @@ def similar_songs(fingerprints: Iterable[np.ndarray]) -> list[tuple[int, int, in
     if not hashes:
         return []
     # hash, song and frame in one number: 24, 20 and 16 bits
-    table = np.concatenate([own | song << 16 for song, own in enumerate(hashes)])
+    table = np.concatenate([codes | song << 16 for song, codes in enumerate(hashes)])
     table.sort()
     return [
         (song, other, votes)
-        for song, own in enumerate(hashes)
-        for other, votes in _votes(own, song, table)
+        for song, codes in enumerate(hashes)
+        for other, votes in _votes(codes, song, table)
         if votes >= MIN_VOTES
     ]
 
 
-def _votes(own: np.ndarray, song: int, table: np.ndarray) -> Iterator[tuple[int, int]]:
+def _votes(codes: np.ndarray, song: int, table: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield each later song of the table with the hashes it shares at the best shift."""
-    first = np.searchsorted(table, own >> 36 << 36 | song + 1 << 16)
-    counts = np.searchsorted(table, (own >> 36) + 1 << 36) - first
+    first = np.searchsorted(table, codes >> 36 << 36 | song + 1 << 16)
+    counts = np.searchsorted(table, (codes >> 36) + 1 << 36) - first
     ramp = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     entries = table[np.repeat(first, counts) + ramp]
-    shifts = (entries & 0xFFFF) - np.repeat(own & 0xFFFF, counts) + MAX_SHIFT_FRAMES
+    shifts = (entries & 0xFFFF) - np.repeat(codes & 0xFFFF, counts) + MAX_SHIFT_FRAMES
     near = (shifts >= 0) & (shifts <= 2 * MAX_SHIFT_FRAMES)
     places, votes = np.unique(
         entries[near] >> 16 << 16 & (1 << 36) - 1 | shifts[near], return_counts=True

@@ -187,7 +187,7 @@ class Index:
         return content if content and content.plausible else None
 
     def fingerprint(self, key: str) -> bytes | None:
-        """Return the stored fingerprint of a content; None where there is none."""
+        """Return the stored fingerprint of the content of a key; None where there is none."""
         with self._errors():
             query = self._db.execute(
                 "SELECT peaks FROM fingerprints WHERE key = ?", (key.encode(),)
@@ -196,7 +196,7 @@ class Index:
         return row[0] if row and isinstance(row[0], bytes) else None
 
     def record_fingerprint(self, key: str, peaks: bytes) -> None:
-        """Store the fingerprint of a content."""
+        """Store the peaks that are the fingerprint of the content of a key."""
         with self._errors():
             self._db.execute("REPLACE INTO fingerprints VALUES (?, ?)", (key.encode(), peaks))
 
