@@ -242,8 +242,8 @@ class Index:
                         self._db.execute(statement)
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
-                f"{self._name}: not a library index of version {VERSION}; remove it if it is one "
-                "of an earlier version, or give another path with --index"
+                f"{self._name}: not a library index of version {VERSION}; move the file away or "
+                "give another path with --index"
             )
         columns = "key BLOB PRIMARY KEY, peaks BLOB"  # an index of this version may lack the table
         self._db.execute(f"CREATE TABLE IF NOT EXISTS fingerprints ({columns})")
