@@ -375,6 +375,26 @@ def test_a_log_that_cannot_be_had_leaves_nothing(tmp_path: Path, monkeypatch):
     assert {*tmp_path.rglob("*")} == {tmp_path / "notes", tmp_path / "notes" / "mine.txt"}
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_files_of_others_stay_in_the_folder_of_a_refused_run(tmp_path: Path, made: bool):
+    """The lock must not touch what another program writes meanwhile, such as a run below it."""
+    folder = tmp_path / "runs"
+    others = {folder / "song.txt", folder / "other" / "last.pt", folder / "other" / "config.yaml"}
+
+    def write_and_fail(step: int) -> None:
+        for path in others:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        raise MemoryError
+
+    if not made:
+        folder.mkdir()
+    config = toy_config(folder)
+    with pytest.raises(SeparatorError, match="out of memory"):
+        fit(Toy(config, before_step=write_and_fail), config)
+    assert {path for path in folder.rglob("*") if path.is_file()} == others
+
+
 def test_another_error_stays_what_it_is(tmp_path: Path):
     config = toy_config(tmp_path)
     with pytest.raises(ZeroDivisionError):

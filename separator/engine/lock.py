@@ -5,6 +5,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from separator.errors import SeparatorError, one_line, printable
 logger = logging.getLogger(__name__)
 
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+WRITTEN = "config.yaml", "metrics.jsonl", "events.out.tfevents.*", "wandb.id"  # by a run at first
 MAX_OWNER = 200  # characters of an owner's line that are shown
 
 
@@ -23,7 +25,7 @@ class RunLock:
 
     The lock is the system's (flock) on the file `.lock`, which names its owner: it ends with the
     process however that ends, so the file of a killed process holds nobody up. A block that ends
-    in an error without a `last.pt` in the folder leaves nothing that was not there before.
+    in an error without a `last.pt` in the folder removes the new files of the run, and no others.
 
     Args:
         folder: the run folder, which is made if need be.
@@ -39,7 +41,7 @@ class RunLock:
     def __enter__(self) -> Self:
         folders = self.folder, *self.folder.parents
         self._made = [folder for folder in folders if not folder.exists()]
-        self._before = {*self.folder.rglob("*")}
+        self._before = {*self.folder.glob("*")}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self._acquired()
@@ -80,9 +82,11 @@ class RunLock:
             )
 
     def _remove_new(self) -> None:
-        """Remove all that came into the folder, except the lock."""
-        for path in sorted({*self.folder.rglob("*")} - self._before - {self.path}, reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+        """Remove what a run writes before its first step, unless it was there before."""
+        for path in {path for name in WRITTEN for path in self.folder.glob(name)} - self._before:
+            path.unlink()
+        if self.folder in self._made:  # elsewhere it may be another program's
+            shutil.rmtree(self.folder / "wandb", ignore_errors=True)
 
     def _acquired(self) -> TextIO:
         while True:
