@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from separator import audio
 from separator.audio import AudioInfo
 from separator.audio.formats import encoding_of
-from separator.errors import SeparatorError, UsageError, printable
+from separator.errors import SeparatorError, UsageError
 from separator.stems import (
     ACCOMPANIMENT,
     MIXTURE,
@@ -152,7 +152,7 @@ def outputs(
 def _check(key: str, name: str, choices: tuple[str, ...]) -> None:
     if name not in choices:
         names = ", ".join(dict.fromkeys(map(public_name, choices)))
-        raise UsageError(f"{key}: this model has no {printable(name)}, only {names}")
+        raise UsageError(f"{key}: this model has no {name}, only {names}")
 
 
 @dataclass(frozen=True)

@@ -164,33 +164,31 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
     Raises:
         SeparatorError: a track has none or several, or shares one with another track.
     """
-    place, indexes = printable(root), _indexes(files)
-    missing, owners = [], {}
+    indexes, missing, owners = _indexes(files), [], {}
     matches = {track.name: _candidates(track.name, indexes) for track in tracks}
     named = {song for songs in matches.values() for song in songs}
     for track in tracks:
-        name = printable(track.name)
+        name = track.name
         songs = matches[track.name] or _by_last_name(track.name, indexes, named)
         if not songs:
             missing.append(name)
             continue
         if len(songs) > 1:
-            both = " and ".join(printable("/".join(song)) for song in songs[:2])
+            both = " and ".join("/".join(song) for song in songs[:2])
             raise SeparatorError(
-                f"{place}: {both} both match the song {name}; give --estimates the folder "
+                f"{root}: {both} both match the song {name}; give --estimates the folder "
                 "of one program"
             )
         if songs[0] in owners:
-            folder = printable("/".join(songs[0]))
             raise SeparatorError(
-                f"{place}: {folder} matches the songs {owners[songs[0]]} and {name}; give each "
-                "song a folder of its own"
+                f"{root}: {'/'.join(songs[0])} matches the songs {owners[songs[0]]} and {name}; "
+                "give each song a folder of its own"
             )
         owners[songs[0]] = name
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise SeparatorError(
-            f"{place}: has no stems of {len(missing)} of {len(tracks)} songs: "
+            f"{root}: has no stems of {len(missing)} of {len(tracks)} songs: "
             f"{', '.join(missing[:NAMED])}{more}; separate these too, into folders of their names"
         )
     return list(owners)
@@ -239,8 +237,8 @@ def _check_lengths(song: Track, track: Track) -> None:
         seconds = source.samples / source.rate
         if not min(lengths) - TOLERANCE <= seconds <= max(lengths) + TOLERANCE:
             raise SeparatorError(
-                f"{printable(str(source.path))}: lasts {seconds:.2f} s, its song "
-                f"{track.seconds:.2f} s; separate the whole song again"
+                f"{source.path}: lasts {seconds:.2f} s, its song {track.seconds:.2f} s; separate "
+                "the whole song again"
             )
 
 

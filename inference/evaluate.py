@@ -93,12 +93,7 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
     if jobs == 1:
         report = evaluate(separator, tracks, full=config.full)
     else:
-        report = reports.build(
-            separator.description,
-            separator.rate,
-            separator.stems.scored,
-            in_processes(score, tracks, jobs),
-        )
+        report = _built(separator, in_processes(score, tracks, jobs))
     report["model"]["path"] = printable(path)
     return report | {"data": printable(config.data), "split": config.split}
 
@@ -116,7 +111,10 @@ def evaluate(separator: Separator | Estimates, tracks: Sequence[Track], full: bo
         null, and inf. A track that cannot be scored is one of its failures.
     """
     bar = progress_bar(tracks, desc="evaluate", unit="track")
-    results = [_attempt(separator, track, full) for track in bar]
+    return _built(separator, [_attempt(separator, track, full) for track in bar])
+
+
+def _built(separator: Separator | Estimates, results: list[dict]) -> dict:
     return reports.build(separator.description, separator.rate, separator.stems.scored, results)
 
 

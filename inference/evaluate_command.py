@@ -7,7 +7,7 @@ from typing import Annotated
 
 from separator.config import parse
 from separator.data.config import DataConfig
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.ranges import CheckedConfig, Within
 
 
@@ -48,7 +48,7 @@ class EvaluateConfig(CheckedConfig):
         for key, paths in (("model", self.model), ("estimates", self.estimates)):
             twice = [path for path, number in Counter(paths).items() if number > 1]
             if twice:
-                raise SeparatorError(f"{key}: {printable(twice[0])} is given twice; give each once")
+                raise SeparatorError(f"{key}: {twice[0]} is given twice; give each once")
         if self.split not in ("train", "valid", "test"):
             raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
         if self.json and Path(self.json).is_dir():

@@ -244,8 +244,7 @@ def _records(job: Job, temporary: Sequence[Path]) -> list[Record]:
     """Put the record of each finished file into its tags, and return them all for the index."""
     if stamp_of(job.info.path) != job.song.stamp:
         raise SeparatorError(
-            f"{printable(str(job.info.path))}: changed while it was separated; run the command "
-            "again"
+            f"{job.info.path}: changed while it was separated; run the command again"
         )
     records = []
     for path, output in zip(temporary, job.outputs, strict=True):
@@ -281,7 +280,5 @@ def check_folder(output: Path, option: str = "-o") -> None:
     try:
         atomic.check_folder(output)
     except OSError as error:
-        name = printable(str(output))
-        raise SeparatorError(
-            f"{name}: cannot be written to ({one_line(error)}); choose another folder with {option}"
-        ) from error
+        reason = f"cannot be written to ({one_line(error)})"
+        raise SeparatorError(f"{output}: {reason}; choose another folder with {option}") from error

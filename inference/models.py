@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from separator import bundled
 from separator.config import parse
-from separator.errors import UsageError, printable
+from separator.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,7 @@ def main(argv: list[str]) -> int:
     names = bundled.names()
     for name in config.name:
         if name not in names:
-            raise UsageError(
-                f"models: {printable(name)} is not one of {', '.join(names) or '(none)'}"
-            )
+            raise UsageError(f"models: {name} is not one of {', '.join(names) or '(none)'}")
     sys.stdout.write("\n".join(map(bundled.card, config.name)) if config.name else _table(names))
     return 0
 

@@ -58,7 +58,7 @@ class NameTemplate:
         self.fields = [field for _, field in self._parts if field is not None]
         for field, (_, _, form, conversion) in zip(self.fields, parts, strict=False):
             if field not in FIELDS or form or conversion:
-                name = printable(f"{{{field}{form and ':' + form}}}")
+                name = f"{{{field}{form and ':' + form}}}"
                 raise SeparatorError(f"name: {name} is not one of {', '.join(FIELDS)}")
         if not text.endswith(".{format}"):
             raise SeparatorError("name: does not end in .{format}, the suffix of the results")
@@ -161,5 +161,4 @@ def check_length(paths: Iterable[Path]) -> None:
     """
     for part in {part for path in paths for part in path.parts}:
         if len(os.fsencode(part)) > MAX_PART:
-            name = printable(part[:40])
-            raise SeparatorError(f"name: {name}… is too long; leave some fields out of --name")
+            raise SeparatorError(f"name: {part[:40]}… is too long; leave some fields out of --name")

@@ -24,18 +24,14 @@ def in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: 
         The results in the order of the tracks; {"name", "error"} for a track whose process died.
     """
     died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
-    results: dict[int, dict] = {}
+    results: dict[Track, dict] = {}
     start = functools.partial(_start_process, max(1, torch.get_num_threads() // jobs))
-    calls = ((score, number, track) for number, track in enumerate(tracks))
+    calls = [(track,) for track in tracks]
     with progress_bar(total=len(tracks), desc="evaluate", unit="track") as bar:
-        for (_, number, track), result in calls_in_processes("evaluate", _call, calls, jobs, start):
-            results[number] = result or {"name": printable(track.name), "error": died}
+        for (track,), result in calls_in_processes("evaluate", score, calls, jobs, start):
+            results[track] = result or {"name": printable(track.name), "error": died}
             bar.update()
-    return [results[number] for number in range(len(tracks))]
-
-
-def _call(score: Callable[[Track], dict], _number: int, track: Track) -> dict:
-    return score(track)
+    return [results[track] for track in tracks]
 
 
 def _start_process(threads: int) -> None:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     name = source.removeprefix("hf:").partition("@")[0].partition("#")[0].rpartition("/")[2]
     output = Path(config.output or f"{name.removesuffix('.safetensors')}.safetensors")
     if output.exists():
-        raise SeparatorError(f"{printable(str(output))}: exists; give another name with -o FILE")
+        raise SeparatorError(f"{output}: exists; give another name with -o FILE")
     with replacing(output) as temporary:
         shutil.copyfile(path, temporary)
     log.info("%s: written", printable(str(output)))

@@ -54,8 +54,7 @@ def main(argv: list[str]) -> int:
     file = model_file(path)
     if file.suffix != ".safetensors":
         raise SeparatorError(
-            f"{printable(path)}: is not a .safetensors file; `separator export` makes one of a "
-            "checkpoint"
+            f"{path}: is not a .safetensors file; `separator export` makes one of a checkpoint"
         )
     state, description = load_model_file(file)  # a damaged or foreign file is refused here
     license = config.license or description.get("license", "")
@@ -154,8 +153,8 @@ def _scores(path: str, digest: str) -> dict[str, float]:
         scored = report["model"]["description"]["digest"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SeparatorError(
-            f"scores: {printable(path)}: not a file of `separator evaluate MODEL --json`"
+            f"scores: {path}: not a file of `separator evaluate MODEL --json`"
         ) from error
     if scored != digest:
-        raise SeparatorError(f"scores: {printable(path)}: are of another model; evaluate this one")
+        raise SeparatorError(f"scores: {path}: are of another model; evaluate this one")
     return scores

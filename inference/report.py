@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 from separator.atomic import check_folder, write_text
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import writing
 from separator.metrics import median_sdr
 
 SCHEMA = 1
@@ -63,6 +63,7 @@ LEGEND = (
     "SDR in dB. frames: BSSEval v4, median over 1 s frames (as museval); "
     "global: one ratio for the whole track.\n"
 )
+JSON_FIX = "give --json a path that can be written"
 NAME = 36  # columns for a track's name
 
 
@@ -100,10 +101,8 @@ def check_path(path: str | Path) -> None:
     Raises:
         SeparatorError: its folder cannot be made or written to.
     """
-    try:
+    with writing(path, JSON_FIX):
         check_folder(Path(path).absolute().parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def write(report: dict, path: str | Path) -> None:
@@ -116,16 +115,9 @@ def write(report: dict, path: str | Path) -> None:
     Raises:
         SeparatorError: the file cannot be written.
     """
-    try:
+    with writing(path, JSON_FIX):
         text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(path, text + "\n")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: str | Path, error: OSError) -> SeparatorError:
-    name = printable(str(path))
-    return SeparatorError(f"{name}: {one_line(error)}; give --json a path that can be written")
 
 
 def table(report: dict) -> str:

@@ -9,11 +9,11 @@ where the folder's file is lost.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from separator import audio
 from separator.errors import SeparatorError, one_line, printable
+from separator.inference.choices import folded
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +86,11 @@ class Song:
         self.path = path
         self.source = str(path.resolve())
         self.stamp = stamp_of(path)
-        self._key = ""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The hash of its content."""
-        self._key = self._key or song_key(self.path)
-        return self._key
+        return song_key(self.path)
 
     def made(self, record: Record) -> bool:
         """Whether the result of a record was made from this song, as it is now or was before."""
@@ -107,7 +106,7 @@ class Results:
     """The records of all folders that are asked for, each read once."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, list[Record]]] = {}
+        self._folders: dict[Path, dict[tuple[str, ...], list[Record]]] = {}
 
     def find(self, path: Path) -> Record | None:
         """Return the record of a file; None where the file is not a result, or was changed since.
@@ -115,15 +114,16 @@ class Results:
         Args:
             path: of an existing file.
         """
-        records = self._of_folder(path.parent).get(_folded(path.name), [])
+        records = self._of_folder(path.parent).get(folded(path.name), [])
         stamp = stamp_of(path)
         for record in reversed(records):
             if stamp is not None and record.stamp == stamp:
                 return record
-        tagged = read_record(path)
-        candidates = [*reversed(records), *([tagged] if tagged else [])]
-        content = _content_key(path) if candidates else ""
-        return next((record for record in candidates if record.content == content), None)
+        candidates = [*reversed(records), *filter(None, [read_record(path)])]
+        with contextlib.suppress(SeparatorError):
+            content = audio.content_key(path) if candidates else ""
+            return next((record for record in candidates if record.content == content), None)
+        return None
 
     def names(self, folder: Path, song: Song) -> list[str]:
         """Return the names of the results that a song had in a folder, the latest first.
@@ -138,9 +138,9 @@ class Results:
 
     def knows(self, path: Path) -> bool:
         """Whether the folder's index has a record of the file name of a path."""
-        return _folded(path.name) in self._of_folder(path.parent)
+        return folded(path.name) in self._of_folder(path.parent)
 
-    def _of_folder(self, folder: Path) -> dict[str, list[Record]]:
+    def _of_folder(self, folder: Path) -> dict[tuple[str, ...], list[Record]]:
         if folder not in self._folders:
             self._folders[folder] = _read_index(folder)
         return self._folders[folder]
@@ -186,8 +186,8 @@ class Publication:
                 other = results.find(path)
                 if other is None or other.song != record.song:
                     raise SeparatorError(
-                        f"{printable(str(path))}: written by another program while this song was "
-                        "separated; run the command again to give this one a name of its own"
+                        f"{path}: written by another program while this song was separated; run "
+                        "the command again to give this one a name of its own"
                     )
         # a line that a full disk cut off must not swallow the next one
         lines = "".join(f"\n{record.to_json()}\n" for record in records).encode()
@@ -228,34 +228,7 @@ def read_record(path: Path) -> Record | None:
     return Record.from_json(bytes(text) if isinstance(text, bytes) else str(text))
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Put a record into the tags of a file.
-
-    Args:
-        path: of an audio file whose format has tags.
-        record: without the paths, which are not written.
-
-    Raises:
-        mutagen.MutagenError: the tags cannot be written.
-    """
-    import mutagen
-    from mutagen.id3 import TXXX
-    from mutagen.mp4 import MP4, MP4FreeForm
-
-    kept = Record(record.content, record.song, record.made_by).to_json()
-    file = mutagen.File(path)
-    if file.tags is None:
-        file.add_tags()
-    if isinstance(file, MP4):
-        file[f"----:com.apple.iTunes:{TAG}"] = [MP4FreeForm(kept.encode())]
-    elif hasattr(file.tags, "getall"):
-        file.tags.add(TXXX(encoding=3, desc=TAG, text=[kept]))
-    else:
-        file[TAG] = [kept]
-    file.save()
-
-
-def _read_index(folder: Path) -> dict[str, list[Record]]:
+def _read_index(folder: Path) -> dict[tuple[str, ...], list[Record]]:
     """Read a folder's records by folded file name, the oldest first; none without an index."""
     try:
         path = folder / INDEX
@@ -264,22 +237,10 @@ def _read_index(folder: Path) -> dict[str, list[Record]]:
         name = printable(str(folder / INDEX))
         log.warning("%s: cannot be read (%s); results there are not known", name, one_line(error))
         return {}
-    records: dict[str, list[Record]] = {}
+    records: dict[tuple[str, ...], list[Record]] = {}
     for record in filter(None, map(Record.from_json, filter(None, lines))):
-        records.setdefault(_folded(record.output), []).append(record)
+        records.setdefault(folded(record.output), []).append(record)
     return records
-
-
-def _folded(name: str) -> str:
-    """Return a name as file systems see it that do not tell a from A, or how an accent is coded."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _content_key(path: Path) -> str:
-    try:
-        return audio.content_key(path)
-    except SeparatorError:
-        return ""
 
 
 def _lock(handle: int) -> None:

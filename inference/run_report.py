@@ -26,7 +26,7 @@ from typing import Any
 
 from separator.atomic import write_text
 from separator.audio import AudioInfo
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import printable, writing
 
 SEPARATED, THERE = "separated", "already there"
 
@@ -113,12 +113,8 @@ class RunReport:
             SeparatorError: it cannot be written.
         """
         text = self._json() if Path(path).suffix.lower() == ".json" else self._table()
-        try:
+        with writing(path, "give --report a path that can be written"):
             write_text(path, text)
-        except OSError as error:
-            name = printable(str(path))
-            fix = "give --report a path that can be written"
-            raise SeparatorError(f"{name}: {one_line(error)}; {fix}") from error
 
     def _json(self) -> str:
         failures = [{"song": song, "error": line} for song, line in self.failures.items()]

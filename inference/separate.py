@@ -121,8 +121,6 @@ class SeparateConfig(CheckedConfig):
             )
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
-        if self.bits not in (0, 16, 24, 32):
-            raise SeparatorError(f"bits: {self.bits} is not 0, 16, 24 or 32")
         if self.bits and self.format != "input":
             check_bits(self.format, self.bits)
         if self.name:
@@ -179,19 +177,15 @@ def _separate(config: SeparateConfig) -> list[str]:
     chosen = config.stems, config.two_stems, levels_of(config.mix)
     written = outputs(separator.stems, *chosen, together=config.format == STEMS)
     titles = tuple(output.title for output in written)
-    settings = (config.format, titles, config.bits, config.bitrate)
-    again = config.overwrite, config.keep
-    quality = config.shifts, config.chunk, config.overlap
-    choices = Choices(
-        digest, __version__, *settings, *again, *quality, config.mix, config.video, config.name
-    )
+    shared = {key: value for key, value in vars(config).items() if hasattr(Choices, key)}
+    choices = Choices(**shared | {"model": digest, "version": __version__, "titles": titles})
     if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
         raise UsageError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
     if config.report and Path(config.report).is_dir():
-        raise UsageError(f"report: {printable(config.report)} is a folder; give a file's name")
+        raise UsageError(f"report: {config.report} is a folder; give a file's name")
     if config.report and not config.dry_run:
         check_folder(Path(config.report).absolute().parent, "--report")
     watch = Watch() if config.watch else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from separator import audio
 from separator.audio.tag_reader import is_of_the_sound, text_tags
 from separator.errors import one_line, printable
-from separator.inference.results import Record, write_record
+from separator.inference.results import TAG, Record
 
 if TYPE_CHECKING:
     from mutagen import FileType
@@ -44,9 +44,7 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         copied = _copy_all(song, target)
         if not copied:
             _write_texts(target, tags)
-        file = mutagen.File(target, easy=True)
-        if file.tags is None:
-            file.add_tags()
+        file = _with_tags(target, easy=True)
         file["title"] = [f"{title} ({suffix})"]
         file.save()
         if picture and not copied:
@@ -56,15 +54,22 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         log.warning("%s: its tags are not copied (%s)", name, one_line(error))
 
 
+def _with_tags(path: Path, easy: bool = False) -> "FileType":
+    """Open a file with mutagen, and add tags where it has none."""
+    import mutagen
+
+    file = mutagen.File(path, easy=easy)
+    if file.tags is None:
+        file.add_tags()
+    return file
+
+
 def _copy_all(song: "FileType", target: Path) -> bool:
     """Copy tags and pictures as they are, where both files are MP4, or both have ID3 tags."""
-    import mutagen
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
 
-    file = mutagen.File(target)
-    if file.tags is None:
-        file.add_tags()
+    file = _with_tags(target)
     if isinstance(song.tags, ID3) and isinstance(file.tags, ID3):
         for frame in song.tags.values():
             names = (frame.FrameID, getattr(frame, "desc", ""), getattr(frame, "owner", ""))
@@ -118,9 +123,7 @@ def _write_texts(path: Path, texts: dict[str, list[str]]) -> None:
     from mutagen.id3 import COMM, ID3, TXXX, USLT
     from mutagen.mp4 import MP4Tags
 
-    file, free = mutagen.File(path, easy=True), {}
-    if file.tags is None:
-        file.add_tags()
+    file, free = _with_tags(path, easy=True), {}
     for key, values in texts.items():
         try:
             file[key] = values
@@ -151,12 +154,23 @@ def mark(target: Path, record: Record) -> None:
 
     Args:
         target: the stem's file, changed in place.
-        record: of the song, the model and the settings.
+        record: of the song, the model and the settings; its paths are left out.
     """
     if not _is_tagged(target):
         return
+    from mutagen.id3 import TXXX
+    from mutagen.mp4 import MP4, MP4FreeForm
+
+    kept = Record(record.content, record.song, record.made_by).to_json()
     try:
-        write_record(target, record)
+        file = _with_tags(target)
+        if isinstance(file, MP4):
+            file[f"{_FREE}{TAG}"] = [MP4FreeForm(kept.encode())]
+        elif hasattr(file.tags, "getall"):
+            file.tags.add(TXXX(encoding=3, desc=TAG, text=[kept]))
+        else:
+            file[TAG] = [kept]
+        file.save()
     except Exception as error:  # whatever mutagen raises, the sound is more than its tags
         log.warning("no record in the tags (%s)", one_line(error))
 

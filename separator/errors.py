@@ -1,8 +1,10 @@
 """The exceptions that commands turn into a message, and any other one in a printable line."""
 
+import contextlib
 import errno
 import textwrap
 import unicodedata
+from collections.abc import Iterator
 
 MAX_FOREIGN_TEXT = 300  # characters of a message that is not ours
 ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats, surrogates, separators
@@ -38,6 +40,26 @@ def one_line(error: BaseException) -> str:
         return printable(error.strerror)
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     return printable(textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" …"))  # one line
+
+
+@contextlib.contextmanager
+def writing(path: object, fix: str) -> Iterator[None]:
+    """Turn an error of the system in a block that writes a file into one line.
+
+    Args:
+        path: the file.
+        fix: end of the line.
+
+    Yields:
+        None, once.
+
+    Raises:
+        SeparatorError: names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SeparatorError(f"{path}: {one_line(error)}; {fix}") from error
 
 
 def explain(error: BaseException) -> str:

@@ -191,7 +191,7 @@ def test_without_shared_memory_batches_come_through_pipes(
     whole = take(3, tracks, config(corpus), RATE, seed=3)
     monkeypatch.setattr(workers, "shared_memory", lambda: 1e5 if room == "none" else 1e12)
     if room == "taken later":
-        monkeypatch.setattr(dataset, "Stack", NoRoom)
+        monkeypatch.setattr(workers, "Stack", NoRoom)
     with caplog.at_level(logging.WARNING):
         piped = take(3, tracks, config(corpus, workers=1), RATE, seed=3)
     assert same(whole, piped)

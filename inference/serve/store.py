@@ -164,8 +164,7 @@ class Store:
         limit = self.config.max_minutes
         if seconds > limit * 60:
             raise SeparatorError(
-                f"{printable(str(path))}: longer than {limit:g} minutes (separator serve "
-                "--max_minutes)"
+                f"{path}: longer than {limit:g} minutes (separator serve --max_minutes)"
             )
 
     def add(self, session: Session, song: Song) -> None:

@@ -114,7 +114,7 @@ class Worker:
             song.done = spool.samples / info.rate
             self._store.check_length(song.path, song.done - 1)
         if not spool.samples:
-            raise SeparatorError(f"{printable(str(song.path))}: holds no sound")
+            raise SeparatorError(f"{song.path}: holds no sound")
         song.spool = spool
 
 

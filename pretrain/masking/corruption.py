@@ -124,13 +124,12 @@ def corrupt(
     Returns:
         The corrupted spectrogram, the kind of each bin, and the grid of patches.
     """
-    grid = grid_of(target, config, step)
+    grid, values = grid_of(target, config, step), target
     if config.chosen_strategy.predicted_error:
-        if predicted_error is None:
-            predicted_error = torch.zeros(len(target), grid.bands, grid.groups)
-        chosen = _choose(predicted_error, grid, config, step, generator, allowed)
-    else:
-        chosen = _choose(target, grid, config, step, generator, allowed)
+        values = predicted_error
+        if values is None:
+            values = torch.zeros(len(target), grid.bands, grid.groups)
+    chosen = _choose(values, grid, config, step, generator, allowed)
     kinds = _draw_kinds(chosen, config, generator)
     noisy = grid.frames_of(kinds == KINDS.index("noise")) if config.noise else None
     kinds = grid.expand(kinds.to(target.device, torch.int8))

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from separator.audio.info import AudioError, tolerance
-from separator.errors import printable
+from separator.audio.info import AudioError, AudioInfo, Refused, tolerance
 
 _NAMED = 5  # places that are named one by one
 
@@ -23,8 +22,8 @@ class Damage:
         """Note that `samples` from `start` on are lost."""
         if self.strict:
             raise AudioError(
-                f"{printable(str(self.path))}: damaged at {start / self.rate:.2f} s, "
-                f"{samples / self.rate:.2f} s do not decode; use another copy of it"
+                f"{self.path}: damaged at {start / self.rate:.2f} s, {samples / self.rate:.2f} s "
+                "do not decode; use another copy of it"
             )
         if self.places and self.places[-1][0] + self.places[-1][1] >= start:
             first, _ = self.places.pop()
@@ -63,7 +62,25 @@ class Damage:
         tolerated = tolerance(total, self.rate) if tolerated is None else tolerated
         if self.samples > tolerated:
             raise AudioError(
-                f"{printable(str(self.path))}: damaged, {self.samples / self.rate:.1f} s of "
+                f"{self.path}: damaged, {self.samples / self.rate:.1f} s of "
                 f"{total / self.rate:.1f} s do not decode, the first at "
                 f"{self.places[0][0] / self.rate:.1f} s; use another copy of it"
             )
+
+
+def refuse_truncated(info: AudioInfo, samples: int, declared: int) -> None:
+    """Refuse a file of which too much is missing.
+
+    Args:
+        info: the file.
+        samples: as many are there.
+        declared: as many as its header says.
+
+    Raises:
+        Refused: more are missing than `tolerance` says.
+    """
+    if declared - samples > tolerance(declared, info.rate):
+        raise Refused(
+            f"{info.path}: truncated, {samples / info.rate:.1f} s of {declared / info.rate:.1f} s "
+            "are there; copy it again"
+        )

@@ -10,7 +10,6 @@ from av import AudioCodecContext, AudioLayout, AudioStream
 from av.container import InputContainer
 
 from separator.audio.info import AudioError, Refused, reporting
-from separator.errors import printable
 
 # Demuxers of sound files alone. Others open what the file names: other files, or addresses.
 _DEMUXERS = (
@@ -43,7 +42,7 @@ def coded(path: Path) -> Iterator[bytes]:
             has_packets = has_packets or packet.size > 0
             yield bytes(packet)
     if not has_packets:
-        raise Refused(f"{printable(str(path))}: holds no sound; check what it is")
+        raise Refused(f"{path}: holds no sound; check what it is")
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
@@ -100,22 +99,21 @@ def demuxer(
     Raises:
         AudioError: there is no such stream, or no decoder for it.
     """
-    name = printable(str(path))
     with opened(path, options) as container:
         streams = container.streams.audio
         if not streams:
-            raise Refused(f"{name}: holds no sound; check what it is")
+            raise Refused(f"{path}: holds no sound; check what it is")
         if not 0 <= stream < len(streams):
             raise Refused(
-                f"{name}: has {len(streams)} audio streams, stream {stream} was asked for; "
+                f"{path}: has {len(streams)} audio streams, stream {stream} was asked for; "
                 "count from 0"
             )
         context = streams[stream].codec_context
         if context is None:
-            raise Refused(f"{name}: FFmpeg knows no decoder for its sound; encode it again")
+            raise Refused(f"{path}: FFmpeg knows no decoder for its sound; encode it again")
         if not context.sample_rate or not layout_of(context).nb_channels:
             # the container was guessed from the name, and nothing in the file bears it out
-            raise AudioError(f"{name}: FFmpeg finds no sound in it; check what it is")
+            raise AudioError(f"{path}: FFmpeg finds no sound in it; check what it is")
         if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
             context.options = {"err_detect": "crccheck+explode"}
         yield container, streams[stream]

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import numpy as np
@@ -19,6 +19,28 @@ _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to sett
 _WRITE_SAMPLES = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
 
 _SET_ADD_PEAK_CHUNK = 0x1050  # a command of libsndfile
+
+
+class Sound(NamedTuple):
+    """A file to be written.
+
+    Attributes:
+        path: the file.
+        rate: in Hz.
+        channels: of all its streams.
+        container: the library's name of the container.
+        codec: the library's name of the codec.
+        options: more of the encoder's.
+        dither: whether 16-bit integers are dithered.
+    """
+
+    path: Path
+    rate: int
+    channels: int
+    container: str
+    codec: str
+    options: dict[str, Any]
+    dither: bool
 
 
 class Encoder(Protocol):
@@ -46,34 +68,19 @@ class SoundfileEncoder:
     in Ogg a serial number that is a checksum of the samples.
 
     Args:
-        path: the file.
-        rate: in Hz.
-        channels: 1 or 2.
-        container: libsndfile's name of the container.
-        codec: libsndfile's name of the codec, such as "PCM_16".
-        options: more arguments of `soundfile.SoundFile`.
-        dither: whether 16-bit integers are dithered.
+        sound: with libsndfile's names of container and codec, such as "PCM_16".
     """
 
-    def __init__(
-        self,
-        path: Path,
-        rate: int,
-        channels: int,
-        container: str,
-        codec: str,
-        options: dict[str, Any],
-        dither: bool = False,
-    ) -> None:
-        self._bits = int(codec[4:]) if codec.startswith("PCM_") else 0
-        self._dither = dither and self._bits == 16
+    def __init__(self, sound: Sound) -> None:
+        self._bits = int(sound.codec[4:]) if sound.codec.startswith("PCM_") else 0
+        self._dither = sound.dither and self._bits == 16
         self._noise: np.random.Generator | None = None
-        self._file = Forward(
-            native_name(path), "w", rate, channels, subtype=codec, format=container, **options
-        )
+        place = native_name(sound.path), "w", sound.rate, sound.channels
+        codec = {"subtype": sound.codec, "format": sound.container}
+        self._file = Forward(*place, **codec, **sound.options)
         null = soundfile._ffi.NULL
         soundfile._snd.sf_command(self._file._file, _SET_ADD_PEAK_CHUNK, null, 0)
-        self._path, self._is_ogg, self._checksum = path, container == "OGG", 0
+        self._path, self._is_ogg, self._checksum = sound.path, sound.container == "OGG", 0
 
     def write(self, wave: np.ndarray) -> None:
         """Append samples.
@@ -133,31 +140,18 @@ class AacEncoder:
     mixture: Native Instruments' format of stems.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        rate: int,
-        channels: int,
-        container: str,
-        codec: str,
-        options: dict[str, Any],
-        dither: bool = False,
-    ) -> None:
-        self._path, self._titles = path, options.get("titles", ())
+    def __init__(self, sound: Sound) -> None:
+        self._path, self._titles = sound.path, sound.options.get("titles", ())
         streams = len(self._titles) or 1
-        self._rate, self._layout = rate, "mono" if channels == streams else "stereo"
-        self._primes = int(rate * _PRIMING)
+        self._rate, self._layout = sound.rate, "mono" if sound.channels == streams else "stereo"
+        self._primes = int(sound.rate * _PRIMING)
         self._waiting: list[np.ndarray] | None = []
         self._held = self._at = 0
-        self._container = av.open(f"file:{path}", "w", format=container)
-        self._streams = [
-            self._container.add_stream(
-                codec, rate=rate, layout=self._layout, options={"aac_pns": "0"}
-            )
-            for _ in range(streams)
-        ]
+        self._container = av.open(f"file:{sound.path}", "w", format=sound.container)
+        options = {"rate": sound.rate, "layout": self._layout, "options": {"aac_pns": "0"}}
+        self._streams = [self._container.add_stream(sound.codec, **options) for _ in range(streams)]
         for stream in self._streams:
-            stream.bit_rate = options["bit_rate"]
+            stream.bit_rate = sound.options["bit_rate"]
         for stream, title in zip(self._streams, self._titles, strict=False):
             stream.metadata["handler_name"] = title
             stream.disposition = int(stream is self._streams[0])  # others are not played
@@ -210,4 +204,4 @@ class AacEncoder:
             add_stem_box(self._path, self._titles[1:])
 
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {"soundfile": SoundfileEncoder, "aac": AacEncoder}
+ENCODERS: dict[str, Callable[[Sound], Encoder]] = {"soundfile": SoundfileEncoder, "aac": AacEncoder}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 
 Report = Callable[[int, int], None]  # gets start and length, in samples, of what does not decode
 
@@ -82,7 +82,7 @@ def reporting(path: Path) -> Iterator[None]:
     except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
         words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         words = " ".join(str(words).split()).rstrip(".") or "codec error"
-        raise AudioError(f"{printable(str(path))}: {words}{_advice(error)}") from error
+        raise AudioError(f"{path}: {words}{_advice(error)}") from error
 
 
 def _advice(error: Exception) -> str:

@@ -222,8 +222,7 @@ def flac_is_whole(path: Path, samples: int) -> bool:
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
-        start = _flac_start(file)
-        file.seek(start)
+        start = skip_id3(file)
         head = file.read(42)
         if head[:4] != b"fLaC":
             return False
@@ -238,15 +237,20 @@ def flac_is_whole(path: Path, samples: int) -> bool:
     return False
 
 
-def _flac_start(file: BinaryIO) -> int:
-    """Return where the sound begins behind ID3v2 tags, which do not belong there."""
+def skip_id3(file: BinaryIO) -> int:
+    """Go to the first byte behind the ID3v2 tags that a file begins with.
+
+    Args:
+        file: at its beginning.
+
+    Returns:
+        Its place.
+    """
     at = 0
-    while True:
-        file.seek(at)
-        head = file.read(10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return at
+    while (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
         at += id3_size(head)
+        file.seek(at)
+    return file.seek(at)
 
 
 def id3_size(head: bytes) -> int:

@@ -13,10 +13,10 @@ import av
 import numpy as np
 from av import CodecContext, Packet
 
-from separator.audio.info import AudioInfo, Refused, Report, tolerance
+from separator.audio.damage import refuse_truncated
+from separator.audio.info import AudioInfo, Report
 from separator.audio.mpeg_frames import Gap, Reader, header_of, walk
 from separator.audio.mpeg_index import GROUP, Segment, index
-from separator.errors import printable
 
 _RESERVOIR = 1024  # bytes of sound decoded before a slice: MP3 reaches 511 back, of two frames
 _SIDE = 36  # bytes of a frame that are not sound, at most
@@ -44,18 +44,10 @@ class MpegSource:
             max(self.index.channels),
             notices=tuple(self._notices()),
         )
-        self._refuse_cut()
-
-    def _refuse_cut(self) -> None:
-        """Refuse a file that ends inside a frame, long before its header says."""
-        kind, segment = self.index.kind, self.index.segments[-1]
-        missing = ((segment.header.frames or 0) - segment.frames) * kind.samples
-        total = missing + self.info.samples
-        if self.index.cut and missing > tolerance(total, kind.rate):
-            raise Refused(
-                f"{printable(str(self._path))}: truncated, {self.info.seconds:.1f} s of "
-                f"{total / kind.rate:.1f} s are there; copy it again"
-            )
+        if self.index.cut:  # inside a frame, perhaps long before its header says
+            last = self.index.segments[-1]
+            missing = ((last.header.frames or 0) - last.frames) * self.index.kind.samples
+            refuse_truncated(self.info, self.info.samples, self.info.samples + missing)
 
     def _notices(self) -> Iterator[str]:
         index = self.index

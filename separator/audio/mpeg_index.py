@@ -3,18 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from separator.audio import mpeg_frames
 from separator.audio.info import AudioError, Refused
-from separator.audio.mpeg_frames import (
-    Gap,
-    Header,
-    Kind,
-    Reader,
-    first_frame,
-    header_of,
-    other_kind,
-    walk,
-)
-from separator.errors import printable
 
 GROUP = 64  # frames from one remembered place to the next
 
@@ -23,11 +13,11 @@ GROUP = 64  # frames from one remembered place to the next
 class Segment:
     """One of the files that were joined: its header and its frames."""
 
-    header: Header
+    header: mpeg_frames.Header
     first: int
     frames: int = 0
 
-    def kept(self, kind: Kind) -> tuple[int, int]:
+    def kept(self, kind: mpeg_frames.Kind) -> tuple[int, int]:
         """Return the samples between the encoder's delay and its padding, as start and stop.
 
         Args:
@@ -53,7 +43,7 @@ class Index:
         cut: the file ends inside a frame.
     """
 
-    kind: Kind
+    kind: mpeg_frames.Kind
     anchors: list[int] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     damage: list[tuple[int, int]] = field(default_factory=list)
@@ -70,9 +60,9 @@ class Index:
             frame: its bytes.
             joined: whether a tag stands before it.
         """
-        header = header_of(frame, self.kind)
+        header = mpeg_frames.header_of(frame, self.kind)
         if header or joined or not self.segments:
-            self.segments.append(Segment(header or Header(), self.frames))
+            self.segments.append(Segment(header or mpeg_frames.Header(), self.frames))
         if header:
             return
         if self.frames % GROUP == 0:
@@ -96,27 +86,28 @@ def index(path: Path) -> Index:
         AudioError: it holds no MPEG audio, or its sampling rate changes.
     """
     with open(path, "rb") as file:
-        reader = Reader(file, path.stat().st_size)
-        start = first_frame(reader)
+        reader = mpeg_frames.Reader(file, path.stat().st_size)
+        start = mpeg_frames.first_frame(reader)
         if start is None:
-            raise AudioError(f"{printable(str(path))}: holds no MPEG audio; check what it is")
+            raise AudioError(f"{path}: holds no MPEG audio; check what it is")
         table, joined = Index(start[1]), False
-        for item in walk(reader, *start):
-            if not isinstance(item, Gap):
+        for item in mpeg_frames.walk(reader, *start):
+            if not isinstance(item, mpeg_frames.Gap):
                 table.add(*item, joined)
                 joined = False
-            elif item.is_tag:
+                continue
+            if item.is_tag:
                 joined = True
             elif item.end == reader.size:
                 table.cut = True
             else:
                 table.damage.append((table.frames, item.end - item.start))
-            if isinstance(item, Gap) and (kind := other_kind(reader, item, table.kind)):
+            if kind := mpeg_frames.other_kind(reader, item, table.kind):
                 seconds = table.frames * table.kind.samples / table.kind.rate
                 raise Refused(
-                    f"{printable(str(path))}: its rate changes from {table.kind.rate} to "
-                    f"{kind.rate} Hz at {seconds:.1f} s; encode both parts at one rate"
+                    f"{path}: its rate changes from {table.kind.rate} to {kind.rate} Hz at "
+                    f"{seconds:.1f} s; encode both parts at one rate"
                 )
     if not table.frames:
-        raise AudioError(f"{printable(str(path))}: holds no samples")
+        raise AudioError(f"{path}: holds no samples")
     return table

@@ -2,9 +2,9 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _COLOURS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 _DYNAMICS: dict[str, Any] = {  # of the stems' sum: neither compressor nor limiter
@@ -30,21 +30,11 @@ def add_stem_box(path: Path, titles: Sequence[str]) -> None:
     text = json.dumps({"version": 1, "mastering_dsp": _DYNAMICS, "stems": stems})
     box = _box(b"stem", text.encode())
     with open(path, "r+b") as file:
-        at, size = 0, 0
-        kind = b""
-        while kind != b"moov":
-            at += size
-            file.seek(at)
-            size, kind = struct.unpack(">I4s", file.read(8))
-            if size == 1:  # 64 bits follow
-                (size,) = struct.unpack(">Q", file.read(8))
-        sizes, inner = {at: size}, at + 8
-        while inner < at + size:  # the last box of moov is udta, if there are any tags
-            file.seek(inner)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            inner += length
-        if kind == b"udta":
-            sizes[inner - length] = length
+        *_, (_, moov, size) = _boxes(file, 0, path.stat().st_size)
+        *_, (kind, last, length) = _boxes(file, moov + 8, moov + size)
+        sizes = {moov: size}
+        if kind == b"udta":  # it comes last in moov, if there are any tags
+            sizes[last] = length
         else:
             box = _box(b"udta", box)
         for place, before in sizes.items():
@@ -52,6 +42,17 @@ def add_stem_box(path: Path, titles: Sequence[str]) -> None:
             file.write(struct.pack(">I", before + len(box)))
         file.seek(0, 2)
         file.write(box)
+
+
+def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, first byte and size of the boxes between two bytes."""
+    while at < end:
+        file.seek(at)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        if size == 1:  # 64 bits follow
+            (size,) = struct.unpack(">Q", file.read(8))
+        yield kind, at, size
+        at += size
 
 
 def _box(kind: bytes, content: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """FFmpeg's libraries (PyAV): mp4, aac, and every file that libsndfile does not read rightly."""
 
-import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from av.container import InputContainer
 from separator.audio.demuxer import demuxer, is_listed, layout_of
 from separator.audio.info import AudioInfo, Refused, Report, reporting
 from separator.audio.integrity import iff_span, unexplained
-from separator.errors import printable
 
 _PREROLL = 0.25  # seconds decoded before a slice: overlapping blocks, SBR, MP3's bit reservoir
 _TIME_SLACK = 4096  # samples that an MP4's times and declared duration may be off by
@@ -42,14 +41,15 @@ class PyAVSource:
         Raises:
             AudioError: FFmpeg does not read it, or it holds no sound.
         """
-        self._path, self._stream, self._options = path, stream, _wav_options(path)
+        self._path = path
+        self._demuxer = functools.partial(demuxer, path, stream, _wav_options(path))
         with reporting(path), self._demuxer() as (container, audio):
             context, streams = audio.codec_context, len(container.streams.audio)
             layout = layout_of(context)
             if is_listed(layout):
                 raise Refused(
-                    f"{printable(str(path))}: FFmpeg's Python library cannot decode channels in "
-                    f"this order: {layout.name}; convert it to wav or flac"
+                    f"{path}: FFmpeg's Python library cannot decode channels in this order: "
+                    f"{layout.name}; convert it to wav or flac"
                 )
             self._rate, self._channels = context.sample_rate, layout.nb_channels
             self.names = tuple(channel.name for channel in layout.channels)
@@ -57,7 +57,9 @@ class PyAVSource:
             lossless = codec.startswith(_LOSSLESS)
             container_name = container.format.name.partition(",")[0]
             self._indexed = container_name == "mov"
-            self.declared = self._declared(audio) if self._indexed else None
+            self.declared = None
+            if self._indexed and audio.duration:  # what an MP4's index promises
+                self.declared = round(audio.duration * audio.time_base * self._rate)
             self._codec = codec
             self._timed, packed = self.declared is not None, self.declared
             if not self._timed:
@@ -74,15 +76,6 @@ class PyAVSource:
         self.info = AudioInfo(
             *(path, name, codec, samples, self._rate, self._channels, streams), subtype=self.subtype
         )
-
-    @contextlib.contextmanager
-    def _demuxer(self) -> Iterator[tuple[InputContainer, AudioStream]]:
-        with demuxer(self._path, self._stream, self._options) as opened:
-            yield opened
-
-    def _declared(self, audio: AudioStream) -> int | None:
-        """Samples that an MP4's index promises."""
-        return round(audio.duration * audio.time_base * self._rate) if audio.duration else None
 
     def _scanned(self, container: InputContainer, audio: AudioStream) -> tuple[bool, int]:
         """Whether all times resolve samples and never go back, and the samples of all packets."""
@@ -177,8 +170,8 @@ class PyAVSource:
         if at > end + (0 if failed else _TIME_SLACK):
             if at - end > _MAX_JUMP * self._rate:
                 raise Refused(
-                    f"{printable(str(self._path))}: damaged, its times jump from "
-                    f"{end / self._rate:.1f} to {at / self._rate:.1f} s; encode it again"
+                    f"{self._path}: damaged, its times jump from {end / self._rate:.1f} to "
+                    f"{at / self._rate:.1f} s; encode it again"
                 )
             return at
         return end
@@ -186,8 +179,8 @@ class PyAVSource:
     def _check(self, frame: AudioFrame, end: int) -> None:
         if (frame.sample_rate, frame.layout.nb_channels) != (self._rate, self._channels):
             raise Refused(
-                f"{printable(str(self._path))}: its rate or channels change at "
-                f"{end / self._rate:.1f} s; encode both parts alike"
+                f"{self._path}: its rate or channels change at {end / self._rate:.1f} s; encode "
+                "both parts alike"
             )
 
     def _packets(

@@ -11,7 +11,6 @@ import soundfile
 from separator.audio.info import AudioInfo, Refused, Report, reporting
 from separator.audio.integrity import Span, flac_is_whole, iff_span, ogg_pages, unexplained
 from separator.audio.soundfile_file import Forward, Part, native_name, xiph_order
-from separator.errors import printable
 
 _FORMATS = {"WAVEX": "wav", "RF64": "wav", "W64": "wav"}  # libsndfile's name -> ours
 _WARM_UP = {"OPUS": 3840, "VORBIS": 4096}  # samples, where libsndfile seeks
@@ -92,8 +91,8 @@ class SoundfileSource:
             exact, declared = samples == pages.last and pages.first > 0, pages.last
         if pages.cut and pages.declared is None:
             raise Refused(
-                f"{printable(str(self._path))}: truncated, it ends inside a page and before its "
-                "end mark; copy it again"
+                f"{self._path}: truncated, it ends inside a page and before its end mark; copy it "
+                "again"
             )
         if pages.cut:
             return samples + max(pages.declared - pages.last, 0), False, ()
@@ -101,9 +100,7 @@ class SoundfileSource:
         return declared, exact, () if ended else ("its end is not marked: it may be cut off",)
 
     def _open(self) -> "Forward":
-        if self._link is None:
-            return Forward(native_name(self._path))
-        return Forward(Part(self._path, *self._link))
+        return Forward(Part(self._path, *self._link) if self._link else native_name(self._path))
 
     def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32.
@@ -231,8 +228,8 @@ class ChainedSource:
         shapes = {(info.rate, info.channels) for info in infos}
         if len(shapes) > 1:
             raise Refused(
-                f"{printable(str(path))}: its rate or channels change after "
-                f"{infos[0].seconds:.1f} s; encode the parts alike"
+                f"{path}: its rate or channels change after {infos[0].seconds:.1f} s; encode the "
+                "parts alike"
             )
         self._starts = list(accumulate((info.samples for info in infos), initial=0))
         self.declared = self._starts[-1]

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from separator.audio.channel_layouts import fold, shares
+from separator.audio.damage import refuse_truncated
 from separator.audio.demuxer import channel_names
 from separator.audio.formats import SUFFIXES, format_of
-from separator.audio.info import AudioError, AudioInfo, Refused, Report, reporting, tolerance
-from separator.audio.integrity import id3_size, mp4_is_cut
+from separator.audio.info import AudioError, AudioInfo, Refused, Report, reporting
+from separator.audio.integrity import mp4_is_cut, skip_id3
 from separator.audio.mpeg_backend import MpegSource
 from separator.audio.mpeg_frames import is_frame
 from separator.audio.pyav_backend import EVER, PyAVSource
 from separator.audio.soundfile_backend import ChainedSource, Ended, SoundfileSource, open_soundfile
-from separator.errors import printable
 from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 BLOCK_SAMPLES = 1 << 18  # samples of a part
@@ -94,17 +94,16 @@ def source_of(path: str | os.PathLike, stream: int = 0) -> Source:
         AudioError: as `probe`.
     """
     path = Path(path)
-    name = printable(str(path))
     if path.suffix.lower() not in SUFFIXES and os.path.lexists(path):
-        raise AudioError(f"{name}: unsupported suffix; use one of {' '.join(sorted(SUFFIXES))}")
+        raise AudioError(f"{path}: unsupported suffix; use one of {' '.join(sorted(SUFFIXES))}")
     with reporting(path):
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise AudioError(f"{name}: is a folder; give an audio file")
+            raise AudioError(f"{path}: is a folder; give an audio file")
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            raise AudioError(f"{name}: is not a regular file; give an audio file")
+            raise AudioError(f"{path}: is not a regular file; give an audio file")
         if not status.st_size:
-            raise AudioError(f"{name}: empty, zero bytes long; copy it again")
+            raise AudioError(f"{path}: empty, zero bytes long; copy it again")
     return _examined(path, stream, (status.st_size, status.st_mtime_ns, status.st_ino))
 
 
@@ -124,11 +123,10 @@ def _examined(path: Path, stream: int, _stamp: tuple[int, int, int]) -> Source:
         raise system[0]
     if mp4_is_cut(path):
         raise AudioError(
-            f"{printable(str(path))}: truncated, the index that stands at its end is missing; copy "
-            "it again"
+            f"{path}: truncated, the index that stands at its end is missing; copy it again"
         ) from errors[0]
     raise AudioError(
-        f"{printable(str(path))}: neither libsndfile nor FFmpeg finds sound in it; check what it is"
+        f"{path}: neither libsndfile nor FFmpeg finds sound in it; check what it is"
     ) from errors[0]
 
 
@@ -137,10 +135,8 @@ def _openers(path: Path, stream: int) -> list[Callable[[Path], Backend]]:
     if stream:
         return [functools.partial(PyAVSource, stream=stream)]
     with reporting(path), open(path, "rb") as file:
-        at = 0
-        while (head := file.read(16))[:3] == b"ID3" and len(head) == 16:
-            at += id3_size(head)
-            file.seek(at)
+        skip_id3(file)
+        head = file.read(16)
     if head.startswith(_SOUNDFILE):
         return [open_soundfile, PyAVSource]
     if head.startswith(b"riff"):  # libsndfile takes the floats of some W64 for integers
@@ -155,7 +151,7 @@ def _mostly_mpeg(path: Path) -> MpegSource:
     """Read MPEG frames that are most of a file; any bytes hold something that looks like one."""
     backend = MpegSource(path)
     if 2 * backend.index.bytes < path.stat().st_size:
-        raise AudioError(f"{printable(str(path))}: holds hardly any MPEG frames; check what it is")
+        raise AudioError(f"{path}: holds hardly any MPEG frames; check what it is")
     return backend
 
 
@@ -169,8 +165,8 @@ def _source(backend: Backend) -> Source:
         if declared is not None and declared != samples:
             notices += (f"its header counts {declared} samples, {samples} decode",)
     if not samples:
-        raise Refused(f"{printable(str(info.path))}: holds no samples")
-    _refuse_truncated(info, samples, declared or samples)
+        raise Refused(f"{info.path}: holds no samples")
+    refuse_truncated(info, samples, declared or samples)
     named = format_of(info.path)
     if named != info.format and not (named in _OGG and info.format in _OGG):
         notices += (f"named {info.path.suffix}, it is {info.format}",)
@@ -188,24 +184,15 @@ def _source(backend: Backend) -> Source:
 
 
 def _refuse_absurd(info: AudioInfo) -> None:
-    name = printable(str(info.path))
     if not MIN_RATE <= info.rate <= MAX_RATE:
         raise Refused(
-            f"{name}: its header gives a rate of {info.rate} Hz; {MIN_RATE // 1000} kHz to "
+            f"{info.path}: its header gives a rate of {info.rate} Hz; {MIN_RATE // 1000} kHz to "
             f"{MAX_RATE // 1000} kHz are taken"
         )
     if info.channels > MAX_CHANNELS:
         raise Refused(
-            f"{name}: has {info.channels} channels, only 1 to {MAX_CHANNELS} are known; mix it "
-            "down to stereo first"
-        )
-
-
-def _refuse_truncated(info: AudioInfo, samples: int, declared: int) -> None:
-    if declared - samples > tolerance(declared, info.rate):
-        raise Refused(
-            f"{printable(str(info.path))}: truncated, {samples / info.rate:.1f} s of "
-            f"{declared / info.rate:.1f} s are there; copy it again"
+            f"{info.path}: has {info.channels} channels, only 1 to {MAX_CHANNELS} are known; mix "
+            "it down to stereo first"
         )
 
 

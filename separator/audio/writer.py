@@ -14,12 +14,11 @@ import soundfile
 
 from separator.arguments import as_array
 from separator.atomic import replacing
-from separator.audio.encoders import ENCODERS
+from separator.audio.encoders import ENCODERS, Sound
 from separator.audio.formats import ENCODINGS, FORMATS, format_of
 from separator.audio.info import AudioError, reporting
 from separator.audio.resampler import Resampler
 from separator.audio.soundfile_file import native_name
-from separator.errors import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,10 +67,9 @@ class Writer:
         self.path, self.rate, self.bitrate, self.titles = Path(path), rate, bitrate, tuple(titles)
         self.channels = channels * (len(titles) or 1)
         self.format = format or self._format_by_suffix()
-        self._name = printable(str(self.path))
         row = FORMATS.get(self.format)
         if row is None or row.encoding is None or row.encoding.streams != bool(titles):
-            raise AudioError(f"{self._name}: unknown format; use one of {' '.join(ENCODINGS)}")
+            raise AudioError(f"{self.path}: unknown format; use one of {' '.join(ENCODINGS)}")
         self._encoding = row.encoding
         self._subtypes = self._encoding.subtypes + self._encoding.requested_subtypes
         self.subtype = subtype or (self._subtypes or ("",))[0]
@@ -94,11 +92,11 @@ class Writer:
     def _check(self) -> None:
         if self._subtypes and self.subtype not in self._subtypes:
             allowed = " ".join(self._subtypes)
-            raise AudioError(f"{self._name}: {self.format} has no {self.subtype}; use {allowed}")
+            raise AudioError(f"{self.path}: {self.format} has no {self.subtype}; use {allowed}")
         if self.channels // (len(self.titles) or 1) not in (1, 2):
-            raise AudioError(f"{self._name}: {self.channels} channels: fold them to one or two")
+            raise AudioError(f"{self.path}: {self.channels} channels: fold them to one or two")
         if self.bitrate is not None and not 32 <= self.bitrate <= 512:
-            raise AudioError(f"{self._name}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
+            raise AudioError(f"{self.path}: bitrate {self.bitrate}: give 32 to 512 (kb/s)")
 
     def _legal_rate(self) -> int:
         """Return the lowest rate of the format that loses no band, or its highest."""
@@ -113,7 +111,7 @@ class Writer:
         if samples * self.channels * _BYTES[self.subtype] <= _MAX_BYTES:
             return encoding.container
         if not encoding.long_container:
-            raise AudioError(f"{self._name}: {self.format} cannot hold 4 GiB; write flac or wav")
+            raise AudioError(f"{self.path}: {self.format} cannot hold 4 GiB; write flac or wav")
         return encoding.long_container
 
     def __enter__(self) -> Self:
@@ -127,9 +125,8 @@ class Writer:
                 options["titles"] = self.titles
             codec = encoding.codec or self.subtype
             with self._written():
-                self._encoder = ENCODERS[encoding.encoder](
-                    self._temporary, *shape, self._container, codec, options, self.dither
-                )
+                sound = self._temporary, *shape, self._container, codec, options, self.dither
+                self._encoder = ENCODERS[encoding.encoder](Sound(*sound))
             stack.push(self._finish)
             self._stack = stack.pop_all()
         return self
@@ -145,21 +142,19 @@ class Writer:
             ValueError: another number of channels.
         """
         if wave.ndim != 2 or wave.shape[0] != self.channels:
-            raise ValueError(
-                f"{self._name}: expected ({self.channels}, t), got {tuple(wave.shape)}"
-            )
+            raise ValueError(f"{self.path}: expected ({self.channels}, t), got {tuple(wave.shape)}")
         with reporting(self.path):
             self._put(self._resampler.push(as_array(wave)))
 
     def _put(self, wave: np.ndarray) -> None:
         if self.subtype != "FLOAT" and not np.isfinite(wave).all():
-            raise AudioError(f"{self._name}: the sound to write has NaN or Inf; nothing is written")
+            raise AudioError(f"{self.path}: the sound to write has NaN or Inf; nothing is written")
         if self.subtype.startswith("PCM"):
             self.clipped += int((np.abs(wave) > 1).sum())
         self.samples += wave.shape[1]
         if self._container_of(self.samples) not in (self._encoding.container, self._container):
             raise AudioError(
-                f"{self._name}: {self.format} cannot hold 4 GiB; give `samples`, or write flac"
+                f"{self.path}: {self.format} cannot hold 4 GiB; give `samples`, or write flac"
             )
         if wave.shape[1]:
             with self._written():
@@ -173,7 +168,7 @@ class Writer:
         except (soundfile.LibsndfileError, AssertionError, av.FFmpegError) as error:
             # soundfile asserts that libsndfile took every sample
             self._try_disk()
-            raise AudioError(f"{self._name}: could not be written whole ({error})") from error
+            raise AudioError(f"{self.path}: could not be written whole ({error})") from error
 
     def _try_disk(self) -> None:
         """Write some bytes more, so that the system gives its reason, as an OSError."""
@@ -192,10 +187,10 @@ class Writer:
         if kind is not None:
             return
         if not self.samples:
-            raise AudioError(f"{self._name}: nothing to write, 0 samples; nothing is written")
+            raise AudioError(f"{self.path}: nothing to write, 0 samples; nothing is written")
         if self.subtype and soundfile.info(native_name(self._temporary)).frames != self.samples:
             self._try_disk()
-            raise AudioError(f"{self._name}: could not be written whole")
+            raise AudioError(f"{self.path}: could not be written whole")
 
     def __exit__(
         self,

@@ -15,23 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from separator.data import augment
+from separator.data import augment, workers
 from separator.data.config import NORMAL, DataConfig
 from separator.data.reader import Reader, load_stems
 from separator.data.sampling import Segment, draw_segment, segment_table, uniforms
 from separator.data.stem_cache import StemCache
 from separator.data.stem_files import MIXTURE_ONLY
 from separator.data.tracks import Track, stem_names
-from separator.data.workers import (
-    AHEAD,
-    Stack,
-    as_tensor,
-    check_size,
-    context_of,
-    fits_shared,
-    received,
-    start_worker,
-)
 from separator.errors import SeparatorError
 
 _SILENT_ATTEMPTS = 4
@@ -139,7 +129,7 @@ def _decibels(mixture: Tensor) -> float:
 class _Collate:
     """Makes a batch of segments; small things are plain numbers, which need no shared memory."""
 
-    stack: Stack
+    stack: workers.Stack
 
     def __call__(
         self, items: list[_Item]
@@ -157,18 +147,18 @@ def _loader(dataset: _Segments, places: tuple[int, int], pin: bool) -> DataLoade
     config = dataset.config
     numbers = (range(k * config.batch, (k + 1) * config.batch) for k in itertools.count(*places))
     size = 4 * math.prod((config.batch, len(dataset.names), 2, dataset.table.samples))  # bytes
-    check_size(size)
-    context = context_of(config.workers) if config.workers else None
-    workers = config.workers if context else 0
+    workers.check_size(size)
+    context = workers.context_of(config.workers) if config.workers else None
+    number = config.workers if context else 0
     return DataLoader(
         dataset,
         batch_sampler=numbers,
-        num_workers=workers,
-        collate_fn=_Collate(Stack(fits_shared(size, workers))),
+        num_workers=number,
+        collate_fn=_Collate(workers.Stack(workers.fits_shared(size, number))),
         pin_memory=pin,
-        worker_init_fn=start_worker,
+        worker_init_fn=workers.start_worker,
         multiprocessing_context=context,
-        prefetch_factor=AHEAD if workers else None,
+        prefetch_factor=workers.AHEAD if number else None,
     )
 
 
@@ -216,7 +206,7 @@ def _finish(
     """Move, augment and label batches; log each unreadable file once."""
     dataset, config, logged = loader.dataset, loader.dataset.config, set()
     samples = round(config.segment_seconds * dataset.reader.rate)
-    incoming = received(loader, loader.collate_fn.stack.shared)
+    incoming = workers.received(loader, loader.collate_fn.stack.shared)
     for number, (waves, counts, numbers, skipped) in zip(
         itertools.count(*places), incoming, strict=False
     ):
@@ -226,7 +216,7 @@ def _finish(
                 logged.add(message)
         if waves is None:
             raise SeparatorError(f"too many unreadable files in a row; the last: {skipped[-1]}")
-        stems, valid, songs = as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
+        stems, valid, songs = torch.as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
         drawn = int(uniforms(_AUGMENT, dataset.seed, 0, number)[0] * 2**53)
         generator = torch.Generator().manual_seed(drawn)
         changes = augment.draw(generator, *stems.shape[:2], config.augment)

@@ -14,7 +14,7 @@ from separator import audio
 from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import MIXTURE_ONLY
 from separator.data.tracks import Source, Track
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.stems import TWO_STEMS, StemSet
 
 _SHORT_SECONDS = 30.0
@@ -51,13 +51,13 @@ class Reader:
             wave = self._whole(source)[:, start : start + samples]
         else:
             wave = self._slice(source, start, samples)
-        name = printable(str(source.path))
         if not math.isfinite(float(wave.sum())):
-            raise SeparatorError(f"{name}: has NaN or infinite samples; repair it")
+            raise SeparatorError(f"{source.path}: has NaN or infinite samples; repair it")
         lack = samples - wave.shape[1]
         if lack > _SLACK:
             raise SeparatorError(
-                f"{name}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it again"
+                f"{source.path}: ends {lack / self.rate:.1f} s early; the file is cut off: copy it "
+                "again"
             )
         return torch.nn.functional.pad(wave, (0, lack)) if lack else wave
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from separator import audio
 from separator.atomic import write_text
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, one_line
 from separator.logs import bar
 
 STEM_SUFFIX = ".stem.mp4"
@@ -215,7 +215,7 @@ def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
     import ffmpeg  # stempeg's own way to the program; named here for its exception
     import stempeg
 
-    broken = f"{printable(str(song))}: stem {stream} cannot be decoded; get the file again"
+    broken = f"{song}: stem {stream} cannot be decoded; get the file again"
     try:
         info = stempeg.Info(str(song))
         number = info.audio_stream_idx()[stream]  # counts the cover picture too

@@ -231,8 +231,7 @@ def check_stems(tracks: "Sequence[Track]", stems: StemSet, fix: str) -> None:
     for track in tracks:
         names = sorted(pools[track.root]) if track.kind == "pool" else track.names
         if MIXTURE not in names and (lacking := stems.lacking(names)):
-            root, song = printable(track.root), printable(track.name)
             raise SeparatorError(
-                f"{root}: {song} has no {' and no '.join(lacking)}, only {' and '.join(names)}; "
-                f"{fix}"
+                f"{track.root}: {track.name} has no {' and no '.join(lacking)}, only "
+                f"{' and '.join(names)}; {fix}"
             )

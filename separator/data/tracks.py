@@ -142,8 +142,12 @@ def find_tracks(
     root = Path(folder)
     layout = layout_of(root, kind)
     skipped: list[str] = []
-    songs = sorted(layout.find(root, skipped), key=lambda song: song.name)
-    tracks = _probed(songs, (layout.name, str(root), weight), skipped)
+    tracks = []
+    for song in sorted(layout.find(root, skipped), key=lambda song: song.name):
+        try:
+            tracks.append(track_of(song, (layout.name, str(root), weight)))
+        except (SeparatorError, OSError) as error:
+            skipped.append(one_line(error))
     for reason in skipped:
         log.warning("skipped: %s", reason)
     if not tracks:
@@ -153,19 +157,6 @@ def find_tracks(
     _log_tracks(root, layout.name, tracks, len(skipped))
     if layout.stems_by_name:
         log.info("%s: %s", printable(str(root)), table(dict(track.stems) for track in tracks))
-    return tracks
-
-
-def _probed(
-    songs: Sequence[SongFiles], place: tuple[str, str, float], skipped: list[str]
-) -> list[Track]:
-    """Look at the files of songs; those that cannot be used are added to `skipped`."""
-    tracks = []
-    for song in songs:
-        try:
-            tracks.append(track_of(song, place))
-        except (SeparatorError, OSError) as error:
-            skipped.append(one_line(error))
     return tracks
 
 

@@ -18,7 +18,6 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -190,15 +189,3 @@ def received(loader: DataLoader, shared: bool) -> Iterator[Any]:
             last = text.splitlines()[-1]
             raise SeparatorError(f"a worker that reads songs failed: {last}") from error
         raise
-
-
-def as_tensor(stems: Tensor | np.ndarray) -> Tensor:
-    """Turn a received batch into a tensor, without a copy.
-
-    Args:
-        stems: (b s c t) as it came from a worker.
-
-    Returns:
-        (b s c t).
-    """
-    return torch.from_numpy(stems) if isinstance(stems, np.ndarray) else stems

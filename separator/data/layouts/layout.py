@@ -2,13 +2,13 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from separator.data.library.walk import walk
-from separator.data.splits import Parts, shared_out, without_split
+from separator.data.splits import Parts, placed, shared_out, with_lists, without_split
 from separator.data.stem_files import Stems, role
 from separator.errors import printable
 
@@ -135,18 +135,19 @@ def parts_of(root: Path, song: Path) -> Parts:
     return song.relative_to(root).parts or (root.name,)
 
 
-def song_files(parts: Parts, stems: Stems, splits: dict[Parts, str | None]) -> SongFiles:
-    """Describe a song.
+def songs_of(root: Path, songs: Mapping[Parts, Stems]) -> list[SongFiles]:
+    """Describe songs, with the splits that their folders or musdb's lists give.
 
     Args:
-        parts: its path below the root.
-        stems: its files.
-        splits: split of every song, by path.
+        root: the collection.
+        songs: the stems of each song, by its path below the root.
 
     Returns:
-        The song, named by its path without the folder of its split.
+        The songs, each named by its path without the folder of its split.
     """
-    return SongFiles(without_split(parts, splits[parts]), splits[parts], stems)
+    splits = placed(root, songs)
+    files = [SongFiles(without_split(p, splits[p]), splits[p], songs[p]) for p in songs]
+    return with_lists(root, files)
 
 
 def in_stem_folder(root: Path, path: Path) -> bool:

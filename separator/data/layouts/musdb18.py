@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.data.layouts.layout import Layout, SongFiles, audio_files, parts_of, warn_of_others
-from separator.data.splits import musdb_setup, placed, with_lists, without_split
+from separator.data.layouts.layout import Layout, SongFiles, audio_files, songs_of, warn_of_others
+from separator.data.splits import musdb_setup
 from separator.data.stem_cache import STEM_SUFFIX
 from separator.data.stem_files import StemFile
 from separator.stems import FOUR_STEMS
@@ -30,14 +30,12 @@ class Musdb18(Layout):
         files = audio_files(root, skipped)
         paths = [path for path in files if path.name.endswith(STEM_SUFFIX)]
         warn_of_others(root, len(files) - len(paths), f"*{STEM_SUFFIX}")
-        splits = placed(root, [parts_of(root, path) for path in paths])
-        songs = []
+        songs = {}
         for path in paths:
-            parts = parts_of(root, path)
-            name = without_split(parts, splits[parts]).removesuffix(STEM_SUFFIX)
+            *folders, name = path.relative_to(root).parts
             stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR_STEMS.names}
-            songs.append(SongFiles(name, splits[parts], stems))
-        return with_lists(root, songs)
+            songs[(*folders, name.removesuffix(STEM_SUFFIX))] = stems
+        return songs_of(root, songs)
 
 
 LAYOUTS = (Musdb18(),)

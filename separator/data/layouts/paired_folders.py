@@ -12,10 +12,10 @@ from separator.data.layouts.layout import (
     SongFiles,
     audio_files,
     in_stem_folder,
-    song_files,
+    songs_of,
     warn_of_others,
 )
-from separator.data.splits import Parts, placed, pool_shared_out, split_of, with_lists
+from separator.data.splits import Parts, pool_shared_out, split_of
 from separator.data.stem_files import StemFile, Stems, sorted_stems
 from separator.errors import printable
 from separator.stems import TWO_STEMS
@@ -51,10 +51,7 @@ class PairedFolders(Layout):
         files = audio_files(root, [])
         names = " and ".join(sorted({f"{printable(f.name)}/" for place in places for f in place}))
         warn_of_others(root, len(files) - len(_inside(files, places)), names)
-        splits = placed(root, songs)
-        return with_lists(
-            root, [song_files(parts, stems, splits) for parts, stems in songs.items()]
-        )
+        return songs_of(root, songs)
 
     @abstractmethod
     def songs(

@@ -10,9 +10,9 @@ from separator.data.layouts.layout import (
     files_by_folder,
     grouped,
     parts_of,
-    song_files,
+    songs_of,
 )
-from separator.data.splits import placed, with_lists
+from separator.data.splits import placed
 from separator.data.stem_files import Stems, holds_stems, sorted_stems, unclear
 from separator.errors import printable
 
@@ -47,10 +47,7 @@ class SongFolders(Layout):
                 songs[folder] = stems
         for path in [path for stems in songs.values() for path in unclear(stems)][:_LOGGED]:
             log.warning("%s: counts as vocals, for its name; is it?", printable(str(path)))
-        splits = placed(root, [parts_of(root, folder) for folder in songs])
-        return with_lists(
-            root, [song_files(parts_of(root, folder), songs[folder], splits) for folder in songs]
-        )
+        return songs_of(root, {parts_of(root, folder): songs[folder] for folder in songs})
 
 
 class Musdb18HQ(SongFolders):

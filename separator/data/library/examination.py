@@ -3,10 +3,9 @@
 Examining never raises for what is wrong with a file: the finding says it.
 """
 
-import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from separator import audio
@@ -20,32 +19,50 @@ from separator.data.library.index import (
 )
 from separator.data.library.musdb_holdout import held_out
 from separator.errors import one_line, printable
-from separator.processes import calls_in_processes, follow_parent
+from separator.processes import Arguments, Result, calls_in_processes, follow_parent
 
+FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
 
 
-def examined(files: Mapping[str, Stamp], index: Path, jobs: int) -> Iterator[Finding]:
-    """Examine files in several processes.
+def in_processes(
+    function: Callable[..., Result], calls: Sequence[Arguments], jobs: int | None
+) -> Iterator[tuple[Arguments, Result | None]]:
+    """Call a function for each file, in several processes where they are worth their start.
+
+    Args:
+        function: can be imported in a fresh process.
+        calls: arguments of each call.
+        jobs: number of processes; when not given, as many as there are cores and work for. With 1
+            the work is done in this process.
+
+    Yields:
+        As `calls_in_processes`.
+    """
+    worth = max(1, min(os.cpu_count() or 1, len(calls) // FILES_PER_PROCESS))
+    jobs = min(jobs or worth, len(calls))
+    if jobs > 1:
+        yield from calls_in_processes("scan", function, calls, jobs, start_process)
+    else:
+        yield from ((call, function(*call)) for call in calls)
+
+
+def examined(files: Mapping[str, Stamp], index: Path, jobs: int | None) -> Iterator[Finding]:
+    """Examine files.
 
     A file on which its process dies, by a fault of the decoder or for lack of memory, is broken.
 
     Args:
         files: path -> stamp.
         index: the index file.
-        jobs: number of processes; with 1 the work is done in this process.
+        jobs: as of `in_processes`.
 
     Yields:
         A finding for each file, in the order of completion.
     """
     calls = [(path, stamp, index) for path, stamp in files.items()]
-    if jobs == 1:
-        yield from itertools.starmap(examine, calls)
-        return
-    for (path, stamp, _), finding in calls_in_processes(
-        "scan", examine, calls, jobs, start_process
-    ):
+    for (path, stamp, _), finding in in_processes(examine, calls, jobs):
         yield finding or _crashed(path, stamp)
 
 

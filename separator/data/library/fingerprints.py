@@ -8,17 +8,16 @@ common at one shift, lossy coding and a voice over one of them notwithstanding.
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from separator import audio
-from separator.data.library.examination import start_process
+from separator.data.library.examination import in_processes
 from separator.data.library.index import Index
-from separator.data.library.scan import FILES_PER_PROCESS, Library, default_index
+from separator.data.library.scan import Library, default_index
 from separator.logs import bar as progress_bar
-from separator.processes import calls_in_processes
 
 PEAK_RATE = 8000  # Hz
 PEAK_FFT, PEAK_HOP = 1024, 256
@@ -110,32 +109,22 @@ def library_fingerprints(
     """
     with Index(index or default_index()) as store:
         songs = zip(library.keys, library.songs, strict=True)
-        missing = {
-            key: song.path
+        missing = [
+            (key, song.path)
             for key, song in songs
             if song.seconds <= MAX_SONG_SECONDS and store.fingerprint(key) is None
-        }
-        worth = jobs or max(1, min(os.cpu_count() or 1, len(missing) // FILES_PER_PROCESS))
+        ]
         with (
             progress_bar(total=len(missing), desc="fingerprints", unit="song") as bar,
-            contextlib.closing(_computed(missing, worth)) as results,
+            contextlib.closing(in_processes(_peaks_of, missing, jobs)) as results,
         ):
-            for key, peaks in results:
+            for (key, _), peaks in results:
                 if peaks is not None:
                     store.record_fingerprint(key, peaks.tobytes())
                 bar.update()
         for key in library.keys:
             stored = store.fingerprint(key) or b""
             yield np.frombuffer(stored[: len(stored) // 4 * 4], np.uint32)
-
-
-def _computed(paths: Mapping[str, Path], jobs: int) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Yield key and peaks of songs in the order of completion, None where there is no result."""
-    if jobs == 1:
-        yield from zip(paths, map(_peaks_of, paths, paths.values()), strict=True)
-        return
-    calls = calls_in_processes("scan", _peaks_of, paths.items(), jobs, start_process)
-    yield from ((key, peaks) for (key, _), peaks in calls)
 
 
 def _peaks_of(key: str, path: Path) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, one_line
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
 VERSION = 4
@@ -228,10 +228,6 @@ class Index:
                 (LOCAL.encode(), LOCAL.replace(":", ";").encode()),
             )
 
-    @property
-    def _name(self) -> str:
-        return printable(str(self.path))
-
     def _prepare(self) -> None:
         """Make the tables in a new file; refuse a file that is something else."""
         if self._is_new():
@@ -242,7 +238,7 @@ class Index:
                         self._db.execute(statement)
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
-                f"{self._name}: not a library index of version {VERSION}; move the file away or "
+                f"{self.path}: not a library index of version {VERSION}; move the file away or "
                 "give another path with --index"
             )
         columns = "key BLOB PRIMARY KEY, peaks BLOB"  # an index of this version may lack the table
@@ -272,26 +268,17 @@ class Index:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Turn SQLite's and the system's errors into one line with the fix."""
+        fix = "give another path with --index or $SEPARATOR_INDEX"
         try:
             yield
-        except sqlite3.OperationalError as error:
-            fix = "give another path with --index or $SEPARATOR_INDEX"
-            raise LibraryIndexError(
-                f"{self._name}: the index cannot be used ({_words(error)}); {fix}"
-            ) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter in its message
-            fix = "give another path with --index or $SEPARATOR_INDEX: scan makes a new one there"
-            raise LibraryIndexError(
-                f"{self._name}: the index is damaged ({_words(error)}); {fix}"
-            ) from error
+            words = textwrap.shorten(str(error), 120, placeholder=" …")  # may quote a statement
+            reason = "cannot be used"
+            if not isinstance(error, sqlite3.OperationalError):
+                reason, fix = "is damaged", f"{fix}: scan makes a new one there"
+            raise LibraryIndexError(f"{self.path}: the index {reason} ({words}); {fix}") from error
         except OSError as error:
-            fix = "give another path with --index or $SEPARATOR_INDEX"
-            raise LibraryIndexError(f"{self._name}: {one_line(error)}; {fix}") from error
-
-
-def _words(error: Exception) -> str:
-    """Return SQLite's message, without the many lines of the statement that it may quote."""
-    return printable(textwrap.shorten(str(error), 120, placeholder=" …"))
+            raise LibraryIndexError(f"{self.path}: {one_line(error)}; {fix}") from error
 
 
 def _below(root: str) -> tuple[bytes, bytes]:

@@ -22,10 +22,8 @@ from separator.audio import AudioInfo
 from separator.data.library.examination import examined
 from separator.data.library.index import Content, Index, Stamp
 from separator.data.library.walk import checked_folders, walk
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError
 from separator.logs import bar as progress_bar
-
-FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def scan(
     walked = walk(folders)
     stamps, problems = walked.stamps, walked.problems
     if not stamps and not problems:
-        names = printable(", ".join(folders))
+        names = ", ".join(folders)
         others = f" that can be read ({walked.left_out()})" if walked.passed_over else ""
         raise SeparatorError(f"{names}: no audio files{others}; give folders that hold music")
     with Index(index or default_index()) as store:
@@ -143,11 +141,10 @@ def _examine(
     """Examine and record files; return path -> reason of those to be tried again next time."""
     if not pending:
         return {}
-    worth = jobs or max(1, min(os.cpu_count() or 1, len(pending) // FILES_PER_PROCESS))
     again = {}
     with (
         progress_bar(total=len(pending), desc="scan", unit="file", hidden=not progress) as bar,
-        contextlib.closing(examined(pending, store.path, min(worth, len(pending)))) as findings,
+        contextlib.closing(examined(pending, store.path, jobs)) as findings,
     ):
         for finding in findings:
             if finding.key:

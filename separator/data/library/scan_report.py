@@ -7,7 +7,7 @@ from pathlib import Path
 
 from separator.atomic import write_text
 from separator.data.library.scan import Library
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import printable, writing
 
 
 def summary(library: Library) -> str:
@@ -48,11 +48,8 @@ def write_report(library: Library, path: str | os.PathLike) -> None:
         SeparatorError: the file cannot be written.
     """
     text = _as_json(library) if Path(path).suffix.lower() == ".json" else _as_table(library)
-    try:
+    with writing(path, "give another path with --report (the scan itself is kept)"):
         write_text(path, text)
-    except OSError as error:
-        fix = "give another path with --report (the scan itself is kept)"
-        raise SeparatorError(f"{printable(str(path))}: {one_line(error)}; {fix}") from error
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -85,10 +85,10 @@ def checked_folders(roots: Iterable[str | os.PathLike], fix: str) -> list[str]:
     for folder in folders:
         if os.path.isdir(folder):
             continue
-        name = printable(folder)
         if os.path.exists(folder):
-            raise SeparatorError(f"{name}: is a file, not a folder; give the folder that it is in")
-        raise SeparatorError(f"{name}: no such folder; {_cut_name(folder) or fix}")
+            fix = "give the folder that it is in"
+            raise SeparatorError(f"{folder}: is a file, not a folder; {fix}")
+        raise SeparatorError(f"{folder}: no such folder; {_cut_name(folder) or fix}")
     return list(dict.fromkeys(folders))
 
 
