@@ -16,6 +16,7 @@ from separator.data.library.fingerprints import (
     library_fingerprints,
     similar_songs,
 )
+from separator.data.library.index import Content, Finding, Index, Stamp, local_key
 from separator.data.library.scan import scan
 
 RATE = 44100
@@ -98,7 +99,9 @@ def test_peaks_are_the_maxima_that_scipy_finds():
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(tmp_path: Path, jobs: int):
+def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(
+    tmp_path: Path, jobs: int, caplog: pytest.LogCaptureFixture
+):
     waves = np.random.default_rng(0).standard_normal((3, 2, 2 * RATE)).astype(np.float32) * 0.1
     paths = [write(tmp_path / f"{n}.flac", torch.from_numpy(w)) for n, w in enumerate(waves)]
     library = scan([tmp_path], tmp_path / "i.sqlite", 1, progress=False)
@@ -109,6 +112,9 @@ def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(tmp_path:
         return list(library_fingerprints(library, tmp_path / "i.sqlite", jobs))
 
     first = found()
+    assert caplog.messages == [
+        "songs not compared by their sound (longer than 20 minutes, or not readable): 1"
+    ]
     paths[1].write_bytes(contents)
     paths[0].unlink()
     second = found()
@@ -116,6 +122,22 @@ def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(tmp_path:
     assert [len(peaks) > 0 for peaks in second] == [True, True, True]
     for path, peaks in zip(paths[1:], second[1:], strict=True):
         assert np.array_equal(peaks, fingerprint(path))
+
+
+def test_fingerprints_of_another_version_and_of_files_that_have_gone_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, key = tmp_path / "a.wav", local_key("a.wav", Stamp(1, 2))
+    with Index(tmp_path / "i.sqlite") as store:
+        store.record([Finding(str(path), Stamp(1, 2), key, Content())])
+        store.record_fingerprint(key, b"peak")
+        store.record_fingerprint("coded audio", b"another")
+        assert store.fingerprint(key) == b"peak"
+        store.forget(str(tmp_path), [])
+        assert store.fingerprint(key) is None
+        assert store.fingerprint("coded audio") == b"another"
+        monkeypatch.setattr("separator.data.library.index.PEAKS_VERSION", b"v0: ")
+        assert store.fingerprint("coded audio") is None
 
 
 def test_short_and_silent_songs_have_no_peaks(tmp_path: Path):

@@ -99,6 +99,17 @@ def test_shift_and_gain_are_found(stems: tuple[Tensor, Tensor], shift: int):
     assert found.best_db < -15
 
 
+def test_the_drift_that_is_allowed_is_a_time(
+    stems: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    music, voice = stems[0], 0.1 * stems[1]
+    monkeypatch.setattr("separator.data.alignment.POSITION_SECONDS", 2.0)
+    second = torch.cat([music[:, : 6 * RATE], music[:, 6 * RATE - 3 :]], dim=1)
+    align(music + voice, second[:, : music.shape[1]], 2 * RATE)
+    with pytest.raises(SeparatorError, match="do not align"):
+        align(music + voice, second[:, : music.shape[1]], RATE)
+
+
 def test_what_is_no_pair_is_refused(stems: tuple[Tensor, Tensor]):
     music, voice = stems
     other = torch.from_numpy(song(12.0, 8)["other"]).float()
@@ -154,6 +165,52 @@ def test_long_and_unreadable_songs_are_left_out(tmp_path: Path, monkeypatch: pyt
     paths[1].unlink()
     ((_, reason),) = write_pairs(pairs, tmp_path / "p", no_voice)
     assert "Sky (Instrumental).flac" in reason and not (tmp_path / "p").exists()
+
+
+def test_a_song_that_goes_while_pairs_are_written_ends_nothing(
+    tmp_path: Path, stems: tuple[Tensor, Tensor]
+):
+    music, voice = stems
+    paths = [write(tmp_path / f"{n}.flac", w) for n, w in enumerate([music + voice, music])]
+    original, instrumental = map(audio.probe, paths)
+
+    def removing(wave: Tensor, rate: int) -> Tensor:
+        paths[0].unlink(missing_ok=True)
+        return wave - music[:, : wave.shape[1]]
+
+    ((_, reason),) = write_pairs([Pair(original, instrumental, "a", "b")], tmp_path / "p", removing)
+    assert "0.flac" in reason
+
+
+def test_the_order_of_two_songs_does_not_decide(
+    tmp_path: Path, stems: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    music, voice = stems
+    waves = [music + voice, music]
+    fits = [align(*pair, RATE).best_db for pair in (waves, waves[::-1])]
+    assert fits[0] != pytest.approx(fits[1], abs=0.02)
+    monkeypatch.setattr("separator.data.alignment.MAX_RESIDUAL_DB", sum(fits) / 2)
+    songs = [audio.probe(write(tmp_path / f"{n}.flac", w)) for n, w in enumerate(waves)]
+    reasons = []
+    for number, (first, second) in enumerate([songs, songs[::-1]]):
+        names = ("a", "b")[:: 1 - 2 * number]
+        results = write_pairs(
+            [Pair(first, second, *names)], tmp_path / str(number), lambda wave, rate: wave - music
+        )
+        reasons += [reason for _, reason in results]
+    assert bool(reasons[0]) == bool(reasons[1]) == (fits[0] > fits[1])
+
+
+def test_long_titles_make_names_that_fit(tmp_path: Path):
+    wave = torch.rand(2, 4000) * 0.1
+    paths = [
+        write(tmp_path / f"{letter}.flac", wave).rename(tmp_path / f"{letter * 80}.flac")
+        for letter in "空海"
+    ]
+    pairs = suggested_pairs(list(map(audio.probe, paths)), [(0, 1, 30)], ["one", "other"])
+    ((_, reason),) = write_pairs(pairs, tmp_path / "p", no_voice)
+    assert "too short" in reason
+    assert pairs[0].name.startswith("空" * 60 + " ") and pairs[0].turned.startswith("海" * 60)
 
 
 def test_the_one_that_sings_is_told_by_the_voice(stems: tuple[Tensor, Tensor]):
@@ -235,5 +292,8 @@ def test_pairs_without_names_are_found_by_their_sound(
         raise AssertionError("a fingerprint is made again")
 
     monkeypatch.setattr("separator.data.library.fingerprints.fingerprint", forbidden)
+    written = sorted(folder.rglob("*.flac"))
+    words[1] = str(library.rename(tmp_path / "moved"))
     assert cli.main([*words, "--jobs", "1"]) == 0
+    assert sorted(folder.rglob("*.flac")) == written
     assert "pairs        1 of 3" in capsys.readouterr().out

@@ -48,6 +48,8 @@ class ScanConfig:
 def main(argv: list[str]) -> int:
     """Scan the library and print a summary; the status is 0 when the scan is complete."""
     config = parse(ScanConfig, argv, "scan", positional="roots")
+    if config.pairs:
+        import torch  # noqa: F401  # a missing one ends the command here, not after a long search
     library = scan(config.roots, config.index, config.jobs)
     print(summary(library))
     for line in filter(None, map(_layout, library.roots)):
@@ -67,7 +69,7 @@ def _write_pairs(library: Library, config: ScanConfig, folder: str) -> None:
     from separator.data.pairs import suggested_pairs, write_pairs
 
     similar = similar_songs(library_fingerprints(library, config.index, config.jobs))
-    pairs, written = suggested_pairs(library.songs, similar), 0
+    pairs, written = suggested_pairs(library.songs, similar, library.keys), 0
     for pair, reason in write_pairs(pairs, folder, _voice):
         written += not reason
         if reason:

@@ -17,7 +17,7 @@ MAX_SHIFT_SECONDS = 20.0
 COARSE_RATE = 4000
 POSITIONS = (0.2, 0.5, 0.8)  # of the song, at which the alignment is refined; they must agree
 POSITION_SECONDS = 10.0
-MAX_DRIFT = 2  # samples between the positions
+MAX_DRIFT_SECONDS = 4.5e-5  # between the positions; two samples at 44.1 kHz
 FIT_FRAME_SECONDS = 0.5
 MIN_FRAMES = 4
 MAX_RESIDUAL_DB = -15.0  # relative to the original, in the frames that fit best
@@ -72,10 +72,10 @@ def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
 
 
 def _lag(first: "Tensor", second: "Tensor", limit: int, whiten: bool) -> int:
-    """Samples by which the first wave (t) is late, at most `limit`, where they correlate best.
+    """Return by how many samples, at most `limit`, the first wave (t) is late.
 
-    Whitened (GCC-PHAT) it is told from other places of a song that repeats itself; as it is, the
-    residual of the one in the other is smallest there.
+    With `whiten` (GCC-PHAT) the result is not wrong by a bar where a song repeats itself; without,
+    it is where the difference of the two waves is smallest.
     """
     import torch
 
@@ -100,7 +100,7 @@ def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
     starts = [round(position * (first.shape[-1] - span)) for position in POSITIONS]
     parts = [(first[0, s : s + span], second[0, s : s + span]) for s in starts]
     lags = [_lag(*part, limit, whiten=False) for part in parts]
-    if max(lags) - min(lags) > MAX_DRIFT:
+    if max(lags) - min(lags) > max(2, MAX_DRIFT_SECONDS * rate):
         raise SeparatorError("another recording, or another speed: positions of it do not align")
     return sorted(lags)[1]
 
@@ -120,7 +120,7 @@ def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
     residual_db = _decibels((residual.sum() / power.sum()).item())
     if gain <= 0 or best_db > MAX_RESIDUAL_DB:
         raise SeparatorError(
-            f"another recording: where they fit best, their difference is {-best_db:.0f} dB below "
+            f"another recording: where they fit best, their difference is {-best_db:.1f} dB below "
             f"the original; {-MAX_RESIDUAL_DB:.0f} are needed"
         )
     if residual_db < IDENTICAL_DB:

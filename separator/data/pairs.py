@@ -33,6 +33,7 @@ BRACKETS = re.compile(r"[(\[{<（【「][^)\]}>）】」]*[)\]}>）】」]")  # 
 NUMBER = re.compile(r"^\d{1,3}(?:[.\-\s]+\d{1,3})?[.\-\s]+")  # of the track, before a file's title
 
 MAX_SECONDS = 1200.0  # of a song: both are in memory, 0.9 GB at 44.1 kHz, and copies
+MAX_TITLE_BYTES = 180  # of a name, which may have 255 with what is added
 SUBFOLDERS = "mixtures", "instrumentals"
 
 
@@ -44,17 +45,19 @@ class Pair:
         original: the song.
         instrumental: the same without vocals.
         name: of the song, fit for a file's name.
-        directed: names say which of the two is the instrumental; else it may be the other one.
+        turned: the pair's name if the other file is the instrumental; "" where names say which.
     """
 
     original: AudioInfo
     instrumental: AudioInfo
     name: str
-    directed: bool = True
+    turned: str = ""
 
 
 def suggested_pairs(
-    songs: Sequence[AudioInfo], similar: Iterable[tuple[int, int, int]] = ()
+    songs: Sequence[AudioInfo],
+    similar: Iterable[tuple[int, int, int]] = (),
+    keys: Sequence[str] = (),
 ) -> list[Pair]:
     """Pair songs with their instrumentals by titles, artists and folders, and by their sound.
 
@@ -65,6 +68,7 @@ def suggested_pairs(
     Args:
         songs: a library.
         similar: (number of a song, number of a later one, votes) of songs whose fingerprints agree.
+        keys: what tells the content of each song, as in `Library`; needed with `similar`.
 
     Returns:
         Pairs by names in the order of these, then those that sound suggests besides.
@@ -91,20 +95,24 @@ def suggested_pairs(
         if marks[first] and not marks[second]:
             first, second = second, first
         if (songs[first].path, songs[second].path) not in named and not marks[first]:
-            pairs.append(_pair_by_sound(songs[first], songs[second], marks[second]))
+            name, turned = (
+                _name_by_sound(songs[one], keys[one], keys[other])
+                for one, other in ((first, second), (second, first))
+            )
+            turned = "" if marks[second] else turned
+            pairs.append(Pair(songs[first], songs[second], name, turned))
     return pairs
 
 
-def _pair_by_sound(original: AudioInfo, instrumental: AudioInfo, directed: bool) -> Pair:
-    """Make a pair whose name no other has, and which it keeps when the library grows."""
-    paths = b"\0".join(os.fsencode(song.path) for song in (original, instrumental))
-    digest = hashlib.blake2b(paths, digest_size=4).hexdigest()
-    name = f"{_file_name(original.path.stem)} {digest}"
-    return Pair(original, instrumental, name, directed)
+def _name_by_sound(original: AudioInfo, key: str, other_key: str) -> str:
+    """Name a pair as no other, and the same when the library grows or moves."""
+    digest = hashlib.blake2b(f"{key} {other_key}".encode(), digest_size=4).hexdigest()
+    return f"{_file_name(original.path.stem)} {digest}"
 
 
 def _file_name(title: str) -> str:
-    return printable(title).replace("/", "_")
+    name = printable(title).replace("/", "_")
+    return name.encode()[:MAX_TITLE_BYTES].decode(errors="ignore")
 
 
 def _numbered(pairs: list[Pair]) -> list[Pair]:
@@ -147,12 +155,12 @@ def write_pairs(
 
     FOLDER/mixtures/NAME.flac and FOLDER/instrumentals/NAME.flac are of equal length; `separator
     train 'data.roots=[pairs:FOLDER]'` reads them. Files that are there are not written again. Each
-    instrumental is written with the original that fits it best.
+    other instrumental is written with the original that fits it best.
 
     Args:
         pairs: suggestions.
         folder: is made where it is not there.
-        voice: separates the voice from a wave; it tells the original where names do not.
+        voice: separates the voice from a wave; finds the original where names do not say it.
 
     Yields:
         Each pair with the reason why it is left out, "" for one that is written.
@@ -199,8 +207,12 @@ def _write_group(pairs: list[Pair], folder: Path, voice: Voice) -> Iterator[tupl
         elif pair.instrumental.path in done:
             yield pair, "another original fits better"
         else:
+            try:
+                waves, rate, _ = _aligned(pair)
+            except SeparatorError as error:  # it has changed since
+                yield pair, one_line(error)
+                continue
             done.add(pair.instrumental.path)
-            waves, rate, _ = _aligned(pair)
             for target, wave in zip(_targets(pair, folder), waves, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with audio.Writer(target, rate, wave.shape[0]) as writer:
@@ -209,10 +221,10 @@ def _write_group(pairs: list[Pair], folder: Path, voice: Voice) -> Iterator[tupl
 
 
 def _turns(pair: Pair) -> list[Pair]:
-    """Return a pair and, where it is not known which is the instrumental, the other way round."""
-    if pair.directed:
+    """Return a pair and, where either file may be the instrumental, the pair of the two turned."""
+    if not pair.turned:
         return [pair]
-    return [pair, _pair_by_sound(pair.instrumental, pair.original, directed=False)]
+    return [pair, Pair(pair.instrumental, pair.original, pair.turned, pair.name)]
 
 
 def _targets(pair: Pair, folder: Path) -> list[Path]:
@@ -225,10 +237,16 @@ def _fit(pair: Pair, voice: Voice) -> tuple[Pair, float]:
     Raises:
         SeparatorError: it is none; says why.
     """
-    (first, second), rate, alignment = _aligned(pair)
-    if not pair.directed and not first_sings(first, second, rate, voice):
-        pair = _turns(pair)[1]
-    return pair, alignment.best_db
+    failure = SeparatorError("which of the two is the instrumental is not clear")
+    for turn in _turns(pair):
+        try:
+            (first, second), rate, alignment = _aligned(turn)
+        except SeparatorError as error:
+            failure = error
+            continue
+        if not pair.turned or first_sings(first, second, rate, voice):
+            return turn, alignment.best_db
+    raise failure
 
 
 def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int, Alignment]:

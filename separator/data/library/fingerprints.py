@@ -1,12 +1,13 @@
 """Find songs that share a recording by their sound, whatever their names say (Wang 2003).
 
 A fingerprint is the strongest peaks of a spectrogram. Each peak and each of the next ones make a
-hash of their two frequencies and the time between them. Songs of one recording have many hashes in
-common at one shift, lossy coding and a voice over one of them notwithstanding.
+hash of their two frequencies and the time between them. Two songs of one recording have many hashes
+in common at one shift, even if one of them is coded with loss or has a voice.
 """
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from separator.data.library.index import Index
 from separator.data.library.scan import Library, default_index
 from separator.logs import bar as progress_bar
 
+log = logging.getLogger(__name__)
+
+# with other peaks, raise PEAKS_VERSION of the index
 PEAK_RATE = 8000  # Hz
 PEAK_FFT, PEAK_HOP = 1024, 256
 FRAMES_PER_SECOND = PEAK_RATE // PEAK_HOP
@@ -33,7 +37,7 @@ HASH_SHARE = 4  # one hash in so many is compared: a true pair has enough of the
 MAX_SONG_SECONDS = 1200.0  # longer files are sets or albums
 MAX_PEAKS_BETWEEN = 40  # a peak and its partners
 MAX_SHIFT_FRAMES = 20 * FRAMES_PER_SECOND
-MIN_VOTES = 20  # songs without a common recording share up to 14, a pair of a minute 22 or more
+MIN_VOTES = 20  # unrelated songs share up to 14, a pair of 23 s or more at least 22
 
 
 def fingerprint(path: str | os.PathLike) -> np.ndarray:
@@ -122,14 +126,20 @@ def library_fingerprints(
                 if peaks is not None:
                     store.record_fingerprint(key, peaks.tobytes())
                 bar.update()
+        without = 0
         for key in library.keys:
-            stored = store.fingerprint(key) or b""
+            stored = store.fingerprint(key)
+            without += stored is None
+            stored = stored or b""
             yield np.frombuffer(stored[: len(stored) // 4 * 4], np.uint32)
+    if without:
+        limit = f"longer than {MAX_SONG_SECONDS / 60:.0f} minutes, or not readable"
+        log.warning("songs not compared by their sound (%s): %d", limit, without)
 
 
 def _peaks_of(key: str, path: Path) -> np.ndarray | None:
     """Return the peaks of a song; None where it has gone or changed since it was scanned."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(audio.AudioError, OSError):
         return fingerprint(path)
     return None
 

@@ -20,6 +20,7 @@ from separator.errors import SeparatorError, one_line
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
 VERSION = 4
+PEAKS_VERSION = b"v1: "  # begins stored fingerprints; those of other versions are made again
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
 
@@ -188,17 +189,16 @@ class Index:
 
     def fingerprint(self, key: str) -> bytes | None:
         """Return the stored fingerprint of the content of a key; None where there is none."""
+        query = "SELECT substr(peaks,5) FROM fingerprints WHERE key = ? AND substr(peaks,1,4) = ?"
         with self._errors():
-            query = self._db.execute(
-                "SELECT peaks FROM fingerprints WHERE key = ?", (key.encode(),)
-            )
-            row = query.fetchone()
-        return row[0] if row and isinstance(row[0], bytes) else None
+            row = self._db.execute(query, (key.encode(), PEAKS_VERSION)).fetchone()
+        return row[0] if row else None
 
     def record_fingerprint(self, key: str, peaks: bytes) -> None:
         """Store the peaks that are the fingerprint of the content of a key."""
         with self._errors():
-            self._db.execute("REPLACE INTO fingerprints VALUES (?, ?)", (key.encode(), peaks))
+            row = key.encode(), PEAKS_VERSION + peaks
+            self._db.execute("REPLACE INTO fingerprints VALUES (?, ?)", row)
 
     def record(self, findings: Iterable[Finding]) -> None:
         """Store findings in one transaction; what was stored for the same path is replaced."""
@@ -222,11 +222,10 @@ class Index:
             ).fetchall()
             gone = [row for row in stored if row[0] not in keep]
             self._db.executemany("DELETE FROM files WHERE path = ?", gone)
-            self._db.execute(
-                "DELETE FROM contents WHERE key >= ? AND key < ? "
-                "AND key NOT IN (SELECT key FROM files)",
-                (LOCAL.encode(), LOCAL.replace(":", ";").encode()),
-            )
+            bounds = LOCAL.encode(), LOCAL.replace(":", ";").encode()
+            for table in ("contents", "fingerprints"):
+                query = f"DELETE FROM {table} WHERE key >= ? AND key < ? AND key NOT IN"
+                self._db.execute(f"{query} (SELECT key FROM files)", bounds)
 
     def _prepare(self) -> None:
         """Make the tables in a new file; refuse a file that is something else."""
