@@ -112,7 +112,7 @@ class _Desk:
             self._kept = 0.0
         if error:  # whatever a decoder raises, the other songs are wanted
             log.debug("%s", song, exc_info=error)
-            self._report.failures[str(song)] = _explained(job, error)
+            self._report.fail(str(song), _explained(job, error))
             return
         outputs = [str(path) for path in job.outputs]
         say("\n".join(map(printable, outputs)))

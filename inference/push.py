@@ -75,7 +75,10 @@ def main(argv: list[str]) -> int:
         try:
             hub.create_repo(repository, private=config.private, exist_ok=True)
             about = hub.upload_folder(
-                repo_id=repository, folder_path=folder, commit_message="Upload the model"
+                repo_id=repository,
+                folder_path=folder,
+                commit_message="Upload the model",
+                delete_patterns=f"{FILE}.onnx",  # of an earlier model
             )
         except Exception as error:  # its own classes, those of its HTTP client, and the system's
             raise SeparatorError(f"{repository}: {one_line(error)}") from error

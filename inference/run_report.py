@@ -10,10 +10,11 @@ The report, which `--report FILE.json` writes, is
                 format of integers could not hold them}]; the last three are null for songs
                 already there
     failures  [{"song", "error"}], songs that could not be separated
-    summary   {"separated", "already_there", "failed": numbers of songs; "seconds": of sound of
-               those separated, "seconds_already_there", "elapsed": seconds from the first song's
-               beginning to the last one's end, "speed": seconds / elapsed, "model_idle_share": of
-               the time between the model's first and last work, null without any}
+    summary   {"separated", "already_there", "failed": numbers of songs; "seconds": of sound that
+               was separated, again where a song was, "seconds_already_there", "elapsed": seconds
+               from the first song's beginning to the last one's end, "speed": seconds / elapsed,
+               "model_idle_share": of the time between the model's first and last work, null
+               without any}
 
 Another suffix than .json gets the table, in Markdown.
 """
@@ -39,6 +40,7 @@ class RunReport:
         model: path and digest of the model.
         songs: the songs that are done, as in the file, by their paths.
         failures: the line of each song that failed, by its path.
+        seconds: of sound that was separated.
         elapsed: seconds of work.
         busy: seconds of them in which the model worked.
         span: seconds from its first to its last work.
@@ -47,6 +49,7 @@ class RunReport:
     model: dict[str, str]
     songs: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
     elapsed: float = 0.0
     busy: float = 0.0
     span: float = 0.0
@@ -71,24 +74,32 @@ class RunReport:
         if status == THERE and name in self.songs:  # a watched file that was touched
             return
         self.failures.pop(name, None)  # an earlier one of a watched file
+        self.seconds += info.seconds if status == SEPARATED else 0
         row = {"song": name, "status": status, "outputs": [str(path) for path in outputs]}
         figures = {"seconds": info.seconds, "model_seconds": spent, "gain_db": gain}
         self.songs[name] = row | figures | {"speed": info.seconds / spent if spent else None}
 
+    def fail(self, song: str, line: str) -> None:
+        """Note a song that failed, perhaps after it was done: a watched file that was changed.
+
+        Args:
+            song: its path.
+            line: why.
+        """
+        self.songs.pop(song, None)
+        self.failures[song] = line
+
     def summary(self) -> dict[str, Any]:
         """Return the sums over all songs."""
-        sounds: dict[str, list[float]] = {SEPARATED: [], THERE: []}
-        for song in self.songs.values():
-            sounds[song["status"]].append(song["seconds"])
-        seconds = sum(sounds[SEPARATED])
+        there = [song["seconds"] for song in self.songs.values() if song["status"] == THERE]
         return {
-            "separated": len(sounds[SEPARATED]),
-            "already_there": len(sounds[THERE]),
+            "separated": len(self.songs) - len(there),
+            "already_there": len(there),
             "failed": len(self.failures),
-            "seconds": seconds,
-            "seconds_already_there": sum(sounds[THERE]),
+            "seconds": self.seconds,
+            "seconds_already_there": sum(there),
             "elapsed": self.elapsed,
-            "speed": seconds / self.elapsed if self.elapsed else None,
+            "speed": self.seconds / self.elapsed if self.elapsed else None,
             "model_idle_share": 1 - self.busy / self.span if self.span else None,
         }
 

@@ -193,7 +193,8 @@ def _separate(config: SeparateConfig) -> list[str]:
         log.info("watching %s; Ctrl-C ends it", ", ".join(map(printable, config.inputs)))
     while True:
         planned = plan(config.inputs, Path(config.output), choices, watch)
-        report.failures |= planned.failures
+        for song, line in planned.failures.items():
+            report.fail(song, line)
         for info, results in planned.done:
             report.add(info, results)
         if config.dry_run:

@@ -87,7 +87,7 @@ def make_example(
     spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
     mixed, predicted_error = {}, None
-    if mask.mix:
+    if "mix" in mask.kinds:
         mixed["mix"] = mix_with_previous(spectrogram, generator)
     if voices is not None:
         voice = stft(cut_crops(voices, config, step), config.stft)[sources]

@@ -122,18 +122,34 @@ def samples_of(mixture: object) -> np.ndarray:
     if not is_samples(mixture):
         kind = type(mixture).__name__
         raise SeparatorError(f"samples: {kind} is no tensor and no array; give one of (c, t)")
+    check_floats(mixture)
     shape = tuple(mixture.shape)
-    if isinstance(mixture, np.ndarray):
-        is_float = mixture.dtype.kind == "f"
-    else:
-        is_float = mixture.is_floating_point()
-    if not is_float:
-        raise _not_float(str(mixture.dtype).removeprefix("torch."))
     if len(shape) != 2 or not shape[0]:
         raise SeparatorError(f"samples of shape {shape}; give (channels, samples)")
     if shape[0] > MAX_CHANNELS >= shape[1]:
         raise SeparatorError(f"samples of shape {shape} are (t, c); give (c, t): transpose them")
     return as_array(mixture)
+
+
+def check_floats(samples: "Tensor | np.ndarray") -> None:
+    """Refuse samples that are not floats.
+
+    Args:
+        samples: of any shape.
+
+    Raises:
+        SeparatorError: they are of another type.
+    """
+    if isinstance(samples, np.ndarray):
+        is_float = samples.dtype.kind == "f"
+    else:
+        is_float = samples.is_floating_point()
+    if is_float:
+        return
+    kind = str(samples.dtype).removeprefix("torch.")
+    whole = kind.startswith(("int", "uint"))
+    fix = f"divide by the largest {kind}, so that ±1 is full scale" if whole else "convert them"
+    raise SeparatorError(f"samples of {kind}; give floats: {fix}")
 
 
 def as_array(wave: "Tensor | np.ndarray") -> np.ndarray:
@@ -223,9 +239,3 @@ def rate_of(rate: object) -> int:
         low_high = f"{MIN_RATE}..{MAX_RATE}"
         raise SeparatorError(f"rate: {rate!r} is no whole number in {low_high}; give it in hertz")
     return int(number)
-
-
-def _not_float(kind: str) -> SeparatorError:
-    whole = kind.startswith(("int", "uint"))
-    fix = f"divide by the largest {kind}, so that ±1 is full scale" if whole else "convert them"
-    return SeparatorError(f"samples of {kind}; give floats: {fix}")

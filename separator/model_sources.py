@@ -91,9 +91,11 @@ def _from_hub(source: str, suffix: str, newest: bool) -> Path:
         fix = "the hub cannot be reached, and no copy is here; check the network"
         raise SeparatorError(f"{source}: {fix}") from error
     except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        torch = "without --backend onnx, PyTorch (pip install 'separator[train]') reads a"
-        fix = f"; {torch} {FILE}.safetensors" if suffix == ".onnx" else ""
-        raise SeparatorError(f"{source}: holds no {name} there{fix}") from error
+        torch = "or install PyTorch: pip install 'separator[train]'"
+        fix = f"; its owner adds it with `separator push --onnx`, {torch}"
+        raise SeparatorError(
+            f"{source}: has no {name}{fix if suffix == '.onnx' else ''}"
+        ) from error
     except Exception as error:  # its own classes, those of its HTTP client, and the system's
         raise SeparatorError(f"{source}: {one_line(error)}") from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separator.arguments import as_array, check_kind, is_samples, path_of
+from separator.arguments import as_array, check_floats, check_kind, is_samples, path_of
 from separator.devices import find_device
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
@@ -94,10 +94,14 @@ class Separator(StreamingSeparator[Tensor]):
             (b s 2 t) on the CPU, in the order of `stems`.
 
         Raises:
-            SeparatorError: not even a short chunk fits, or the model's estimate is not finite.
+            SeparatorError: `mixtures` are no floats of that shape or hold nothing, not even a short
+                chunk fits, or the model's estimate is not finite.
         """
         if not is_samples(mixtures) or mixtures.ndim != 3 or mixtures.shape[1] != 2:
             raise SeparatorError("mixtures: give a tensor (b, 2, t) at the model's rate")
+        if 0 in mixtures.shape:
+            raise SeparatorError(f"mixtures of shape {tuple(mixtures.shape)}: hold nothing")
+        check_floats(mixtures)
         return torch.from_numpy(self.estimate(as_array(mixtures)))
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:

@@ -96,7 +96,8 @@ class StreamingSeparator(ABC, Generic[Wave]):
 
         Chunks are joined and brought to the song's rate by the CPU, with memory that does not grow.
         What is finished is then copied to the device: all of a song at once by `separate`, piece by
-        piece by `stream`. On the CPU nothing is copied.
+        piece by `stream`. On the CPU nothing is copied. A call of a `Separator` itself still
+        returns a tensor on the CPU.
 
         Args:
             results: "numpy" for arrays; "cpu", "cuda", "mps", "auto" or a `torch.device` for

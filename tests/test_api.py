@@ -282,6 +282,8 @@ def test_wrong_settings_of_a_separator_are_one_error(options: dict, message: str
         (lambda m: [*m.stream([torch.zeros(2, 9)], 8000, "1")], "batch: '1' is no whole number"),
         (lambda m: m.with_results("np"), "results: 'np' is not on this machine; it has cpu"),
         (lambda m: m(torch.zeros(2, 9)), "mixtures: give a tensor (b, 2, t)"),
+        (lambda m: m(torch.zeros(1, 2, 0)), "mixtures of shape (1, 2, 0): hold nothing"),
+        (lambda m: m(torch.zeros(1, 2, 9).int()), "samples of int32; give floats"),
         (lambda m: m("song.wav"), "mixtures: give a tensor (b, 2, t)"),
     ],
 )

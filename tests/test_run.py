@@ -14,6 +14,7 @@ import pytest
 
 from separator import Separator, audio
 from separator.inference import watch
+from separator.inference.run_report import RunReport
 from tests.songs import export_model, files, in_tmp, model, run, song  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -81,16 +82,35 @@ def test_a_report_lists_songs_that_were_there_without_decoding_them(
     assert "| music/a.flac | already there | 0.5 | - | - |" in Path("all.md").read_text()
 
 
+def test_the_report_of_a_watched_song_that_is_done_again_and_then_fails() -> None:
+    report = RunReport({})
+    song = audio.AudioInfo(Path("a.wav"), "wav", "pcm", 100 * 8000, 8000, 2)
+    for _ in range(2):
+        report.add(song, [], spent=9.0)
+        report.elapsed += 10
+    sums = report.summary()
+    assert (sums["separated"], sums["seconds"], sums["speed"]) == (1, 200, 10)
+    report.fail("a.wav", "a.wav: is damaged")
+    report.elapsed += 20
+    sums = report.summary()
+    assert (sums["separated"], sums["failed"], sums["speed"]) == (0, 1, 5)
+    report.add(song, [])  # as it was before
+    sums = report.summary()
+    assert (sums["already_there"], sums["failed"], sums["seconds"]) == (1, 0, 200)
+
+
 def test_one_model_works_on_one_song_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobs there are, a GPU holds one batch, and torch has one set of threads."""
     calls, busy, masked = [], threading.Lock(), Separator._masked
 
     def watched(self: Separator, mixtures: np.ndarray) -> np.ndarray:
         assert busy.acquire(blocking=False)
-        calls.append((threading.get_ident(), len(mixtures)))
-        time.sleep(0.01)
-        busy.release()
-        return masked(self, mixtures)
+        try:
+            calls.append((threading.get_ident(), len(mixtures)))
+            time.sleep(0.01)
+            return masked(self, mixtures)
+        finally:
+            busy.release()
 
     monkeypatch.setattr(Separator, "_masked", watched)
     for number in range(8):

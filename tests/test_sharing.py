@@ -34,6 +34,10 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
+        if self.path.startswith("/api/models/me/vocals/tree/main"):
+            names = [name.removeprefix("me/vocals/") for name in self.server.files]
+            self.json([{"type": "file", "path": n, "size": 1, "oid": "0"} for n in names])
+            return
         name = re.sub(r"/resolve/[^/]+/", "/", self.path).strip("/")
         content = self.server.files.get(name)
         if content is None:
@@ -53,8 +57,10 @@ class Hub(BaseHTTPRequestHandler):
             self.json({"files": rows})
         elif "/commit/" in self.path:
             for row in map(json.loads, body.splitlines()):
+                value = row["value"]
+                if row["key"] == "deletedFile":
+                    del self.server.files[f"me/vocals/{value['path']}"]
                 if row["key"] == "file":
-                    value = row["value"]
                     self.server.files[f"me/vocals/{value['path']}"] = base64.b64decode(
                         value["content"]
                     )
@@ -167,7 +173,7 @@ def test_a_network_without_pytorch_comes_from_the_hub(
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "hf:me/vocals: holds no model.onnx there" in line and "separator[train]" in line
+    assert "hf:me/vocals: has no model.onnx; its owner" in line and "separator[train]" in line
     push = ["push", str(model), "me/vocals", "--license", "mit", "--onnx"]
     status, text = commands.run(tmp_path, *push)
     assert status == 0, text
@@ -178,6 +184,9 @@ def test_a_network_without_pytorch_comes_from_the_hub(
     assert len(hub.asked) == asked
     assert commands.run(tmp_path, "pull", "hf:me/vocals", "-o", "x.onnx")[0] == 0
     assert (tmp_path / "x.onnx").read_bytes() == hub.files["me/vocals/model.onnx"]
+    status, text = commands.run(tmp_path, *push[:-1])  # what is of another model goes
+    assert status == 0, text
+    assert sorted(hub.files) == ["me/vocals/README.md", "me/vocals/model.safetensors"]
 
 
 def test_a_file_that_is_no_model_is_not_pushed(

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WaveConfig(ObjectiveConfig):
-    """Restore the waves of the chosen patches, with the phases of the mixture.
+    """Restore the waves of the chosen patches.
+
+    Mixed patches get the phases of the mixture, filled and noisy ones the true phases.
 
     Attributes:
         weight: weight of the negative SDR.

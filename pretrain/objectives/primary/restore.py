@@ -68,7 +68,7 @@ def _check_mask(run: "PretrainConfig") -> None:
             f"mask.band, mask.band_span: {mask.band} x {mask.band_span} bins of {bins}; "
             f"{mask.strategy} needs at least 1 and less than all"
         )
-    if mask.mix and run.data.batch < 2:
+    if "mix" in mask.kinds and run.data.batch < 2:
         raise SeparatorError(
             "mask.mix: mixes a crop with another one of its batch; give data.batch of 2 up"
         )
