@@ -201,6 +201,19 @@ def test_the_order_of_two_songs_does_not_decide(
     assert bool(reasons[0]) == bool(reasons[1]) == (fits[0] > fits[1])
 
 
+def test_a_pair_by_sound_keeps_its_names_where_the_library_moves(tmp_path: Path):
+    wave = torch.rand(2, 4000) * 0.1
+    paths = [write(tmp_path / "old" / name, wave) for name in ("a.flac", "b.flac")]
+    names = []
+    for folder in ("old", "new"):
+        songs = [audio.probe(tmp_path / folder / path.name) for path in paths]
+        (pair,) = suggested_pairs(songs, [(0, 1, 30)], ["one", "other"])
+        names.append((pair.name, pair.turned))
+        if folder == "old":
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert names[0] == names[1] and names[0][0][2:] != names[0][1][2:]
+
+
 def test_long_titles_make_names_that_fit(tmp_path: Path):
     wave = torch.rand(2, 4000) * 0.1
     paths = [
