@@ -198,7 +198,8 @@ def _separate(config: SeparateConfig) -> list[str]:
         for info, results in planned.done:
             report.add(info, results)
         if config.dry_run:
-            say("\n".join(printable(str(path)) for job in planned.jobs for path in job.outputs))
+            for path in (path for job in planned.jobs for path in job.outputs):
+                say(printable(str(path)))
         else:
             _do(planned, work, report, config)
         if not watch:
