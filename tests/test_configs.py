@@ -88,7 +88,9 @@ def test_presets_take_real_steps_on_real_music(preset: str, shared_data: Path, t
     ]
     assert cli.main(words) == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert all(0 < row["loss"] < 1 for row in rows if row["kind"] == "train")
+    for row in (row for row in rows if row["kind"] == "train"):
+        lowest = -1 if "loss/wave" in row else 0  # decibels: below 0 where good
+        assert lowest < row["loss"] < 1
     assert 0 < rows[-1]["valid/l1_model"] < 1
 
 
