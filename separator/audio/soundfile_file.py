@@ -73,12 +73,12 @@ class Part(io.RawIOBase):
         super().close()
 
 
-def native_name(path: Path) -> str | bytes:
-    """Return what soundfile takes for a path: outside Windows bytes, since names need not be text.
+def native_name(path: Path) -> bytes:
+    """Return what soundfile takes for a path: bytes, since names need not be text.
 
     soundfile encodes text strictly, and so would refuse a name that is not valid UTF-8.
     """
-    return str(path) if os.name == "nt" else os.fsencode(path)
+    return os.fsencode(path)
 
 
 def xiph_order(format: str, channels: int) -> tuple[int, ...] | None:
