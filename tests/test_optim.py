@@ -158,19 +158,13 @@ def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(*pair, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32)]
-)
-def test_muon_works_in_the_type_that_the_processor_multiplies_fast(
-    monkeypatch: pytest.MonkeyPatch, capability: str, dtype: torch.dtype
-):
+def test_muon_works_in_float32_on_a_processor(monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(muon, "orthogonal", lambda x: seen.append(x.dtype) or x)
     weight = nn.Parameter(torch.ones(3, 4))
     weight.grad = torch.ones(3, 4)
     muon.Muon([{"params": [weight]}], lr=0.1).step()
-    assert seen == [dtype]
+    assert seen == [torch.float32]
 
 
 def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():
