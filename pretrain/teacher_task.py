@@ -1,9 +1,9 @@
 """Pretraining from a teacher: trained models separate a library, and a new network learns from it.
 
-The stems of the batch are shuffled into new mixtures (RemixIT, Tzinis et al. 2022, arXiv
-2202.08862), and doubtful crops are left out: those on which several teachers differ, those of one
-stem alone (Luo and Yu 2022, arXiv 2209.15174), and those with the largest losses (Kim et al. 2023,
-arXiv 2306.09382).
+Without a model, the library is folders of stems that another program estimated. The stems of the
+batch are shuffled into new mixtures (RemixIT, Tzinis et al. 2022, arXiv 2202.08862), and doubtful
+crops are left out: those on which several teachers differ, those of one stem alone (Luo and Yu
+2022, arXiv 2209.15174), and those with the largest losses (Kim et al. 2023, arXiv 2306.09382).
 """
 
 from collections.abc import Iterator
@@ -30,21 +30,23 @@ FRAME_SECONDS = 0.1
 
 
 class TeacherTask(SupervisedTask):
-    """Separation learned from the estimates of trained models.
+    """Separation learned from the estimates of trained models, or of another program.
 
     Attributes:
+        teachers: the models; none where the songs have estimated stems.
         labelled: songs with stems, of which a part of each batch is.
 
     Raises:
-        SeparatorError: a model file that cannot separate, or is of another sample rate.
+        SeparatorError: a model file that cannot separate, or is of another sample rate; songs
+            without stems where there is no model.
     """
 
     config: PretrainConfig
-    mixtures = True
 
     def initialise(self) -> None:
         """Load the teachers, and find the songs with stems."""
         config = self.config
+        self.mixtures = bool(config.teacher.models)
         self.labelled = self._labelled_tracks()
         self.teachers = [Separator.load(path, str(self.device)) for path in config.teacher.models]
         for path, teacher in zip(config.teacher.models, self.teachers, strict=True):
@@ -55,8 +57,14 @@ class TeacherTask(SupervisedTask):
                 )
 
     def find_tracks(self) -> tuple[list[Track], list[Track]]:
-        """Return songs of any kind to train on, and to validate with: those with stems, if any."""
+        """Return songs to train on, and to validate with: those with stems, if any."""
         train, valid = training_tracks(self.config.data)
+        mixed = next((track for track in train if "mixture" in track.names), None)
+        if mixed and not self.teachers:
+            raise SeparatorError(
+                f"teacher.models: there is none, and {mixed.root} has songs without stems; give a "
+                "model file of `separator train`, or folders of stems only"
+            )
         labelled = [track for track in valid if "mixture" not in track.names]
         return train, first_by_hash(labelled or valid, self.config.valid_crops)
 
@@ -81,7 +89,7 @@ class TeacherTask(SupervisedTask):
         """Yield micro-batches number `start`, `start + stride`, …"""
         config = self.config
         if not self.labelled:
-            yield from (TeacherBatch(mixtures) for mixtures in super().batches(start, stride))
+            yield from map(TeacherBatch, super().batches(start, stride))
             return
         number = round(config.teacher.label_share * config.data.batch)
         number = min(max(number, 1), config.data.batch - 1)
@@ -89,7 +97,7 @@ class TeacherTask(SupervisedTask):
         drawn = config.rate, config.seed, start, stride
         yield from map(
             TeacherBatch,
-            batches(self.train, mixed, *drawn, mixtures=True, device=self.device),
+            batches(self.train, mixed, *drawn, self.mixtures, self.device),
             batches(self.labelled, replace(config.data, batch=number), *drawn, device=self.device),
         )
 
@@ -104,13 +112,18 @@ class TeacherTask(SupervisedTask):
     def stems(self, batch: "TeacherBatch", generator: torch.Generator) -> Tensor:
         """Return the crops' stems, the labelled ones last: (b 2 c t).
 
-        The teachers' stems of the mixtures that are kept are shuffled into new mixtures.
+        The teachers' stems of the mixtures that are kept are shuffled into new mixtures; stems of
+        files were shuffled when they were read.
         """
         config = self.config
-        estimates = self.estimates(batch.mixtures.mixture)
-        stems = estimates.mean(dim=0)[selected(estimates, config)]
-        changes = replace(config.data.augment, speed=0.0)  # played faster already
-        stems = augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
+        if self.teachers:
+            estimates = self.estimates(batch.songs.mixture)
+            stems = estimates.mean(dim=0)[selected(estimates, config)]
+            changes = replace(config.data.augment, speed=0.0)  # played faster already
+            stems = augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
+        else:
+            stems = super().stems(batch.songs, generator)
+            stems = stems[selected(stems[None], config)]
         if batch.labels is None:
             return stems
         return torch.cat([stems, super().stems(batch.labels, generator)])
@@ -158,9 +171,9 @@ class TeacherTask(SupervisedTask):
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """Mixtures that the teachers separate, and crops of songs with stems beside them, if any."""
+    """Crops of the library, and crops of songs with true stems beside them, if any."""
 
-    mixtures: Batch
+    songs: Batch
     labels: Batch | None = None
 
     def seconds(self, rate: int) -> float:
@@ -169,7 +182,7 @@ class TeacherBatch:
         Args:
             rate: sample rate in hertz.
         """
-        return sum(batch.seconds(rate) for batch in (self.mixtures, self.labels) if batch)
+        return sum(batch.seconds(rate) for batch in (self.songs, self.labels) if batch)
 
 
 def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:

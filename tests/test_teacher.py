@@ -51,7 +51,7 @@ def test_stems_are_the_mean_of_the_teachers_estimates(corpus: Path, model: Path)
     task = TeacherTask(config_of(corpus, model, model, more=more))
     whole = task.teachers[1]
     task.teachers[1] = lambda mixture: halved(mixture, whole(mixture)[:, 0])
-    batch = next(task.batches(0)).mixtures
+    batch = next(task.batches(0)).songs
     assert batch.stems.shape[1] == 1  # true stems, which the corpus has, are not read
     stems = task.stems(TeacherBatch(batch), seeded())
     true = task.teachers[0](batch.mixture)[:, 0]
@@ -71,7 +71,7 @@ def test_stems_are_shuffled_between_songs(corpus: Path, model: Path):
     task = TeacherTask(config_of(corpus, model, more=more))
     batch = next(task.batches(0))
     stems = task.stems(batch, seeded())
-    mixtures = batch.mixtures.mixture.abs()
+    mixtures = batch.songs.mixture.abs()
     apart = [(stem.sum(0).abs() - mixtures).abs().amax((1, 2)).min() for stem in stems]
     assert max(apart) > 0.01  # at least one new mixture is none of the old ones
 
@@ -147,7 +147,7 @@ def test_the_worst_crops_of_a_batch_are_dropped(corpus: Path, model: Path):
     wave = torch.randn(5, 2, 8000, generator=seeded())
     network = Fixed([1.0, 0.2, 0.9, 0.1, 0.95])
     task.stems = lambda batch, generator: torch.stack([wave, torch.zeros_like(wave)], dim=1)
-    losses = task.step(network, TeacherBatch(next(task.batches(0)).mixtures), 0, seeded())
+    losses = task.step(network, TeacherBatch(next(task.batches(0)).songs), 0, seeded())
     losses["loss"].backward()
     assert (network.heights.grad != 0).tolist() == [True, False, True, False, True]
 
@@ -160,13 +160,13 @@ def test_part_of_each_batch_is_songs_with_their_true_stems(
     more += ("data.augment.swap=0", "data.augment.polarity=0", "data.augment.speed=0")
     task = TeacherTask(config_of(library, model, more=more))
     batch = next(task.batches(0))
-    assert batch.mixtures.stems.shape[:2] == (6, 1) and len(batch.labels.stems) == 2
+    assert batch.songs.stems.shape[:2] == (6, 1) and len(batch.labels.stems) == 2
     assert batch.seconds(8000) == 8.0
     stems = task.stems(batch, seeded())
     true = batch.labels.stems
     torch.testing.assert_close(stems[6:, 1], true[:, -1])
     torch.testing.assert_close(stems[6:].sum(1), true.sum(1))
-    torch.testing.assert_close(stems[:6].sum(1), batch.mixtures.mixture, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stems[:6].sum(1), batch.songs.mixture, rtol=1e-4, atol=1e-5)
     assert {track.root for track in task.labelled} == {str(corpus)}
     assert not {track.name for track in task.labelled if track.split != "train"}
     fewer = TeacherTask(config_of(library, model, more=(*more, "teacher.label_fraction=0.4")))
@@ -216,8 +216,35 @@ def test_a_teacher_of_another_rate_is_refused(corpus: Path, model: Path, capsys)
     words = [*MICRO, "rate=16000", f"data.roots=[{corpus}]", f"teacher.models=[{model}]"]
     assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 1
     assert "give rate=8000" in capsys.readouterr().err
-    assert cli.main(["pretrain", "pretrain/teacher.yaml", "data.roots=[x]"]) == 2
-    assert "teacher.models: there is none" in capsys.readouterr().err
+
+
+def test_songs_without_stems_need_a_teacher(library: Path, capsys):
+    words = ["pretrain", "pretrain/teacher.yaml", *MICRO, f"data.roots=[{library}]"]
+    assert cli.main([*words, "data.valid_share=0.3"]) == 1
+    assert f"teacher.models: there is none, and {library} has" in capsys.readouterr().err
+
+
+def test_without_a_teacher_stems_are_those_of_the_files(corpus: Path):
+    more = ("teacher.sounding_db=0", f"teacher.labels=[{corpus}]", "data.batch=8")
+    task = TeacherTask(config_of(corpus, more=more))
+    batch = next(task.batches(0))
+    stems = task.stems(batch, seeded())
+    given = torch.cat([batch.songs.stems, batch.labels.stems])  # drums, bass, other, vocals
+    torch.testing.assert_close(stems[:, 1], given[:, -1])
+    torch.testing.assert_close(stems.sum(1), given.sum(1))
+    assert task.step(task.model, batch, 0, seeded())["loss"].isfinite()
+    track = task.valid[0]
+    true = load_stems(track, 8000, 0, 8000)["vocals"]
+    torch.testing.assert_close(task.read_stems(track, 8000)["vocals"], true)
+
+
+def test_without_a_teacher_crops_of_one_stem_are_left_out(corpus: Path):
+    task = TeacherTask(config_of(corpus, more=("data.batch=8",)))
+    batch = next(task.batches(0))
+    batch.songs.stems[2, -1] *= 1e-4
+    stems = task.stems(batch, seeded())
+    others = [place for place in range(8) if place != 2]
+    torch.testing.assert_close(stems[:, 1], batch.songs.stems[others, -1])
 
 
 @pytest.mark.parametrize("labels", [False, True])

@@ -14,6 +14,7 @@ class TeacherConfig(CheckedConfig):
 
     Attributes:
         models: model files that separate; the network learns from the mean of their estimates.
+            Without any, data.roots are folders of stems that another program estimated.
         agreement_db: with two models or more, crops are left out where the SDR of one model's
             vocals against the mean is below this, in decibels.
         sounding_db: crops are left out where one stem is softer than the other by more than this,
@@ -48,10 +49,6 @@ class Teacher(PrimaryObjective[TeacherConfig]):
     separates = True
 
     def check(self) -> None:
-        """Refuse to learn without a teacher, and batches too small for labels."""
-        if not self.config.models:
-            raise self.config.invalid(
-                "models", "there is none; give a model file of `separator train`"
-            )
+        """Refuse batches too small for labels."""
         if self.config.labels and self.run.data.batch < 2:
             raise SeparatorError("data.batch: teacher.labels need a part of it; give 2 or more")
