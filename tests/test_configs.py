@@ -217,7 +217,7 @@ def test_dwm_begins_uniformly_for_a_sixth_of_its_steps():
 @pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "compare").glob("*")))
 def test_every_arm_of_a_comparison_is_a_valid_run(name: str):
     words = [f"compare/{name}", "library=[x]", "stems=[y]"]
-    songs = {name: ["z"] for name in ("instrumentals", "voices", "mixtures")}
+    songs = {name: ["z"] for name in ("instrumentals", "voices", "mixtures", "estimated")}
     config = parse(CompareConfig, [*words, f"songs={json.dumps(songs)}"], "compare")
     for arm, of in config.arms.items():
         assert settings("train", config.words(arm, "train"))["data"]["roots"] == ["y"]
