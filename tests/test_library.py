@@ -433,7 +433,8 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
         "rates        44100 Hz 2",
         "quarantined  1: empty 1",
         "duplicates   1",
-        "`--report FILE` lists the quarantined files, the duplicates and the notices",
+        f"quarantined  {tmp_path}/m/d.mp3: empty: the file has no bytes",
+        f"duplicate    {tmp_path}/m/b.wav, of {tmp_path}/m/a.wav",
     ]
     table, values = tmp_path / "out/r.tsv", tmp_path / "r.json"
     assert scan_command.main([*roots, *index, "--report", str(table)]) == 0
@@ -452,6 +453,18 @@ def test_the_command_prints_totals_and_writes_reports(tmp_path: Path, capsys) ->
     assert report["roots"] == roots
     assert report["quarantined"][0]["reason"] == "empty: the file has no bytes"
     assert report["duplicates"][0]["same_as"] == str(tmp_path / "m/a.wav")
+
+
+def test_the_command_names_five_files_of_each_kind(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "m/song.wav", song(0, 0.05))
+    for number in range(7):
+        (tmp_path / f"m/{number}\x1b.mp3").touch()
+    index = ["--index", str(tmp_path / "i.sqlite"), "--jobs", "1"]
+    assert scan_command.main([str(tmp_path / "m"), *index]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [line for line in lines if ".mp3: empty" in line]
+    assert [Path(line.split(": ")[0]).name for line in named] == [f"{n}\\x1b.mp3" for n in range(5)]
+    assert lines[-1] == "             and 2 more; --report FILE lists all"
 
 
 def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from separator import audio
+from separator.data.library.scan import scan
 from separator.errors import SeparatorError
 from separator.inference import results, separate
 from separator.inference.results import INDEX, Publication, Record, Results, stamp_of
@@ -188,6 +189,29 @@ def test_results_below_the_input_are_left_alone(logged: pytest.LogCaptureFixture
     assert files("by name") == ["x (Instrumental).wav"]
     assert run(inputs[0], "-o", "alone") == 0  # a result is separated if that is all one wants
     assert files("alone") == ["x (Instrumental) (Instrumental).wav"]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac", "mp3", "ogg", "opus", "m4a", "stem.mp4"])
+def test_a_library_leaves_results_out(suffix: str, tmp_path: Path) -> None:
+    song("music/x.wav")
+    song("music/x (Instrumental).flac", seed=5)  # a bought one
+    assert run("music/x.wav", "-o", "out", "--format", suffix) == 0
+    shutil.copytree("out", "music/copy")
+    places = 1
+    if suffix not in ("wav", "aiff"):
+        shutil.copytree("out", "music/bare", ignore=shutil.ignore_patterns(INDEX))
+        places = 2
+    for _ in range(2):  # the second from the index
+        found = scan(["music"], tmp_path / "i.sqlite", 1, progress=False)
+        assert [info.path.name for info in found.songs] == ["x (Instrumental).flac", "x.wav"]
+        assert found.totals()["passed_over"] == {"results of `separator separate`": places}
+
+
+def test_results_beside_their_songs_are_left_out_of_a_library(tmp_path: Path) -> None:
+    song("music/x.wav")
+    assert run("music", "-o", "music") == 0
+    found = scan(["music"], tmp_path / "i.sqlite", 1, progress=False)
+    assert [info.path.name for info in found.songs] == ["x.wav"]
 
 
 def test_a_bought_instrumental_is_a_song() -> None:

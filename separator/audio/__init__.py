@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from separator.audio.rates import resample
     from separator.audio.reading import read
     from separator.audio.resampler import Resampler
-    from separator.audio.tag_reader import read_tags
+    from separator.audio.tag_reader import is_marked, read_tags
     from separator.audio.writer import Writer
 
 _NAMES = {
@@ -38,7 +38,7 @@ _NAMES = {
     "rates": ("resample",),
     "reading": ("read",),
     "resampler": ("Resampler",),
-    "tag_reader": ("read_tags",),
+    "tag_reader": ("is_marked", "read_tags"),
     "writer": ("Writer",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -69,6 +69,24 @@ def text_tags(path: str | os.PathLike) -> dict[str, list[str]]:
     return texts
 
 
+def is_marked(path: str | os.PathLike) -> bool:
+    """Return whether a file's tags say that `separator separate` wrote it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        mutagen.MutagenError: the tags are damaged.
+        OSError: the file cannot be read.
+    """
+    import mutagen
+
+    tags = getattr(mutagen.File(path), "tags", None) or {}
+    names = list(tags.keys())  # Vorbis comments themselves give pairs
+    marks = [tags[name] for name in names if name.rpartition(":")[2].upper() == "SEPARATOR"]
+    return any('"made_by"' in str(mark[0]) for mark in marks)
+
+
 def is_of_the_sound(name: str) -> bool:
     """Return whether a tag tells of the sound or the coding of its own file, not of the song.
 

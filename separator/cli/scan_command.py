@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from separator.config import parse
 from separator.data.library.scan import Library, check_jobs, scan
-from separator.data.library.scan_report import summary, write_report
+from separator.data.library.scan_report import named_files, summary, write_report
 from separator.errors import SeparatorError, printable
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def main(argv: list[str]) -> int:
         _write_pairs(library, config, config.pairs)
     if config.report:
         write_report(library, config.report)
-    elif library.quarantined or library.duplicates or library.notices:
-        print("`--report FILE` lists the quarantined files, the duplicates and the notices")
+    elif text := named_files(library):
+        print(text)
     return 0
 
 

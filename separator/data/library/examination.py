@@ -3,6 +3,7 @@
 Examining never raises for what is wrong with a file: the finding says it.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from separator.processes import Arguments, Result, calls_in_processes, follow_pa
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
+RESULT = Content(status="result", reason="`separator separate` wrote it")
+RECORDS = ".separator.jsonl"  # of the results in a folder, some of which have no tags
 
 
 def in_processes(
@@ -79,12 +82,15 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
         be recorded.
     """
     try:
-        flaw = _not_audio(path) or _held_out(path)
+        flaw = _not_audio(path) or _marked(path) or _held_out(path)
         if flaw:
             return Finding(path, stamp, local_key(path, stamp), flaw)
         info = audio.probe(path)  # first, because it tells most truncated files
+        key = audio.content_key(path)
+        if _recorded(path, key):
+            return Finding(path, stamp, local_key(path, stamp), RESULT)
         # The same packets may stand for another length: an MP3 without its first frame does.
-        key = f"{audio.content_key(path)}-{info.samples}"
+        key = f"{key}-{info.samples}"
         with Index(index) as store:
             if store.content(key):
                 return Finding(path, stamp, key, None)
@@ -109,6 +115,21 @@ def _not_audio(path: str) -> Content | None:
     if not control & set(head) and head[0] != 0xFF:
         return Content(status="not audio", reason="the file is text")
     return None
+
+
+def _marked(path: str) -> Content | None:
+    """Recognise results of `separator separate` by their tags."""
+    with contextlib.suppress(Exception):  # of damaged tags, as in `_held_out`
+        return RESULT if audio.is_marked(path) else None
+    return None
+
+
+def _recorded(path: str, key: str) -> bool:
+    """Recognise a result without tags: by its content, in the records of its folder."""
+    records = Path(path).with_name(RECORDS)
+    with contextlib.suppress(OSError):
+        return records.is_file() and f'"content": "{key}"'.encode() in records.read_bytes()
+    return False
 
 
 def _held_out(path: str) -> Content | None:

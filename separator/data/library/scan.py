@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from separator.audio import AudioInfo
-from separator.data.library.examination import examined
+from separator.data.library.examination import RESULT, examined
 from separator.data.library.index import Content, Index, Stamp
 from separator.data.library.walk import checked_folders, walk
 from separator.errors import SeparatorError
 from separator.logs import bar as progress_bar
+
+RESULTS = "results of `separator separate`"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Library:
         duplicates: (path, the song with exactly the same audio), sorted by path.
         notices: (path, what its header says wrongly, or where and for how long it is damaged) of
             songs all the same, sorted by path.
-        passed_over: kinds of files that are not taken, with their numbers (`walk.Walked`).
+        passed_over: kinds of files that are not taken, with their numbers: those of `walk.Walked`
+            and `RESULTS`, which the program wrote.
     """
 
     roots: tuple[Path, ...]
@@ -104,7 +107,7 @@ def scan(
             if any(path.startswith(os.path.join(folder, "")) for path in stamps):
                 store.forget(folder, stamps)  # an empty folder may be a drive that is not mounted
         contents = _unchanged(store, folders, stamps) if pending else contents
-    return _library(folders, contents, problems, dict(walked.passed_over.most_common()))
+    return _library(folders, contents, problems, walked.passed_over)
 
 
 def default_index() -> Path:
@@ -159,7 +162,7 @@ def _library(
     folders: list[str],
     contents: Mapping[str, tuple[str, Content]],
     problems: Mapping[str, str],
-    passed_over: dict[str, int],
+    passed_over: Counter[str],
 ) -> Library:
     """Sort known files into songs, quarantined files and duplicates."""
     songs, duplicates, notices = [], [], []
@@ -167,7 +170,9 @@ def _library(
     kept: dict[str, Path] = {}
     for name, (key, content) in sorted(contents.items()):
         path = Path(name)
-        if content.status != "ok":
+        if content.status == RESULT.status:
+            passed_over[RESULTS] += 1
+        elif content.status != "ok":
             quarantined.append((path, f"{content.status}: {content.reason}"))
         elif key in kept:
             duplicates.append((path, kept[key]))
@@ -183,5 +188,5 @@ def _library(
         sorted(quarantined),
         duplicates,
         notices,
-        passed_over,
+        dict(passed_over.most_common()),
     )

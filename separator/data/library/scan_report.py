@@ -2,12 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from separator.atomic import write_text
 from separator.data.library.scan import Library
 from separator.errors import printable, writing
+
+MAX_NAMED = 5  # files of each kind that `named_files` names
 
 
 def summary(library: Library) -> str:
@@ -34,6 +36,25 @@ def summary(library: Library) -> str:
     return "\n".join(lines)
 
 
+def named_files(library: Library) -> str:
+    """Return lines that name the first quarantined files, duplicates and notices.
+
+    Args:
+        library: result of a scan.
+
+    Returns:
+        The lines; "" where there is nothing to name.
+    """
+    lines = []
+    for kind, rows in _listed(library).items():
+        link = ", of " if kind == "duplicate" else ": "
+        named = (f"{kind:<13}{path}{link}{text}" for path, text in rows[:MAX_NAMED])
+        lines += [printable(line) for line in named]
+        if len(rows) > MAX_NAMED:
+            lines.append(f"{'':13}and {len(rows) - MAX_NAMED} more; --report FILE lists all")
+    return "\n".join(lines)
+
+
 def write_report(library: Library, path: str | os.PathLike) -> None:
     """Write totals, quarantined files, duplicates and notices.
 
@@ -56,6 +77,12 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
+def _listed(library: Library) -> dict[str, Sequence[tuple[Path, object]]]:
+    """Return by kind each file, with its reason or the song that is kept."""
+    kinds = library.quarantined, library.duplicates, library.notices
+    return dict(zip(("quarantined", "duplicate", "notice"), kinds, strict=True))
+
+
 def _as_json(library: Library) -> str:
     quarantined = [{"path": str(path), "reason": reason} for path, reason in library.quarantined]
     duplicates = [{"path": str(path), "same_as": str(song)} for path, song in library.duplicates]
@@ -71,9 +98,7 @@ def _as_json(library: Library) -> str:
 
 def _as_table(library: Library) -> str:
     rows = [f"# {line}" for line in summary(library).splitlines()]
-    rows += [_row("quarantined", path, reason) for path, reason in library.quarantined]
-    rows += [_row("duplicate", path, song) for path, song in library.duplicates]
-    rows += [_row("notice", path, notice) for path, notice in library.notices]
+    rows += [_row(kind, *cells) for kind, files in _listed(library).items() for cells in files]
     return "\n".join(rows) + "\n"
 
 
