@@ -41,49 +41,7 @@ STATUSES = {
     "141": "the program that reads the output, such as `head`, has ended",
 }
 
-COMMANDS = {
-    "scan": Command(
-        "separator.cli.scan_command",
-        TRAIN,
-        "index a music library; quarantine broken files",
-        """
-        separator scan ~/Music /mnt/more
-            index two folders
-        separator scan ~/Music --report scan.json
-            and list what cannot be used
-        separator scan ~/MUSDB18
-            show which file counts as which stem
-        separator scan ~/Music --pairs ~/Pairs
-            write songs that exist with and without vocals as training pairs
-        """,
-    ),
-    "pretrain": Command(
-        "separator.cli.pretrain",
-        TRAIN,
-        "pretrain on songs without stems",
-        """
-        separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'
-            pretrain a small model on a library
-        separator pretrain pretrain/recipe.yaml base.yaml \\
-          'data.roots=[~/Music,"/mnt/disk #2"]' run=runs/base steps=200000
-            a larger one; put names with ' #' or ': ' in double quotes
-        separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' \\
-          'teacher.models=[runs/vocals/model.safetensors]'
-            learn from the stems that a trained model estimates
-        """,
-    ),
-    "train": Command(
-        "separator.cli.train",
-        TRAIN,
-        "train or fine-tune on stems",
-        """
-        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]'
-            train from scratch
-        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]' \\
-          pretrained=runs/pretrain/model.safetensors run=runs/vocals
-            fine-tune a pretrained model
-        """,
-    ),
+COMMANDS = {  # in the order of `separator --help`
     "separate": Command(
         "separator.inference.separate",
         SEPARATE,
@@ -130,6 +88,77 @@ COMMANDS = {
             show the card of one
         """,
     ),
+    "pull": Command(
+        "separator.inference.pull",
+        SEPARATE,
+        "fetch a model from the Hugging Face hub or a web address",
+        """
+        separator pull hf:me/vocals -o vocals.safetensors
+            fetch it, check it, write it
+        """,
+    ),
+    "scan": Command(
+        "separator.cli.scan_command",
+        TRAIN,
+        "index a music library; quarantine broken files",
+        """
+        separator scan ~/Music /mnt/more
+            index two folders
+        separator scan ~/Music --report scan.json
+            and list what cannot be used
+        separator scan ~/MUSDB18
+            show which file counts as which stem
+        separator scan ~/Music --pairs ~/Pairs
+            write songs that exist with and without vocals as training pairs
+        """,
+    ),
+    "pretrain": Command(
+        "separator.cli.pretrain",
+        TRAIN,
+        "pretrain on songs without stems",
+        """
+        separator pretrain pretrain/recipe.yaml tiny.yaml 'data.roots=[~/Music]'
+            pretrain a small model on a library
+        separator pretrain pretrain/recipe.yaml base.yaml \\
+          'data.roots=[~/Music,"/mnt/disk #2"]' run=runs/base steps=200000
+            a larger one; put names with ' #' or ': ' in double quotes
+        separator pretrain pretrain/teacher.yaml tiny.yaml 'data.roots=[~/Music]' \\
+          'teacher.models=[runs/vocals/model.safetensors]'
+            learn from the stems that a trained model estimates
+        """,
+    ),
+    "train": Command(
+        "separator.cli.train",
+        TRAIN,
+        "train or fine-tune on stems",
+        """
+        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]'
+            train from scratch
+        separator train train/vocals.yaml tiny.yaml 'data.roots=[~/MUSDB18]' \\
+          pretrained=runs/pretrain/model.safetensors run=runs/vocals
+            fine-tune a pretrained model
+        """,
+    ),
+    "monitor": Command(
+        "separator.cli.monitor",
+        TRAIN,
+        "show the curves, pictures and sounds of runs on a page, and compare them",
+        """
+        separator monitor runs/vocals --open
+            open the page of a run in the browser
+        separator monitor runs
+            all runs in a folder, side by side
+        """,
+    ),
+    "compare": Command(
+        "separator.cli.compare.comparison",
+        TRAIN,
+        "pretrain, fine-tune and score several recipes side by side",
+        """
+        separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'
+            compare masking strategies; after a stop, the same command continues
+        """,
+    ),
     "export": Command(
         "separator.inference.export",
         SHARE,
@@ -158,26 +187,6 @@ COMMANDS = {
             score such stems alone
         """,
     ),
-    "monitor": Command(
-        "separator.cli.monitor",
-        TRAIN,
-        "show the curves, pictures and sounds of runs on a page, and compare them",
-        """
-        separator monitor runs/vocals --open
-            open the page of a run in the browser
-        separator monitor runs
-            all runs in a folder, side by side
-        """,
-    ),
-    "compare": Command(
-        "separator.cli.compare.comparison",
-        TRAIN,
-        "pretrain, fine-tune and score several recipes side by side",
-        """
-        separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'
-            compare masking strategies; after a stop, the same command continues
-        """,
-    ),
     "push": Command(
         "separator.inference.push",
         SHARE,
@@ -185,15 +194,6 @@ COMMANDS = {
         """
         separator push runs/vocals/model.safetensors me/vocals --license cc-by-4.0
             upload the model; others use it with -m hf:me/vocals
-        """,
-    ),
-    "pull": Command(
-        "separator.inference.pull",
-        SEPARATE,
-        "fetch a model from the Hugging Face hub or a web address",
-        """
-        separator pull hf:me/vocals -o vocals.safetensors
-            fetch it, check it, write it
         """,
     ),
     "doctor": Command(

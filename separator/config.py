@@ -78,7 +78,8 @@ def _parsed(
 ) -> Any:
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
-    words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in argv]
+    words = [re.sub("^--[^=]+", lambda key: f"--{key[0][2:].replace('-', '_')}", w) for w in argv]
+    words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in words]
     keys = [a.dest for a in parser._actions if a.dest.split(".")[-1] not in ("config", "help")]
     renamed: set[str] = set()
     words = words if positional else _as_options(words, keys, renamed)
@@ -116,13 +117,12 @@ def from_dict(cls: type[Config], values: dict) -> Config:
         SeparatorError: a key that the dataclass does not have, or a value it refuses.
     """
     parser = _parser(cls, cls.__name__, None)
-    keys = [action.dest for action in parser._actions]
     try:
         return _build(cls, parser, parser.parse_object(rename_keys(values)[0]))
     except SeparatorError:
         raise
     except Exception as error:
-        raise SeparatorError(_shortened(str(error), keys)) from error
+        raise SeparatorError(_shortened(str(error), [a.dest for a in parser._actions])) from error
 
 
 def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
@@ -137,7 +137,7 @@ def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from separator.help_format import add_list, add_short_options, formatter
+    from separator.help_format import add_list, formatter, name_options
 
     parser = ArgumentParser(
         prog=f"separator {command}",
@@ -160,7 +160,7 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
     else:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
-    add_short_options(parser)
+    name_options(parser, hyphens=positional is not None)
     return parser
 
 

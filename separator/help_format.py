@@ -72,8 +72,15 @@ def add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> No
         parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
 
 
-def add_short_options(parser: Any) -> None:
-    """Give those options of a parser that have a short form this form."""
+def name_options(parser: Any, hyphens: bool) -> None:
+    """Give those options of a parser that have a short form this form.
+
+    Args:
+        parser: of jsonargparse.
+        hyphens: whether the help shows `--two-stems` rather than the key `two_stems`.
+    """
+    for action in parser._actions if hyphens else ():
+        action.option_strings = [option.replace("_", "-") for option in action.option_strings]
     actions = parser._option_string_actions
     for short in SHORT:
         if action := actions.get(SHORT[short]):

@@ -58,7 +58,8 @@ def test_the_package_lists_what_is_public():
 def test_help_lists_commands_and_exit_statuses(capsys: pytest.CaptureFixture):
     assert cli.main(["--help"]) == cli.main(["help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in COMMANDS)
+    places = [text.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
     for status in ("0 ", "1 ", "2 ", "3 ", "130, 143, 129 ", "141 "):
         assert f"\n  {status}" in text
     assert cli.main([]) == 2
@@ -107,8 +108,10 @@ def test_examples_are_understood(line: str):
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
-        (["zzz"], f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}"),
-        (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}"),
+        (["zzz"], f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}, help"),
+        (["hepl"], "unknown command 'hepl'; did you mean 'help'?"),
+        (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}, help"),
+        (["help", "separate", "train"], "help: explains one command; leave 'train' out"),
         (["train", "stesp=1"], "unknown key 'stesp'; did you mean 'steps'?"),
         (["train", "data.roots=[a]", "steps=0"], "steps: 0 is not "),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file; give a YAML file that exists"),
@@ -343,6 +346,8 @@ def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
         "separate song.mp3 --format m": ["mp3", "m4a"],
         "separate -m so": ["song.mp3"],
         "separate --qui": ["--quiet"],
+        "separate --two": ["--two-stems"],
+        "evaluate --valid": ["--valid-share"],
         "train train/vo": ["train/vocals.yaml", "train/vocals_stft.yaml"],
         "train tiny.yaml --optim.k": ["--optim.kind"],
     }

@@ -85,10 +85,14 @@ def _run(argv: list[str]) -> int:
         sys.stdout.write(f"separator {__version__}\n")
         return DONE
     if name == "help":
-        name, rest = rest[0], ["--help"]
+        name, *further = rest
+        if further:
+            raise UsageError(f"help: explains one command; leave {further[0]!r} out")
+        rest = ["--help"]
     if name not in COMMANDS:
         from separator.config import nearest
 
+        names = [*COMMANDS, "help"]
         kind = "option" if name.startswith("-") else "command"
-        raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS, 'commands')}")
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, 'commands')}")
     return importlib.import_module(COMMANDS[name].module).main(rest)
