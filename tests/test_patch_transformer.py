@@ -385,7 +385,7 @@ def test_autocast_changes_little_and_does_not_round_the_mask():
 def test_learns_one_crop_of_real_music_by_heart(shared_data):
     import soxr
 
-    from separator.audio.reading import read
+    from separator.audio.tensors import read
 
     song = sorted((shared_data / "songs").glob("*.mp3"))[0]
     wave = read(song, 60 * 44100, 6 * 44100)

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from separator.audio.formats import ENCODINGS, SUFFIXES, format_of, written_as
     from separator.audio.info import AudioError, AudioInfo
     from separator.audio.picture import add_picture, video_container
-    from separator.audio.rates import resample
-    from separator.audio.reading import read
     from separator.audio.resampler import Resampler
     from separator.audio.tag_reader import is_marked, read_tags
+    from separator.audio.tensors import read, resample
     from separator.audio.writer import Writer
 
 _NAMES = {
@@ -35,10 +34,9 @@ _NAMES = {
     "formats": ("ENCODINGS", "SUFFIXES", "format_of", "written_as"),
     "info": ("AudioError", "AudioInfo"),
     "picture": ("add_picture", "video_container"),
-    "rates": ("resample",),
-    "reading": ("read",),
     "resampler": ("Resampler",),
     "tag_reader": ("is_marked", "read_tags"),
+    "tensors": ("read", "resample"),
     "writer": ("Writer",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,6 +1,7 @@
 """Encoders of a stream of samples: libsndfile's, and FFmpeg's for AAC."""
 
 import contextlib
+import os
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,7 +14,7 @@ import soundfile
 from av import AudioFrame
 
 from separator.audio.native_stems import add_stem_box
-from separator.audio.soundfile_file import Forward, native_name
+from separator.audio.soundfile_file import Forward
 
 _PRIMING = 0.5  # seconds; the encoder's rate control takes 0.1 to 0.4 s to settle
 _WRITE_SAMPLES = 8192  # samples; libsndfile's Vorbis puts a whole write on the stack
@@ -75,7 +76,7 @@ class SoundfileEncoder:
         self._bits = int(sound.codec[4:]) if sound.codec.startswith("PCM_") else 0
         self._dither = sound.dither and self._bits == 16
         self._noise: np.random.Generator | None = None
-        place = native_name(sound.path), "w", sound.rate, sound.channels
+        place = os.fsencode(sound.path), "w", sound.rate, sound.channels
         codec = {"subtype": sound.codec, "format": sound.container}
         self._file = Forward(*place, **codec, **sound.options)
         null = soundfile._ffi.NULL

@@ -1,5 +1,6 @@
 """libsndfile: wav, aiff, caf, flac, ogg and opus, and chains of them (files joined into one)."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
@@ -10,7 +11,7 @@ import soundfile
 
 from separator.audio.info import AudioInfo, Refused, Report, reporting
 from separator.audio.integrity import Span, flac_is_whole, iff_span, ogg_pages, unexplained
-from separator.audio.soundfile_file import Forward, Part, native_name, xiph_order
+from separator.audio.soundfile_file import XIPH_ORDER, Forward, Part
 
 _FORMATS = {"WAVEX": "wav", "RF64": "wav", "W64": "wav"}  # libsndfile's name -> ours
 _WARM_UP = {"OPUS": 3840, "VORBIS": 4096}  # samples, where libsndfile seeks
@@ -100,7 +101,7 @@ class SoundfileSource:
         return declared, exact, () if ended else ("its end is not marked: it may be cut off",)
 
     def _open(self) -> "Forward":
-        return Forward(Part(self._path, *self._link) if self._link else native_name(self._path))
+        return Forward(Part(self._path, *self._link) if self._link else os.fsencode(self._path))
 
     def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) in parts (c t) float32.
@@ -115,7 +116,7 @@ class SoundfileSource:
             Ended: there are fewer.
         """
         with reporting(self._path), self._open() as file:
-            order = xiph_order(file.format, file.channels)
+            order = XIPH_ORDER.get(file.channels) if file.format == "OGG" else None
             at = self._seek_point(start) if start else 0
             if 0 < at < stop:
                 self._seek(file, at, start)

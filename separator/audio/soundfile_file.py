@@ -8,8 +8,8 @@ from typing import BinaryIO
 import soundfile
 
 # Vorbis and Opus store L C R Ls Rs LFE; every other format, and this module, L R C LFE Ls Rs
-# (RFC 7845 section 5.1.1.2; the values are the stored channel of each of ours).
-_XIPH_ORDER = {
+# (RFC 7845 section 5.1.1.2; the values are the stored channel of each of ours, by their number).
+XIPH_ORDER = {
     **{3: (0, 2, 1), 5: (0, 2, 1, 3, 4), 6: (0, 2, 1, 5, 3, 4)},
     **{7: (0, 2, 1, 6, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)},
 }
@@ -71,21 +71,3 @@ class Part(io.RawIOBase):
         """Close the file below."""
         self._file.close()
         super().close()
-
-
-def native_name(path: Path) -> bytes:
-    """Return what soundfile takes for a path: bytes, since names need not be text.
-
-    soundfile encodes text strictly, and so would refuse a name that is not valid UTF-8.
-    """
-    return os.fsencode(path)
-
-
-def xiph_order(format: str, channels: int) -> tuple[int, ...] | None:
-    """Return which stored channel each of ours is, or None where they are in order.
-
-    Args:
-        format: libsndfile's name of the container.
-        channels: their number.
-    """
-    return _XIPH_ORDER.get(channels) if format == "OGG" else None

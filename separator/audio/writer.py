@@ -18,7 +18,6 @@ from separator.audio.encoders import ENCODERS, Sound
 from separator.audio.formats import ENCODINGS, FORMATS, format_of
 from separator.audio.info import AudioError, reporting
 from separator.audio.resampler import Resampler
-from separator.audio.soundfile_file import native_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,7 +187,7 @@ class Writer:
             return
         if not self.samples:
             raise AudioError(f"{self.path}: nothing to write, 0 samples; nothing is written")
-        if self.subtype and soundfile.info(native_name(self._temporary)).frames != self.samples:
+        if self.subtype and soundfile.info(os.fsencode(self._temporary)).frames != self.samples:
             self._try_disk()
             raise AudioError(f"{self.path}: could not be written whole")
 
