@@ -78,8 +78,8 @@ class _Registered(Generic[Config]):
 
     Attributes:
         key: name in the configuration and of what is logged.
-        Config: dataclass of the settings, if it has any; the first line of its docstring is the
-            help.
+        Config: dataclass of the settings, taken from the base's brackets where it is not given; the
+            first line of its docstring is the help. None in the brackets: it has no settings.
     """
 
     key: ClassVar[str]
@@ -110,8 +110,7 @@ class PrimaryObjective(_Registered[Config]):
 
     def task(self) -> "Task":
         """Return the task that the training loop is to do."""
-        module, _, name = self.task_class.partition(":")
-        return getattr(importlib.import_module(module), name)(self.run)
+        return pkgutil.resolve_name(self.task_class)(self.run)
 
 
 Loss = tuple[Tensor | None, dict[str, Tensor]]
@@ -260,6 +259,8 @@ def register(objective: Kind) -> Kind:
     """
     registry = PRIMARY if issubclass(objective, PrimaryObjective) else OBJECTIVES
     registry[objective.key] = objective
+    if objective.Config is None:  # class Loudness(Objective[LoudnessConfig])
+        (objective.Config,) = objective.__orig_bases__[0].__args__
     return objective
 
 
@@ -277,7 +278,7 @@ def all_settings() -> type:
     load()
     rows, lines = [], ["Settings of all objectives.", "", "Attributes:"]
     for key, objective in (OBJECTIVES | PRIMARY).items():
-        if objective.Config is None:
+        if not dataclasses.is_dataclass(objective.Config):
             continue
         rows.append((key, objective.Config, dataclasses.field(default_factory=objective.Config)))
         summary = (objective.Config.__doc__ or "").split("\n")[0]

@@ -5,7 +5,7 @@ a row in `ARCHITECTURES`: its settings, its files and its training follow from t
 imports torch at its top makes `--help` import it too; the configurations in `models.config` do not.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import field, make_dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -33,8 +33,7 @@ class Entry(NamedTuple):
 
     def load(self) -> "Callable[..., Architecture]":
         """Return the class, imported."""
-        module, _, name = self.model.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.model)
 
 
 ARCHITECTURES = {

@@ -61,7 +61,6 @@ class Adversarial(Objective[AdversaryConfig]):
     """Add an adversarial loss: a discriminator is trained beside the model."""
 
     key = "adversary"
-    Config = AdversaryConfig
     meeting_point = "restored"
     needs_masked = True
     validated = False  # its loss trains the discriminator

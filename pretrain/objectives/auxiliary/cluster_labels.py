@@ -55,7 +55,6 @@ class ClusterLabels(Objective[LabelConfig]):
     """
 
     key = "labels"
-    Config = LabelConfig
 
     def check(self) -> None:
         """Refuse groups longer than the shortest crop.

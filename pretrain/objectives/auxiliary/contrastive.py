@@ -44,7 +44,6 @@ class Contrast(Objective[ContrastConfig]):
     """Match the backbone's features of each masked patch with the content of the patch."""
 
     key = "contrast"
-    Config = ContrastConfig
     meeting_point = "pre_head"
     needs_masked = True
 

@@ -65,7 +65,6 @@ class NextSpectrogram(Objective[NextConfig]):
     """Predict whether the second half of a crop continues the first."""
 
     key = "next"
-    Config = NextConfig
 
     def check(self) -> None:
         """Refuse a [SEP] that leaves nothing to mask beside it."""

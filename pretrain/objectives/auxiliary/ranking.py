@@ -33,7 +33,6 @@ class Ranking(Objective[HardConfig]):
     """Rank the masked patches by their error."""
 
     key = "hard"
-    Config = HardConfig
     needs_masked = True
     predicts_errors = True
 

@@ -26,7 +26,6 @@ class Wave(Objective[WaveConfig]):
     """Measure the error of the chosen patches on waves."""
 
     key = "wave"
-    Config = WaveConfig
     meeting_point = "restored"
 
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:

@@ -33,7 +33,6 @@ class Mixit(PrimaryObjective[MixitConfig]):
 
     key = "mixit"
     task_class = "separator.pretrain.mixit_task:MixitTask"
-    Config = MixitConfig
 
     def check(self) -> None:
         """Refuse other architectures, and batches of a single crop."""

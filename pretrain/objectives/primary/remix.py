@@ -56,7 +56,6 @@ class Remix(PrimaryObjective[RemixConfig]):
 
     key = "remix"
     task_class = "separator.pretrain.remix_task:RemixTask"
-    Config = RemixConfig
     separates = True
 
     def check(self) -> None:
