@@ -223,11 +223,8 @@ def ignore_padding(target: Tensor, corrupted: Corrupted, music: Tensor) -> Corru
         return corrupted
     frame, end = torch.arange(frames), music[:, None, None, None]
     padded = (frame >= end).to(target.device)
-    touched = ((frame // size + 1) * size > end).to(target.device) & (end < frames).to(
-        target.device
-    )
-    spectrogram, kinds = restore_patches(target, corrupted, padded, touched)
-    return Corrupted(spectrogram, kinds, corrupted.grid)
+    touched = ((frame // size + 1) * size > end) & (end < frames)
+    return restore_patches(target, corrupted, padded, touched.to(target.device))
 
 
 def with_masked_group(corrupted: Corrupted) -> Corrupted:
@@ -253,7 +250,7 @@ def with_masked_group(corrupted: Corrupted) -> Corrupted:
 
 def restore_patches(
     target: Tensor, corrupted: Corrupted, ignored: Tensor, touched: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Corrupted:
     """Restore chosen patches, and mark frames that the loss ignores.
 
     Args:
@@ -263,11 +260,9 @@ def restore_patches(
         touched: boolean, broadcast to (b 1 f n): where chosen patches are restored.
 
     Returns:
-        The spectrogram (b c f n) and the kind of each bin.
+        The corrupted crops, with the frames marked and without those patches.
     """
     restored = touched & corrupted.chosen
     kinds = torch.where(restored, UNTOUCHED, corrupted.kinds)
-    return (
-        torch.where(restored, target, corrupted.spectrogram),
-        torch.where(ignored, IGNORED, kinds),
-    )
+    spectrogram = torch.where(restored, target, corrupted.spectrogram)
+    return Corrupted(spectrogram, torch.where(ignored, IGNORED, kinds), corrupted.grid)

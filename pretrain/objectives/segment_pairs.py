@@ -276,6 +276,6 @@ def with_sep(
     group, size = frame // corrupted.grid.size, corrupted.grid.size
     touched = (group >= first // size) & (group <= last // size)
     pattern = (1 - torch.arange(bins, device=target.device) % 2).to(target.dtype)[:, None]
-    spectrogram, kinds = restore_patches(target, corrupted, covered, touched)
-    target, spectrogram = (torch.where(covered, pattern, x) for x in (target, spectrogram))
-    return target, Corrupted(spectrogram, kinds, corrupted.grid)
+    restored = restore_patches(target, corrupted, covered, touched)
+    spectrogram = torch.where(covered, pattern, restored.spectrogram)
+    return torch.where(covered, pattern, target), replace(restored, spectrogram=spectrogram)

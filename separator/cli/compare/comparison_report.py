@@ -38,7 +38,7 @@ from separator.cli.compare.intervals import paired, summary
 from separator.cli.compare.runs import Run, last_step
 from separator.cli.run_history import read_rows
 from separator.config import to_dict
-from separator.errors import SeparatorError, printable
+from separator.errors import printable, writing
 from separator.stems import ACCOMPANIMENT, TWO_STEMS
 
 SCORED_STEMS = TWO_STEMS.names
@@ -81,12 +81,9 @@ def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
     report = build(config, runs, failures)
     folder = Path(config.run)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
+    with writing(folder, "choose a run= that can be written"):
         for name, content in (("report.json", text), ("report.md", markdown(report))):
             write_text(folder / name, content, errors="backslashreplace")  # names need not be text
-    except OSError as error:
-        reason = error.strerror or error
-        raise SeparatorError(f"{folder}: {reason}; choose a run= that can be written") from error
     return report
 
 
