@@ -15,11 +15,12 @@ from fastapi.testclient import TestClient
 
 from separator import cli
 from separator.cli.monitor import make_app
-from separator.cli.run_history import MAX_POINTS, Runs
+from separator.cli.run_history import MAX_POINTS, Run, Runs
 from separator.engine.cadence import validation_due, validations_left
 from separator.engine.log import Log
 from separator.engine.run_config import RunConfig
 from separator.engine.task import Validation
+from separator.errors import SeparatorError
 from tests.chromium import PROGRAM, chromium
 
 WAVE = torch.linspace(-0.5, 0.5, 8000).expand(2, -1)
@@ -148,6 +149,16 @@ def test_a_folder_without_a_run_is_a_line(folder: str, tmp_path: Path, capsys):
     assert line.count("\n") == 1
 
 
+def test_a_run_without_a_log_is_found(tmp_path: Path):
+    new = tmp_path / "runs" / "new"
+    new.mkdir(parents=True)
+    (new / "config.yaml").write_text("steps: 10\n")
+    (new / "last.pt").touch()  # the first file of a run, by which its parent's runs are found
+    for root in (new, new.parent):
+        (about,) = client(root).get("/api/runs").json()
+        assert (about["name"], about["step"], about["age"]) == (str(new), 0, None)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """The page of two runs, in a server."""
@@ -186,3 +197,35 @@ def test_the_page_draws_runs_and_follows_them(site: str, tmp_path: Path):
         hosts = "performance.getEntriesByType('resource').map(e => new URL(e.name).origin)"
         assert set(page.value(hosts)) == {site}
         assert page.value("document.querySelector('#message').hidden")
+
+
+@pytest.mark.skipif(not PROGRAM, reason="needs chromium")
+def test_the_page_shows_what_can_be_read(site: str, tmp_path: Path, monkeypatch):
+    """Without a log, with a run that cannot be read, and before anything was read."""
+    (tmp_path / "runs" / "new").mkdir()
+    (tmp_path / "runs" / "new" / "last.pt").touch()
+    ready, mended, read = threading.Event(), threading.Event(), Run.curves
+
+    def curves(run: Run) -> dict:
+        if run.folder.name == "one" and not mended.is_set():
+            ready.wait(60)
+            raise SeparatorError("one: cannot be read")
+        return read(run)
+
+    monkeypatch.setattr(Run, "curves", curves)
+    rows = "[...document.querySelectorAll('#runs tr')].map(row => row.lastChild.textContent)"
+    drawn = "document.querySelectorAll('#charts svg path').length"
+    with chromium(tmp_path / "profile") as page:
+        page.open(site)
+        page.wait("document.querySelectorAll('#runs tr').length === 3")
+        assert page.value(rows)[0] == "no log yet"
+        assert page.value("document.querySelector('#reading').offsetHeight > 0")
+        ready.set()
+        page.wait("document.body.dataset.refreshed > 0")
+        assert page.value("document.querySelector('#message').innerText") == "one: cannot be read"
+        assert page.value("document.querySelector('#reading').offsetHeight") == 0
+        assert page.value(drawn) == 4  # of the other run
+        mended.set()
+        page.value("window.dispatchEvent(new Event('focus'))")
+        page.wait(f"{drawn} === 8")
+        page.wait("document.querySelector('#message').hidden")

@@ -171,7 +171,7 @@ def _run_folders(root: Path) -> list[Path]:
     """Return a run folder itself, else those below a folder."""
     if any((root / name).exists() for name in (METRICS, "config.yaml")):
         return [root]
-    return sorted(path.parent for path in root.rglob(METRICS))
+    return sorted({path.parent for name in (METRICS, "last.pt") for path in root.rglob(name)})
 
 
 def _items(events: Any, kind: str, tag: str) -> list[Any]:

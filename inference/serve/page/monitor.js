@@ -47,7 +47,7 @@ function row(run) {
     best ? `${number(best[0])} at ${best[1]}` : "–",
     done ? "done" : left === null ? "–" : clock(left),
     next ? next + cost : "–",
-    age === null ? "–" : `${clock(age)} ago`,
+    step ? `${clock(age)} ago` : "no log yet",
   ];
   return make("tr", {}, ...cells.map((cell) => make("td", {}, cell)));
 }
@@ -161,23 +161,30 @@ function draw(media = true) {
 }
 
 async function refresh() {
-  const summaries = await api("GET", "runs");
-  let changed = false, media = false;
-  for (const summary of summaries) {
+  for (const summary of await api("GET", "runs")) {
     const run = runs.get(summary.name) ?? { colour: runs.size % COLOURS, shown: runs.size < COLOURS };
-    const before = run.summary;
     run.summary = summary;
     runs.set(summary.name, run);
-    if (before?.version === summary.version) continue;
-    run.curves = await api("GET", query("curves", { run: summary.name }));
-    const found = await api("GET", query("media", { run: summary.name }));
-    media ||= JSON.stringify(found) !== JSON.stringify(run.media);
-    run.media = found;
+  }
+  $("#runs").replaceChildren(...[...runs.values()].map(row)); // first: curves and sounds take longer
+  let changed = false, media = false, problem = null;
+  for (const run of runs.values()) {
+    const { name, version } = run.summary;
+    if (run.read === version) continue;
+    try {
+      run.curves = await api("GET", query("curves", { run: name }));
+      const found = await api("GET", query("media", { run: name }));
+      media ||= JSON.stringify(found) !== JSON.stringify(run.media);
+      run.media = found;
+      run.read = version;
+    } catch (error) {
+      problem = error; // the other runs are shown all the same
+    }
     changed = true;
   }
-  $("#runs").replaceChildren(...[...runs.values()].map(row));
   const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
   if (changed) draw(media && !plays);
+  if (problem) throw problem;
 }
 
 async function update() {
@@ -188,6 +195,7 @@ async function update() {
     $("#message").textContent = error.message;
     $("#message").hidden = false;
   }
+  $("#reading").hidden = true;
   document.body.dataset.refreshed = Number(document.body.dataset.refreshed ?? 0) + 1;
 }
 
