@@ -87,7 +87,7 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
     else:
         separator, path = Separator.load(source, device=config.device), source
         check_stems(tracks, separator.stems, FIX)
-        log.info("model: %s", described(path, separator.description))
+        log.debug("model: %s", described(path, separator.description))
         score = functools.partial(_score_in_process, path, config.device, config.full)
     jobs = min(config.jobs or _default_jobs(separator), len(tracks))
     if jobs == 1:

@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +114,12 @@ class _Desk:
             log.debug("%s", song, exc_info=error)
             self._report.fail(str(song), _explained(job, error))
             return
-        outputs = [str(path) for path in job.outputs]
+        written, gain = outcome.result()
+        outputs = [str(path) for path in written]
         say("\n".join(map(printable, outputs)))
         event(log, f"{printable(str(song))}: separated", song=str(song), seconds=seconds,
               outputs=outputs)  # fmt: skip
-        self._report.add(job.info, job.outputs, spent, outcome.result())
+        self._report.add(job.info, job.outputs, spent, gain)
 
     def _advance(self, number: int, seconds: float) -> None:
         seconds = min(seconds, self._jobs[number].info.seconds - self._shown[number])
@@ -126,8 +127,12 @@ class _Desk:
         self._bar.update(seconds)
 
 
-def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None]) -> float:
+def separate_file(
+    job: Job, model: Model, work: Work, check: Callable[[], None]
+) -> tuple[list[Path], float]:
     """Separate one song as a stream; its files appear together when all is done.
+
+    Files that are there already stay, unless all have to be lowered: they get one gain.
 
     Args:
         job: the song and its files.
@@ -136,7 +141,8 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
         check: raises an error when the work is to be stopped.
 
     Returns:
-        The gain of all stems in dB, below 0 where a format of integers could not hold them.
+        The files that were written, and the gain of all stems in dB, below 0 where a format of
+        integers could not hold them.
 
     Raises:
         SeparatorError: the song cannot be read to its end, or has samples that are not finite.
@@ -151,29 +157,32 @@ def separate_file(job: Job, model: Model, work: Work, check: Callable[[], None])
     with contextlib.ExitStack() as stack:
         folders = sorted({path.parent for path in job.outputs})  # the same order in each process
         publications = [stack.enter_context(Publication(folder)) for folder in folders]
-        temporary = [stack.enter_context(replacing(path)) for path in job.outputs]
+        temporary = {path: stack.enter_context(replacing(path)) for path in job.missing}
         chunks, peak = _checked(_stems(job, model, work), check), 1.0
         if job.subtype.startswith("PCM"):
-            spool = stack.enter_context(tempfile.TemporaryFile(dir=temporary[0].parent))
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=job.missing[0].parent))
             shapes, peak = _spooled(chunks, spool)
             chunks = _checked(_lowered(spool, shapes, peak), check)
         if peak > 1:
             text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
             log.info(text, name, 20 * math.log10(peak), job.outputs[0].suffix[1:])
+            for path in [path for path in job.outputs if path not in temporary]:
+                temporary[path] = stack.enter_context(replacing(path))
         _write(chunks, temporary, job, work)
         if has_picture(job.outputs[0]):
-            for path in temporary:
+            for path in temporary.values():
                 audio.add_picture(path, info.path)
-        for path, output in zip(temporary, work.outputs, strict=True):
-            copy_tags(info.path, path, output.title)
-        records = list(zip(job.outputs, _records(job, temporary), strict=True))
+        for path, output in zip(job.outputs, work.outputs, strict=True):
+            if path in temporary:
+                copy_tags(info.path, temporary[path], output.title)
+        records = list(zip(temporary, _records(job, temporary), strict=True))
         for publication in publications:
             there = [
                 (path, record) for path, record in records if path.parent == publication.folder
             ]
             planned = {path.name: job.planned[path] for path, _ in there}
             publication.commit([record for _, record in there], planned)
-    return -20 * math.log10(peak) if peak > 1 else 0.0
+    return list(temporary), -20 * math.log10(peak) if peak > 1 else 0.0
 
 
 def _checked(chunks: Iterable[np.ndarray], check: Callable[[], None]) -> Iterator[np.ndarray]:
@@ -216,7 +225,9 @@ def _lowered(
         yield chunk.reshape(shape) / np.float32(peak)
 
 
-def _write(chunks: Iterator[np.ndarray], paths: Sequence[Path], job: Job, work: Work) -> None:
+def _write(
+    chunks: Iterator[np.ndarray], temporary: Mapping[Path, Path], job: Job, work: Work
+) -> None:
     """Encode chunks (s c t), each stem in a thread of its own while the next chunk is computed."""
     info = job.info
     options = {"bitrate": work.bitrate, "samples": info.samples, "titles": work.outputs[0].titles}
@@ -224,30 +235,32 @@ def _write(chunks: Iterator[np.ndarray], paths: Sequence[Path], job: Job, work: 
     if job.subtype:
         options |= {"subtype": job.subtype, "dither": job.subtype == "PCM_16"}
     with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(audio.Writer(path, info.rate, min(info.channels, 2), **options))
-            for path in paths
-        ]
+        writers = {
+            job.outputs.index(path): stack.enter_context(
+                audio.Writer(part, info.rate, min(info.channels, 2), **options)
+            )
+            for path, part in temporary.items()
+        }
         pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do
         pending = []
         for chunk in chunks:
             for write in pending:
                 write.result()
             pending = [
-                pool.submit(writer.write, stem) for writer, stem in zip(writers, chunk, strict=True)
+                pool.submit(writer.write, chunk[number]) for number, writer in writers.items()
             ]
         for write in pending:
             write.result()
 
 
-def _records(job: Job, temporary: Sequence[Path]) -> list[Record]:
+def _records(job: Job, temporary: Mapping[Path, Path]) -> list[Record]:
     """Put the record of each finished file into its tags, and return them all for the index."""
     if stamp_of(job.info.path) != job.song.stamp:
         raise SeparatorError(
             f"{job.info.path}: changed while it was separated; run the command again"
         )
     records = []
-    for path, output in zip(temporary, job.outputs, strict=True):
+    for output, path in temporary.items():
         record = Record(audio.content_key(path), job.song.key, job.made_by)
         mark(path, record)
         place = {"output": output.name, "stamp": stamp_of(path)}

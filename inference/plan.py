@@ -24,9 +24,18 @@ from separator.inference.choices import (
 )
 from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
+from separator.inference.run_report import counted
 from separator.inference.watch import Watch
 
 log = logging.getLogger(__name__)
+
+NOTES = {  # about songs with results, by the name of their count
+    "done": "%s: separated already, nothing to do (--overwrite separates again)",
+    "partly": "%s: some of the results are there already; only the missing ones are added",
+    "outdated": "%s: separated earlier with another model, version or options, or changed since; "
+    "separated again, and the results replaced (--keep keeps them)",
+    "results": "%s: left out of the songs, because this program wrote them",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Job:
     Attributes:
         info: the song.
         outputs: the files.
+        missing: those of them that are to be written; the others are there and as asked for.
         subtype: their sample format; "" for lossy codecs.
         song: the song as records of results know it.
         made_by: what those records are to say of the model and the settings.
@@ -44,6 +54,7 @@ class Job:
 
     info: AudioInfo
     outputs: tuple[Path, ...]
+    missing: tuple[Path, ...]
     subtype: str
     song: Song
     made_by: dict[str, Any]
@@ -71,9 +82,8 @@ class Plan:
 class State(enum.Enum):
     """The state of the files at the names of a song's results."""
 
-    ABSENT = enum.auto()
-    DONE = enum.auto()
-    OUTDATED = enum.auto()  # of this song, from another model, version, settings, or not all there
+    CURRENT = enum.auto()  # those that are there are as asked for; perhaps there are none
+    OUTDATED = enum.auto()  # of this song, from another model, version or settings
     TAKEN = enum.auto()  # by another song's results
     UNKNOWN = enum.auto()  # files without a record
 
@@ -189,16 +199,19 @@ class _Planner:
         self.made.folders.update(path.parent for path in paths)
         self.taken.add(key)
         if choices.keep and state in (State.OUTDATED, State.UNKNOWN) and all(map(_is_audio, paths)):
-            state = State.DONE
-        if state is State.DONE and not choices.overwrite:
+            state = State.CURRENT
+        stays = state is State.CURRENT and not choices.overwrite
+        missing = tuple(path for path in paths if not (stays and path.exists()))
+        if not missing:
             self.made.done.append((info, paths))
         elif state is State.UNKNOWN and not (choices.overwrite and self.template.names_stems):
             template = self.template
             self.made.failures[str(info.path)] = _unknown(info.path, paths, template.names_stems)
         else:
             self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite
+            self.counts["partly"] += len(missing) < len(paths)
             planned = {path: stamp_of(path) for path in paths}
-            self.made.jobs.append(Job(info, paths, subtype, song, made_by, planned))
+            self.made.jobs.append(Job(info, paths, missing, subtype, song, made_by, planned))
 
     def _paths(self, values: dict[str, str], label: str) -> tuple[Path, ...]:
         """Return the files that a song becomes."""
@@ -219,15 +232,13 @@ class _Planner:
     def _state(self, paths: Sequence[Path], song: Song, made_by: dict[str, Any]) -> State:
         """Tell what is at the names of a song's results."""
         existing = [path for path in paths if path.exists()]
-        if not existing:
-            return State.ABSENT
         records = [self.results.find(path) for path in existing]
         if any(record and not song.made(record) for record in records):
             return State.TAKEN
         if not all(records):
             return State.UNKNOWN
         same = all(song.unchanged(record) and record.made_by == made_by for record in records)
-        return State.DONE if same and len(existing) == len(paths) else State.OUTDATED
+        return State.CURRENT if same else State.OUTDATED
 
     def _nothing(self, inputs: Sequence[str]) -> str:
         """Say that there is nothing to do, and why as far as it is known."""
@@ -237,19 +248,10 @@ class _Planner:
         return f"{names}: no songs found; give audio files or folders"
 
     def _tell(self) -> None:
-        """Say what is not done, and what is done again."""
-        counts = self.counts
-        if self.made.done:
-            text = "skipped, separated already (--overwrite does them again): %d"
-            log.info(text, len(self.made.done))
-        if counts["outdated"]:
-            text = (
-                "done again, since their results are incomplete or another model, version or "
-                "setting made them (--keep keeps those that are whole): %d"
-            )
-            log.info(text, counts["outdated"])
-        if counts["results"]:
-            log.info("left alone, results of earlier runs: %d", counts["results"])
+        """Say of which songs there are results already, and what becomes of these."""
+        for name, number in (*self.counts.items(), ("done", len(self.made.done))):
+            if number:
+                log.info(NOTES[name], counted(number, "file" if name == "results" else "song"))
 
 
 @contextlib.contextmanager

@@ -131,18 +131,21 @@ def table(report: dict) -> str:
     """
     stems = report["stems"]
     columns = "".join(f"  {stem + ' SDR':>19}" for stem in stems)
-    head = f"{'':{NAME}}  {'':10}{columns}\n"
-    head += f"{'track':{NAME}}  {'estimate':10}" + f"  {'frames':>9} {'global':>9}" * len(stems)
+    names = _labels([report]) + [_words(name) for name in ESTIMATES[1:]]
+    width = max(map(len, names))
+    head = f"{'':{NAME}}  {'':{width}}{columns}\n"
+    head += f"{'track':{NAME}}  {'estimate':{width}}" + f"  {'frames':>9} {'global':>9}" * len(
+        stems
+    )
     lines = [LEGEND, head, "\n"]
     for track in report["tracks"]:
-        for name in ESTIMATES:
+        for name, estimate in zip(ESTIMATES, names, strict=True):
             scores = [track["scores"][name][stem] for stem in stems]
             cells = "".join(
                 f"  {_number(s['sdr_frames']):>9} {_number(s['sdr_global']):>9}" for s in scores
             )
             label = track["name"][:NAME] if name == ESTIMATES[0] else ""
-            estimate = _labels([report])[0] if name == ESTIMATES[0] else _words(name)
-            lines.append(f"{label:{NAME}}  {estimate:10}{cells}\n")
+            lines.append(f"{label:{NAME}}  {estimate:{width}}{cells}\n")
     failed = [f"failed: {entry['name']}: {entry['error']}\n" for entry in report["failures"]]
     return "".join([*lines, *failed, "\n", summary_table(report)])
 
@@ -225,10 +228,7 @@ def _counted(report: dict) -> str:
 
 def _labels(reports: Sequence[dict]) -> list[str]:
     """Name the models and folders: the ends of their paths, as far as there is room."""
-    if len(reports) == 1:
-        written = reports[0]["model"]["description"].get("stage") == "estimates"
-        return ["estimates" if written else "ours"]
-    paths = [str(report["model"]["path"]) for report in reports]
+    paths = [str(report["model"]["path"] or "model") for report in reports]
     return [path if len(path) <= NAME else f"…{path[1 - NAME :]}" for path in paths]
 
 

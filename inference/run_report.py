@@ -106,13 +106,13 @@ class RunReport:
     def sentence(self) -> str:
         """Return the summary in words."""
         sums = self.summary()
-        count, minutes = sums["separated"], sums["elapsed"] / 60
-        text = f"{count} song{'' if count == 1 else 's'}, {sums['seconds'] / 3600:.2f} hours"
+        kinds = {"separated": SEPARATED, "already_there": THERE, "failed": "failed"}
+        parts = [f"{sums[key]} {words}" for key, words in kinds.items() if sums[key]]
+        text = f"{counted(sum(sums[key] for key in kinds), 'song')}: {', '.join(parts)}"
         if sums["speed"]:
-            text += f", in {minutes:.1f} minutes ({sums['speed']:.1f} times real time)"
-        if there := sums["already_there"]:
-            text += f", {there} already there ({sums['seconds_already_there'] / 3600:.2f} hours)"
-        return f"{text}, {sums['failed']} failed"
+            sound, work = _duration(sums["seconds"]), _duration(sums["elapsed"])
+            text += f"; {sound} of music in {work}, {sums['speed']:.1f} times real time"
+        return text
 
     def write(self, path: str | Path) -> None:
         """Write the report, whole or not at all.
@@ -148,6 +148,18 @@ class RunReport:
             lines += ["", "| failed | reason |", "|---|---|"]
         lines += [f"| {_in_table(k)} | {_in_table(v)} |" for k, v in self.failures.items()]
         return "\n".join([*lines, ""])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit that fits it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _in_table(text: str) -> str:

@@ -198,7 +198,7 @@ def _separate(config: SeparateConfig) -> list[str]:
         for info, results in planned.done:
             report.add(info, results)
         if config.dry_run:
-            for path in (path for job in planned.jobs for path in job.outputs):
+            for path in (path for job in planned.jobs for path in job.missing):
                 say(printable(str(path)))
         else:
             _do(planned, work, report, config)
@@ -214,6 +214,7 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
     from separator.atomic import remove_leftovers
     from separator.inference.files import check_folder, separate_files
 
+    songs = len(planned.jobs) + len(planned.failures) + len(planned.done)
     for folder in planned.folders:
         remove_leftovers(folder)
     try:
@@ -221,10 +222,9 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
             check_folder(Path(config.output))
             separate_files(planned.jobs, work, report)
     finally:
-        news = planned.jobs or planned.failures or planned.done
-        if config.report and (news or not config.watch):
+        if config.report and (songs or not config.watch):
             report.write(config.report)
-    if len(planned.jobs) > 1:
+    if songs > 1 and (planned.jobs or not config.watch):
         log.info("%s", report.sentence())
 
 
@@ -238,7 +238,7 @@ def _loaded(
     quality = config.shifts, config.chunk, config.overlap
     models = [load(path, config.device, *quality, backend=config.backend) for path in paths]
     for path, model in zip(paths, models, strict=True):
-        log.info("model: %s", described(path, model.description))
+        log.debug("model: %s", described(path, model.description))
     device = getattr(models[0], "device", None)  # onnxruntime has the CPU alone
     alone = len(models) == 1 and not weights
     separator = models[0] if alone else Ensemble(models, config.average, weights)

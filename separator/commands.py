@@ -35,7 +35,7 @@ LOG_OPTIONS = {
 STATUSES = {
     "0": "all of the work was done",
     "1": "some or all of it failed, as for a missing or damaged file",
-    "2": "wrong usage, as an unknown key or a stem that the model lacks; nothing was started",
+    "2": "wrong usage, as an unknown key, model or stem; nothing was started",
     "3": "a training reached its time limit (max_minutes) and saved its state",
     "130, 143, 129": "stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved",
     "141": "the program that reads the output, such as `head`, has ended",

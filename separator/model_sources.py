@@ -42,7 +42,8 @@ def model_file(
         newest: ask the hub for a newer file than the copy.
 
     Raises:
-        SeparatorError: there is no such file, it cannot be fetched, or has another digest.
+        UsageError: there is no such file or repository.
+        SeparatorError: it cannot be fetched, or has another digest.
     """
     text = os.fspath(source)
     if text.startswith("hf:"):
@@ -54,11 +55,11 @@ def model_file(
     path = bundled.model_path(source, suffix)
     if path.is_dir():
         fix = f"give the model file in it, such as {path / FILE}.safetensors"
-        raise SeparatorError(f"{text}: is a folder; {fix}")
+        raise UsageError(f"{text}: is a folder; {fix}")
     if not path.exists():
         names = ", ".join(bundled.names())
         fix = f"give a model file, or a name that `separator models` lists ({names})"
-        raise SeparatorError(f"{text}: no such file; {fix}")
+        raise UsageError(f"{text}: no such file; {fix}")
     return path
 
 
@@ -86,7 +87,7 @@ def _from_hub(source: str, suffix: str, newest: bool) -> Path:
         return Path(hub.hf_hub_download(**where))
     except (hub.errors.HFValidationError, hub.errors.RepositoryNotFoundError) as error:
         fix = "no such repository, or a private one: check the name, log in with `hf auth login`"
-        raise SeparatorError(f"{source}: {fix}") from error
+        raise UsageError(f"{source}: {fix}") from error
     except hub.errors.LocalEntryNotFoundError as error:  # before its base class, EntryNotFound
         fix = "the hub cannot be reached, and no copy is here; check the network"
         raise SeparatorError(f"{source}: {fix}") from error

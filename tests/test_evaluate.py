@@ -156,6 +156,7 @@ def test_command_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFix
     assert "BSSEval v4, median over 1 s frames" in out and "one ratio for the whole track" in out
     row = report["tracks"][1]["scores"]["ours"]["vocals"]
     line = next(line for line in out.splitlines() if line.startswith("second"))
+    assert line.split()[1] == "model.safetensors"
     assert line.split()[-2:] == [f"{row['sdr_frames']:.2f}", f"{row['sdr_global']:.2f}"]
 
 
@@ -383,7 +384,7 @@ def test_full_adds_what_museval_says() -> None:
     assert "sir" not in report["tracks"][0]["scores"]["mixture"]["vocals"]
     assert math.isnan(report["tracks"][1]["scores"]["ours"]["vocals"]["sir"])
     assert report["summary"]["ours"]["vocals"]["sir_median"] == ours["vocals"]["sir"]
-    assert "ours, vocals, museval" in reports.summary_table(report)
+    assert "model, vocals, museval" in reports.summary_table(report)
 
 
 def test_full_without_museval_says_so_first(monkeypatch: pytest.MonkeyPatch) -> None:

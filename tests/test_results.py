@@ -60,12 +60,12 @@ def test_another_model_or_setting_does_songs_again_unless_kept(
     assert run(*words) == 0
     first = times("stems")
     assert run(*words) == 0 and times("stems") == first
-    assert "skipped, separated already (--overwrite does them again): 1" in logged.text
+    assert "1 song: separated already, nothing to do (--overwrite " in logged.text
     other = str(export_model(tmp_path / "other.safetensors", seed=1))
     assert run(*words, "-m", other, "--keep") == 0 and times("stems") == first
     assert run(*words, "-m", other) == 0
     second = times("stems")
-    assert second != first and "another model, version or setting made them" in logged.text
+    assert second != first and "1 song: separated earlier with another model" in logged.text
     assert run(*words, "-m", other, "--bitrate", "128") == 0
     assert times("stems") != second
     third = times("stems")
@@ -79,6 +79,44 @@ def test_another_model_or_setting_does_songs_again_unless_kept(
     assert times("stems")["song (Instrumental).mp3"] != third["song (Instrumental).mp3"]
 
 
+@pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
+def test_stems_that_are_there_stay_when_others_are_asked_for(
+    suffix: str, logged: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    wave = song("song.flac")
+    words = ("song.flac", "--format", suffix)
+    assert run(*words) == 0
+    first = times("stems")
+    capsys.readouterr()
+    assert run(*words, "--stems", "--dry-run") == run(*words, "--stems") == 0
+    assert capsys.readouterr().out == f"stems/song (Vocals).{suffix}\n" * 2
+    assert "1 song: some of the results are there already; only the missing" in logged.text
+    assert "earlier" not in logged.text
+    both = times("stems")
+    assert len(both) == 2 and first.items() <= both.items()
+    if suffix != "mp3":
+        torch.testing.assert_close(
+            sum(audio.read(f"stems/{n}") for n in both), wave, atol=1e-6, rtol=0
+        )
+    logged.clear()
+    assert run(*words, "--stems") == run(*words, "--stems", "vocals") == run(*words) == 0
+    assert times("stems") == both and logged.text.count("nothing to do") == 3
+
+
+def test_stems_that_have_to_be_lowered_add_up_to_the_song_even_if_asked_for_in_turn() -> None:
+    with audio.Writer("loud.wav", 44100, 2, subtype="FLOAT") as writer:
+        writer.write(wave := song("song.wav") * 4)
+    words = ("loud.wav", "--format", "flac")
+    assert run(*words, "--stems", "vocals") == run(*words, "--stems") == 0
+    stems = [audio.read(f"stems/{name}") for name in files("stems")]
+    peak = max(float(wave.abs().max()), *(float(stem.abs().max()) for stem in stems))
+    assert peak > 1 and len(stems) == 2
+    lowered = sum(stems)
+    gain = float((lowered * wave).sum() / wave.square().sum())
+    torch.testing.assert_close(lowered, wave * gain, atol=1e-6, rtol=0)
+    assert gain < 1
+
+
 def test_another_version_does_songs_again(monkeypatch: pytest.MonkeyPatch) -> None:
     song("song.wav")
     for version, again in (("1.2.3", True), ("1.2.4", False), ("1.3.0", True), ("2.3.0", True)):
@@ -88,7 +126,7 @@ def test_another_version_does_songs_again(monkeypatch: pytest.MonkeyPatch) -> No
         assert (times("stems") != before) == again
 
 
-def test_the_model_is_named_and_its_digest_is_in_the_tags(
+def test_with_details_the_model_is_named_and_its_digest_is_in_the_tags(
     logged: pytest.LogCaptureFixture,
 ) -> None:
     name = os.environ["SEPARATOR_MODEL"]
@@ -96,6 +134,9 @@ def test_the_model_is_named_and_its_digest_is_in_the_tags(
     assert run("song.flac") == 0
     digest = results.read_record(Path("stems/song (Instrumental).flac")).made_by["model"]
     said = f"(step 40, accompaniment 7.12 dB on its validation songs, digest {digest[:12]})"
+    assert "digest" not in logged.text  # which says nothing to a musician
+    logged.set_level("DEBUG")
+    assert run("song.flac", "--verbose") == 0
     assert f"model: {name} {said}" in logged.text
 
 
@@ -183,7 +224,7 @@ def test_results_below_the_input_are_left_alone(logged: pytest.LogCaptureFixture
     logged.clear()
     assert run("music", "-o", "out") == 0
     assert files("out") == ["x (Instrumental).wav"]
-    assert "left alone, results of earlier runs: 6" in logged.text
+    assert "6 files: left out of the songs, because this program wrote them" in logged.text
     inputs = sorted(str(path) for path in Path("music").glob("*.wav"))  # as a shell's *.wav
     assert run(*inputs, "-o", "by name") == 0
     assert files("by name") == ["x (Instrumental).wav"]

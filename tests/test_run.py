@@ -37,10 +37,13 @@ def test_report_and_summary(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert (summary["separated"], summary["already_there"], summary["failed"]) == (2, 0, 1)
     assert summary["speed"] == pytest.approx(2 / summary["elapsed"])
     assert 0 <= summary["model_idle_share"] < 1
-    assert "2 songs, 0.00 hours, in " in caplog.text and "real time), 1 failed" in caplog.text
+    assert "3 songs: 2 separated, 1 failed; 2.0 s of music in " in caplog.text
+    caplog.clear()
+    assert run("music", "--format", "flac") == 1
+    assert "3 songs: 2 already there, 1 failed\n" in caplog.text
     assert run("music/a.flac", "--format", "wav", "--report", "out/all.md") == 0
     lines = Path("out/all.md").read_text().splitlines()
-    assert lines[0].startswith("1 song, ")
+    assert lines[0].startswith("1 song: 1 separated; 0.5 s of music in ")
     assert lines[-1].startswith("| music/a.flac | separated | 0.5 | ")
 
 
@@ -77,7 +80,7 @@ def test_a_report_lists_songs_that_were_there_without_decoding_them(
     assert (summary["separated"], summary["already_there"], summary["failed"]) == (2, 2, 0)
     assert (summary["seconds"], summary["seconds_already_there"]) == (2, 0.75)
     assert summary["speed"] == pytest.approx(2 / summary["elapsed"])
-    assert "2 already there (0.00 hours), 0 failed" in caplog.text
+    assert "4 songs: 2 separated, 2 already there; 2.0 s of music in " in caplog.text
     assert run("music", "--report", "all.md") == 0
     assert "| music/a.flac | already there | 0.5 | - | - |" in Path("all.md").read_text()
 
@@ -97,6 +100,10 @@ def test_the_report_of_a_watched_song_that_is_done_again_and_then_fails() -> Non
     report.add(song, [])  # as it was before
     sums = report.summary()
     assert (sums["already_there"], sums["failed"], sums["seconds"]) == (1, 0, 200)
+    report.seconds, report.elapsed = 36_000, 600
+    assert report.sentence() == (
+        "1 song: 1 already there; 10.0 h of music in 10.0 min, 60.0 times real time"
+    )
 
 
 def test_one_model_works_on_one_song_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +171,7 @@ def test_names_from_tags_are_safe_and_collisions_are_told(
               for stem in ("Instrumental", "Vocals")),
         ]  # fmt: skip
         assert ("is another song's; this one's is" in caplog.text) == (not again)
-        assert (
-            "skipped, separated already (--overwrite does them again): 4" in caplog.text
-        ) == again
+        assert ("4 songs: separated already" in caplog.text) == again
         caplog.clear()
     assert run("a.flac", *words, "{stem}/{title}.{format}", "-o", "apart") == 0
     assert run("a.flac", *words, "{stem}/{title}.{format}", "-o", "apart") == 0

@@ -216,10 +216,10 @@ def test_quiet_songs_keep_their_level() -> None:
     ("words", "status", "line"),
     [
         ("song.wav -o file", 1, "file: cannot be written to"),
-        ("song.wav -m nope", 1, "nope: no such file; give a model file, or a name that `separator "
+        ("song.wav -m nope", 2, "nope: no such file; give a model file, or a name that `separator "
          "models` lists (tiny-vocals)"),
-        ("song.wav -m nope --backend onnx", 1, "lists (tiny-vocals)"),
-        ("song.wav -m folder", 1, "is a folder; give the model file in it, such as "
+        ("song.wav -m nope --backend onnx", 2, "lists (tiny-vocals)"),
+        ("song.wav -m folder", 2, "is a folder; give the model file in it, such as "
          "folder/model.safetensors"),
         ("folder", 1, "no songs found"),
         ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),

@@ -576,7 +576,7 @@ def test_without_the_extra_a_line_names_it(monkeypatch, capsys):
         (["--max_minutes", "0"], 2, "max_minutes: 0.0 is not above 0"),
         (["--hots", "x"], 2, "unknown key 'hots'; did you mean 'host'?"),
         (["--host", "192.0.2.1", "--port", "0"], 1, "host: cannot listen on 192.0.2.1 "),
-        (["-m", "nowhere.safetensors"], 1, "nowhere.safetensors: "),
+        (["-m", "nowhere.safetensors"], 2, "nowhere.safetensors: "),
     ],
 )
 def test_wrong_usage_is_a_line(words: list[str], status: int, line: str, capsys):

@@ -144,7 +144,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(
     assert (tmp_path / "vocals.safetensors").read_bytes() == model.read_bytes()
     song(tmp_path / "song.wav")
     status, text = commands.run(tmp_path, "pull", "hf:me/other")
-    assert status == 1 and "hf:me/other: no such repository" in text
+    assert status == 2 and "hf:me/other: no such repository" in text
     asked = len(hub.asked)
     status, text = commands.run(tmp_path, "separate", "song.wav", "-m", "hf:me/vocals")
     assert status == 0 and len(hub.asked) == asked, text  # the copy is used without a network
