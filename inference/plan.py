@@ -67,8 +67,7 @@ class Plan:
 
     Attributes:
         jobs: the songs to separate.
-        failures: a line for each input that is no song, or whose results' names are taken, by its
-            path.
+        failures: a line for each input that is no song, or whose results' names are taken.
         done: the songs whose results are there, with these.
         folders: where results are or are going to be.
     """
@@ -205,13 +204,13 @@ class _Planner:
         if not missing:
             self.made.done.append((info, paths))
         elif state is State.UNKNOWN and not (choices.overwrite and self.template.names_stems):
-            template = self.template
-            self.made.failures[str(info.path)] = _unknown(info.path, paths, template.names_stems)
+            line = _unknown(info.path, paths, self.template.names_stems)
+            self.made.failures[str(info.path)] = line
         else:
             self.counts["outdated"] += state is State.OUTDATED and not choices.overwrite
             self.counts["partly"] += len(missing) < len(paths)
-            planned = {path: stamp_of(path) for path in paths}
-            self.made.jobs.append(Job(info, paths, missing, subtype, song, made_by, planned))
+            stamps = {path: stamp_of(path) for path in paths}
+            self.made.jobs.append(Job(info, paths, missing, subtype, song, made_by, stamps))
 
     def _paths(self, values: dict[str, str], label: str) -> tuple[Path, ...]:
         """Return the files that a song becomes."""
@@ -249,9 +248,8 @@ class _Planner:
 
     def _tell(self) -> None:
         """Say of which songs there are results already, and what becomes of these."""
-        for name, number in (*self.counts.items(), ("done", len(self.made.done))):
-            if number:
-                log.info(NOTES[name], counted(number, "file" if name == "results" else "song"))
+        for name, number in (self.counts + Counter(done=len(self.made.done))).items():
+            log.info(NOTES[name], counted(number, "file" if name == "results" else "song"))
 
 
 @contextlib.contextmanager
