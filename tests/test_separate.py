@@ -95,7 +95,7 @@ def test_a_tree_is_mirrored_and_done_once(caplog: pytest.LogCaptureFixture) -> N
     times = {name: Path("out", name).stat().st_mtime_ns for name in files("out")}
     Path("out/two (Instrumental).flac").unlink()
     assert run("music", "-o", "out") == 0
-    assert "does them again): 2" in caplog.text
+    assert "2 songs: separated already" in caplog.text
     changed = [n for n in files("out") if times[n] != Path("out", n).stat().st_mtime_ns]
     assert changed == ["two (Instrumental).flac"]
     assert run("music", "-o", "out", "--overwrite") == 0
