@@ -287,6 +287,7 @@ def test_ssasts_sum_is_ten_to_one(corpus: Path, tmp_path: Path):
         (["adversary.weight=0.3"], "adversary.weight"),
         (["next.weight=0.1", "next.token=122"], "next.token"),
         (["next.weight=0.1", "next.token=200"], "next.token"),
+        (["next.weight=0.1", "data.segment_seconds=500"], "data.segment_seconds: 500 "),
         (["labels.weight=0.1", "labels.group=200"], "labels.group"),
         (["crop_frames=500"], "crop_frames"),
         (["crop_frames=16", "next.weight=0.1", "next.token=10"], "next.token"),

@@ -253,6 +253,23 @@ def test_a_refusal_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_refusal_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither in an existing folder nor in that of a run which has logged without W&B so far."""
+
+    def refuse(**options: object) -> None:
+        Path(options["dir"], "wandb", "run-1").mkdir(parents=True)
+        raise wandb.Error("the server does not answer")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    for steps in (0, 2):
+        if steps:
+            run(tmp_path, steps=steps)
+        before = {*tmp_path.rglob("*")}
+        with pytest.raises(SeparatorError, match=r"^log\.wandb: the server does not answer; "):
+            run(tmp_path, steps=4, log=WANDB)
+        assert {*tmp_path.rglob("*")} == before
+
+
 class Service:
     """Stands for a W&B run on a server that has steps up to 4, and whose process can die."""
 

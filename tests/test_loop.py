@@ -364,6 +364,7 @@ def test_an_error_in_the_first_step_leaves_nothing(tmp_path: Path):
 
 def test_a_log_that_cannot_be_had_leaves_nothing(tmp_path: Path, monkeypatch):
     def refuse(*arguments: object) -> None:
+        (tmp_path / "wandb" / "run-1").mkdir(parents=True)
         raise SeparatorError("log.wandb: no key")
 
     monkeypatch.setattr(loop, "Log", refuse)

@@ -85,7 +85,7 @@ class RunLock:
         """Remove what a run writes before its first step, unless it was there before."""
         for path in {path for name in WRITTEN for path in self.folder.glob(name)} - self._before:
             path.unlink()
-        if self.folder in self._made:  # elsewhere it may be another program's
+        if self.folder / "wandb" not in self._before:
             shutil.rmtree(self.folder / "wandb", ignore_errors=True)
 
     def _acquired(self) -> TextIO:

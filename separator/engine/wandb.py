@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ class WandB:
                 "log.wandb: wandb is not installed; run `pip install wandb`, or set log.wandb=false"
             ) from error
 
+        before = {*folder.glob("wandb*")}
         number = _id(folder / "wandb.id")
         hooks = sys.excepthook, sys.exit
         try:
@@ -53,6 +55,8 @@ class WandB:
                 settings=Settings(console="off", silent=True, disable_git=True, save_code=False),
             )
         except (Error, ValueError) as error:  # the latter from a WANDB_... variable
+            for path in {*folder.glob("wandb*")} - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise SeparatorError(
                 f"log.wandb: {' '.join(str(error).split()).rstrip('.')}; `wandb login` first, or "
                 "keep the run on this disk with WANDB_MODE=offline"

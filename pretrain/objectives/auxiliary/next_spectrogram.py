@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from separator.errors import SeparatorError
 from separator.pretrain.lazy_torch import nn
 from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
-from separator.ranges import Within
+from separator.ranges import SettingError, Within
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
@@ -67,11 +67,18 @@ class NextSpectrogram(Objective[NextConfig]):
     key = "next"
 
     def check(self) -> None:
-        """Refuse a [SEP] that leaves nothing to mask beside it."""
+        """Refuse pairs that are too long, and a [SEP] that leaves nothing to mask beside it."""
         from separator.pretrain.masking.grid import PatchGrid
         from separator.pretrain.objectives.segment_pairs import allowed_groups, sep_frames
 
         run = self.run
+        try:
+            self.crops().data()
+        except SettingError as error:
+            raise SeparatorError(
+                f"data.segment_seconds: {run.data.segment_seconds:g} is too long, as pairs of two "
+                f"segments are read: {error.reason}; give a shorter one"
+            ) from error
         grid = PatchGrid(run.stft.bins, run.shortest_crop, 1, run.mask.group)
         first, last = sep_frames(grid.frames, self.config)
         allowed = int(allowed_groups(grid, self.config).sum())
