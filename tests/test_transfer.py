@@ -149,3 +149,61 @@ def test_a_pretrained_file_does_not_separate(pretrained: Path):
     assert message.startswith(f"{pretrained}: ")
     assert f"separator train CONFIG pretrained={pretrained}" in message
     assert "\n" not in message
+
+
+GROWN = dataclasses.replace(
+    MODEL,
+    encoder_blocks=tuple(n and n + 1 for n in MODEL.encoder_blocks),
+    decoder_blocks=tuple(n and n + 2 for n in MODEL.decoder_blocks),
+    ffn_dim=tuple(2 * n for n in MODEL.ffn_dim),
+    channels=tuple(
+        c if e + d else c + 3
+        for c, e, d in zip(MODEL.channels, MODEL.encoder_blocks, MODEL.decoder_blocks, strict=True)
+    ),
+)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_larger_network_starts_with_the_masks_of_a_smaller_one(tmp_path: Path, stride: int):
+    small = dataclasses.replace(MODEL, time_stride=stride)
+    large = dataclasses.replace(GROWN, time_stride=stride)
+    larger = dataclasses.replace(large, encoder_blocks=(0, 2, 3), ffn_dim=(0, 64, 80))
+    model = make(0, small)
+    with torch.no_grad():
+        for weight in model.parameters():  # the mask of a new network hardly depends on its input
+            weight.add_(0.1 * torch.randn_like(weight))
+    x = torch.rand(2, 2, STFT.bins, 21, generator=torch.Generator().manual_seed(0))
+    mask = model(x).detach()
+    assert mask.std() > 0.05
+    path = tmp_path / "model.safetensors"
+    for sizes in (large, larger):
+        model_file.export(path, model.state_dict(), {**describe(model.config, STFT, 8000)})
+        model = make(1, sizes)
+        load_pretrained(model, config(path, head="keep", model=sizes, grow=True))
+        torch.testing.assert_close(model(x), mask, rtol=1e-5, atol=1e-6)
+    model(x).square().mean().backward()
+    new = model.state_dict()["decoders.0.conv.weight"].shape
+    assert new[1] == small.channels[1] + larger.encoder_blocks[1]
+    gradient = model.decoders[0].conv.weight.grad[:, -1]  # of the newest block's output
+    assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "key"),
+    [
+        ({"channels": (1, 4, 4)}, "model.channels"),  # smaller
+        ({"channels": (2, 4, 4, 4)}, "model.channels"),
+        ({"channels": (2, 6, 4)}, "model.channels"),  # where there are blocks
+        ({"encoder_blocks": (1, 1, 1)}, "model.encoder_blocks"),  # where there are none
+        ({"ffn_dim": (0, 16, 32)}, "model.ffn_dim"),
+        ({"position": "relative"}, "model.position"),
+    ],
+)
+def test_what_cannot_grow_is_named(pretrained: Path, sizes: dict, key: str):
+    sizes = {"ffn_dim": (64, 32, 32)} | sizes
+    if len(sizes.get("channels", "123")) == 4:
+        sizes |= {name: (0, 1, 1, 1) for name in ("encoder_blocks", "decoder_blocks")}
+        sizes["ffn_dim"] = (0, 32, 32, 32)
+    run = config(pretrained, model=dataclasses.replace(MODEL, **sizes), grow=True)
+    with pytest.raises(SeparatorError, match=f"^{key}: "):
+        load_pretrained(FrameTransformer(run.model, run.stft.bins), run)

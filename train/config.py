@@ -47,6 +47,8 @@ class TrainConfig(SupervisedConfig):
     Attributes:
         pretrained: model file of `separator pretrain` to start from; empty starts from scratch.
         head: whether the last layer of a pretrained model is kept or starts anew.
+        grow: start from a pretrained model that is smaller than `model.*` says, with the same masks
+            (only model.channels, encoder_blocks, decoder_blocks and ffn_dim may be larger).
         layer_decay: factor of the learning rate from each stage of a pretrained model to the stage
             before it; 1 trains all stages alike.
         frozen_steps: number of first steps in which only the last layer of a pretrained model and
@@ -57,6 +59,7 @@ class TrainConfig(SupervisedConfig):
     run: str = "runs/train"
     pretrained: str = ""
     head: Literal["keep", "reset"] = "reset"
+    grow: bool = False
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     frozen_steps: Annotated[int, Within("[0, inf)")] = 0
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)

@@ -3,15 +3,18 @@
 import logging
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from separator.config import to_dict
 from separator.dsp.config import STFTConfig
 from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
 from separator.models.config import Sizes
+from separator.models.frame_transformer import FrameTransformer
+from separator.models.growth import SIZES, check_growth, grow
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import load_weights
+from separator.ranges import SettingError
 from separator.stems import StemSet
 from separator.train.config import TrainConfig
 
@@ -30,13 +33,16 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     pretrained, stft, description = load_model(config.pretrained)
     expected = _settings(pretrained.config, stft, description["rate"])
     settings = _settings(config.sizes, config.stft, config.rate)
+    free = HEAD_SETTINGS + (tuple(f"model.{name}" for name in SIZES) if config.grow else ())
     for key, value in settings.items():
-        if expected.get(key) != value and not key.endswith(HEAD_SETTINGS):
+        if expected.get(key) != value and not key.endswith(free):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {expected.get(key)}, this run says "
                 f"{value}; give the same configuration as in pretraining"
             )
     initial, state = model.state_dict(), pretrained.state_dict()
+    if config.grow:
+        state = _grown(pretrained, model)
     stems = StemSet(pretrained.config.stems)
     other = stems.estimated != config.stems.estimated
     reset = other or config.head == "reset"
@@ -51,6 +57,21 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
         )  # fmt: skip
     kept = len(state) - len(fresh)
     log.info("%s: %d of %d tensors taken over", config.pretrained, kept, len(state))
+
+
+def _grown(pretrained: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a pretrained network in a larger one.
+
+    Raises:
+        SettingError: the model's sizes are none that the network can grow to.
+    """
+    if not isinstance(pretrained, FrameTransformer):
+        raise SeparatorError("grow: only architecture=frame_transformer can grow; leave it out")
+    try:
+        check_growth(pretrained.config, model.config)
+    except SettingError as error:
+        raise error.within("model.") from error
+    return grow(pretrained, model)
 
 
 def _settings(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
