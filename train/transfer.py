@@ -11,7 +11,7 @@ from separator.engine.model_file import load_model
 from separator.errors import SeparatorError
 from separator.models.config import Sizes
 from separator.models.frame_transformer import FrameTransformer
-from separator.models.growth import SIZES, check_growth, grow
+from separator.models.growth import GROWABLE, check_growth, grow
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import load_weights
 from separator.ranges import SettingError
@@ -33,7 +33,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
     pretrained, stft, description = load_model(config.pretrained)
     expected = _settings(pretrained.config, stft, description["rate"])
     settings = _settings(config.sizes, config.stft, config.rate)
-    free = HEAD_SETTINGS + (tuple(f"model.{name}" for name in SIZES) if config.grow else ())
+    free = HEAD_SETTINGS + (tuple(f"model.{name}" for name in GROWABLE) if config.grow else ())
     for key, value in settings.items():
         if expected.get(key) != value and not key.endswith(free):
             raise SeparatorError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from separator.models.config import ModelConfig
 from separator.models.frame_transformer import FrameTransformer
 
-SIZES = ("channels", "encoder_blocks", "decoder_blocks", "ffn_dim")  # which may grow
+GROWABLE = ("channels", "encoder_blocks", "decoder_blocks", "ffn_dim")  # which may grow
 
 
 def check_growth(small: ModelConfig, large: ModelConfig) -> None:
@@ -25,7 +25,7 @@ def check_growth(small: ModelConfig, large: ModelConfig) -> None:
     """
     if large.skips != "add" or large.block != "primer":
         raise large.invalid("skips", "only networks with skips=add and block=primer can grow")
-    for name in SIZES:
+    for name in GROWABLE:
         old, new = getattr(small, name), getattr(large, name)
         if len(old) != len(new) or any(b < a for a, b in zip(old, new, strict=True)):
             raise large.invalid(name, f"{list(new)} is not {list(old)} or larger at each depth")
