@@ -164,7 +164,7 @@ def separate_file(
             shapes, peak = _spooled(chunks, spool)
             chunks = _checked(_lowered(spool, shapes, peak), check)
         if peak > 1:
-            text = "%s: all stems are lowered by %.2f dB to fit into %s of integers"
+            text = "%s: all stems are written %.2f dB softer, so that none clips in %s"
             log.info(text, name, 20 * math.log10(peak), job.outputs[0].suffix[1:])
             for path in [path for path in job.outputs if path not in temporary]:
                 temporary[path] = stack.enter_context(replacing(path))

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 NOTES = {  # about songs with results, by the name of their count
     "done": "%s: separated already, nothing to do (--overwrite separates again)",
-    "partly": "%s: some of the results are there already; only the missing ones are added",
+    "partly": "%s: some of the results are there already; the missing ones are added",
     "outdated": "%s: separated earlier with another model, version or options, or changed since; "
     "separated again, and the results replaced (--keep keeps them)",
     "results": "%s: left out of the songs, because this program wrote them",

@@ -146,7 +146,10 @@ class RunReport:
             lines.append(f"| {' | '.join(fields)} |")
         if self.failures:
             lines += ["", "| failed | reason |", "|---|---|"]
-        lines += [f"| {_in_table(k)} | {_in_table(v)} |" for k, v in self.failures.items()]
+        lines += [
+            f"| {_in_table(k)} | {_in_table(v.removeprefix(f'{k}: '))} |"
+            for k, v in self.failures.items()
+        ]
         return "\n".join([*lines, ""])
 
 

@@ -5,7 +5,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from separator import __version__
 from separator.audio.formats import RESULT_FORMATS, STEMS
@@ -32,81 +32,88 @@ class SeparateConfig(CheckedConfig):
 
     Attributes:
         inputs: songs and folders of songs.
-        output: folder for the results, which keeps the subfolders of an input folder.
-        model: model file, or a name that `separator models` lists; by default $SEPARATOR_MODEL, or
-            the first model of that list. The estimates of several (-m A -m B) are averaged.
-        average: mean or median of several models' estimates.
-        weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
             default the instrumental, or all where the model has drums, bass and others.
+        output: folder for the results, which keeps the subfolders of an input folder.
+        format: format of the results; "input" takes each song's own, so that lossy songs are
+            compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
+            programs read it.
+        model: model file, or a name that `separator models` lists; by default $SEPARATOR_MODEL, or
+            the first model of that list. The estimates of several (-m A -m B) are averaged.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
             vocals and instrumental with any model.
         mix: write the song with stems at other levels, in dB (at most 24) or "off": "--mix
             vocals=-12,drums=3". Stems are written beside it where --stems or --two-stems asks for
             them.
-        format: format of the results; "input" takes each song's own, so that lossy songs are
-            compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
-            programs read it.
         video: give the results of videos their picture, subtitles and chapters, as they are, in a
             file of the video's format; sounds after the first are left out.
+        dry_run: list what would be written, and write nothing.
         bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
-        strict: refuse songs that are damaged somewhere instead of separating the rest of them.
-        overwrite: do songs again whose results exist, and replace files of the same name of which
-            it is not known where they came from. Results of other songs always stay.
-        keep: keep results that exist although another model, version or setting made them, or
-            although it is not known where they came from.
-        backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
-            and a model of `separator export -o x.onnx`); auto takes torch where it is
-            installed, for other models than .onnx files.
-        device: where to run; auto takes a GPU when there is one. onnx has the CPU alone.
-        batch: chunks processed at once.
-        chunk: seconds that the model sees at once; memory grows with it.
-        overlap: seconds that a chunk shares with the next, at most half a chunk.
         shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
             raises the SDR of the bundled model by 0.04 dB and takes twice the time.
-        jobs: songs that are worked on at the same time. There is one model, which works on one of
-            them with all cores or the GPU; the others are read, encoded and written meanwhile, so
-            that it does not wait. Its memory, on a GPU too, is that of one song however many there
-            are. 0 takes 3, or 8 on a GPU.
+        average: mean or median of several models' estimates.
+        weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
             those of the song's tags (artist, albumartist, album, title, track, disc, year, genre,
             composer), name (of its file), folder (below the input's), stem and format. They are
             made safe for every file system; songs of one name get numbers. By default
             "{folder}/{name} ({stem}).{format}", as they are.
-        watch: stay, and separate songs that appear in the folders, until Ctrl-C.
         report: file for a report of all songs, those separated already too, with speed, gains and
             failures: JSON where it ends in .json, else a table.
-        dry_run: list what would be written, and write nothing.
+        watch: stay, and separate songs that appear in the folders, until Ctrl-C.
+        overwrite: do songs again whose results exist, and replace files of the same name of which
+            it is not known where they came from. Results of other songs always stay.
+        keep: keep results that exist although another model, version or setting made them, or
+            although it is not known where they came from.
+        strict: refuse songs that are damaged somewhere instead of separating the rest of them.
+        jobs: songs that are worked on at the same time. There is one model, which works on one of
+            them with all cores or the GPU; the others are read, encoded and written meanwhile, so
+            that it does not wait. Its memory, on a GPU too, is that of one song however many there
+            are. 0 takes 3, or 8 on a GPU.
+        chunk: seconds that the model sees at once; memory grows with it.
+        overlap: seconds that a chunk shares with the next, at most half a chunk.
+        batch: chunks processed at once.
+        backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
+            and a model of `separator export -o x.onnx`); auto takes torch where it is
+            installed, for other models than .onnx files.
+        device: where to run; auto takes a GPU when there is one. onnx has the CPU alone.
     """
 
+    GROUPS: ClassVar[dict[str, str]] = {
+        "stems": "stems, output, format and model",
+        "bits": "quality",
+        "name": "whole libraries",
+        "chunk": "for experts",
+    }
+
     inputs: list[str]
-    output: str = "stems"
-    model: list[str] = field(default_factory=list)
-    average: Literal["mean", "median"] = "mean"
-    weights: str = ""
     stems: list[str] = field(default_factory=list, metadata={"metavar": "STEM"})
+    output: str = "stems"
+    format: Literal["input", *RESULT_FORMATS] = "flac"
+    model: list[str] = field(default_factory=list)
     two_stems: str = ""
     mix: str = ""
-    format: Literal["input", *RESULT_FORMATS] = "flac"
     video: bool = False
+    dry_run: bool = False
     bits: Literal[0, 16, 24, 32] = 0
     bitrate: int = 0
-    strict: bool = False
+    shifts: Annotated[int, Within("[1, 16]")] = 1
+    average: Literal["mean", "median"] = "mean"
+    weights: str = ""
+    name: str = ""
+    report: str = ""
+    watch: bool = False
     overwrite: bool = False
     keep: bool = False
-    backend: Literal["auto", "torch", "onnx"] = "auto"
-    device: str = "auto"
-    batch: Annotated[int, Within("[1, 4096]")] = 1
+    strict: bool = False
+    jobs: Annotated[int, Within("[0, 64]")] = 0
     chunk: Annotated[float, Within("[1, 120]")] = 12.0
     overlap: Annotated[float, Within("[0, 60]")] = 1.0
-    shifts: Annotated[int, Within("[1, 16]")] = 1
-    jobs: Annotated[int, Within("[0, 64]")] = 0
-    name: str = ""
-    watch: bool = False
-    report: str = ""
-    dry_run: bool = False
+    batch: Annotated[int, Within("[1, 4096]")] = 1
+    backend: Literal["auto", "torch", "onnx"] = "auto"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

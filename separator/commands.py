@@ -250,7 +250,8 @@ def epilog(name: str) -> str:
     if name not in COMMANDS:
         return ""
     examples = textwrap.indent(inspect.cleandoc(COMMANDS[name].examples), "  ")
-    return "\n".join([_options(), "", "examples:", examples, "", _statuses()])
+    statuses = _statuses(times_out=name in ("pretrain", "train"))
+    return "\n".join([_options(), "", "examples:", examples, "", statuses])
 
 
 def _options() -> str:
@@ -258,6 +259,7 @@ def _options() -> str:
     return "\n".join(["options of every command:", *rows])
 
 
-def _statuses() -> str:
-    rows = [f"  {status:<14} {text}" for status, text in STATUSES.items()]
+def _statuses(times_out: bool = True) -> str:
+    shown = {key: text for key, text in STATUSES.items() if times_out or key != "3"}
+    rows = [f"  {status:<14} {text}" for status, text in shown.items()]
     return "\n".join(["exit status:", *rows])

@@ -137,7 +137,7 @@ def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
 def _parser(cls: type, command: str, positional: str | None) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from separator.help_format import add_list, formatter, name_options
+    from separator.help_format import add_list, arrange, formatter, name_options
 
     parser = ArgumentParser(
         prog=f"separator {command}",
@@ -154,12 +154,11 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
             add_list(parser, cls, fields[name], bare=name == positional)
         parser.add_class_arguments(cls, skip=lists, fail_untyped=True)
         assert positional in lists
-        for action in parser._actions:
-            if action.dest in fields and fields[action.dest].type in (bool, "bool"):
-                action.metavar = "[=false]"  # a flag, whose value is not a word of its own
+        arrange(parser, cls)
     else:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
+        parser._action_groups[2].title = "settings"  # not the description a second time
     name_options(parser, hyphens=positional is not None)
     return parser
 

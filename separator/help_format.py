@@ -72,6 +72,29 @@ def add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> No
         parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)
 
 
+def arrange(parser: Any, cls: type) -> None:
+    """List a parser's options as a dataclass has its fields, in one group or several.
+
+    Args:
+        parser: of jsonargparse.
+        cls: the dataclass; its GROUPS, if any, has the title of a group by its first field.
+    """
+    fields, titles = dataclasses.fields(cls), getattr(cls, "GROUPS", {})
+    place = {field.name: number for number, field in enumerate(fields)}
+    flags = [field.name for field in fields if field.type in (bool, "bool")]
+    parser._actions.sort(key=lambda action: place.get(action.dest, -1))
+    del parser._action_groups[2:]  # the class's own, which repeats the description
+    group = parser._action_groups[1]
+    group._group_actions = []
+    for action in parser._actions:
+        if action.dest in titles:
+            group = parser.add_argument_group(titles[action.dest])
+        if action.dest in flags:
+            action.metavar = "[=false]"  # its value is not a word of its own
+        if action.option_strings:
+            group._group_actions.append(action)
+
+
 def name_options(parser: Any, hyphens: bool) -> None:
     """Give those options of a parser that have a short form this form.
 

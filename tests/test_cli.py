@@ -87,6 +87,29 @@ def test_help_of_a_command_ends_in_examples(name: str, capsys: pytest.CaptureFix
         assert "songs and folders" in text or "folders of music" in text  # of the bare words
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_each_thing_once(name: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    text = capsys.readouterr().out
+    described = " ".join(text.split("\n\n")[1].split()).removesuffix(".")
+    assert " ".join(text.split()).count(described) == 1
+    assert ("a training reached its time limit" in text) == (name in ("pretrain", "train"))
+
+
+def test_help_of_separate_begins_with_what_a_musician_needs(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        cli.main(["separate", "--help"])
+    lines = capsys.readouterr().out.split("\noptions:\n")[1].splitlines()
+    shown = [line for line in lines if re.match(r"  -|[a-z ,]+:$", line)]
+    expected = """stems, --stems --output --format --model --two-stems --mix --video --dry-run
+        quality: --bits --bitrate --shifts --average --weights
+        whole --name --report --watch --overwrite --keep --strict --jobs
+        for --chunk --overlap --batch --backend --device options"""
+    words = [re.sub(r" .*(?=--)| [^-].*", "", line.removeprefix("  ")) for line in shown]
+    assert [re.sub("^-.*(?=--)", "", word) for word in words][1:-5] == expected.split()
+
+
 def examples_of(name: str) -> list[str]:
     """Return the command lines among a command's examples, each in one line."""
     lines = COMMANDS[name].examples.replace(" \\\n          ", " ").splitlines()
@@ -345,6 +368,9 @@ def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
         "separate so": ["song.mp3"],
         "separate song.mp3 --format m": ["mp3", "m4a"],
         "separate -m so": ["song.mp3"],
+        "separate --output = so": ["song.mp3"],  # as bash passes --output=so
+        "separate song.mp3 --format = m": ["mp3", "m4a"],
+        "separate --backend =": ["auto", "torch", "onnx"],
         "separate --qui": ["--quiet"],
         "separate --two": ["--two-stems"],
         "evaluate --valid": ["--valid-share"],

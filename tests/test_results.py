@@ -90,7 +90,7 @@ def test_stems_that_are_there_stay_when_others_are_asked_for(
     capsys.readouterr()
     assert run(*words, "--stems", "--dry-run") == run(*words, "--stems") == 0
     assert capsys.readouterr().out == f"stems/song (Vocals).{suffix}\n" * 2
-    assert "1 song: some of the results are there already; only the missing" in logged.text
+    assert "1 song: some of the results are there already; the missing" in logged.text
     assert "earlier" not in logged.text
     both = times("stems")
     assert len(both) == 2 and first.items() <= both.items()

@@ -345,7 +345,11 @@ def test_everybody_can_use_it(site: Site, scheme: str):
     user.send(name, "text.mp3")
     user.wait(name, "Ready")
     user.wait("text.mp3", "text.mp3: ")
+    reason = page.value(f"{user.card('text.mp3', '.state')}.textContent")
+    assert reason.endswith("is no audio file, or is too damaged to be read; check that it plays")
     assert page.value("document.documentElement.scrollWidth") == 360
+    ends = f"[...{user.card(name)}.querySelectorAll('.balance span')].map(end => end.textContent)"
+    assert page.value(ends) == ["off", "+6"] * 2  # of the sliders
     colours = page.value("(s => [s.color, s.backgroundColor])(getComputedStyle(document.body))")
     light = [sum(map(int, colour[4:-1].split(","))) > 384 for colour in colours]
     assert light == ([True, False] if scheme == "dark" else [False, True])

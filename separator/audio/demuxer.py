@@ -110,10 +110,10 @@ def demuxer(
             )
         context = streams[stream].codec_context
         if context is None:
-            raise Refused(f"{path}: FFmpeg knows no decoder for its sound; encode it again")
+            raise Refused(f"{path}: its kind of sound cannot be read; convert it to flac or wav")
         if not context.sample_rate or not layout_of(context).nb_channels:
             # the container was guessed from the name, and nothing in the file bears it out
-            raise AudioError(f"{path}: FFmpeg finds no sound in it; check what it is")
+            raise AudioError(f"{path}: has no sound that can be read; check that it plays")
         if context.codec.canonical_name == "flac":  # else damaged frames are decoded to noise
             context.options = {"err_detect": "crccheck+explode"}
         yield container, streams[stream]

@@ -126,7 +126,7 @@ def _examined(path: Path, stream: int, _stamp: tuple[int, int, int]) -> Source:
             f"{path}: truncated, the index that stands at its end is missing; copy it again"
         ) from errors[0]
     raise AudioError(
-        f"{path}: neither libsndfile nor FFmpeg finds sound in it; check what it is"
+        f"{path}: is no audio file, or is too damaged to be read; check that it plays"
     ) from errors[0]
 
 

@@ -22,6 +22,15 @@ PREAMBLES = {  # functions that name presets and files
     "fish": "function %s\n  string split ' ' '%s'\n  __fish_complete_path (commandline -ct)\nend",
 }
 
+BASH_FUNCTION = "_shtab_separator() {\n"
+WITHOUT_EQUALS = """  # bash makes three words of --output=so, which are completed as --output so
+  local word words=("${COMP_WORDS[@]:0:COMP_CWORD + 1}")
+  [ "${COMP_WORDS[COMP_CWORD]}" = "=" ] && words+=("")
+  COMP_WORDS=()
+  for word in "${words[@]}"; do [ "$word" = "=" ] || COMP_WORDS+=("$word"); done
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+"""
+
 
 @dataclass(frozen=True)
 class CompletionConfig:
@@ -53,6 +62,8 @@ def main(argv: list[str]) -> int:
     about = commands.add_parser("help", help="explain a command", add_help=False)
     about.add_argument("command", choices=list(COMMANDS))
     script = shtab.complete(root, config.shell[0])
+    if config.shell[0] == "bash":
+        script = script.replace(BASH_FUNCTION, BASH_FUNCTION + WITHOUT_EQUALS)
     if config.shell[0] == "zsh":  # shtab 1.13 writes lists of words as one word
         script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
     sys.stdout.write(script + "\n")
