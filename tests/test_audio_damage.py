@@ -43,7 +43,7 @@ def test_truncated_files_raise_and_never_give_silence(tmp_path: Path, suffix: st
     for share in (0.02, 0.3, 0.6):
         path.write_bytes(data[: int(len(data) * share)])
         for function in (verify, lambda one: list(blocks(one))):
-            with pytest.raises(AudioError, match=f"{path}: (truncated|neither|holds no samples)"):
+            with pytest.raises(AudioError, match=f"{path}: (truncated|is no audio|holds no samples)"):
                 function(path)
 
 
@@ -161,5 +161,5 @@ def test_a_damaged_flac_frame_moves_nothing(tmp_path: Path, seconds: float) -> N
 def test_what_is_no_sound_is_said_to_be_none(suffix: str, tmp_path: Path):
     path = tmp_path / f"noise.{suffix}"
     path.write_bytes(np.random.default_rng(0).bytes(50_000))
-    with pytest.raises(audio.AudioError, match="sound that can be read; check|is no audio file"):
+    with pytest.raises(audio.AudioError, match="read; check that it plays"):
         audio.probe(path)
