@@ -43,7 +43,7 @@ def test_truncated_files_raise_and_never_give_silence(tmp_path: Path, suffix: st
     for share in (0.02, 0.3, 0.6):
         path.write_bytes(data[: int(len(data) * share)])
         for function in (verify, lambda one: list(blocks(one))):
-            with pytest.raises(AudioError, match=f"{path}: (truncated|is no audio|holds no samples)"):
+            with pytest.raises(AudioError, match=f"{path}: (truncated|is no aud|holds no samples)"):
                 function(path)
 
 
@@ -116,7 +116,7 @@ def test_files_whose_sound_is_not_what_their_header_says(tmp_path: Path) -> None
     bad = {
         "rate.mp3": (stereo + slow, "its rate changes from 44100 to 22050 Hz at 2"),
         "headed_rate.mp3": (headed[: len(headed) // 2] + slow, "its rate changes"),
-        "ends_in_its_header.mp3": (b"\xff\xfb\x90" + bytes(33) + b"Xing\0\0", "neither"),
+        "ends_in_its_header.mp3": (b"\xff\xfb\x90" + bytes(33) + b"Xing\0\0", "is no audio"),
         "size.m4a": (bytes(sizes), "damaged|truncated"),
         "gap.m4a": (encode(tmp_path / "a.m4a", wave, "aac", "stereo", jump=44100), "damaged"),
     }
