@@ -1,14 +1,13 @@
 """Frozen dataclasses from YAML files, `key=value` words and `--options`, checked before use.
 
-jsonargparse parses; here are `key=value`, files by position, and errors with the nearest valid key.
+jsonargparse parses; here are `key=value` and files by position.
 """
 
 import dataclasses
 import difflib
-import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -17,25 +16,12 @@ from typing import Any, TypeVar
 import yaml
 
 from separator.commands import epilog
+from separator.config_errors import as_setting, check_names, nearest, shortened
 from separator.errors import SeparatorError, UsageError
 from separator.ranges import SettingError, group_of
 from separator.renamed import notify, rename_keys, rename_preset, rename_words
 
 Config = TypeVar("Config")
-
-PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer words
-    (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
-    (
-        r"Does not validate .* Subtypes: \[(.*)\] Errors: .*Given value: ",
-        r"Expected \1. Got value: ",
-    ),
-    (r", NoneType\. Got value", ". Got value"),
-    (r"Expected an? typing\.Literal\[(.*)\]\. Got value: ", r"expected one of \1, got "),
-    (r"Expected an? list\. Got value: (.*)", lambda match: _list_wanted(match[1])),
-    (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
-)
-
-YAML_TYPES = {dict: "a mapping", int: "a number", float: "a number", bool: "yes or no"}
 
 
 def parse(
@@ -94,7 +80,7 @@ def _parsed(
         if not (key in ("", "help", "config") or key.startswith(mappings) or _known(key, keys)):
             raise SeparatorError(f"unknown key {key!r}{nearest(key, keys)}")
         if key in lists:
-            _check_names(key, value)
+            check_names(key, value)
     try:
         namespace = parser.parse_args(words)
         namespace.pop("config", None)
@@ -102,7 +88,7 @@ def _parsed(
     except SeparatorError:
         raise
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
-        raise SeparatorError(_shortened(str(error), keys)) from error
+        raise SeparatorError(shortened(str(error), keys)) from error
 
 
 def to_dict(config: Any) -> dict:
@@ -122,16 +108,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
     except SeparatorError:
         raise
     except Exception as error:
-        raise SeparatorError(_shortened(str(error), [a.dest for a in parser._actions])) from error
-
-
-def nearest(key: str, keys: Collection[str], kind: str = "keys") -> str:
-    """Return which of `keys` is most similar to a key, or where all of the `kind` are listed."""
-    close = [k for k in keys if k.split(".")[-1] == key.split(".")[-1]]  # under a wrong parent
-    close = close or difflib.get_close_matches(key, keys, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; --help lists the {kind}" if len(keys) > 20 else f"; the {kind} are {', '.join(keys)}"
+        raise SeparatorError(shortened(str(error), [a.dest for a in parser._actions])) from error
 
 
 def _parser(cls: type, command: str, positional: str | None) -> Any:
@@ -189,7 +166,9 @@ def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str
         elif Path(word).suffix in (".yaml", ".yml"):
             words.append(f"--config={_checked_yaml(word, keys, renamed)}")
         else:
-            raise SeparatorError(f"{word!r} is neither a YAML file nor key=value")
+            raise SeparatorError(
+                f"{word!r} is neither a YAML file nor key=value{as_setting(word, keys)}"
+            )
     return words
 
 
@@ -241,54 +220,8 @@ def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:
             yield key
 
 
-def _check_names(key: str, value: str) -> None:
-    """Refuse a list of names that YAML reads as something else: a comment, a mapping, a number."""
-    if not value.startswith("["):
-        return
-    try:
-        names = yaml.safe_load(value)
-    except yaml.YAMLError:
-        names = None
-    if re.search(r"\s#", re.sub(r'"[^"]*"|\'[^\']*\'', "", value)):
-        reason = "' #' begins a comment in YAML"
-    elif not isinstance(names, list):
-        reason = f"{value} is no list in YAML"
-    elif not (others := [name for name in names if not isinstance(name, str)]):
-        return
-    else:
-        text = yaml.safe_dump(others[0], default_flow_style=True).splitlines()[0].strip("{}")
-        reason = f"YAML takes {text} for {YAML_TYPES.get(type(others[0]), 'no name')}"
-    raise SeparatorError(f"{key}: {reason}; put the name in quotes: '{key}={_quoted(value)}'")
-
-
-def _quoted(value: str) -> str:
-    """Write a bracketed list of names as a JSON list, which YAML reads as it stands."""
-    inner = value.strip().removeprefix("[").removesuffix("]")
-    names = [name.strip().strip("\"'") for name in inner.split(",")]
-    return json.dumps([name for name in names if name], ensure_ascii=False)
-
-
-def _list_wanted(value: str) -> str:
-    """Say how a single value is given to a key that takes a list."""
-    plain = re.fullmatch(r"[\w~/.@%+=-]+( [\w~/.@%+=-]+)*", value)
-    return f"expected a list, such as {f'[{value}]' if plain else _quoted(value)}"
-
-
 def _known(key: str, keys: list[str]) -> bool:
     return key in keys or any(other.startswith(f"{key}.") for other in keys)
-
-
-def _shortened(text: str, keys: list[str]) -> str:
-    """Shorten a parser's message to the key and the reason."""
-    text = " ".join(text.split())
-    unknown = re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([\w.]+)'", text)
-    if unknown:
-        key = ".".join(part for part in unknown.groups() if part)
-        return f"unknown key {key!r}{nearest(key, keys)}"
-    text = re.sub(r"^Parser key \"?([\w.]+)\"?:", r"\1:", text)
-    for pattern, plain in PLAINER:
-        text = re.sub(pattern, plain, text)
-    return text if len(text) < 400 else text[:400] + " …"
 
 
 def _plain(value: Any) -> Any:

@@ -318,6 +318,8 @@ def test_a_run_of_another_version_is_told_so():
         with pytest.raises(SeparatorError, match=r"^mask\.\w+: r/last\.pt was made by another ver"):
             check_config(old, new, Path("r/last.pt"))
     check_config({}, {"data": {"workers": 2}, "max_minutes": 1}, Path("r/last.pt"))
+    with pytest.raises(SeparatorError, match="made with x, this command says ''; set it back"):
+        check_config({"pretrained": "x"}, {"pretrained": ""}, Path("r/last.pt"))
 
 
 def test_a_run_folder_without_its_last_checkpoint_keeps_its_best(tmp_path: Path):

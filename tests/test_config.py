@@ -357,3 +357,21 @@ def test_covering_crops_with_another_needs_two():
 def test_the_rate_is_that_of_the_stage():
     rates = [parse(cls, ["data.roots=[x]"], "x").optim.lr for cls in (PretrainConfig, TrainConfig)]
     assert rates == [0.001, 0.002]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "data.roots: is not given; write 'data.roots=[FOLDER]', with your folder of songs"),
+        (["data.roots", "x"], "key=value; write 'data.roots=[FOLDER]', with your folder of songs"),
+        (["steps"], "'steps' is neither a YAML file nor key=value; write steps=VALUE"),
+        (["my music"], "key=value; write 'data.roots=[my music]'"),
+        (["nothing"], "'nothing' is neither a YAML file nor key=value"),
+    ],
+)
+def test_errors_show_how_a_setting_is_written(words, line, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my music").mkdir()
+    with pytest.raises(SeparatorError) as caught:
+        parse(TrainConfig, words, "train")
+    assert str(caught.value).endswith(line)

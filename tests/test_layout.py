@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "train", "inference")
 LAYERS = (  # of the library, from the ground up
     {"errors"},
-    {"allocator", "arguments", "atomic", "bundled", "commands", "config", "devices"}
+    {
+        "allocator",
+        "arguments",
+        "atomic",
+        "bundled",
+        "commands",
+        "config",
+        "config_errors",
+        "devices",
+    }
     | {"help_format", "renamed", "model_sources"}
     | {"logs", "loss_config", "machine", "processes", "ranges", "signals", "stems", "streams"}
     | {"torchaudio_import"},

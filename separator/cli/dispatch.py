@@ -90,7 +90,7 @@ def _run(argv: list[str]) -> int:
             raise UsageError(f"help: explains one command; leave {further[0]!r} out")
         rest = ["--help"]
     if name not in COMMANDS:
-        from separator.config import nearest
+        from separator.config_errors import nearest
 
         names = [*COMMANDS, "help"]
         kind = "option" if name.startswith("-") else "command"

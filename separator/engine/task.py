@@ -152,9 +152,10 @@ def check_config(
                 "that version, or use another run="
             )
         if before[key] != after[key]:
+            was, now = (values[key] or repr(values[key]) for values in (before, after))
             raise SeparatorError(
-                f"{key}: {path} was made with {before[key]}, this command says {after[key]}; set "
-                "it back, or use another run="
+                f"{key}: {path} was made with {was}, this command says {now}; set it back, or use "
+                "another run="
             )
 
 
