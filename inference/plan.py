@@ -243,7 +243,7 @@ class _Planner:
         """Say that there is nothing to do, and why as far as it is known."""
         names = printable(", ".join(inputs))
         if self.counts["results"]:
-            return f"{names}: only results of earlier runs found; give the songs themselves"
+            return f"{names}: only files that this program wrote; give the songs themselves"
         return f"{names}: no songs found; give audio files or folders"
 
     def _tell(self) -> None:

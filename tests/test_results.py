@@ -216,7 +216,9 @@ def test_a_song_whose_sound_changed_is_done_again() -> None:
     assert alike("stems/song (Instrumental).wav", wave)
 
 
-def test_results_below_the_input_are_left_alone(logged: pytest.LogCaptureFixture) -> None:
+def test_results_below_the_input_are_left_alone(
+    logged: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
     song("music/x.wav")
     assert run("music", "-o", "music", "--stems", "--format", "wav") == 0
     assert run("music", "-o", "music/flac", "--stems", "--format", "flac") == 0
@@ -225,6 +227,8 @@ def test_results_below_the_input_are_left_alone(logged: pytest.LogCaptureFixture
     assert run("music", "-o", "out") == 0
     assert files("out") == ["x (Instrumental).wav"]
     assert "6 files: left out of the songs, because this program wrote them" in logged.text
+    assert run("out", "-o", "again") == 1
+    assert "out: only files that this program wrote; give the songs" in capsys.readouterr().err
     inputs = sorted(str(path) for path in Path("music").glob("*.wav"))  # as a shell's *.wav
     assert run(*inputs, "-o", "by name") == 0
     assert files("by name") == ["x (Instrumental).wav"]

@@ -41,6 +41,8 @@ def test_report_and_summary(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     caplog.clear()
     assert run("music", "--format", "flac") == 1
     assert "3 songs: 2 already there, 1 failed\n" in caplog.text
+    assert run("music", "--format", "flac", "--report", "out/all.md") == 1
+    assert "\n| music/text.mp3 | is no audio file" in Path("out/all.md").read_text()
     assert run("music/a.flac", "--format", "wav", "--report", "out/all.md") == 0
     lines = Path("out/all.md").read_text().splitlines()
     assert lines[0].startswith("1 song: 1 separated; 0.5 s of music in ")
