@@ -1,7 +1,6 @@
 """Options of `separator separate` that are more than one value: names, weights and levels."""
 
 import math
-import re
 
 from separator.errors import SeparatorError, printable
 from separator.stems import NAMES, VOCALS, public_name
@@ -11,7 +10,7 @@ STEM_NAMES = {"all", *NAMES, *map(public_name, NAMES)}
 
 
 def with_options(argv: list[str]) -> list[str]:
-    """Rewrite `--stems A B` to one option for each stem, and `--two-stems` to its key.
+    """Rewrite `--stems A B` to one option for each stem.
 
     Args:
         argv: the command's arguments.
@@ -29,7 +28,7 @@ def with_options(argv: list[str]) -> list[str]:
             given = naming = True
         elif word != "--stems=false":
             naming = False
-            rest.append(re.sub("^--(two|dry)-", r"--\1_", word))
+            rest.append(word)
     return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
 
 

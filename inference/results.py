@@ -26,7 +26,6 @@ from separator.inference.choices import folded
 log = logging.getLogger(__name__)
 
 INDEX = ".separator.jsonl"
-TAG = "SEPARATOR"
 
 Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
@@ -217,15 +216,8 @@ def stamp_of(path: Path) -> Stamp | None:
 
 def read_record(path: Path) -> Record | None:
     """Return the record in the tags of the file at a path; None without one."""
-    import mutagen
-
-    try:
-        tags = mutagen.File(path).tags
-        value = tags.get(f"TXXX:{TAG}") or tags.get(TAG) or tags.get(f"----:com.apple.iTunes:{TAG}")
-        text = value[0]
-    except (mutagen.MutagenError, OSError, AttributeError, TypeError, LookupError, ValueError):
-        return None
-    return Record.from_json(bytes(text) if isinstance(text, bytes) else str(text))
+    text = audio.result_record(path)
+    return Record.from_json(text) if text else None
 
 
 def _read_index(folder: Path) -> dict[tuple[str, ...], list[Record]]:

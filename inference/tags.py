@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from separator import audio
 from separator.audio.tag_reader import is_of_the_sound, text_tags
 from separator.errors import one_line, printable
-from separator.inference.results import TAG, Record
+from separator.inference.results import Record
 
 if TYPE_CHECKING:
     from mutagen import FileType
@@ -165,11 +165,11 @@ def mark(target: Path, record: Record) -> None:
     try:
         file = _with_tags(target)
         if isinstance(file, MP4):
-            file[f"{_FREE}{TAG}"] = [MP4FreeForm(kept.encode())]
+            file[f"{_FREE}{audio.RESULT_TAG}"] = [MP4FreeForm(kept.encode())]
         elif hasattr(file.tags, "getall"):
-            file.tags.add(TXXX(encoding=3, desc=TAG, text=[kept]))
+            file.tags.add(TXXX(encoding=3, desc=audio.RESULT_TAG, text=[kept]))
         else:
-            file[TAG] = [kept]
+            file[audio.RESULT_TAG] = [kept]
         file.save()
     except Exception as error:  # whatever mutagen raises, the sound is more than its tags
         log.warning("no record in the tags (%s)", one_line(error))

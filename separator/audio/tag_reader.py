@@ -3,6 +3,7 @@
 import os
 import re
 
+RESULT_TAG = "SEPARATOR"  # of results: the song, model and settings that they came from
 TAGS = (
     *("title", "artist", "album", "albumartist", "composer", "genre", "date"),
     *("tracknumber", "discnumber", "bpm", "copyright"),
@@ -69,22 +70,25 @@ def text_tags(path: str | os.PathLike) -> dict[str, list[str]]:
     return texts
 
 
-def is_marked(path: str | os.PathLike) -> bool:
-    """Return whether a file's tags say that `separator separate` wrote it.
+def result_record(path: str | os.PathLike) -> str | None:
+    """Return what the tags of a file that `separator separate` wrote say of its origin, as JSON.
 
     Args:
         path: the file.
 
-    Raises:
-        mutagen.MutagenError: the tags are damaged.
-        OSError: the file cannot be read.
+    Returns:
+        The text in its tag `RESULT_TAG`; None for other files, and for damaged tags.
     """
     import mutagen
 
-    tags = getattr(mutagen.File(path), "tags", None) or {}
-    names = list(tags.keys())  # Vorbis comments themselves give pairs
-    marks = [tags[name] for name in names if name.rpartition(":")[2].upper() == "SEPARATOR"]
-    return any('"made_by"' in str(mark[0]) for mark in marks)
+    try:
+        tags = mutagen.File(path).tags
+        names = f"TXXX:{RESULT_TAG}", RESULT_TAG, f"----:com.apple.iTunes:{RESULT_TAG}"
+        value = next(tags[name] for name in names if name in tags)[0]
+        return bytes(value).decode() if isinstance(value, bytes) else str(value)
+    except (mutagen.MutagenError, OSError, AttributeError, TypeError, LookupError, ValueError,
+            StopIteration):  # fmt: skip
+        return None
 
 
 def is_of_the_sound(name: str) -> bool:

@@ -119,9 +119,7 @@ def _not_audio(path: str) -> Content | None:
 
 def _marked(path: str) -> Content | None:
     """Recognise results of `separator separate` by their tags."""
-    with contextlib.suppress(Exception):  # of damaged tags, as in `_held_out`
-        return RESULT if audio.is_marked(path) else None
-    return None
+    return RESULT if '"made_by"' in (audio.result_record(path) or "") else None
 
 
 def _recorded(path: str, key: str) -> bool:
