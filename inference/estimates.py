@@ -139,7 +139,8 @@ def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
     for folder, files in files_by_folder(root, skipped).items():
         parts = folder.relative_to(root).parts or (root.name,)
         for name, path in files.items():
-            song, stem = _song_and_stem(parts, name)
+            titled = _TITLED.fullmatch(name)  # SONG (Stem), beside the other songs
+            song, stem = ((*parts, titled[1]), titled[2]) if titled else (parts, name)
             songs.setdefault(song, {})[stem] = path
     estimates = {}
     for parts, files in songs.items():
@@ -150,12 +151,6 @@ def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
         else:
             estimates[parts] = stems
     return estimates
-
-
-def _song_and_stem(folder: Parts, name: str) -> tuple[Parts, str]:
-    """Return the song and the stem that a file is of: by its folder, or by its name alone."""
-    titled = _TITLED.fullmatch(name)
-    return ((*folder, titled[1]), titled[2]) if titled else (folder, name)
 
 
 def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list[Parts]:
@@ -169,7 +164,10 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
     named = {song for songs in matches.values() for song in songs}
     for track in tracks:
         name = track.name
-        songs = matches[track.name] or _by_last_name(track.name, indexes, named)
+        songs = matches[name]
+        if not songs:  # by the last part of its name, where no other song is meant
+            alike = indexes[1].get(_plain(name.rpartition("/")[2]), [])
+            songs = [song for song in alike if song not in named]
         if not songs:
             missing.append(name)
             continue
@@ -215,14 +213,6 @@ def _candidates(name: str, indexes: Sequence[Mapping[str, list[Parts]]]) -> list
     exact, plain, around = indexes
     key = _plain(name)
     return exact.get(name) or plain.get(key) or around.get(key) or []
-
-
-def _by_last_name(
-    name: str, indexes: Sequence[Mapping[str, list[Parts]]], named: set[Parts]
-) -> list[Parts]:
-    """Return the songs that match the end of a track's name, and no other track's whole name."""
-    songs = indexes[1].get(_plain(name.rpartition("/")[2]), [])
-    return [song for song in songs if song not in named]
 
 
 def _plain(name: str) -> str:

@@ -89,7 +89,9 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
         check_stems(tracks, separator.stems, FIX)
         log.debug("model: %s", described(path, separator.description))
         score = functools.partial(_score_in_process, path, config.device, config.full)
-    jobs = min(config.jobs or _default_jobs(separator), len(tracks))
+    # on a GPU one process, since the model's work is not shared by cores
+    default = min(torch.get_num_threads(), MAX_JOBS) if separator.device.type == "cpu" else 1
+    jobs = min(config.jobs or default, len(tracks))
     if jobs == 1:
         report = evaluate(separator, tracks, full=config.full)
     else:
@@ -261,16 +263,7 @@ def _attempt(separator: Separator | Estimates, track: Track, full: bool) -> dict
         return {"name": track.name, "error": one_line(error)}
 
 
-def _default_jobs(separator: Separator | Estimates) -> int:
-    """One process for each core; on a GPU one, since the model's work is not shared by cores."""
-    on_cpu = separator.device.type == "cpu"
-    return min(torch.get_num_threads(), MAX_JOBS) if on_cpu else 1
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(path: str, device: str) -> Separator:
-    """Return the model, loaded once in each process."""
-    return Separator.load(path, device=device)
+_loaded = functools.lru_cache(maxsize=1)(Separator.load)  # once in each process
 
 
 def _score_in_process(path: str, device: str, full: bool, track: Track) -> dict:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -263,9 +263,8 @@ def _records(job: Job, temporary: Mapping[Path, Path]) -> list[Record]:
     for output, path in temporary.items():
         record = Record(audio.content_key(path), job.song.key, job.made_by)
         mark(path, record)
-        place = {"output": output.name, "stamp": stamp_of(path)}
-        source = {"source": job.song.source, "source_stamp": job.song.stamp}
-        records.append(Record(record.content, record.song, record.made_by, **place, **source))
+        record = replace(record, output=output.name, stamp=stamp_of(path))
+        records.append(replace(record, source=job.song.source, source_stamp=job.song.stamp))
     return records
 
 

@@ -285,16 +285,12 @@ def _unknown(song: Path, paths: Sequence[Path], names_stems: bool) -> str:
     path = next(path for path in paths if path.exists())
     name, there = printable(str(song)), printable(str(path))
     if not names_stems:
-        return (
-            f"{name}: {there} exists and may be a song; add {{stem}} to --name, or choose another "
-            "folder with -o"
+        about = "may be a song; add {stem} to --name, or choose another folder with -o"
+    elif not _is_audio(path):
+        about = "is no readable result; --overwrite replaces it, or choose another folder with -o"
+    else:
+        about = (
+            "it is not known which song it came from; --keep takes it for this song's result, "
+            "--overwrite replaces it"
         )
-    if not _is_audio(path):
-        return (
-            f"{name}: {there} exists and is no readable result; --overwrite replaces it, or "
-            "choose another folder with -o"
-        )
-    return (
-        f"{name}: {there} exists and it is not known which song it came from; --keep takes it for "
-        "this song's result, --overwrite replaces it"
-    )
+    return f"{name}: {there} exists and {about}"

@@ -30,6 +30,7 @@ that of an exact estimate is the string "inf". Tracks with a silent reference ar
 summary leaves them out: BSSEval does not score them, and of two stems the other is the mixture.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,11 @@ def build(description: dict, rate: int, stems: Sequence[str], results: list[dict
         The report, with model path, data and split still None.
     """
     tracks = [result for result in results if "error" not in result]
+    scores = [track["scores"] for track in tracks if not track["silent"]]
+    summary = {
+        name: {stem: _over_tracks([track[name][stem] for track in scores]) for stem in stems}
+        for name in ESTIMATES
+    }
     return {
         "schema": SCHEMA,
         "definitions": DEFINITIONS,
@@ -90,7 +96,7 @@ def build(description: dict, rate: int, stems: Sequence[str], results: list[dict
         "stems": list(stems),
         "n_tracks": len(tracks),
         "tracks": tracks,
-        "summary": _summary([track["scores"] for track in tracks if not track["silent"]], stems),
+        "summary": summary,
         "failures": [result for result in results if "error" in result],
     }
 
@@ -248,24 +254,11 @@ def _museval_rows(label: str, summary: dict) -> Iterator[str]:
             yield f"{label}, {stem}, museval, median of medians: {', '.join(ratios)} dB\n"
 
 
-def _summary(scores: list[dict], stems: Sequence[str]) -> dict:
-    """Summarise each estimate and stem over tracks' `scores`."""
-    return {
-        name: {stem: _over_tracks([track[name][stem] for track in scores]) for stem in stems}
-        for name in ESTIMATES
-    }
-
-
 def _over_tracks(rows: list[dict]) -> dict:
     """Medians over tracks, and the mean of the global SDR, of what is not NaN."""
-    names = list(
-        dict.fromkeys(["sdr_frames", "sdr_global", *(name for row in rows for name in row)])
-    )
-    columns = {
-        name: torch.tensor([row[name] for row in rows], dtype=torch.float64)
-        for name in names
-        if name != "frames"
-    }
+    names = dict.fromkeys(("sdr_frames", "sdr_global", *itertools.chain(*rows)))
+    names.pop("frames", None)
+    columns = {n: torch.tensor([row[n] for row in rows], dtype=torch.float64) for n in names}
     medians = {f"{name}_median": float(median_sdr(column)) for name, column in columns.items()}
     mean = float(columns["sdr_global"].nanmean())
     return {"n_tracks": len(rows), **medians, "sdr_global_mean": mean}

@@ -1,18 +1,22 @@
 """Tags and cover art from a song to its stems, whatever the two formats are."""
 
+import base64
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import mutagen
+from mutagen import FileType
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import APIC, COMM, ID3, TXXX, USLT
+from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm, MP4Tags
 
 from separator import audio
 from separator.audio.tag_reader import is_of_the_sound, text_tags
 from separator.errors import one_line, printable
 from separator.inference.results import Record
-
-if TYPE_CHECKING:
-    from mutagen import FileType
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +37,6 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
     """
     if not _is_tagged(target):
         return
-    import mutagen
-
     try:
         song, picture = mutagen.File(source), _picture(source)
         tags = _texts(source) if song and song.tags else {}
@@ -54,21 +56,16 @@ def copy_tags(source: Path, target: Path, suffix: str) -> None:
         log.warning("%s: its tags are not copied (%s)", name, one_line(error))
 
 
-def _with_tags(path: Path, easy: bool = False) -> "FileType":
+def _with_tags(path: Path, easy: bool = False) -> FileType:
     """Open a file with mutagen, and add tags where it has none."""
-    import mutagen
-
     file = mutagen.File(path, easy=easy)
     if file.tags is None:
         file.add_tags()
     return file
 
 
-def _copy_all(song: "FileType", target: Path) -> bool:
+def _copy_all(song: FileType, target: Path) -> bool:
     """Copy tags and pictures as they are, where both files are MP4, or both have ID3 tags."""
-    from mutagen.id3 import ID3
-    from mutagen.mp4 import MP4Tags
-
     file = _with_tags(target)
     if isinstance(song.tags, ID3) and isinstance(file.tags, ID3):
         for frame in song.tags.values():
@@ -87,8 +84,6 @@ def _copy_all(song: "FileType", target: Path) -> bool:
 
 def _texts(path: Path) -> dict[str, list[str]]:
     """Return all tags that are text, under the names that Vorbis comments have."""
-    import mutagen
-
     texts = text_tags(path)
     names = {re.sub("[ _-]", "", key) for key in texts}
     for key, values in _free_texts(mutagen.File(path).tags):
@@ -99,9 +94,6 @@ def _texts(path: Path) -> dict[str, list[str]]:
 
 def _free_texts(tags: Any) -> Iterator[tuple[str, list[str]]]:
     """Yield the tags of ID3 and MP4 that mutagen has no simple name for."""
-    from mutagen.id3 import ID3
-    from mutagen.mp4 import MP4Tags
-
     if isinstance(tags, ID3):
         for frame in tags.getall("TXXX"):
             yield frame.desc.lower(), list(map(str, frame.text))
@@ -119,10 +111,6 @@ def _free_texts(tags: Any) -> Iterator[tuple[str, list[str]]]:
 
 def _write_texts(path: Path, texts: dict[str, list[str]]) -> None:
     """Store tags under the names that the file's format has for them."""
-    import mutagen
-    from mutagen.id3 import COMM, ID3, TXXX, USLT
-    from mutagen.mp4 import MP4Tags
-
     file, free = _with_tags(path, easy=True), {}
     for key, values in texts.items():
         try:
@@ -158,9 +146,6 @@ def mark(target: Path, record: Record) -> None:
     """
     if not _is_tagged(target):
         return
-    from mutagen.id3 import TXXX
-    from mutagen.mp4 import MP4, MP4FreeForm
-
     kept = Record(record.content, record.song, record.made_by).to_json()
     try:
         file = _with_tags(target)
@@ -182,11 +167,6 @@ def _is_tagged(path: Path) -> bool:
 
 def _picture(path: Path) -> tuple[bytes, str] | None:
     """Return the front cover and its MIME type, if there is one."""
-    import base64
-
-    import mutagen
-    from mutagen.flac import FLAC, Picture
-    from mutagen.mp4 import MP4, MP4Cover
 
     file = mutagen.File(path)
     if file is None or file.tags is None:
@@ -206,12 +186,6 @@ def _picture(path: Path) -> tuple[bytes, str] | None:
 
 def _set_picture(path: Path, data: bytes, mime: str) -> None:
     """Store a front cover in the way the file's format does."""
-    import base64
-
-    import mutagen
-    from mutagen.flac import FLAC, Picture
-    from mutagen.id3 import APIC
-    from mutagen.mp4 import MP4, MP4Cover
 
     file = mutagen.File(path)
     picture = Picture()
