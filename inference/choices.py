@@ -12,16 +12,7 @@ from separator import audio
 from separator.audio import AudioInfo
 from separator.audio.formats import encoding_of
 from separator.errors import SeparatorError, UsageError
-from separator.stems import (
-    ACCOMPANIMENT,
-    MIXTURE,
-    NAMES,
-    VOCALS,
-    StemSet,
-    public_name,
-    stem_of,
-    title,
-)
+from separator.stems import ACCOMPANIMENT, NAMES, VOCALS, StemSet, public_name, stem_of, title
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -75,7 +66,7 @@ class AllStems(NamedTuple):
     @property
     def titles(self) -> tuple[str, ...]:
         """Titles of the sounds."""
-        return (title(MIXTURE), *map(title, self.stems))
+        return ("Mixture", *map(title, self.stems))
 
     def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
         """Put all sounds of the file together.
@@ -208,6 +199,32 @@ class Choices:
                 settings[key] = getattr(self, key)
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
 
+    def targets(self, songs: Sequence[tuple[AudioInfo, Path]]) -> list[tuple[Path, str, str]]:
+        """Name the results of songs.
+
+        The name contains the suffix of the song where another song differs only in its suffix.
+
+        Args:
+            songs: each with its folder below the output folder.
+
+        Returns:
+            For each song the folder below the output folder, the name, and the suffix without a
+            dot.
+        """
+        targets = [(below, info.path.stem, self._suffix(info)) for info, below in songs]
+        sharing = Counter(folded(*target) for target in targets)
+        named = []
+        for (info, _), (below, name, suffix) in zip(songs, targets, strict=True):
+            shared = sharing[folded(below, name, suffix)] > 1
+            named.append((below, _short(info.path.name if shared else name), suffix))
+        return named
+
+    def _suffix(self, info: AudioInfo) -> str:
+        """Choose the suffix of a song's results."""
+        if self.video and (container := audio.video_container(info)):
+            return container
+        return audio.written_as(info.format) if self.format == "input" else self.format
+
 
 def check_bits(format: str, bits: int) -> None:
     """Refuse bits a sample that a format does not hold.
@@ -256,35 +273,6 @@ def folded(*parts: object) -> tuple[str, ...]:
         parts: names, or paths.
     """
     return tuple(unicodedata.normalize("NFC", str(part)).casefold() for part in parts)
-
-
-def targets_of(
-    songs: Sequence[tuple[AudioInfo, Path]], choices: Choices
-) -> list[tuple[Path, str, str]]:
-    """Name the results of songs.
-
-    The name contains the suffix of the song where another song differs only in its suffix.
-
-    Args:
-        songs: each with its folder below the output folder.
-        choices: the format of the results, and whether videos keep their picture.
-
-    Returns:
-        For each song the folder below the output folder, the name, and the suffix without a dot.
-    """
-    targets = [(below, info.path.stem, _suffix(info, choices)) for info, below in songs]
-    sharing = Counter(folded(*target) for target in targets)
-    return [
-        (below, _short(info.path.name if sharing[folded(*target)] > 1 else target[1]), target[2])
-        for (info, below), target in zip(songs, targets, strict=True)
-    ]
-
-
-def _suffix(info: AudioInfo, choices: Choices) -> str:
-    """Choose the suffix of a song's results."""
-    if choices.video and (container := audio.video_container(info)):
-        return container
-    return audio.written_as(info.format) if choices.format == "input" else choices.format
 
 
 def _short(name: str) -> str:

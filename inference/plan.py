@@ -14,14 +14,7 @@ from separator import audio
 from separator.audio import AudioInfo
 from separator.data.library.walk import walk
 from separator.errors import SeparatorError, one_line, printable
-from separator.inference.choices import (
-    RESULT_TITLES,
-    TITLES,
-    Choices,
-    folded,
-    sample_format,
-    targets_of,
-)
+from separator.inference.choices import RESULT_TITLES, TITLES, Choices, folded, sample_format
 from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
 from separator.inference.run_report import counted
@@ -127,7 +120,7 @@ class _Planner:
         self.inputs = set(songs)
         if not songs and not self.made.failures and not self.watch:
             self.made.failures[", ".join(inputs)] = self._nothing(inputs)
-        targets = targets_of(list(songs.values()), self.choices)
+        targets = self.choices.targets([*songs.values()])
         values = [
             self.template.values(info, *target)
             for (info, _), target in zip(songs.values(), targets, strict=True)

@@ -9,6 +9,7 @@ where the folder's file is lost.
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
@@ -145,7 +146,7 @@ class Results:
         return self._folders[folder]
 
 
-class Publication:
+class Publication(contextlib.AbstractContextManager):
     """The step from finished temporary files to results, in which only one process is at a time.
 
     Leaving the block lets the next process in: enter it before the files are renamed on leaving
@@ -155,9 +156,6 @@ class Publication:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._handle: int | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         if self._handle is not None:
@@ -238,8 +236,6 @@ def _read_index(folder: Path) -> dict[tuple[str, ...], list[Record]]:
 def _lock(handle: int) -> None:
     """Wait for other processes' turns; where the system has no locks, go on without."""
     try:
-        import fcntl
-
         fcntl.flock(handle, fcntl.LOCK_EX)
-    except (ImportError, OSError):
+    except OSError:
         log.debug("no lock", exc_info=True)

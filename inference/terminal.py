@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -13,15 +12,9 @@ from separator.errors import SeparatorError
 from separator.logs import error_line
 
 
-@contextlib.contextmanager
-def log_above_bar() -> Iterator[None]:
-    """Print log messages above the bar while the block lasts.
-
-    Yields:
-        Nothing.
-    """
-    with logging_redirect_tqdm() if sys.stderr else contextlib.nullcontext():
-        yield
+def log_above_bar() -> contextlib.AbstractContextManager:
+    """Return a context in which log messages are printed above the bar."""
+    return logging_redirect_tqdm() if sys.stderr else contextlib.nullcontext()
 
 
 def say(text: str) -> None:

@@ -83,9 +83,10 @@ def make_example(
     crop_songs = wave if songs is None else songs.cpu()[wave]
     sources = (wave < (cropped or len(waves))).nonzero().flatten()
     whole = stft(crops, config.stft)
-    made = media.make(whole, mask, step, generator, crop_songs, sources)
+    made = media.make(whole, generator, crop_songs, sources)
     spectrogram = made.spectrogram
     target, scale = normalise(spectrogram.abs(), config.stft)
+    grid = grid_of(target, mask, step)
     mixed, predicted_error = {}, None
     if "mix" in mask.kinds:
         mixed["mix"] = mix_with_previous(spectrogram, generator)
@@ -96,8 +97,9 @@ def make_example(
         mixed["voice"] = spectrogram + gain * voice[..., : spectrogram.shape[-1]]
     raised = {kind: compress(x.abs(), scale, config.stft) for kind, x in mixed.items()}
     if mask.chosen_strategy.predicted_error and predict:
-        predicted_error = predict(target, grid_of(target, mask, step))
-    corrupted = corrupt(target, mask, step, generator, raised, predicted_error, made.allowed)
+        predicted_error = predict(target, grid)
+    allowed = media.allowed(grid)
+    corrupted = corrupt(target, mask, step, generator, raised, predicted_error, allowed)
     music = None if valid is None else _music(valid, crops, config)
     target, corrupted = media.finish(target, corrupted, music)
     return Example(spectrogram, target, scale, corrupted, mixed, made.continues)

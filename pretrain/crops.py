@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from separator.data.config import DataConfig
     from separator.data.dataset import Batch
     from separator.pretrain.config import PretrainConfig
-    from separator.pretrain.masking.config import MaskConfig
     from separator.pretrain.masking.corruption import Corrupted
+    from separator.pretrain.masking.grid import PatchGrid
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,10 @@ class CropBatch:
         spectrogram: (b c f n) complex.
         continues: boolean (b), whether the second half of a crop is the true one; None where all
             are.
-        allowed: boolean (m), frame groups that may be masked; None where all may.
     """
 
     spectrogram: Tensor
     continues: Tensor | None = None
-    allowed: Tensor | None = None
 
 
 class Crops:
@@ -52,25 +50,21 @@ class Crops:
         return batch.seconds(self.run.rate)
 
     def make(
-        self,
-        spectrogram: Tensor,
-        mask: "MaskConfig",
-        step: int,
-        generator: Generator,
-        songs: Tensor,
-        cropped: Tensor,
+        self, spectrogram: Tensor, generator: Generator, songs: Tensor, cropped: Tensor
     ) -> CropBatch:
         """Make crops of the spectrograms of pieces of waves.
 
         Args:
             spectrogram: (k c f N) complex.
-            mask: which patches will be masked.
-            step: finished steps of the run.
             generator: on the CPU; all randomness comes from it.
             songs: (k) the song of each piece.
             cropped: (b) pieces that crops are made of; the others may lend parts.
         """
         return CropBatch(spectrogram)
+
+    def allowed(self, grid: "PatchGrid") -> Tensor | None:
+        """Return the frame groups of a grid that may be masked, boolean (m); None where all may."""
+        return None
 
     def finish(
         self, target: Tensor, corrupted: "Corrupted", music: Tensor | None

@@ -119,7 +119,7 @@ MUTANTS = [
            "songs[cropped][:, None] != songs", "cropped[:, None] != torch.arange(len(songs))",
            "tests/test_next.py -k negatives"),
     Mutant("the separator takes masked groups away", "pretrain/batch.py",
-           "predicted_error, made.allowed)", "predicted_error, None)",
+           "predicted_error, allowed)", "predicted_error, None)",
            "tests/test_example.py -k masked_group"),
     Mutant("each song has voices of its own", "pretrain/task.py",
            "self.config.seed ^ VOICES", "self.config.seed",

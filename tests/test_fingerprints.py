@@ -16,7 +16,7 @@ from separator.data.library.fingerprints import (
     library_fingerprints,
     similar_songs,
 )
-from separator.data.library.index import Content, Finding, Index, Stamp, local_key
+from separator.data.library.index import Content, Finding, Index, Stamp
 from separator.data.library.scan import scan
 
 RATE = 44100
@@ -104,7 +104,7 @@ def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(
 ):
     waves = np.random.default_rng(0).standard_normal((3, 2, 2 * RATE)).astype(np.float32) * 0.1
     paths = [write(tmp_path / f"{n}.flac", torch.from_numpy(w)) for n, w in enumerate(waves)]
-    library = scan([tmp_path], tmp_path / "i.sqlite", 1, progress=False)
+    library = scan([tmp_path], tmp_path / "i.sqlite", 1)
     contents = paths[1].read_bytes()
     paths[1].unlink()
 
@@ -127,7 +127,7 @@ def test_fingerprints_are_kept_and_a_song_that_has_gone_is_tried_again(
 def test_fingerprints_of_another_version_and_of_files_that_have_gone_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path, key = tmp_path / "a.wav", local_key("a.wav", Stamp(1, 2))
+    path, key = tmp_path / "a.wav", Stamp(1, 2).key("a.wav")
     with Index(tmp_path / "i.sqlite") as store:
         store.record([Finding(str(path), Stamp(1, 2), key, Content())])
         store.record_fingerprint(key, b"peak")

@@ -51,7 +51,7 @@ def scan(tmp_path: Path) -> Callable[..., library.Library]:
     """Scan folders into an index of this test alone, in this process."""
 
     def run(*roots: Path, jobs: int | None = 1) -> library.Library:
-        return library.scan(roots, tmp_path / "index" / "i.sqlite", jobs, progress=False)
+        return library.scan(roots, tmp_path / "index" / "i.sqlite", jobs)
 
     return run
 
@@ -378,7 +378,7 @@ def fatal(path):
 
 audio.verify = fatal  # in the worker processes too: they import this script
 if __name__ == "__main__":
-    found = scan([{root!r}], index={index!r}, jobs={jobs}, progress=False)
+    found = scan([{root!r}], index={index!r}, jobs={jobs})
     print(len(found.songs), *[reason for _, reason in found.quarantined])
 """
 

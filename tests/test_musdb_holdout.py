@@ -53,7 +53,7 @@ def test_a_scan_keeps_them_out(tmp_path: Path):
     file = mutagen.File(music / "tagged.flac", easy=True)
     file["artist"], file["title"] = ["Timboz"], ["Pony"]
     file.save()
-    found = library.scan([music], tmp_path / "index.sqlite", 1, progress=False)
+    found = library.scan([music], tmp_path / "index.sqlite", 1)
     assert [song.path.name for song in found.songs] == ["other.flac"]
     assert {path.name: reason for path, reason in found.quarantined} == {
         "tagged.flac": "test song: Timboz - Pony is in MUSDB18's test set",
@@ -61,5 +61,5 @@ def test_a_scan_keeps_them_out(tmp_path: Path):
     }
     file["title"] = ["Another"]
     file.save()
-    again = library.scan([music], tmp_path / "index.sqlite", 1, progress=False)
+    again = library.scan([music], tmp_path / "index.sqlite", 1)
     assert len(again.songs) == 2

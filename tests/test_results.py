@@ -247,7 +247,7 @@ def test_a_library_leaves_results_out(suffix: str, tmp_path: Path) -> None:
         shutil.copytree("out", "music/bare", ignore=shutil.ignore_patterns(INDEX))
         places = 2
     for _ in range(2):  # the second from the index
-        found = scan(["music"], tmp_path / "i.sqlite", 1, progress=False)
+        found = scan(["music"], tmp_path / "i.sqlite", 1)
         assert [info.path.name for info in found.songs] == ["x (Instrumental).flac", "x.wav"]
         assert found.totals()["passed_over"] == {"results of `separator separate`": places}
 
@@ -255,7 +255,7 @@ def test_a_library_leaves_results_out(suffix: str, tmp_path: Path) -> None:
 def test_results_beside_their_songs_are_left_out_of_a_library(tmp_path: Path) -> None:
     song("music/x.wav")
     assert run("music", "-o", "music") == 0
-    found = scan(["music"], tmp_path / "i.sqlite", 1, progress=False)
+    found = scan(["music"], tmp_path / "i.sqlite", 1)
     assert [info.path.name for info in found.songs] == ["x.wav"]
 
 

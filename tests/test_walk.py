@@ -49,13 +49,13 @@ def test_scan_names_them_and_does_not_wait_for_a_pipe(tmp_path, monkeypatch):
     touch(tmp_path / "m", f"a{kind}", f"b{kind}")
     os.mkfifo(tmp_path / "m/pipe.wav")
     (tmp_path / "m/empty.wav").touch()
-    found = library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1, progress=False)
+    found = library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1)
     assert found.totals()["passed_over"] == {kind: 2, SPECIAL: 1}
     last = scan_report.summary(found).splitlines()[-1]
     assert last == f"passed over  {kind} 2, pipes, sockets or devices 1"
     (tmp_path / "m/empty.wav").unlink()
     with pytest.raises(SeparatorError, match=f"no audio files that can be read \\({kind} 2, pipes"):
-        library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1, progress=False)
+        library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1)
 
 
 def test_roots_are_absolute_and_each_once(tmp_path, monkeypatch):

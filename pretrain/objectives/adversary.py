@@ -17,11 +17,7 @@ from torch import Tensor, nn
 from separator.engine import distributed
 from separator.pretrain.masking.corruption import Corrupted
 from separator.pretrain.objectives.auxiliary.adversarial import AdversaryConfig
-from separator.pretrain.objectives.discriminators import (
-    FrameDiscriminator,
-    FrameTransformerDiscriminator,
-    TokenDiscriminator,
-)
+from separator.pretrain.objectives.discriminators import FRAME_KINDS, TokenDiscriminator
 
 MOMENTUM = 0.9  # of the running accuracy, from one step to the next
 
@@ -89,10 +85,8 @@ class Adversary:
         if config.kind == "token":
             sizes = channels, bins - 1, frames_in_token, config.channels
             self.network: nn.Module = TokenDiscriminator(*sizes)
-        elif config.kind == "frame":
-            self.network = FrameDiscriminator(channels, bins - 1, config.channels)
         else:
-            self.network = FrameTransformerDiscriminator(channels, bins - 1, config.channels)
+            self.network = FRAME_KINDS[config.kind](channels, bins - 1, config.channels)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.lr, betas=tuple(config.betas), fused=True
         )

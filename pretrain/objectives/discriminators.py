@@ -147,6 +147,9 @@ class FrameTransformerDiscriminator(nn.Module):
         return self.head(y)[..., 0]
 
 
+FRAME_KINDS = {"frame": FrameDiscriminator, "frame_transformer": FrameTransformerDiscriminator}
+
+
 class _FrameStages(nn.Module):
     """Strided 5x1 convolutions over the bins of each frame: (b c f n) to (b d n)."""
 

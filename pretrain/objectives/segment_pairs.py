@@ -14,13 +14,12 @@ from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.pretrain.crops import CropBatch, Crops
-from separator.pretrain.masking.corruption import Corrupted, grid_of, restore_patches
+from separator.pretrain.masking.corruption import Corrupted, restore_patches
 from separator.pretrain.masking.grid import PatchGrid
 
 if TYPE_CHECKING:
     from separator.data.dataset import Batch
     from separator.pretrain.config import PretrainConfig
-    from separator.pretrain.masking.config import MaskConfig
     from separator.pretrain.objectives.auxiliary.next_spectrogram import NextConfig
 
 LOWPASS = (0.15, 0.6)  # of the highest frequency: 3 to 13 kHz, below the 16 kHz of many MP3s
@@ -61,19 +60,15 @@ class SegmentPairs(Crops):
         return self.run.data.batch * self.run.data.segment_seconds
 
     def make(
-        self,
-        spectrogram: Tensor,
-        mask: "MaskConfig",
-        step: int,
-        generator: torch.Generator,
-        songs: Tensor,
-        cropped: Tensor,
+        self, spectrogram: Tensor, generator: torch.Generator, songs: Tensor, cropped: Tensor
     ) -> CropBatch:
         """Make pairs of the spectrograms of items."""
         items = inside(spectrogram, self.run.stft)
-        made = make_pairs(items, items.shape[-1] // 2, generator, self.config, songs, cropped)
-        allowed = allowed_groups(grid_of(made.spectrogram, mask, step), self.config)
-        return replace(made, allowed=allowed)
+        return make_pairs(items, items.shape[-1] // 2, generator, self.config, songs, cropped)
+
+    def allowed(self, grid: PatchGrid) -> Tensor:
+        """Return the frame groups of a grid that do not touch [SEP]."""
+        return allowed_groups(grid, self.config)
 
     def finish(
         self, target: Tensor, corrupted: Corrupted, music: Tensor | None

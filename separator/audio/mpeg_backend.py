@@ -3,10 +3,9 @@
 A slice is decoded from some frames before it, so that it equals the same slice of the whole.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import av
@@ -80,16 +79,9 @@ class MpegSource:
             size: samples of a part, about.
             report: gets start and number of damaged samples.
         """
-        at = bisect_right(self._starts, start) - 1
-        for segment, (first, _), place, after in zip(
-            self.index.segments[at:],
-            self._kept[at:],
-            self._starts[at:],
-            self._starts[at + 1 :],
-            strict=False,
-        ):
-            if place >= stop:
-                return
+        places = pairwise(self._starts)
+        segments = zip(self.index.segments, self._kept, places, strict=True)
+        for segment, (first, _), (place, after) in segments:
             span = max(start, place) - place + first, min(stop, after) - place + first
             if span[0] < span[1]:
                 yield from self._decode_segment(segment, *span, place - first, size, report)

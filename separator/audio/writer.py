@@ -5,8 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import av
 import numpy as np
@@ -191,12 +190,7 @@ class Writer:
             self._try_disk()
             raise AudioError(f"{self.path}: could not be written whole")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
+    def __exit__(self, *exception: Any) -> bool | None:
         """Complete the file and give it its name; on an exception leave nothing."""
         with reporting(self.path):
-            return self._stack.__exit__(kind, error, trace)
+            return self._stack.__exit__(*exception)

@@ -36,8 +36,9 @@ FOLDERS = {
 _SPLITS = {name: split for split, names in FOLDERS.items() for name in names}
 _MORE = ("set", "sets", "dataset", "data", "songs", "tracks", "split", "files")
 # A split's name, or a word that says as much, with a number or one of these words behind it.
-_LIKE = (*_SPLITS, "trn", "tst", "eval", "evaluation", "holdout", "held out", "heldout", "fold")
+_ALIKE = (*_SPLITS, "trn", "tst", "eval", "evaluation", "holdout", "held out", "heldout", "fold")
 _ENDINGS = (*_MORE, "clean", "other", "hq", "small", "large", "full", "new", "old", "a", "b")
+_LIKE = re.compile(rf"({'|'.join(_ALIKE)})( ({'|'.join(_ENDINGS)}|\d+))*")
 _FIX = "rename them to train, valid (or validation, val, dev) and test"
 
 
@@ -109,15 +110,7 @@ def _are_splits(root: Path, level: Parts, names: set[str], exclusive: bool) -> b
 
 def _looks_like(folder: str) -> bool:
     """Whether a folder is named like a split, perhaps with a number or a usual ending."""
-    text = " ".join(_words(folder))
-    return any(
-        text == name or (text.startswith(f"{name} ") and _qualified(text[len(name) :].split()))
-        for name in _LIKE
-    )
-
-
-def _qualified(words: Sequence[str]) -> bool:
-    return all(word in _ENDINGS or word.isdigit() for word in words)
+    return bool(_LIKE.fullmatch(" ".join(_words(folder))))
 
 
 def _words(name: str) -> list[str]:

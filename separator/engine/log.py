@@ -1,5 +1,6 @@
 """The logs of a run: TensorBoard, W&B, metrics.jsonl and the progress bar."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -7,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from separator.logs import event
 logger = logging.getLogger(__name__)
 
 
-class Log:
+class Log(contextlib.AbstractContextManager):
     """Writes one run's history; only rank 0 has one.
 
     `metrics.jsonl` holds one JSON object for each logged step (`"kind": "train"`) and for each
@@ -63,9 +64,6 @@ class Log:
         self._failing = False
         self._progress = Progress(step, config.steps, config.validate_every)
         self._restart_clock()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.close()

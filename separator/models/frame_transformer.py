@@ -12,16 +12,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from separator.models import layers
 from separator.models.base import MEAN_MAGNITUDE_LOGIT, VISIBLE_LOGIT, Architecture, Outputs
 from separator.models.blocks import BLOCKS, BlockSizes, Tokens
 from separator.models.config import ModelConfig
-from separator.models.layers import (
-    CrossFrameAttention,
-    FrameConv,
-    FrameUpsample,
-    MaskedFrameDetector,
-    RMSNorm,
-)
 from separator.stems import StemSet
 
 HALFWAY_LOGIT = (VISIBLE_LOGIT + MEAN_MAGNITUDE_LOGIT) / 2
@@ -84,14 +78,15 @@ class FrameTransformer(Architecture):
         # Music falls by about 6 dB an octave; on compressed magnitudes this evens out half of it.
         tilt = torch.arange(1, inner + 1, device="cpu").float() ** 0.25
         self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
-        self.input_norm = RMSNorm(audio_channels, dims=2)  # the mask depends little on loudness
+        # the mask depends little on loudness
+        self.input_norm = layers.RMSNorm(audio_channels, dims=2)
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.decoders, self.decoder_tokens = nn.ModuleList(), nn.ModuleList()
         self.upsamples = nn.ModuleList()
         self.cross_frame = self.mask_detector = None
         if config.cross_frame_bands:
-            self.cross_frame = CrossFrameAttention(inner, config.cross_frame_bands)
-            self.mask_detector = None if config.mask_known else MaskedFrameDetector(inner)
+            self.cross_frame = layers.CrossFrameAttention(inner, config.cross_frame_bands)
+            self.mask_detector = None if config.mask_known else layers.MaskedFrameDetector(inner)
         blocks = zip(config.encoder_blocks, config.decoder_blocks, strict=True)
         norms = [config.norm if any(pair) else None for pair in blocks]
         width = audio_channels * (2 if config.cross_frame_bands else 1)
@@ -133,11 +128,11 @@ class FrameTransformer(Architecture):
             width += len(blocks)
             if depth:
                 joined = skips[depth - 1]
-                self.upsamples.append(FrameUpsample(width, joined, config.time_stride))
+                self.upsamples.append(layers.FrameUpsample(width, joined, config.time_stride))
                 if config.skips == "concatenate":
                     joined *= 2
                 width = config.channels[depth - 1]
-                self.decoders.append(FrameConv(joined, width, norms[depth - 1]))
+                self.decoders.append(layers.FrameConv(joined, width, norms[depth - 1]))
         return width
 
     def reset_head(self) -> None:
@@ -252,7 +247,7 @@ def _frame_encoder(
     With a time stride, that one also joins as many frames to one.
     """
     if first:
-        return FrameConv(inputs, outputs, norm)
-    convs = [FrameConv(inputs, outputs, norm, stride=2, time_stride=config.time_stride)]
-    convs += [FrameConv(outputs, outputs, norm) for _ in range(config.convs - 1)]
+        return layers.FrameConv(inputs, outputs, norm)
+    convs = [layers.FrameConv(inputs, outputs, norm, stride=2, time_stride=config.time_stride)]
+    convs += [layers.FrameConv(outputs, outputs, norm) for _ in range(config.convs - 1)]
     return nn.Sequential(*convs)

@@ -38,7 +38,8 @@ def plan(config: CompareConfig) -> list[Run]:
     folder = Path(config.run)
     runs: dict[tuple[str, int], Run] = {}
     for seed in config.seeds:
-        for name in _in_order(config):
+        # each arm after those whose models it uses
+        for name in sorted(config.arms, key=lambda name: len(config.needed_by(name))):
             owners = [folder / alike / f"seed{seed}" for alike in _same_pretraining(name, stages)]
             begun = [owner for owner in owners if (owner / "pretrain").exists()]
             pretrained = (begun or owners)[0] / "pretrain"
@@ -49,11 +50,6 @@ def plan(config: CompareConfig) -> list[Run]:
             wanted = config.seeds_needed(name, other, seed)
             run.needs[other] = [runs[other, needed] for needed in wanted]
     return list(runs.values())
-
-
-def _in_order(config: CompareConfig) -> list[str]:
-    """Return the arms, each after the arms whose models it uses."""
-    return sorted(config.arms, key=lambda name: len(config.needed_by(name)))
 
 
 def _same_pretraining(name: str, stages: dict[str, dict]) -> list[str]:

@@ -132,7 +132,7 @@ class Run:
         words += [f"seed={self.seed}", f"run={folder}"]
         if "pretrain" in self.stages and stage == "train":
             words.append(f"pretrained={self.run_folder('pretrain') / 'model.safetensors'}")
-        minutes = self._minutes(stage)
+        minutes = float(self.stages[stage][1].get("max_minutes", 0.0))
         remaining = max(MIN_MINUTES, minutes - before / 60) if minutes else 0
         start = time.monotonic()
         try:
@@ -157,9 +157,6 @@ class Run:
             return ",".join(models) or match[0]  # last.pt: as it is scored
 
         return PLACEHOLDER.sub(fill, word)
-
-    def _minutes(self, stage: str) -> float:
-        return float(self.stages[stage][1].get("max_minutes", 0.0))
 
 
 def last_step(folder: Path) -> int:

@@ -10,14 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from separator import audio
-from separator.data.library.index import (
-    Content,
-    Finding,
-    Index,
-    LibraryIndexError,
-    Stamp,
-    local_key,
-)
+from separator.data.library.index import Content, Finding, Index, LibraryIndexError, Stamp
 from separator.data.library.musdb_holdout import held_out
 from separator.errors import one_line, printable
 from separator.processes import Arguments, Result, calls_in_processes, follow_parent
@@ -84,11 +77,11 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
     try:
         flaw = _not_audio(path) or _marked(path) or _held_out(path)
         if flaw:
-            return Finding(path, stamp, local_key(path, stamp), flaw)
+            return Finding(path, stamp, stamp.key(path), flaw)
         info = audio.probe(path)  # first, because it tells most truncated files
         key = audio.content_key(path)
         if _recorded(path, key):
-            return Finding(path, stamp, local_key(path, stamp), RESULT)
+            return Finding(path, stamp, stamp.key(path), RESULT)
         # The same packets may stand for another length: an MP3 without its first frame does.
         key = f"{key}-{info.samples}"
         with Index(index) as store:
@@ -100,7 +93,7 @@ def examine(path: str, stamp: Stamp, index: Path) -> Finding:
     except Exception as error:  # codecs raise all kinds, and one file must not end a long scan
         content = _flaw(path, error)
         recorded = content.status != "unreadable"
-        return Finding(path, stamp, local_key(path, stamp) if recorded else "", content)
+        return Finding(path, stamp, stamp.key(path) if recorded else "", content)
     return Finding(path, stamp, key, content)
 
 
@@ -180,7 +173,7 @@ def _flaw(path: str, error: Exception) -> Content:
 def _crashed(path: str, stamp: Stamp) -> Finding:
     """Return the finding for a file whose decoding ended the process."""
     content = Content(status="broken", reason="its decoder crashes or takes all the memory")
-    return Finding(path, stamp, local_key(path, stamp), content)
+    return Finding(path, stamp, stamp.key(path), content)
 
 
 def start_process() -> None:

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from separator.errors import SeparatorError, one_line
 
@@ -53,6 +53,15 @@ class Stamp(NamedTuple):
 
     size: int
     mtime_ns: int
+
+    def key(self, path: str) -> str:
+        """Return the key of a content that only the file at a path has, while it does not change.
+
+        Returns:
+            `LOCAL` and a hash.
+        """
+        words = f"{self.size} {self.mtime_ns} ".encode() + os.fsencode(path)
+        return LOCAL + hashlib.blake2b(words, digest_size=20).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,24 +114,10 @@ class Finding(NamedTuple):
     content: Content | None
 
 
-def local_key(path: str, stamp: Stamp) -> str:
-    """Return the key of a content that only one file has, while it does not change.
-
-    Args:
-        path: the file.
-        stamp: its size and time of change.
-
-    Returns:
-        `LOCAL` and a hash.
-    """
-    words = f"{stamp.size} {stamp.mtime_ns} ".encode() + os.fsencode(path)
-    return LOCAL + hashlib.blake2b(words, digest_size=20).hexdigest()
-
-
 COLUMNS = ", ".join(f"contents.{field.name}" for field in fields(Content))
 
 
-class Index:
+class Index(contextlib.AbstractContextManager):
     """The index file, open. Use as a context manager.
 
     Every `record` is a transaction: a scan that is killed has lost only what it had not recorded.
@@ -146,9 +141,6 @@ class Index:
         except BaseException:
             self._db.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._db.close()

@@ -21,7 +21,7 @@ from typing import Any
 from separator.audio import AudioInfo
 from separator.data.library.examination import RESULT, examined
 from separator.data.library.index import Content, Index, Stamp
-from separator.data.library.walk import checked_folders, walk
+from separator.data.library.walk import Walked, checked_folders, walk
 from separator.errors import SeparatorError
 from separator.logs import bar as progress_bar
 
@@ -72,7 +72,6 @@ def scan(
     roots: Sequence[str | os.PathLike],
     index: str | os.PathLike | None = None,
     jobs: int | None = None,
-    progress: bool = True,
 ) -> Library:
     """Bring the index up to date with folders and list what is in them.
 
@@ -83,7 +82,6 @@ def scan(
         roots: folders.
         index: the index file; `default_index()` when not given.
         jobs: processes; when not given, as many as there are cores and work for.
-        progress: show a bar on the standard error stream when it is a terminal.
 
     Returns:
         Songs, quarantined files, duplicates and notices.
@@ -94,20 +92,20 @@ def scan(
     check_jobs(jobs)
     folders = checked_folders(roots, "give folders that hold music")
     walked = walk(folders)
-    stamps, problems = walked.stamps, walked.problems
-    if not stamps and not problems:
+    stamps = walked.stamps
+    if not stamps and not walked.problems:
         names = ", ".join(folders)
         others = f" that can be read ({walked.left_out()})" if walked.passed_over else ""
         raise SeparatorError(f"{names}: no audio files{others}; give folders that hold music")
     with Index(index or default_index()) as store:
         contents = _unchanged(store, folders, stamps)
         pending = {path: stamp for path, stamp in stamps.items() if path not in contents}
-        problems |= _examine(store, pending, jobs, progress)
+        walked.problems |= _examine(store, pending, jobs)
         for folder in folders:
             if any(path.startswith(os.path.join(folder, "")) for path in stamps):
                 store.forget(folder, stamps)  # an empty folder may be a drive that is not mounted
         contents = _unchanged(store, folders, stamps) if pending else contents
-    return _library(folders, contents, problems, walked.passed_over)
+    return _library(folders, contents, walked)
 
 
 def default_index() -> Path:
@@ -138,15 +136,13 @@ def _unchanged(
     return dict(itertools.chain.from_iterable(rows))
 
 
-def _examine(
-    store: Index, pending: Mapping[str, Stamp], jobs: int | None, progress: bool
-) -> dict[str, str]:
+def _examine(store: Index, pending: Mapping[str, Stamp], jobs: int | None) -> dict[str, str]:
     """Examine and record files; return path -> reason of those to be tried again next time."""
     if not pending:
         return {}
     again = {}
     with (
-        progress_bar(total=len(pending), desc="scan", unit="file", hidden=not progress) as bar,
+        progress_bar(total=len(pending), desc="scan", unit="file") as bar,
         contextlib.closing(examined(pending, store.path, jobs)) as findings,
     ):
         for finding in findings:
@@ -159,19 +155,16 @@ def _examine(
 
 
 def _library(
-    folders: list[str],
-    contents: Mapping[str, tuple[str, Content]],
-    problems: Mapping[str, str],
-    passed_over: Counter[str],
+    folders: list[str], contents: Mapping[str, tuple[str, Content]], walked: Walked
 ) -> Library:
     """Sort known files into songs, quarantined files and duplicates."""
     songs, duplicates, notices = [], [], []
-    quarantined = [(Path(path), reason) for path, reason in problems.items()]
+    quarantined = [(Path(path), reason) for path, reason in walked.problems.items()]
     kept: dict[str, Path] = {}
     for name, (key, content) in sorted(contents.items()):
         path = Path(name)
         if content.status == RESULT.status:
-            passed_over[RESULTS] += 1
+            walked.passed_over[RESULTS] += 1
         elif content.status != "ok":
             quarantined.append((path, f"{content.status}: {content.reason}"))
         elif key in kept:
@@ -188,5 +181,5 @@ def _library(
         sorted(quarantined),
         duplicates,
         notices,
-        dict(passed_over.most_common()),
+        dict(walked.passed_over.most_common()),
     )
