@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from separator import audio
-from separator.data.layouts.layout import SongFiles, files_by_folder
+from separator.data.layouts.layout import SongFiles, audio_files, grouped
 from separator.data.library.musdb_holdout import plain_name
 from separator.data.library.walk import checked_folders
 from separator.data.reader import load_stems
@@ -136,7 +136,7 @@ def find_estimates(
 def _files(root: Path, skipped: list[str]) -> dict[Parts, Stems]:
     """Sort the files below a folder into songs, by the songs' paths below it."""
     songs: dict[Parts, dict[str, Path]] = {}
-    for folder, files in files_by_folder(root, skipped).items():
+    for folder, files in grouped(audio_files(root, skipped), skipped).items():
         parts = folder.relative_to(root).parts or (root.name,)
         for name, path in files.items():
             titled = _TITLED.fullmatch(name)  # SONG (Stem), beside the other songs

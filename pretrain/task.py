@@ -63,7 +63,8 @@ class PretrainTask(SongTask):
         self.validation = ValidationCrops(self.valid, config, self.objectives)
         if self.begins and distributed.rank() == 0:  # other ranks get the heads with the weights
             for objective in self.objectives:
-                objective.start(self.model.head(objective), self._waves())
+                waves = (batch.stems[:, 0] for batch in self.batches(0))
+                objective.start(self.model.head(objective), waves)
 
     def attach(self, averaged: Pretrainer) -> None:
         """Take the averaged model as the teacher that predicts errors."""
@@ -114,11 +115,6 @@ class PretrainTask(SongTask):
     def seconds(self, batch: Batch) -> float:
         """Seconds of audio in a batch."""
         return self.crops.seconds(batch)
-
-    def _waves(self) -> Iterator[Tensor]:
-        """Yield the waves (b c t) of the first micro-batches."""
-        for batch in self.batches(0):
-            yield batch.stems[:, 0]
 
     def example(self, batch: Batch, step: int, generator: torch.Generator) -> Example:
         """Return the crops of a batch, their targets and their corruption.

@@ -118,21 +118,26 @@ class ValidationCrops:
         return _Score(masked, whole, heads, observed)
 
     def _collect(self, result: Validation, scores: list[_Score]) -> None:
-        """Put the scores of all batches into one result."""
+        """Put the scores of all batches into one result.
+
+        Its own score is the gain over the best trivial answer, a share of its error.
+        """
         masked = _means([score.masked for score in scores])
         whole = _means([score.whole for score in scores])
         heads = _summed([score.heads for score in scores])
-        best = min(value for name, value in masked.items() if name != "model")
-        result.scalars |= {f"valid/l1_{name}": value for name, value in masked.items()}
-        result.scalars["valid/l1_whole"] = whole["model"]
-        result.scalars |= {f"valid/{name}": value for name, value in heads.items()}
+        metrics = {f"l1_{name}": value for name, value in masked.items()}
+        metrics |= {"l1_whole": whole["model"], **heads}
         for objective in self.objectives:
-            if objective.key not in scores[0].observed:
-                continue
-            rows = torch.cat([score.observed[objective.key] for score in scores])
-            metrics = objective.summarise(rows, self.songs)
-            result.scalars |= {f"valid/{name}": value for name, value in metrics.items()}
-        _summarise(result, 1 - masked["model"] / max(best, 1e-12))
+            if objective.key in scores[0].observed:
+                rows = torch.cat([score.observed[objective.key] for score in scores])
+                metrics |= objective.summarise(rows, self.songs)
+        result.scalars |= {f"valid/{name}": value for name, value in metrics.items()}
+        best = min(value for name, value in masked.items() if name != "model")
+        gain = 1 - masked["model"] / max(best, 1e-12)
+        result.score = result.scalars["valid/improvement"] = gain
+        result.quality["gain_over_trivial"] = {"model": gain}
+        share = f"{100 * abs(gain):.1f} % {'better' if gain >= 0 else 'worse'}"
+        result.summary = f"restores masked frames {share} than the best trivial answer"
 
     def _show(
         self, result: Validation, model: Pretrainer, waves: Tensor, music: Tensor, step: int
@@ -159,16 +164,6 @@ def fixed_batches(
     data = replace(data, augment=plain, workers=0, batch=SIZE)
     stream = batches(tracks, data, config.rate, seed, mixtures=True)
     return [next(stream) for _ in range(-(-config.valid_crops // SIZE))]
-
-
-def _summarise(result: Validation, gain: float) -> None:
-    """Take the gain over the best trivial answer, a share of its error, as the score."""
-    result.score = result.scalars["valid/improvement"] = gain
-    result.quality["gain_over_trivial"] = {"model": gain}
-    which = "better" if gain >= 0 else "worse"
-    result.summary = (
-        f"restores masked frames {100 * abs(gain):.1f} % {which} than the best trivial answer"
-    )
 
 
 def _errors(example: Example, restored: Tensor) -> tuple[dict[str, float], dict[str, float]]:

@@ -9,6 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import shtab
+
 from separator import bundled
 from separator.commands import COMMANDS, LOG_OPTIONS
 from separator.config import parse
@@ -53,8 +55,6 @@ class CompletionConfig:
 def main(argv: list[str]) -> int:
     """Print the script."""
     config = parse(CompletionConfig, argv, "completion", positional="shell")
-    import shtab
-
     root = argparse.ArgumentParser("separator", add_help=False)
     commands = root.add_subparsers()
     for name, command in COMMANDS.items():
@@ -72,8 +72,6 @@ def main(argv: list[str]) -> int:
 
 def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
     """Give a parser the options of a command, and what its bare words may be."""
-    import shtab
-
     for action in _options(name):
         hint = getattr(action, "_typehint", None)
         about = {"help": (action.help or "").replace("%", "%%").split(". ")[0]}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separator import __version__
+from separator import __version__, audio
 from separator.config import parse
 from separator.errors import SeparatorError, one_line, printable
 from separator.model_sources import find_model
@@ -156,8 +156,6 @@ def codecs() -> Iterator[Finding]:
 
     Each format that fails is a finding; one more lists those that work.
     """
-    from separator import audio
-
     wave = 0.3 * np.sin(np.arange(round(TONE_SECONDS * TONE_RATE)) / 16)
     tone = np.tile(wave.astype(np.float32), (2, 1))
     good = []
@@ -175,8 +173,6 @@ def codecs() -> Iterator[Finding]:
 
 def _write_and_read(path: Path, tone: np.ndarray) -> None:
     """Write a tone (c t) to a file and read it; raise an error where they differ in length."""
-    from separator import audio
-
     with audio.Writer(path, TONE_RATE, 2) as writer:
         writer.write(tone)
     read = sum(block.shape[-1] for block in audio.blocks(path))

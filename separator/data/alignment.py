@@ -3,15 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from separator import audio
 from separator.errors import SeparatorError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Voice = Callable[["Tensor", int], "Tensor"]  # a wave (c t) and its rate -> the voice in it (c t)
+Voice = Callable[[Tensor, int], Tensor]  # a wave (c t) and its rate -> the voice in it (c t)
 
 MAX_SHIFT_SECONDS = 20.0
 COARSE_RATE = 4000
@@ -46,7 +45,7 @@ class Alignment:
     residual_db: float
 
 
-def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
+def align(original: Tensor, instrumental: Tensor, rate: int) -> Alignment:
     """Find shift and gain that align an instrumental with its original.
 
     Args:
@@ -71,14 +70,12 @@ def align(original: "Tensor", instrumental: "Tensor", rate: int) -> Alignment:
     return _fit(*overlapping(original, instrumental, shift), rate, shift)
 
 
-def _lag(first: "Tensor", second: "Tensor", limit: int, whiten: bool) -> int:
+def _lag(first: Tensor, second: Tensor, limit: int, whiten: bool) -> int:
     """Return by how many samples, at most `limit`, the first wave (t) is late.
 
     With `whiten` (GCC-PHAT) the result is not wrong by a bar where a song repeats itself; without,
     it is where the difference of the two waves is smallest.
     """
-    import torch
-
     size = 1 << (first.shape[-1] + second.shape[-1]).bit_length()
     cross = torch.fft.rfft(first, size) * torch.fft.rfft(second, size).conj()
     if whiten:
@@ -89,7 +86,7 @@ def _lag(first: "Tensor", second: "Tensor", limit: int, whiten: bool) -> int:
     return int(window.argmax()) - limit
 
 
-def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
+def _refined(first: Tensor, second: Tensor, rate: int) -> int:
     """Samples by which the first wave (1 t) is late, less than two coarse ones.
 
     Raises:
@@ -105,7 +102,7 @@ def _refined(first: "Tensor", second: "Tensor", rate: int) -> int:
     return sorted(lags)[1]
 
 
-def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
+def _fit(first: Tensor, second: Tensor, rate: int, shift: int) -> Alignment:
     """Find the gain, and judge how well aligned waves (c t) fit, half a second at a time."""
     power, other_power, products = _frame_sums(first, second, round(FIT_FRAME_SECONDS * rate))
     frames = (power > MIN_POWER) & (other_power > MIN_POWER)
@@ -128,10 +125,8 @@ def _fit(first: "Tensor", second: "Tensor", rate: int, shift: int) -> Alignment:
     return Alignment(shift, gain, best_db, residual_db)
 
 
-def _frame_sums(first: "Tensor", second: "Tensor", frame: int) -> tuple["Tensor", ...]:
+def _frame_sums(first: Tensor, second: Tensor, frame: int) -> tuple[Tensor, ...]:
     """Mean squares and mean product of two waves (c t) in each frame: three of (n), float64."""
-    import torch
-
     rows = []
     for start in range(0, first.shape[-1] - frame + 1, frame):
         one, other = (wave[:, start : start + frame].double() for wave in (first, second))
@@ -143,7 +138,7 @@ def _decibels(ratio: float) -> float:
     return 10 * math.log10(max(ratio, 1e-12))
 
 
-def overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor", "Tensor"]:
+def overlapping(first: Tensor, second: Tensor, shift: int) -> tuple[Tensor, Tensor]:
     """Cut two waves to what both hold.
 
     Args:
@@ -159,7 +154,7 @@ def overlapping(first: "Tensor", second: "Tensor", shift: int) -> tuple["Tensor"
     return first[:, :length], second[:, :length]
 
 
-def first_sings(first: "Tensor", second: "Tensor", rate: int, voice: Voice) -> bool:
+def first_sings(first: Tensor, second: Tensor, rate: int, voice: Voice) -> bool:
     """Tell which of two aligned recordings has the voice that the other lacks.
 
     Args:
@@ -174,8 +169,6 @@ def first_sings(first: "Tensor", second: "Tensor", rate: int, voice: Voice) -> b
     Raises:
         SeparatorError: they do not differ by a voice, or it is not clear by whose.
     """
-    import torch
-
     difference = first - second
     span = min(round(COMPARED_SECONDS * rate), difference.shape[-1])
     energy = difference.double().square().sum(dim=0).cumsum(dim=0)
@@ -196,7 +189,7 @@ def first_sings(first: "Tensor", second: "Tensor", rate: int, voice: Voice) -> b
     return likeness[0] > likeness[1]
 
 
-def _correlation(first: "Tensor", second: "Tensor") -> float:
+def _correlation(first: Tensor, second: Tensor) -> float:
     """Return the correlation of two waves (c t), 0 where one is silent."""
     norms = (first.square().sum() * second.square().sum()).sqrt()
     return ((first * second).sum() / norms.clamp(min=1e-9)).item()

@@ -12,15 +12,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from separator import audio
 from separator.audio import AudioInfo
 from separator.data.alignment import Alignment, Voice, align, first_sings, overlapping
 from separator.errors import SeparatorError, one_line, printable
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +247,7 @@ def _fit(pair: Pair, voice: Voice) -> tuple[Pair, float]:
     raise failure
 
 
-def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int, Alignment]:
+def _aligned(pair: Pair) -> tuple[tuple[Tensor, Tensor], int, Alignment]:
     """Read a pair and cut it to what both hold: (c t) each, their rate, and how they fit.
 
     Raises:
@@ -268,7 +266,7 @@ def _aligned(pair: Pair) -> tuple[tuple["Tensor", "Tensor"], int, Alignment]:
     return (first * scale, second * scale), rate, alignment
 
 
-def _stereo(song: AudioInfo, rate: int) -> "Tensor":
+def _stereo(song: AudioInfo, rate: int) -> Tensor:
     """Read a song as (2 t) at a rate."""
     wave = audio.to_channels(audio.read(song.path), 2)
     return audio.resample(wave, song.rate, rate)

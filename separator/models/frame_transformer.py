@@ -137,8 +137,7 @@ class FrameTransformer(Architecture):
 
     def reset_head(self) -> None:
         """Initialise the last layer: visible bins start from a mask of about 0.9."""
-        nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
-        nn.init.zeros_(self.head.bias)
+        super().reset_head()
         # A start far from the task's answer saturates the sigmoid at the other end, where there is
         # no gradient. A new model that does not know the masked frames starts halfway: from 0.9 it
         # first learned to answer 0, and its error after 50 steps was ten times as large.

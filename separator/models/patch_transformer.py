@@ -78,12 +78,7 @@ class PatchTransformer(Architecture):
         self.bottleneck_features, self.pre_head_channels = decoder.width, audio_channels
         self.initialise_linears()
         nn.init.normal_(self.unseen, std=0.02)
-        self.reset_head()
-
-    def reset_head(self) -> None:
-        """Initialise the last layer: masks of about 0.9, the mean magnitude where masked."""
-        nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
-        nn.init.zeros_(self.head.bias)
+        self.reset_head()  # masks of about 0.9, the mean magnitude where masked
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the parameters in the order of the forward pass: patches, blocks, head."""

@@ -81,6 +81,32 @@ class Layout(ABC):
         """
         return shared_out(tracks, valid_share)
 
+    def songs_of(self, root: Path, songs: Mapping[Parts, Stems]) -> list[SongFiles]:
+        """Describe songs, with the splits that their folders or musdb's lists give.
+
+        Args:
+            root: the collection.
+            songs: the stems of each song, by its path below the root.
+
+        Returns:
+            The songs, each named by its path without the folder of its split.
+        """
+        splits = placed(root, songs)
+        files = [SongFiles(without_split(p, splits[p]), splits[p], songs[p]) for p in songs]
+        return with_lists(root, files)
+
+    def warn_of_others(self, root: Path, number: int, where: str) -> None:
+        """Log how many files of a folder do not belong to its layout.
+
+        Args:
+            root: the folder.
+            number: of such files; 0 logs nothing.
+            where: where files of the layout are.
+        """
+        if number:
+            files = f"{number} audio file{'s' * (number != 1)}"
+            log.warning("%s: left out: %s outside %s", printable(str(root)), files, where)
+
 
 def audio_files(folder: Path, skipped: list[str]) -> list[Path]:
     """List the audio files below a folder, at any depth, sorted.
@@ -92,19 +118,6 @@ def audio_files(folder: Path, skipped: list[str]) -> list[Path]:
     walked = walk([str(folder)])
     skipped += [f"{printable(path)}: {reason}" for path, reason in walked.problems.items()]
     return sorted(map(Path, walked.stamps))
-
-
-def files_by_folder(root: Path, skipped: list[str]) -> dict[Path, dict[str, Path]]:
-    """Group the audio files below a folder by their folders, at any depth.
-
-    Args:
-        root: the folder.
-        skipped: gets a line for each file that is not used.
-
-    Returns:
-        As of `grouped`.
-    """
-    return grouped(audio_files(root, skipped), skipped)
 
 
 def grouped(files: Iterable[Path], skipped: list[str]) -> dict[Path, dict[str, Path]]:
@@ -135,21 +148,6 @@ def parts_of(root: Path, song: Path) -> Parts:
     return song.relative_to(root).parts or (root.name,)
 
 
-def songs_of(root: Path, songs: Mapping[Parts, Stems]) -> list[SongFiles]:
-    """Describe songs, with the splits that their folders or musdb's lists give.
-
-    Args:
-        root: the collection.
-        songs: the stems of each song, by its path below the root.
-
-    Returns:
-        The songs, each named by its path without the folder of its split.
-    """
-    splits = placed(root, songs)
-    files = [SongFiles(without_split(p, splits[p]), splits[p], songs[p]) for p in songs]
-    return with_lists(root, files)
-
-
 def in_stem_folder(root: Path, path: Path) -> bool:
     """Return whether a file lies in a folder that is named after a stem.
 
@@ -158,16 +156,3 @@ def in_stem_folder(root: Path, path: Path) -> bool:
         path: the file.
     """
     return any(role(folder)[1] for folder in path.relative_to(root).parts[:-1])
-
-
-def warn_of_others(root: Path, number: int, where: str) -> None:
-    """Log how many files of a folder do not belong to its layout.
-
-    Args:
-        root: the folder.
-        number: of such files; 0 logs nothing.
-        where: where files of the layout are.
-    """
-    if number:
-        files = f"{number} audio file{'s' * (number != 1)}"
-        log.warning("%s: left out: %s outside %s", printable(str(root)), files, where)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.data.layouts.layout import Layout, SongFiles, audio_files, songs_of, warn_of_others
+from separator.data.layouts.layout import Layout, SongFiles, audio_files
 from separator.data.splits import musdb_setup
 from separator.data.stem_cache import STEM_SUFFIX
 from separator.data.stem_files import StemFile
@@ -29,13 +29,13 @@ class Musdb18(Layout):
         streams = musdb_setup()["stem_ids"]
         files = audio_files(root, skipped)
         paths = [path for path in files if path.name.endswith(STEM_SUFFIX)]
-        warn_of_others(root, len(files) - len(paths), f"*{STEM_SUFFIX}")
+        self.warn_of_others(root, len(files) - len(paths), f"*{STEM_SUFFIX}")
         songs = {}
         for path in paths:
             *folders, name = path.relative_to(root).parts
             stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR_STEMS.names}
             songs[(*folders, name.removesuffix(STEM_SUFFIX))] = stems
-        return songs_of(root, songs)
+        return self.songs_of(root, songs)
 
 
 LAYOUTS = (Musdb18(),)

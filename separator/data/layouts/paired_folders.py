@@ -7,14 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from separator.data.layouts.layout import (
-    Layout,
-    SongFiles,
-    audio_files,
-    in_stem_folder,
-    songs_of,
-    warn_of_others,
-)
+from separator.data.layouts.layout import Layout, SongFiles, audio_files, in_stem_folder
 from separator.data.splits import Parts, pool_shared_out, split_of
 from separator.data.stem_files import StemFile, Stems, sorted_stems
 from separator.errors import printable
@@ -50,8 +43,8 @@ class PairedFolders(Layout):
         songs = self.songs(root, places, skipped)
         files = audio_files(root, [])
         names = " and ".join(sorted({f"{printable(f.name)}/" for place in places for f in place}))
-        warn_of_others(root, len(files) - len(_inside(files, places)), names)
-        return songs_of(root, songs)
+        self.warn_of_others(root, len(files) - len(_inside(files, places)), names)
+        return self.songs_of(root, songs)
 
     @abstractmethod
     def songs(

@@ -4,14 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.data.layouts.layout import (
-    Layout,
-    SongFiles,
-    files_by_folder,
-    grouped,
-    parts_of,
-    songs_of,
-)
+from separator.data.layouts.layout import Layout, SongFiles, audio_files, grouped, parts_of
 from separator.data.splits import placed
 from separator.data.stem_files import Stems, holds_stems, sorted_stems, unclear
 from separator.errors import printable
@@ -38,7 +31,7 @@ class SongFolders(Layout):
     def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
         """List the songs; see `Layout.find`."""
         songs: dict[Path, Stems] = {}
-        for folder, files in files_by_folder(root, skipped).items():
+        for folder, files in grouped(audio_files(root, skipped), skipped).items():
             stems = sorted_stems(files)
             if stems is None:
                 reason = "has no vocals and accompaniment; name the files by stem"
@@ -47,7 +40,7 @@ class SongFolders(Layout):
                 songs[folder] = stems
         for path in [path for stems in songs.values() for path in unclear(stems)][:_LOGGED]:
             log.warning("%s: counts as vocals, for its name; is it?", printable(str(path)))
-        return songs_of(root, {parts_of(root, folder): songs[folder] for folder in songs})
+        return self.songs_of(root, {parts_of(root, folder): songs[folder] for folder in songs})
 
 
 class Musdb18HQ(SongFolders):
