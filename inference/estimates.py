@@ -61,10 +61,8 @@ class Estimates:
     @property
     def description(self) -> dict:
         """The files that count as each stem, for the report."""
-        return {
-            "stage": "estimates",
-            "stems": table(dict(song.stems) for song in self.songs.values()),
-        }
+        stems = table(dict(song.stems) for song in self.songs.values())
+        return {"stage": "estimates", "stems": stems}
 
     def read(self, track: Track, mixture: Tensor) -> list[Tensor]:
         """Read the estimates of a track.
@@ -194,15 +192,12 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
 
 def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
     """Index songs by exact names, by plain names, and "mixture" by the folders around it."""
-    exact, plain, around = indexes = ({}, {}, {})
+    indexes = ({}, {}, {})
     for parts in files:
         names = ["/".join(parts[start:]) for start in range(len(parts))]
         folders = parts[:-1] if role(parts[-1]) == ("mixture", True) else ()
-        for index, keys in (
-            (exact, names),
-            (plain, map(_plain, names)),
-            (around, map(_plain, folders)),
-        ):
+        keys_of = names, map(_plain, names), map(_plain, folders)
+        for index, keys in zip(indexes, keys_of, strict=True):
             for key in set(keys) - {""}:  # a name without letters and digits has no plain form
                 index.setdefault(key, []).append(parts)
     return indexes

@@ -29,10 +29,10 @@ from separator.errors import SeparatorError, one_line, printable
 from separator.inference import report as reports
 from separator.inference.estimates import Estimates, find_estimates
 from separator.inference.evaluate_command import EvaluateConfig
-from separator.inference.pool import in_processes
 from separator.inference.separate import described
 from separator.logs import bar as progress_bar
 from separator.metrics import frame_sdr, global_sdr, ideal_mask, median_sdr
+from separator.processes import calls_in_processes, follow_parent
 from separator.separation import Separator
 from separator.stems import TWO_STEMS, VOCALS, StemSet, public_name
 
@@ -268,3 +268,31 @@ _loaded = functools.lru_cache(maxsize=1)(Separator.load)  # once in each process
 
 def _score_in_process(path: str, device: str, full: bool, track: Track) -> dict:
     return _attempt(_loaded(path, device), track, full)
+
+
+def in_processes(score: Callable[[Track], dict], tracks: Sequence[Track], jobs: int) -> list[dict]:
+    """Score tracks in parallel, with a progress bar.
+
+    Args:
+        score: maps a track to its scores; a new process must be able to import it.
+        tracks: the songs.
+        jobs: number of processes.
+
+    Returns:
+        The results in the order of the tracks; {"name", "error"} for a track whose process died.
+    """
+    died = "the process that scored it died, perhaps for want of memory; try --jobs 1"
+    results: dict[Track, dict] = {}
+    start = functools.partial(_start_process, max(1, torch.get_num_threads() // jobs))
+    calls = [(track,) for track in tracks]
+    with progress_bar(total=len(tracks), desc="evaluate", unit="track") as bar:
+        for (track,), result in calls_in_processes("evaluate", score, calls, jobs, start):
+            results[track] = result or {"name": printable(track.name), "error": died}
+            bar.update()
+    return [results[track] for track in tracks]
+
+
+def _start_process(threads: int) -> None:
+    follow_parent()
+    keep_memory()
+    torch.set_num_threads(threads)

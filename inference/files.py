@@ -35,6 +35,7 @@ from separator.streaming import Model, StreamingSeparator
 
 log = logging.getLogger(__name__)
 
+Shape = tuple[int, ...]
 MIN_WORK = 2.0  # seconds of the model's work, of which it loses 0.05 when memory is returned
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -202,7 +203,7 @@ def _stems(job: Job, model: Model, work: Work) -> Iterator[np.ndarray]:
         yield np.stack([output.wave(whole, waves) for output in work.outputs])
 
 
-def _spooled(chunks: Iterator[np.ndarray], spool: BinaryIO) -> tuple[list[tuple[int, ...]], float]:
+def _spooled(chunks: Iterator[np.ndarray], spool: BinaryIO) -> tuple[list[Shape], float]:
     """Write chunks to a nameless file, and return their shapes and their peak, at least 1.
 
     Integers hold no sample beyond ±1. All stems then get one gain, which is known at the end only.
@@ -215,9 +216,7 @@ def _spooled(chunks: Iterator[np.ndarray], spool: BinaryIO) -> tuple[list[tuple[
     return shapes, peak
 
 
-def _lowered(
-    spool: BinaryIO, shapes: Sequence[tuple[int, ...]], peak: float
-) -> Iterator[np.ndarray]:
+def _lowered(spool: BinaryIO, shapes: Sequence[Shape], peak: float) -> Iterator[np.ndarray]:
     """Yield the chunks of a nameless file, lowered by their peak."""
     spool.seek(0)
     for shape in shapes:

@@ -6,7 +6,7 @@ All filters are applied at once to the Fourier transform of a crop.
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from separator.pretrain.objectives.primary.remix import RemixConfig
 
@@ -18,7 +18,7 @@ KNOTS = 6  # of a curve in decibels, straight lines between them over the logari
 MIN_RMS = 1e-3  # RMS, -60 dB of full scale
 
 
-def varied(stems: Tensor, config: RemixConfig, rate: int, generator: torch.Generator) -> Tensor:
+def varied(stems: Tensor, config: RemixConfig, rate: int, generator: Generator) -> Tensor:
     """Return changed stems: (b 2 c t), accompaniment first, c = 2.
 
     Args:
@@ -43,7 +43,7 @@ def varied(stems: Tensor, config: RemixConfig, rate: int, generator: torch.Gener
 
 
 def equaliser(
-    hertz: Tensor, shape: tuple[int, ...], decibels: float, generator: torch.Generator
+    hertz: Tensor, shape: tuple[int, ...], decibels: float, generator: Generator
 ) -> Tensor:
     """Draw random gains that are smooth over the logarithm of frequency.
 
@@ -64,7 +64,7 @@ def equaliser(
     return 10 ** (curve / 20)
 
 
-def lowpass(hertz: Tensor, batch: int, share: float, generator: torch.Generator) -> Tensor:
+def lowpass(hertz: Tensor, batch: int, share: float, generator: Generator) -> Tensor:
     """Draw low-pass filters of 48 dB an octave, without a shift of phase.
 
     Args:
@@ -82,9 +82,7 @@ def lowpass(hertz: Tensor, batch: int, share: float, generator: torch.Generator)
     return torch.where(chosen, (1 + (hertz / cutoff) ** 16).rsqrt(), 1.0)
 
 
-def impulses(
-    batch: int, samples: int, rate: int, share: float, generator: torch.Generator
-) -> Tensor:
+def impulses(batch: int, samples: int, rate: int, share: float, generator: Generator) -> Tensor:
     """Draw impulse responses of rooms: the direct sound, then noise that decays exponentially.
 
     This is Polack's model of reverberation.
@@ -109,7 +107,7 @@ def impulses(
     return tail
 
 
-def narrowed(waves: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def narrowed(waves: Tensor, share: float, generator: Generator) -> Tensor:
     """Make stereo waves narrower: scale the difference between their channels.
 
     Args:
@@ -127,7 +125,7 @@ def narrowed(waves: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return middle + width * (waves - middle)
 
 
-def panned(waves: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
+def panned(waves: Tensor, decibels: float, generator: Generator) -> Tensor:
     """Raise one channel and lower the other by the same random number of decibels.
 
     Args:
@@ -143,9 +141,7 @@ def panned(waves: Tensor, decibels: float, generator: torch.Generator) -> Tensor
     return waves * gains.to(waves.device)
 
 
-def at_level(
-    voice: Tensor, music: Tensor, config: RemixConfig, generator: torch.Generator
-) -> Tensor:
+def at_level(voice: Tensor, music: Tensor, config: RemixConfig, generator: Generator) -> Tensor:
     """Bring voices to random levels relative to their accompaniment.
 
     Args:
@@ -164,7 +160,7 @@ def at_level(
     return voice * torch.where(sounding, gain, 1.0)
 
 
-def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def uniform(low: float, high: float, shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Draw numbers uniformly between two bounds.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from separator.data.config import DataConfig
 from separator.dsp.config import STFTConfig
@@ -60,7 +60,7 @@ class SegmentPairs(Crops):
         return self.run.data.batch * self.run.data.segment_seconds
 
     def make(
-        self, spectrogram: Tensor, generator: torch.Generator, songs: Tensor, cropped: Tensor
+        self, spectrogram: Tensor, generator: Generator, songs: Tensor, cropped: Tensor
     ) -> CropBatch:
         """Make pairs of the spectrograms of items."""
         items = inside(spectrogram, self.run.stft)
@@ -112,7 +112,7 @@ def inside(spectrogram: Tensor, config: STFTConfig) -> Tensor:
 def make_pairs(
     spectrogram: Tensor,
     frames: int,
-    generator: torch.Generator,
+    generator: Generator,
     config: "NextConfig",
     songs: Tensor | None = None,
     cropped: Tensor | None = None,
@@ -163,7 +163,7 @@ def make_pairs(
     return CropBatch(torch.cat(halves, dim=-1), continues.to(spectrogram.device))
 
 
-def _partners(songs: Tensor, cropped: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _partners(songs: Tensor, cropped: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Draw an item of another song for each of `cropped`: (b) items, (b) whether there is one."""
     different = songs[cropped][:, None] != songs
     draw = torch.rand(different.shape, generator=generator)
@@ -171,7 +171,7 @@ def _partners(songs: Tensor, cropped: Tensor, generator: torch.Generator) -> tup
 
 
 def _places(
-    total: int, frames: int, other_song: Tensor, generator: torch.Generator, config: "NextConfig"
+    total: int, frames: int, other_song: Tensor, generator: Generator, config: "NextConfig"
 ) -> tuple[list[int], list[int], Tensor, Tensor]:
     """First frames of both halves; whether the second is of another song, or continues: (b)."""
     batch, length = len(other_song), frames - frames // 2
@@ -189,7 +189,7 @@ def _places(
     return start.tolist(), place.tolist(), foreign, continues
 
 
-def _lowpass(batch: int, bins: int, generator: torch.Generator, config: "NextConfig") -> Tensor:
+def _lowpass(batch: int, bins: int, generator: Generator, config: "NextConfig") -> Tensor:
     """Low-passes (b 1 f 1), flat for the crops that get none; the cut-off is uniform in octaves.
 
     Recordings end at different frequencies, coded ones most of all. It is common to both halves:
@@ -203,9 +203,7 @@ def _lowpass(batch: int, bins: int, generator: torch.Generator, config: "NextCon
     return (1 + (frequency / cutoff) ** (2 * STEEP)).rsqrt()
 
 
-def _varied(
-    half: Tensor, lowpass: Tensor, generator: torch.Generator, config: "NextConfig"
-) -> Tensor:
+def _varied(half: Tensor, lowpass: Tensor, generator: Generator, config: "NextConfig") -> Tensor:
     """Filter, tilt, bend, widen and level half crops (b c f n).
 
     The tilt hides how a song was mastered, which only continuations and a song's own other places

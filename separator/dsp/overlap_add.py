@@ -41,7 +41,8 @@ def overlap_add(
         raise ValueError(f"overlap {overlap} is not in 0..{chunk // 2} (half a chunk)")
     rise = np.arange(1, overlap + 1, dtype=np.float32) / np.float32(overlap + 1)
     step, tail = chunk - overlap, None
-    for group in _batches(_chunks(blocks, chunk, step), batch):
+    chunks = _chunks(blocks, chunk, step)
+    while group := list(islice(chunks, batch)):
         waves = process(np.stack([wave for wave, _ in group]))
         for wave, (_, lead) in zip(waves, group, strict=True):
             wave = wave[:, lead:]
@@ -81,12 +82,3 @@ def _chunks(
         if before is not None:
             held = [before[:, step - lead : step], *held]
         yield np.concatenate(held, axis=-1), lead
-
-
-def _batches(
-    chunks: Iterable[tuple[np.ndarray, int]], size: int
-) -> Iterator[list[tuple[np.ndarray, int]]]:
-    """Group chunks, `size` at most: all are equally long."""
-    remaining = iter(chunks)
-    while group := list(islice(remaining, size)):
-        yield group

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Scores = tuple[Tensor, dict[str, Tensor], Validation]  # ratios, losses, pictures of a song
 MAX_SHOWN = 2  # songs, or crops, whose spectrograms and audio are logged
 SHOWN_SECONDS = 6.0
 LOSS_CROPS = 2  # of each song, of which the loss is taken
@@ -47,7 +48,7 @@ def validate(task: "SupervisedTask", model: nn.Module) -> Validation:
     """
     config = task.config
     separator = Separator(model, config.stft, config.rate, str(task.device), stems=config.stems)
-    results: list[tuple[int, tuple[Tensor, dict[str, Tensor], Validation]]] = []
+    results: list[tuple[int, Scores]] = []
     for place, track in distributed.share(task.valid):
         samples = round(config.valid_seconds * config.rate) or None
         try:
@@ -114,9 +115,7 @@ def song_loss(
     return {name: torch.stack([row[name] for row in rows]).mean().cpu() for name in names}
 
 
-def _collected(
-    rows: list[tuple[Tensor, dict[str, Tensor], Validation]], stems: StemSet
-) -> Validation:
+def _collected(rows: list[Scores], stems: StemSet) -> Validation:
     """Put the SDRs, the losses and the pictures and sounds of songs into one result.
 
     Raises:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from separator.errors import SeparatorError
-from separator.pretrain.lazy_torch import Tensor, nn, torch
+from separator.pretrain.lazy_torch import Lazy, Tensor, nn, torch
 from separator.pretrain.objectives import Loss, Objective, ObjectiveConfig, Prediction, register
 from separator.ranges import Within
 
 if TYPE_CHECKING:
     from separator.pretrain.batch import Example
+
+clusters = Lazy("separator.pretrain.objectives.clusters")
+label_head = Lazy("separator.pretrain.objectives.label_head")
 
 
 @dataclass(frozen=True)
@@ -71,43 +74,29 @@ class ClusterLabels(Objective[LabelConfig]):
 
     def prepare(self, device: "torch.device") -> None:
         """Load the features' extractor."""
-        from separator.pretrain.objectives.clusters import extractor
-
-        self.extract = extractor(self.config, self.run.stft, self.run.rate).to(device)
+        self.extract = clusters.extractor(self.config, self.run.stft, self.run.rate).to(device)
 
     def head(self, backbone: "nn.Module") -> "nn.Module":
         """Return the classifier, with the clusters."""
-        from separator.pretrain.objectives.clusters import Labeller
-        from separator.pretrain.objectives.label_head import LabelHead
-
-        head = LabelHead(backbone.bottleneck_features, self.config)
-        head.labeller = Labeller(self.extract.features, self.config.clusters)
+        head = label_head.LabelHead(backbone.bottleneck_features, self.config)
+        head.labeller = clusters.Labeller(self.extract.features, self.config.clusters)
         return head
 
     def start(self, head: "nn.Module", waves: Iterable[Tensor]) -> None:
         """Fit the clusters."""
-        from separator.pretrain.objectives.clusters import fit_labels
-
-        fit_labels(head.labeller, self.extract, waves, self.config)
+        clusters.fit_labels(head.labeller, self.extract, waves, self.config)
 
     def loss(self, head: "nn.Module", batch: "Example", prediction: Prediction) -> Loss:
         """Return the cross-entropy and the accuracy."""
-        from separator.pretrain.objectives.label_head import masked_groups
-
-        masked = masked_groups(batch.corrupted, self.config.group)
+        masked = label_head.masked_groups(batch.corrupted, self.config.group)
         return head.loss(prediction.outputs.bottleneck, self.observe(head, batch), masked)
 
     def observe(self, head: "nn.Module", batch: "Example") -> Tensor:
         """Return the labels (b m) of a batch."""
-        from separator.pretrain.objectives.label_head import ignore_outside
-
         labels = head.labeller(self.extract(batch.spectrogram))
-        return ignore_outside(labels, batch.corrupted, self.config.group)
+        return label_head.ignore_outside(labels, batch.corrupted, self.config.group)
 
     def summarise(self, observed: Tensor, songs: Tensor) -> dict[str, float]:
         """Return how useful the clusters are."""
-        from separator.pretrain.objectives.clusters import cluster_metrics
-        from separator.pretrain.objectives.label_head import unigram_entropy
-
-        metrics = cluster_metrics(observed, songs, self.config.clusters)
-        return metrics | {"labels/unigram_entropy": unigram_entropy(observed).item()}
+        metrics = clusters.cluster_metrics(observed, songs, self.config.clusters)
+        return metrics | {"labels/unigram_entropy": label_head.unigram_entropy(observed).item()}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from separator.data.tracks import Track
 
 # Names of the folders, in any case.
+Places = list[tuple[Path, ...]]  # the two folders of each collection below a root
 _MIXTURES = ("mixtures", "mixture", "mixes")
 _INSTRUMENTALS = ("instrumentals", "instrumental", "instruments", "accompaniments")
 _VOCALS = ("vocals", "voices", "acapellas")
@@ -47,9 +48,7 @@ class PairedFolders(Layout):
         return self.songs_of(root, songs)
 
     @abstractmethod
-    def songs(
-        self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
-    ) -> dict[Parts, Stems]:
+    def songs(self, root: Path, places: Places, skipped: list[str]) -> dict[Parts, Stems]:
         """Return the stems of each song, by its path below the root.
 
         Args:
@@ -58,7 +57,7 @@ class PairedFolders(Layout):
             skipped: gets a line for each file that no song uses.
         """
 
-    def places(self, root: Path) -> list[tuple[Path, ...]]:
+    def places(self, root: Path) -> Places:
         """Return the two folders, for the root and for each of its splits that has both."""
         try:
             below = sorted(path for path in root.iterdir() if path.is_dir())
@@ -83,9 +82,7 @@ class Pairs(PairedFolders):
     order = 20
     sides = (_MIXTURES, _INSTRUMENTALS)
 
-    def songs(
-        self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
-    ) -> dict[Parts, Stems]:
+    def songs(self, root: Path, places: Places, skipped: list[str]) -> dict[Parts, Stems]:
         """Match mixtures and instrumentals by name; see `PairedFolders.songs`."""
         songs: dict[Parts, Stems] = {}
         for folders in places:
@@ -111,9 +108,7 @@ class Pool(PairedFolders):
     sides = (_INSTRUMENTALS, _VOCALS)
     whole = True
 
-    def songs(
-        self, root: Path, places: list[tuple[Path, ...]], skipped: list[str]
-    ) -> dict[Parts, Stems]:
+    def songs(self, root: Path, places: Places, skipped: list[str]) -> dict[Parts, Stems]:
         """Return each file as a song with one stem; see `PairedFolders.songs`."""
         songs: dict[Parts, Stems] = {}
         pairs = (zip(place, TWO_STEMS.names, strict=True) for place in places)
@@ -128,7 +123,7 @@ class Pool(PairedFolders):
         return pool_shared_out(tracks, valid_share)
 
 
-def _inside(files: Iterable[Path], places: Iterable[tuple[Path, ...]]) -> list[Path]:
+def _inside(files: Iterable[Path], places: Places) -> list[Path]:
     """Return the files that lie in one of the folders."""
     folders = {folder for place in places for folder in place}
     return [path for path in files if not folders.isdisjoint(path.parents)]
