@@ -183,9 +183,8 @@ class AacEncoder:
 
     def _encode(self, wave: np.ndarray) -> None:
         for stream, sound in zip(self._streams, np.split(wave, len(self._streams)), strict=True):
-            frame = AudioFrame.from_ndarray(
-                np.ascontiguousarray(sound), format="fltp", layout=self._layout
-            )
+            samples = np.ascontiguousarray(sound)
+            frame = AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
             frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
             frame.pts = self._at
             self._container.mux(stream.encode(frame))

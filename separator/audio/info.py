@@ -8,6 +8,11 @@ from pathlib import Path
 
 from separator.errors import SeparatorError
 
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some disk space or write elsewhere"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "; check the name"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "; check its permissions"),
+}
 Report = Callable[[int, int], None]  # gets start and length, in samples, of what does not decode
 
 
@@ -82,16 +87,5 @@ def reporting(path: Path) -> Iterator[None]:
     except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
         words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         words = " ".join(str(words).split()).rstrip(".") or "codec error"
-        raise AudioError(f"{path}: {words}{_advice(error)}") from error
-
-
-def _advice(error: Exception) -> str:
-    """Return the fix that an error's number supports, if any."""
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some disk space or write elsewhere"
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return "; check the name"
-    if number in (errno.EACCES, errno.EPERM):
-        return "; check its permissions"
-    return ""
+        advice = _ADVICE.get(getattr(error, "errno", None) or 0, "")
+        raise AudioError(f"{path}: {words}{advice}") from error

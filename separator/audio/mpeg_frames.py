@@ -48,9 +48,8 @@ def _kinds() -> dict[bytes, tuple[Kind, int]]:
     """Return kind and size in bytes for each frame's first three bytes."""
     table = {}
     for version, rates in _RATES.items():
-        for layer, (place, rate), protected in itertools.product(
-            (1, 2, 3), enumerate(rates), (0, 1)
-        ):
+        choices = itertools.product((1, 2, 3), enumerate(rates), (0, 1))
+        for layer, (place, rate), protected in choices:
             kind = Kind(version, layer, rate)
             first = 0xE0 | version << 3 | (4 - layer) << 1 | protected
             for code, bitrate in enumerate(_BITRATES[version == 3, layer], start=1):

@@ -63,9 +63,8 @@ def add_picture(sound: Path, video: Path) -> None:
         opened(sound) as heard,
         av.open(f"file:{target}", "w", format=form, options=options) as made,
     ):
-        made.metadata.update(
-            {key: text for key, text in pictured.metadata.items() if not is_of_the_sound(key)}
-        )
+        texts = {key: text for key, text in pictured.metadata.items() if not is_of_the_sound(key)}
+        made.metadata.update(texts)
         made.set_chapters(pictured.chapters())
         places: dict[Stream, Stream] = {s: _copied(s, made) for s in _moving(pictured)}
         for stream in pictured.streams.subtitles:
@@ -80,10 +79,8 @@ def add_picture(sound: Path, video: Path) -> None:
         places[track] = made.add_stream_from_template(track)
         if language := pictured.streams.audio[0].language:
             places[track].metadata["language"] = language
-        packets = heapq.merge(
-            _packets(pictured, kept, Fraction(0)), _packets(heard, [track], start), key=_time
-        )
-        for packet in packets:
+        pictures, sounds = _packets(pictured, kept, Fraction(0)), _packets(heard, [track], start)
+        for packet in heapq.merge(pictures, sounds, key=_time):
             packet.stream = places[packet.stream]
             made.mux(packet)
 

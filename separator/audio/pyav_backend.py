@@ -73,9 +73,8 @@ class PyAVSource:
         name = _CONTAINERS.get(container_name, container_name)
         if name == "ogg" and codec in ("flac", "opus"):
             name = codec
-        self.info = AudioInfo(
-            *(path, name, codec, samples, self._rate, self._channels, streams), subtype=self.subtype
-        )
+        sound = path, name, codec, samples, self._rate, self._channels, streams
+        self.info = AudioInfo(*sound, subtype=self.subtype)
 
     def _scanned(self, container: InputContainer, audio: AudioStream) -> tuple[bool, int]:
         """Whether all times resolve samples and never go back, and the samples of all packets."""

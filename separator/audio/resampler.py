@@ -46,12 +46,10 @@ class Resampler:
         size = max(min(_PIECE, _PIECE * self.from_rate // self.to_rate), 1)
         frames = wave.T
         starts = range(0, max(len(frames), 1), size)
-        pieces = [
-            stream.resample_chunk(
-                np.ascontiguousarray(frames[at : at + size]), last=last and at == starts[-1]
-            )
-            for at in starts
-        ]
+        pieces = []
+        for at in starts:
+            piece = np.ascontiguousarray(frames[at : at + size])
+            pieces.append(stream.resample_chunk(piece, last=last and at == starts[-1]))
         out = np.concatenate(pieces).T
         self._given += out.shape[1]
         return np.ascontiguousarray(out)

@@ -3,6 +3,7 @@
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -56,11 +57,8 @@ class SoundfileSource:
         self._last_page = 0
         self.declared, self.exact, notices = self._checked(samples)
         self._end = max(min(samples, self.declared or samples), 0)
-        self.info = AudioInfo(
-            *(path, name, self._subtype.lower(), self._end, rate, channels),
-            notices=notices,
-            subtype=subtype,
-        )
+        sound = path, name, self._subtype.lower(), self._end, rate, channels
+        self.info = AudioInfo(*sound, notices=notices, subtype=subtype)
 
     def _checked(self, samples: int) -> tuple[int | None, bool, tuple[str, ...]]:
         """Compare the header's length with the file's: what is declared, whether exact, notices."""
@@ -235,11 +233,8 @@ class ChainedSource:
         self._starts = list(accumulate((info.samples for info in infos), initial=0))
         self.declared = self._starts[-1]
         first = infos[0]
-        self.info = AudioInfo(
-            *(path, first.format, first.codec, self.declared, first.rate, first.channels),
-            notices=(f"{len(links)} files joined into one, all of them are read",),
-            subtype=first.subtype,
-        )
+        notices = (f"{len(links)} files joined into one, all of them are read",)
+        self.info = replace(first, samples=self.declared, notices=notices)
 
     def decode(self, start: int, stop: int, size: int, report: Report) -> Iterator[np.ndarray]:
         """Yield samples [start, stop) as `SoundfileSource.decode` does.

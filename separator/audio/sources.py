@@ -174,12 +174,8 @@ def _source(backend: Backend) -> Source:
     weights = shares(names)
     if weights is not None:
         notices += (f"its channels {' '.join(names)} are folded to stereo",)
-    info = replace(
-        backend.info,
-        samples=samples,
-        channels=info.channels if weights is None else 2,
-        notices=notices,
-    )
+    channels = info.channels if weights is None else 2
+    info = replace(backend.info, samples=samples, channels=channels, notices=notices)
     return Source(info, backend, weights)
 
 
