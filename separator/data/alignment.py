@@ -36,13 +36,11 @@ class Alignment:
         shift: samples by which the original is late.
         gain: factor on the instrumental.
         best_db: residual relative to the original, in the frames that fit best.
-        residual_db: the same of the whole.
     """
 
     shift: int
     gain: float
     best_db: float
-    residual_db: float
 
 
 def align(original: Tensor, instrumental: Tensor, rate: int) -> Alignment:
@@ -122,7 +120,7 @@ def _fit(first: Tensor, second: Tensor, rate: int, shift: int) -> Alignment:
         )
     if residual_db < IDENTICAL_DB:
         raise SeparatorError("the original has no vocals either: both are the same")
-    return Alignment(shift, gain, best_db, residual_db)
+    return Alignment(shift, gain, best_db)
 
 
 def _frame_sums(first: Tensor, second: Tensor, frame: int) -> tuple[Tensor, ...]:
@@ -173,13 +171,10 @@ def first_sings(first: Tensor, second: Tensor, rate: int, voice: Voice) -> bool:
     span = min(round(COMPARED_SECONDS * rate), difference.shape[-1])
     energy = difference.double().square().sum(dim=0).cumsum(dim=0)
     start = int((energy[span - 1 :] - torch.nn.functional.pad(energy, (1, 0))[:-span]).argmax())
-    first, second, difference = (
-        wave[:, start : start + span] for wave in (first, second, difference)
-    )
-    likeness = [
-        _correlation(voice(wave, rate), sign * difference)
-        for wave, sign in ((first, 1), (second, -1))
-    ]
+    part = slice(start, start + span)
+    first, second, difference = first[:, part], second[:, part], difference[:, part]
+    signed = (first, difference), (second, -difference)
+    likeness = [_correlation(voice(wave, rate), change) for wave, change in signed]
     if max(likeness) < MAX_OTHER_VOICE:
         raise SeparatorError("the same recording: they do not differ by a voice")
     if max(likeness) < MIN_VOICE or min(likeness) > MAX_OTHER_VOICE:

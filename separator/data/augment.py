@@ -62,9 +62,8 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
         What `apply` does to the batch.
     """
     songs = torch.stack([torch.randperm(batch, generator=generator) for _ in range(stems)], dim=1)
-    remix, gain, swap, polarity, speed = (
-        torch.rand(shape, generator=generator) for shape in [()] + 4 * [(batch, stems)]
-    )
+    draws = [torch.rand(shape, generator=generator) for shape in [()] + 4 * [(batch, stems)]]
+    remix, gain, swap, polarity, speed = draws
     plain = identity(batch, stems)
     decibels = (2 * gain - 1) * config.gain_db
     sign = torch.where(polarity < config.polarity, -1.0, 1.0)
@@ -89,10 +88,8 @@ def apply(stems: Tensor, augmentation: Augmentation, samples: int | None = None)
     Returns:
         (b s c samples), a new tensor; equal to the input bit for bit for the identity.
     """
-    song, gain, swap = (
-        tensor.to(stems.device).unsqueeze(-1)
-        for tensor in (augmentation.song, augmentation.gain, augmentation.swap)
-    )
+    changes = augmentation.song, augmentation.gain, augmentation.swap
+    song, gain, swap = (change.to(stems.device).unsqueeze(-1) for change in changes)
     stem = torch.arange(stems.shape[1], device=stems.device).unsqueeze(-1)
     channel = torch.arange(stems.shape[2], device=stems.device)
     mixed = stems[song, stem, torch.where(swap, channel.flip(0), channel)]  # a copy

@@ -181,9 +181,8 @@ def _drumkit(rng: np.random.Generator, score: _Score) -> np.ndarray:
     hiss = np.diff(noise, n=2, axis=-1, prepend=0, append=0)[:, : RATE // 3]
     sweep = _TAU * (48 * time + 6.0 * (1 - np.exp(-time / 0.03)))
     kick = np.sin(sweep) * np.exp(-time / 0.12) * np.ones((2, 1))
-    snare = 0.5 * np.sin(_TAU * 190 * time) * np.exp(-time / 0.06) + 0.35 * noise * np.exp(
-        -time / 0.09
-    )
+    snare = 0.5 * np.sin(_TAU * 190 * time) * np.exp(-time / 0.06)
+    snare = snare + 0.35 * noise * np.exp(-time / 0.09)
     hat = 0.09 * hiss * np.exp(-time / 0.03) * np.array([[0.7], [1.0]])
     kicks = rng.random(16) < np.tile([0.9, 0.05, 0.3, 0.1], 4)
     for number, start in enumerate(range(0, score.total, max(1, score.beat // 4))):
@@ -235,9 +234,8 @@ def _voice(rng: np.random.Generator, score: _Score) -> np.ndarray:
     block = 128  # resonances move slowly: one value in 128 samples, straight lines between
     grid = np.minimum(np.arange(0, score.total + block, block), score.total - 1)
     size = rng.uniform(0.95, 1.15)  # of the throat
-    formants = size * np.stack(
-        [_smooth(_VOWELS[vowel.astype(int), k], 0.06)[grid] for k in range(4)]
-    )
+    vowels = _VOWELS[vowel.astype(int)]
+    formants = size * np.stack([_smooth(vowels[:, k], 0.06)[grid] for k in range(4)])
     twice, previous, partial = 2 * np.cos(phase), np.zeros(score.total), np.sin(phase)
     wave = np.zeros(score.total)
     for k in range(1, int(7000 / np.median(frequency)) + 1):

@@ -30,9 +30,7 @@ def _root(track: Track) -> tuple[str, str]:
 
 def _digest(track: Track, root: int) -> int:
     where = (root, track.kind, track.weight, track.split, track.name, track.samples, track.rate)
-    sound = track.content or [
-        (name, [_source(source) for source in group]) for name, group in track.stems
-    ]
+    sound = track.content or [(name, [*map(_source, group)]) for name, group in track.stems]
     packed = repr((where, sound)).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), signed=True)
 

@@ -93,10 +93,8 @@ def suggested_pairs(
         if marks[first] and not marks[second]:
             first, second = second, first
         if (songs[first].path, songs[second].path) not in named and not marks[first]:
-            name, turned = (
-                _name_by_sound(songs[one], keys[one], keys[other])
-                for one, other in ((first, second), (second, first))
-            )
+            name = _name_by_sound(songs[first], keys[first], keys[second])
+            turned = _name_by_sound(songs[second], keys[second], keys[first])
             turned = "" if marks[second] else turned
             pairs.append(Pair(songs[first], songs[second], name, turned))
     return pairs

@@ -219,9 +219,8 @@ def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
     try:
         info = stempeg.Info(str(song))
         number = info.audio_stream_idx()[stream]  # counts the cover picture too
-        wave, rate = stempeg.read_stems(
-            str(song), stem_id=number, info=info, dtype=np.float32, always_3d=True
-        )
+        form = {"dtype": np.float32, "always_3d": True}
+        wave, rate = stempeg.read_stems(str(song), stem_id=number, info=info, **form)
     except (ffmpeg.Error, Warning, RuntimeError, ValueError, IndexError, KeyError) as error:
         raise SeparatorError(broken) from error
     if wave.shape[1] == 0 or not np.isfinite(wave).all():

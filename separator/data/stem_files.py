@@ -62,9 +62,8 @@ def role(name: str) -> tuple[str, bool]:
         name that is not known is "other", or "vocals" if a word of it says so.
     """
     words = _words(name)
-    stem = STEMS_BY_NAME.get(" ".join(words)) or STEMS_BY_NAME.get(
-        " ".join(word for word in words if word not in ("stem", "audio"))
-    )
+    bare = " ".join(word for word in words if word not in ("stem", "audio"))
+    stem = STEMS_BY_NAME.get(" ".join(words)) or STEMS_BY_NAME.get(bare)
     if stem:
         return stem, True
     if not any(map(_VOICE.fullmatch, words)):

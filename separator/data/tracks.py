@@ -184,9 +184,8 @@ def _log_tracks(root: Path, kind: str, tracks: Sequence[Track], skipped: int) ->
     splits = Counter(track.split for track in tracks)
     counts = ", ".join(f"{split} {splits[split]}" for split in ("train", "valid", "test"))
     number = f"{len(tracks)} song{'s' * (len(tracks) != 1)}"
-    log.info(
-        "%s: %s of kind %s (%s); skipped: %d", printable(str(root)), number, kind, counts, skipped
-    )
+    place = printable(str(root))
+    log.info("%s: %s of kind %s (%s); skipped: %d", place, number, kind, counts, skipped)
 
 
 def _sources(stems: Stems) -> tuple[tuple[str, tuple[Source, ...]], ...]:

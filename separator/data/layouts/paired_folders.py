@@ -90,9 +90,8 @@ class Pairs(PairedFolders):
             for name in sorted(mixtures.keys() ^ instrumentals.keys()):
                 path = printable(str(mixtures.get(name) or instrumentals[name]))
                 other = printable(folders[name in mixtures].name)
-                skipped.append(
-                    f"{path}: has no file of the same name in {other}/; add or rename one"
-                )
+                reason = f"has no file of the same name in {other}/; add or rename one"
+                skipped.append(f"{path}: {reason}")
             for name in mixtures.keys() & instrumentals.keys():
                 files = {"mixture": mixtures[name], "instrumental": instrumentals[name]}
                 parts = (*folders[0].parent.relative_to(root).parts, *name.split("/"))

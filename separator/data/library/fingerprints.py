@@ -176,9 +176,8 @@ def _votes(codes: np.ndarray, song: int, table: np.ndarray) -> Iterator[tuple[in
     entries = table[np.repeat(first, counts) + ramp]
     shifts = (entries & 0xFFFF) - np.repeat(codes & 0xFFFF, counts) + MAX_SHIFT_FRAMES
     near = (shifts >= 0) & (shifts <= 2 * MAX_SHIFT_FRAMES)
-    places, votes = np.unique(
-        entries[near] >> 16 << 16 & (1 << 36) - 1 | shifts[near], return_counts=True
-    )
+    keys = entries[near] >> 16 << 16 & (1 << 36) - 1 | shifts[near]
+    places, votes = np.unique(keys, return_counts=True)
     # a shift that falls between two frames divides its votes
     beside = np.flatnonzero(np.diff(places) == 1)
     votes[beside] += votes[beside + 1]

@@ -209,9 +209,8 @@ class Index(contextlib.AbstractContextManager):
         """
         keep = {os.fsencode(path) for path in keep}
         with self._errors(), self._transaction():
-            stored = self._db.execute(
-                "SELECT path FROM files WHERE path >= ? AND path < ?", _below(root)
-            ).fetchall()
+            query = "SELECT path FROM files WHERE path >= ? AND path < ?"
+            stored = self._db.execute(query, _below(root)).fetchall()
             gone = [row for row in stored if row[0] not in keep]
             self._db.executemany("DELETE FROM files WHERE path = ?", gone)
             bounds = LOCAL.encode(), LOCAL.replace(":", ";").encode()
@@ -248,13 +247,9 @@ class Index(contextlib.AbstractContextManager):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """Open a transaction. It takes the lock at once, so two writers wait for each other."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db:  # commits, or rolls back
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

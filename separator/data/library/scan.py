@@ -174,12 +174,5 @@ def _library(
             shape = (content.samples, content.rate, content.channels, content.streams)
             songs.append(AudioInfo(path, content.format, content.codec, *shape))
             notices += [(path, content.notice)] if content.notice else []
-    return Library(
-        tuple(map(Path, folders)),
-        songs,
-        list(kept),
-        sorted(quarantined),
-        duplicates,
-        notices,
-        dict(walked.passed_over.most_common()),
-    )
+    lists = songs, list(kept), sorted(quarantined), duplicates, notices
+    return Library(tuple(map(Path, folders)), *lists, dict(walked.passed_over.most_common()))

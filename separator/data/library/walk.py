@@ -13,14 +13,11 @@ from separator.errors import SeparatorError, one_line, printable
 
 SPECIAL = "pipes, sockets or devices"
 UNFINISHED = ".part"
-# Suffixes of files that hold sound. Those that `audio` does not take are counted, never silently
-# missing; those that it does take are no loss here.
+# Suffixes of files with sound that `audio` does not take: counted, never silently missing.
 _SOUND = (
-    ".3g2 .3ga .3gp .8svx .aac .aax .ac3 .adts .aif .aifc .aiff .alac .amr .ape .asf .au .avi .caf "
-    ".dff .dsf .dts .dtshd .eac3 .ec3 .flac .flv .gsm .kar .m2ts .m4a .m4b .m4p .m4r .m4v .mid "
-    ".midi .mka .mkv .mlp .mogg .mov .mp1 .mp2 .mp3 .mp4 .mpa .mpc .mpeg .mpg .mpga .mxf .oga .ogg "
-    ".ogm .ogv .ogx .opus .ra .ram .rf64 .rm .rmvb .s3m .sd2 .snd .spx .tak .thd .truehd .tta .vob "
-    ".voc .vqf .w64 .wav .wave .weba .webm .wma .wmv .wv .xm"
+    ".3g2 .3ga .8svx .aax .adts .amr .avi .dff .dtshd .ec3 .flv .gsm .kar .m2ts .m4p .m4r .mid "
+    ".midi .mlp .mogg .mp1 .mpa .mpeg .mpg .mxf .ogm .ogv .ogx .ra .ram .rm .rmvb .s3m .sd2 "
+    ".spx .thd .truehd .vob .voc .vqf .weba .wmv .xm"
 )
 SOUND = frozenset(_SOUND.split())
 
