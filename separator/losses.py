@@ -5,6 +5,7 @@ A new loss is a function and a row of `LOSSES`. The classes of auraloss need non
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,7 @@ class Estimate:
         self.transform, self.samples = transform, samples
 
     @classmethod
-    def of(
-        cls, model: nn.Module, mixture: Tensor, transform: STFTConfig, samples: int
-    ) -> "Estimate":
+    def of(cls, model: nn.Module, mixture: Tensor, transform: STFTConfig, samples: int) -> Self:
         """Estimate the stems of a mixture with a model that maps magnitudes to masks.
 
         Args:
@@ -52,10 +51,10 @@ class Estimate:
         magnitude, scale = normalise(mixture.abs(), transform)
         return cls(model(magnitude), mixture, scale, transform, samples)
 
-    def __getitem__(self, places: Tensor) -> "Estimate":
+    def __getitem__(self, places: Tensor) -> Self:
         """Take some items of the batch."""
         parts = self.masks[places], self.mixture[places], self.scale[places]
-        return Estimate(*parts, self.transform, self.samples)
+        return type(self)(*parts, self.transform, self.samples)
 
     @cached_property
     def magnitude(self) -> Tensor:
@@ -118,9 +117,8 @@ class SeparationLoss(nn.Module):
     def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.modules_by_name = nn.ModuleDict(
-            {name: auraloss_of(name) for name in self.weights if name not in LOSSES}
-        )
+        foreign = {name: auraloss_of(name) for name in self.weights if name not in LOSSES}
+        self.modules_by_name = nn.ModuleDict(foreign)
 
     def forward(self, estimate: Estimate, target: Target) -> dict[str, Tensor]:
         """Compute all losses and their weighted sum.

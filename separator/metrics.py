@@ -43,10 +43,8 @@ def frame_sdr(reference: Tensor, estimate: Tensor, rate: int) -> Tensor:
     samples = reference.shape[-1]
     count = max(1, samples // rate) if samples else 0
     length = min(rate, samples)
-    frames = [
-        _one_frame(*_double(reference, estimate, slice(n * length, (n + 1) * length)))
-        for n in range(count)
-    ]
+    spans = [slice(n * length, (n + 1) * length) for n in range(count)]
+    frames = [_one_frame(*_double(reference, estimate, span)) for span in spans]
     if not frames:
         return torch.empty(reference.shape[0], 0, dtype=torch.float64)
     return torch.stack(frames, dim=-1)

@@ -138,9 +138,8 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return model
     devices = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=devices, gradient_as_bucket_view=True
-    )
+    data_parallel = nn.parallel.DistributedDataParallel
+    return data_parallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def synchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:

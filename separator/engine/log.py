@@ -88,11 +88,8 @@ class Log(contextlib.AbstractContextManager):
         """Write the scalars of a step, with the throughput since the last one written."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         speed = self._heard / seconds
-        scalars = {
-            **scalars,
-            "speed/audio_seconds_per_second": speed,
-            "speed/steps_per_second": self._steps / seconds,
-        }
+        scalars = {**scalars, "speed/audio_seconds_per_second": speed}
+        scalars["speed/steps_per_second"] = self._steps / seconds
         row = self._write_row(step, "train", scalars)
         event(logger, f"step {step}: loss {scalars['loss']:.4g}", **row)
         self._add_scalars(scalars, step)
@@ -143,11 +140,8 @@ class Log(contextlib.AbstractContextManager):
 
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Draw numbers; a gap where something did not occur."""
-        drawn = {
-            self._chart(name): value
-            for name, value in scalars.items()
-            if name in ALWAYS or not math.isnan(value)
-        }
+        there = {n: v for n, v in scalars.items() if n in ALWAYS or not math.isnan(v)}
+        drawn = {self._chart(name): value for name, value in there.items()}
         for board in self._boards():
             board.add_scalars(drawn, step)
 

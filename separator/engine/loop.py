@@ -85,12 +85,9 @@ class _Run:
         model = task.model.to(device).train()
         self.replica = distributed.wrap(model, device)  # first: it gives all ranks the same weights
         self.caller = torch.compile(self.replica) if config.compile else self.replica
-        self.state = State(
-            model,
-            ema.averaged(model, config.ema_decay),
-            optim.build(task.parameter_groups(), config.optim),
-            task.discriminator,
-        )
+        average = ema.averaged(model, config.ema_decay)
+        optimizer = optim.build(task.parameter_groups(), config.optim)
+        self.state = State(model, average, optimizer, task.discriminator)
         task.attach(self.state.ema.module)
         groups = self.state.optimizer.param_groups
         self.weights = [weight for group in groups for weight in group["params"]]
@@ -246,12 +243,8 @@ class _Run:
         distributed.barrier()
 
     def _write(self) -> None:
-        about = {
-            "config": to_dict(self.config),
-            "description": self._describe(),
-            "micro_batches": self.micro_batches,
-            "songs": self.songs,
-        }
+        about = {"config": to_dict(self.config), "description": self._describe()}
+        about |= {"micro_batches": self.micro_batches, "songs": self.songs}
         checkpoint.save_run(self.folder, self.state.payload() | about, self.config.keep_best)
 
     @functools.cached_property

@@ -113,9 +113,8 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
             decay = config.weight_decay if decays(weights[0]) else 0.0
             part.append({"params": weights, "weight_decay": decay, **pace})
     # on two CPU cores the fused kernel was 3 to 13 times faster than foreach
-    adamw = torch.optim.AdamW(
-        others, lr=config.lr, betas=tuple(config.betas), eps=1e-10, fused=True
-    )
+    betas = tuple(config.betas)
+    adamw = torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=1e-10, fused=True)
     if not matrices:
         return adamw
     return Chain(Muon(matrices, config.lr), adamw)

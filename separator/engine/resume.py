@@ -48,9 +48,8 @@ def check_resumable(
 
 def _check_songs(payload: Mapping[str, Any], config: RunConfig, songs: Tensor, path: Path) -> None:
     """Let `data.roots` change where the songs stay the same."""
-    before, now = (
-        flat(values).get("data.roots") for values in (payload["config"], to_dict(config))
-    )
+    before = flat(payload["config"]).get("data.roots")
+    now = flat(to_dict(config)).get("data.roots")
     saved_songs = payload["songs"]
     if torch.equal(saved_songs, songs):
         return
@@ -79,10 +78,8 @@ def _tell_schedule(payload: Mapping[str, Any], config: RunConfig) -> None:
     before, step = payload["config"].get("steps"), payload["step"]
     if before in (None, config.steps) or step >= config.steps:
         return
-    was, now = (
-        config.optim.lr * optim.schedule(config.optim, step, steps)
-        for steps in (before, config.steps)
-    )
+    rates = [optim.schedule(config.optim, step, steps) for steps in (before, config.steps)]
+    was, now = (config.optim.lr * rate for rate in rates)
     effect = f"the next step's learning rate is {now:.3g}, not {was:.3g}"
     if was == now:
         effect = "the learning rate of the next step stays the same"

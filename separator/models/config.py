@@ -46,9 +46,7 @@ class ModelConfig(CheckedConfig):
     """
 
     # settings that files of this format may lack: added since, with what models did before
-    LATER: ClassVar = frozenset(
-        ("dropout", "mask_known", "recompute", "skips", "stems", "time_stride")
-    )
+    LATER: ClassVar = ("dropout", "mask_known", "recompute", "skips", "stems", "time_stride")
 
     channels: tuple[Annotated[int, Within("[1, 4096]")], ...] = (8, 16, 24, 32, 48, 64)
     convs: Annotated[int, Within("[1, 16]")] = 2
@@ -131,7 +129,7 @@ class PatchConfig(CheckedConfig):
         stems: a copy of model.stems, which holds for all architectures; set that key instead.
     """
 
-    LATER: ClassVar = frozenset(("dropout", "stems"))
+    LATER: ClassVar = ("dropout", "stems")
 
     size: Literal["base", "small", "tiny"] = "tiny"
     patch: Annotated[int, Within("[1, 256]")] = 16
@@ -166,9 +164,8 @@ class PatchConfig(CheckedConfig):
     def encoder(self) -> Stack:
         """Sizes of the encoder, those of `size` where none are given."""
         given = (self.width, self.depth, self.heads, self.ffn_dim)
-        return Stack(
-            *(size or default for size, default in zip(given, SIZES[self.size], strict=True))
-        )
+        sizes = zip(given, SIZES[self.size], strict=True)
+        return Stack(*(size or default for size, default in sizes))
 
     @property
     def decoder(self) -> Stack:

@@ -7,7 +7,7 @@ this version writes, in names, types and size, before a parser or a layer is giv
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from separator.errors import SeparatorError
@@ -120,17 +120,16 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_TEXT
 
 
+_CHECKS: dict[type, Callable[[object], bool]] = {
+    **{bool: lambda value: isinstance(value, bool), str: _is_word},
+    **{int: _is_size, float: _is_number},
+}
+
+
 def _is_like(value: object, default: object) -> bool:
     """Whether a value is of the type of a setting's default, and of a size that one can have."""
-    match default:
-        case bool():
-            return isinstance(value, bool)
-        case int():
-            return _is_size(value)
-        case float():
-            return _is_number(value)
-        case str():
-            return _is_word(value)
+    if type(default) in _CHECKS:
+        return _CHECKS[type(default)](value)
     entry = _is_word if isinstance(default[0], str) else _is_size
     is_list = isinstance(value, list | tuple) and len(value) <= LONGEST_LIST
     return is_list and all(map(entry, value))
