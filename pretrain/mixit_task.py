@@ -77,9 +77,8 @@ class MixitModel(nn.Module):
         backbone = self.backbone
         backbone.head.weight.copy_(-self.head.weight[rows])
         backbone.head.bias.copy_(-self.head.bias[rows])
-        backbone.mask_bias.copy_(
-            -self.mask_bias[:, rows] - (backbone.start + self.start) / MASK_BIAS_SCALE
-        )
+        start = (backbone.start + self.start) / MASK_BIAS_SCALE
+        backbone.mask_bias.copy_(-self.mask_bias[:, rows] - start)
 
 
 class MixitTask(SongTask):

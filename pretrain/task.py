@@ -142,12 +142,10 @@ class PretrainTask(SongTask):
         corrupted = example.corrupted
         outputs = model(corrupted.spectrogram, corrupted.masked)
         restored = corrupted.spectrogram * outputs.mask
-        weights = (
-            schedules.value(config.masked_weight, step),
-            schedules.value(config.unmasked_weight, step),
-        )
+        masked = schedules.value(config.masked_weight, step)
+        unmasked = schedules.value(config.unmasked_weight, step)
         squared = config.error == "mse"
-        scalars = masked_error(restored, example.target, corrupted, *weights, squared)
+        scalars = masked_error(restored, example.target, corrupted, masked, unmasked, squared)
         for kind in set(KINDS) - config.mask.kinds:  # a gap in its curve, no zero
             scalars[f"loss_share/{kind}"] = restored.new_tensor(math.nan)
         # a discriminator makes a step in every micro-batch, together as long as one

@@ -81,18 +81,15 @@ class ValidationCrops:
         """
         generator, result = torch.Generator().manual_seed(SEED), Validation({}, 0.0)
         rank_scores: list[tuple[int, _Score]] = []
-        songs = self.songs.split(SIZE)
-        for place, (waves, music, numbers) in enumerate(
-            zip(self.waves, self.music, songs, strict=True)
-        ):
+        crops = zip(self.waves, self.music, self.songs.split(SIZE), strict=True)
+        for place, (waves, music, songs) in enumerate(crops):
             # on every rank: masks come from one sequence of random numbers
-            example = make_example(
-                waves.to(device), self.config, self.mask, 0, generator, music, songs=numbers
-            )
+            waves = waves.to(device)
+            example = make_example(waves, self.config, self.mask, 0, generator, music, songs=songs)
             if place % distributed.world() == distributed.rank():
                 rank_scores.append((place, self._score(model, example, place)))
             if place == distributed.rank() == 0:
-                self._show(result, model, waves.to(device), music, step)
+                self._show(result, model, waves, music, step)
         scores = distributed.gather(rank_scores)
         if not distributed.rank():
             self._collect(result, scores)

@@ -124,10 +124,8 @@ def _draw(
         wanted = adaptive_blocks(progress * config.epochs, config.epochs, count)
         number = int(wanted + torch.rand((), generator=generator).item())  # exact in the mean
         windows = hardest_windows(error, expected, min(number, count))
-        starts = [
-            min(max(0, window + (expected - width) // 2), length - width)
-            for window, width in zip(windows, widths, strict=False)
-        ]
+        for window, width in zip(windows, widths, strict=False):
+            starts.append(min(max(0, window + (expected - width) // 2), length - width))
     starts += [_integer(length - width, generator) for width in widths[len(starts) :]]
     return [(start, start + width) for start, width in zip(starts, widths, strict=True)]
 

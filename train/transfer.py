@@ -119,7 +119,5 @@ def layer_rates(model: nn.Module, decay: float) -> list[dict]:
         One group for each stage, with its `lr_scale`; that of the head is 1.
     """
     stages = model.stages()
-    return [
-        {"params": parameters, "lr_scale": decay ** (len(stages) - 1 - depth)}
-        for depth, parameters in enumerate(stages)
-    ]
+    scales = [decay ** (len(stages) - 1 - depth) for depth in range(len(stages))]
+    return [{"params": p, "lr_scale": scale} for p, scale in zip(stages, scales, strict=True)]

@@ -87,9 +87,8 @@ class Adversary:
             self.network: nn.Module = TokenDiscriminator(*sizes)
         else:
             self.network = FRAME_KINDS[config.kind](channels, bins - 1, config.channels)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=config.lr, betas=tuple(config.betas), fused=True
-        )
+        weights, betas = self.network.parameters(), tuple(config.betas)
+        self.optimizer = torch.optim.Adam(weights, lr=config.lr, betas=betas, fused=True)
         self.device = torch.device("cpu")
         self._accuracy = 0.5  # running
         self._replica: nn.Module | None = None
@@ -137,9 +136,8 @@ class Adversary:
             were classified correctly; NaN before `config.start`, 0 where nothing was masked.
         """
         if step < self.config.start:
-            return dict.fromkeys(
-                ("adversary/loss", "adversary/accuracy"), real.new_tensor(math.nan)
-            )
+            names = "adversary/loss", "adversary/accuracy"
+            return dict.fromkeys(names, real.new_tensor(math.nan))
         if self._replica is None:  # not before: there must be a process group
             self._replica = distributed.wrap(self.network, self.device)
         self.network.train()

@@ -42,9 +42,8 @@ class Spectrum(nn.Module):
         # with small transforms some bands were empty
         bands = max(1, min(MEL_BANDS, transform.bins // 16))
         self.features = 2 * channels * bands
-        mel = functional().melscale_fbanks(
-            transform.bins, 0.0, min(rate / 2, MAX_HERTZ), bands, rate
-        )
+        highest = min(rate / 2, MAX_HERTZ)
+        mel = functional().melscale_fbanks(transform.bins, 0.0, highest, bands, rate)
         self.register_buffer("mel", mel, persistent=False)
 
     @torch.no_grad()

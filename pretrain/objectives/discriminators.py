@@ -92,9 +92,8 @@ class FrameDiscriminator(nn.Module):
         super().__init__()
         self.stages = _FrameStages(2 * inputs, bins, channels)
         sizes = [self.stages.features, 8 * channels, 8 * channels, 1]
-        self.context = nn.ModuleList(
-            _bounded(nn.Conv1d(width, outputs, 3, padding=1)) for width, outputs in pairwise(sizes)
-        )
+        convs = (nn.Conv1d(width, outputs, 3, padding=1) for width, outputs in pairwise(sizes))
+        self.context = nn.ModuleList(map(_bounded, convs))
 
     def forward(self, pair: Tensor) -> Tensor:
         """Judge each frame.
@@ -198,9 +197,8 @@ class _Stage(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, wide: bool) -> None:
         super().__init__()
-        kernel, padding, self.stride = (
-            ((3, 3), (1, 1), (2, 2)) if wide else ((3, 1), (1, 0), (2, 1))
-        )
+        sizes = ((3, 3), (1, 1), (2, 2)) if wide else ((3, 1), (1, 0), (2, 1))
+        kernel, padding, self.stride = sizes
         self.first = _bounded(nn.Conv2d(inputs, outputs, kernel, self.stride, padding))
         self.second = _bounded(nn.Conv2d(outputs, outputs, kernel, 1, padding))
         # not a strided 1x1 convolution: torch 2.11's crashes on CPUs, in channels-last layout

@@ -83,10 +83,9 @@ class NextHead(nn.Module):
         visible = (~masked[:, :, : magnitudes.shape[2]]).to(magnitudes.dtype)
         power = (magnitudes * visible).square().mean(dim=(1, 2), keepdim=True)
         rms = (power / visible.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)).sqrt()
-        sums, parts = (
-            self._means(rearrange(x, "b c f n -> b n f c"))
-            for x in (magnitudes * visible / rms.clamp(min=1e-4), visible)
-        )
+        levelled = magnitudes * visible / rms.clamp(min=1e-4)
+        sums = self._means(rearrange(levelled, "b c f n -> b n f c"))
+        parts = self._means(rearrange(visible, "b c f n -> b n f c"))
         common = (parts > 0).all(dim=2, keepdim=True)
         return (sums / parts.clamp(min=1e-4) * common).flatten(3)
 

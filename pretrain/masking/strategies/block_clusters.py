@@ -22,9 +22,8 @@ def clusters(
     batch = len(spectrogram)
     side = torch.randint(len(CLUSTERS), (batch, 1, 1), generator=generator)
     first = torch.rand(batch, grid.bands, grid.groups, generator=generator)
-    scores = torch.stack(
-        [-_spread(-first, number) for number in CLUSTERS]
-    )  # first to cover a patch
+    # the first cluster to cover a patch
+    scores = torch.stack([-_spread(-first, number) for number in CLUSTERS])
     scores = scores.gather(0, side.expand(1, -1, grid.bands, grid.groups))[0].flatten(1)
     scores = scores + 1e-6 * torch.rand(scores.shape, generator=generator)
     chosen = lowest(scores, wanted(config.share, grid.patches, batch, generator))

@@ -59,15 +59,11 @@ class Contrast(Objective[ContrastConfig]):
         log_target = batch.target[:, :, :-1].clamp(min=MIN_TARGET).log()
         log_target = log_target - log_target.mean(dim=(1, 2, 3), keepdim=True)
         features = rearrange(prediction.outputs.pre_head, "b n f c -> b c f n")
-        guess, truth = (
-            head["guess"](_patches(features, grid)),
-            head["truth"](_patches(log_target, grid)),
-        )
+        guess = head["guess"](_patches(features, grid))
+        truth = head["truth"](_patches(log_target, grid))
         place, counted = corrupted.draw_masked(self.config.most, prediction.generator)
-        guess, truth = (
-            F.normalize(x.gather(1, place[..., None].expand(-1, -1, x.shape[-1])).float(), dim=-1)
-            for x in (guess, truth)
-        )
+        rows = place[..., None].expand(-1, -1, guess.shape[-1])
+        guess, truth = (F.normalize(x.gather(1, rows).float(), dim=-1) for x in (guess, truth))
         with torch.autocast(guess.device.type, enabled=False):
             logits = guess @ truth.transpose(1, 2) / self.config.temperature
         logits = logits.masked_fill(~counted[:, None, :], -1e4)

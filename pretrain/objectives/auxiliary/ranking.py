@@ -71,14 +71,11 @@ def patch_error(restored: Tensor, target: Tensor, grid: PatchGrid) -> Tensor:
         target: (b c f n).
         grid: the patches.
     """
-    error, magnitude = (restored - target).abs(), target
-    parts = [
-        group_mean(
-            rearrange(x[:, :, :-1], "b c (k f) n -> b k (c f) n", k=grid.bands).mean(2), grid.size
-        )
-        for x in (error, magnitude)
-    ]
-    return parts[0] / (parts[1] + 1e-2)
+    means = []
+    for x in ((restored - target).abs(), target):
+        bands = rearrange(x[:, :, :-1], "b c (k f) n -> b k (c f) n", k=grid.bands)
+        means.append(group_mean(bands.mean(2), grid.size))
+    return means[0] / (means[1] + 1e-2)
 
 
 def ranking_loss(predicted: Tensor, error: Tensor, counted: Tensor) -> Tensor:
