@@ -134,10 +134,8 @@ def outputs(
         names = list(stems.names)
     for name in names:
         _check("stems", name, accepted)
-    return tuple(
-        Output(name) if name in stems.names else Output(VOCALS, without=True)
-        for name in dict.fromkeys(names)
-    )
+    chosen = dict.fromkeys(names)
+    return tuple(Output(n) if n in stems.names else Output(VOCALS, without=True) for n in chosen)
 
 
 def _check(key: str, name: str, choices: tuple[str, ...]) -> None:

@@ -246,13 +246,11 @@ def _warn_of_missing_files(estimates: Estimates) -> None:
 def _log_conversions(estimates: Estimates) -> None:
     """Say how many files are resampled or made stereo before they are scored."""
     sources = [source for song in estimates.songs.values() for source in _sources(song)]
-    resampled = sum(source.rate != estimates.rate for source in sources)
+    rate, resampled = estimates.rate, sum(source.rate != estimates.rate for source in sources)
     mono = sum(audio.probe(source.path).channels == 1 for source in sources)
     name, total = printable(estimates.root), len(sources)
     if resampled:
-        log.info(
-            "%s: %d of %d files are resampled to %d Hz", name, resampled, total, estimates.rate
-        )
+        log.info("%s: %d of %d files are resampled to %d Hz", name, resampled, total, rate)
     if mono:
         log.info("%s: %d of %d files are mono and count as both channels", name, mono, total)
 

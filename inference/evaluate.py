@@ -237,11 +237,11 @@ def _interference(
 ) -> dict[str, Tensor]:
     """ISR, SIR and SAR by museval: medians over frames for each stem (s)."""
     if not scorable:  # museval raises on signals that are silent throughout
-        return dict.fromkeys(("isr", "sir", "sar"), torch.full((len(reference),), torch.nan))
+        return dict.fromkeys(reports.MUSEVAL, torch.full((len(reference),), torch.nan))
     waves = (wave.transpose(1, 2).double().numpy() for wave in (reference, estimate))
     _, *ratios = _museval()(*waves, win=rate, hop=rate)
-    names = ("isr", "sir", "sar")
-    return {n: median_sdr(torch.as_tensor(r)) for n, r in zip(names, ratios, strict=True)}
+    medians = (median_sdr(torch.as_tensor(ratio)) for ratio in ratios)
+    return dict(zip(reports.MUSEVAL, medians, strict=True))
 
 
 def _museval() -> Callable:

@@ -177,12 +177,10 @@ def separate_file(
             if path in temporary:
                 copy_tags(info.path, temporary[path], output.title)
         records = list(zip(temporary, _records(job, temporary), strict=True))
-        for publication in publications:
-            there = [
-                (path, record) for path, record in records if path.parent == publication.folder
-            ]
+        for place in publications:
+            there = [(path, record) for path, record in records if path.parent == place.folder]
             planned = {path.name: job.planned[path] for path, _ in there}
-            publication.commit([record for _, record in there], planned)
+            place.commit([record for _, record in there], planned)
     return list(temporary), -20 * math.log10(peak) if peak > 1 else 0.0
 
 

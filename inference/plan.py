@@ -148,9 +148,8 @@ class _Planner:
         paths = [root]
         if root.is_dir():
             walked = walk([str(root)])
-            self.made.failures |= {
-                path: f"{printable(path)}: {reason}" for path, reason in walked.problems.items()
-            }
+            for path, reason in walked.problems.items():
+                self.made.failures[path] = f"{printable(path)}: {reason}"
             if number := sum(walked.passed_over.values()):
                 kinds = "file of another kind" if number == 1 else "files of other kinds"
                 line = f"{printable(str(root))}: {number} {kinds} left out: {walked.left_out()}"

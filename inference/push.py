@@ -63,9 +63,8 @@ def main(argv: list[str]) -> int:
             "license: the file names none; give --license, such as cc-by-nc-sa-4.0"
         )
     parameters = sum(value.numel() for value in state.values())
-    text = card(
-        repository, description, parameters, license, _scores(config.scores, description["digest"])
-    )
+    scores = _scores(config.scores, description["digest"])
+    text = card(repository, description, parameters, license, scores)
     hub = import_hub()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(file, Path(folder) / f"{FILE}.safetensors")

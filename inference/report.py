@@ -45,6 +45,7 @@ from separator.metrics import median_sdr
 
 SCHEMA = 1
 ESTIMATES = ("ours", "mixture", "ideal_mask")
+MUSEVAL = ("isr", "sir", "sar")  # measures that it alone computes
 DEFINITIONS = {
     "sdr_frames": "BSSEval v4 SDR as museval computes it: median over 1 s frames without overlap;"
     " frames in which a reference or an estimate is silent do not count",
@@ -248,9 +249,7 @@ def _summary_row(label: str, row: dict, width: int, stems: Sequence[str]) -> str
 def _museval_rows(label: str, summary: dict) -> Iterator[str]:
     for stem, scores in summary.items():
         if "sir_median" in scores:
-            ratios = (
-                f"{n.upper()} {_number(scores[f'{n}_median'])}" for n in ("isr", "sir", "sar")
-            )
+            ratios = (f"{name.upper()} {_number(scores[f'{name}_median'])}" for name in MUSEVAL)
             yield f"{label}, {stem}, museval, median of medians: {', '.join(ratios)} dB\n"
 
 

@@ -68,9 +68,8 @@ class Record:
         """Read a record from the text that `to_json` wrote; None for any other text."""
         try:
             values = json.loads(text)
-            stamps = {
-                key: tuple(map(int, values.pop(key, ()))) for key in ("stamp", "source_stamp")
-            }
+            keys = "stamp", "source_stamp"
+            stamps = {key: tuple(map(int, values.pop(key, ()))) for key in keys}
             record = cls(**values, **{key: stamp or None for key, stamp in stamps.items()})
         except (ValueError, TypeError, AttributeError, RecursionError):
             return None

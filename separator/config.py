@@ -183,9 +183,7 @@ def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
         presets = Path(str(files("separator.configs")))
         path = presets / rename_preset(name.removeprefix("configs/"))
         if not path.exists():
-            packaged = [
-                preset.relative_to(presets).as_posix() for preset in presets.rglob("*.yaml")
-            ]
+            packaged = [file.relative_to(presets).as_posix() for file in presets.rglob("*.yaml")]
             alike = [preset for preset in packaged if Path(preset).name == path.name]
             alike += difflib.get_close_matches(name, packaged, n=1, cutoff=0.85)
             fix = f"did you mean {alike[0]}?" if alike else "give a YAML file that exists"

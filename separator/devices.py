@@ -21,7 +21,6 @@ def find_device(name: str, argument: str = "device") -> torch.device:
         return torch.device(available[0])
     kind, _, index = name.partition(":")
     if kind not in available or not (index.isdecimal() or name == kind):
-        raise UsageError(
-            f"{argument}: {name!r} is not on this machine; it has {', '.join(available)}"
-        )
+        names = ", ".join(available)
+        raise UsageError(f"{argument}: {name!r} is not on this machine; it has {names}")
     return torch.device(name)

@@ -43,7 +43,15 @@ class Ensemble(StreamingSeparator[Any]):
         weights = _weights_of(weights, len(models), average)
         first = models[0]
         for number, model in enumerate(models[1:], 2):
-            _check_alike(first, model, number)
+            for key, ours, other in (
+                ("stems", ", ".join(first.stems.names), ", ".join(model.stems.names)),
+                ("rate", f"{first.rate} Hz", f"{model.rate} Hz"),
+            ):
+                if ours != other:
+                    raise UsageError(
+                        f"model: number {number} has another {key} than the first ({other}, not "
+                        f"{ours}); only models of the same stems and rate can be averaged"
+                    )
         digests = [model.description.get("digest", "") for model in models]
         text = " ".join([average, *map(str, weights), *digests])
         digest = hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
@@ -69,17 +77,3 @@ def _weights_of(weights: Any, models: int, average: Average) -> list[float]:
     if weights and len(weights) != models:
         raise UsageError(f"weights: {len(weights)} for {models} models; give one for each")
     return weights
-
-
-def _check_alike(
-    first: StreamingSeparator[Any], model: StreamingSeparator[Any], number: int
-) -> None:
-    for key, ours, other in (
-        ("stems", ", ".join(first.stems.names), ", ".join(model.stems.names)),
-        ("rate", f"{first.rate} Hz", f"{model.rate} Hz"),
-    ):
-        if ours != other:
-            raise UsageError(
-                f"model: number {number} has another {key} than the first ({other}, not {ours}); "
-                "only models of the same stems and rate can be averaged"
-            )

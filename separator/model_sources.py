@@ -94,9 +94,8 @@ def _from_hub(source: str, suffix: str, newest: bool) -> Path:
     except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         torch = "or install PyTorch: pip install 'separator[train]'"
         fix = f"; its owner adds it with `separator push --onnx`, {torch}"
-        raise SeparatorError(
-            f"{source}: has no {name}{fix if suffix == '.onnx' else ''}"
-        ) from error
+        fix = fix if suffix == ".onnx" else ""
+        raise SeparatorError(f"{source}: has no {name}{fix}") from error
     except Exception as error:  # its own classes, those of its HTTP client, and the system's
         raise SeparatorError(f"{source}: {one_line(error)}") from error
 

@@ -36,15 +36,13 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
             description = from_json(properties.get("separator", "{}"))
-            architecture = description.get("architecture")
+            architecture = description.get("architecture", "")
             if architecture not in [*ARCHITECTURES]:
                 raise SeparatorError("its architecture is none of ours")
             if description.get("stage") != "train":
                 raise SeparatorError("it is a pretrained model, which does not separate yet")
             stft = config_of(STFTConfig, description, "stft")
-            sizes: Sizes = config_of(
-                ARCHITECTURES[description["architecture"]].config, description, "model"
-            )
+            sizes: Sizes = config_of(ARCHITECTURES[architecture].config, description, "model")
             check_rest(description)
         except (SeparatorError, ValueError) as error:
             raise refused(path, one_line(error)) from error

@@ -234,6 +234,5 @@ def separation(model: str, device: str) -> Iterator[Finding]:
         yield Finding("self-test", f"the stems miss the song by {error:.1e}", fix, needed=True)
         return
     speed = f"{TEST_SECONDS / seconds:.0f} times real time on {getattr(separator, 'device', 'cpu')}"
-    yield Finding(
-        "self-test", f"{TEST_SECONDS:.0f} s of music separated in {seconds:.1f} s, {speed}"
-    )
+    text = f"{TEST_SECONDS:.0f} s of music separated in {seconds:.1f} s, {speed}"
+    yield Finding("self-test", text)

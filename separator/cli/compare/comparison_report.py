@@ -184,9 +184,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 def _songs(scores: list[dict]) -> tuple[list[str], list[str]]:
     """Names of the songs that all runs scored in both stems, and of the rest."""
-    names = dict.fromkeys(
-        entry["name"] for run in scores for entry in (*run["tracks"], *run["failures"])
-    )
+    entries = [entry for run in scores for entry in (*run["tracks"], *run["failures"])]
+    names = dict.fromkeys(entry["name"] for entry in entries)
     scored = [{t["name"] for t in run["tracks"] if _numbers(t)} for run in scores]
     kept = [name for name in names if all(name in run for run in scored)]
     return kept, [name for name in names if name not in kept]

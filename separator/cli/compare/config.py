@@ -89,9 +89,8 @@ class CompareConfig(CheckedConfig):
             if not re.fullmatch(r"\w[\w.+-]*", name):
                 raise SeparatorError(f"arms: {name!r} is no name for a folder; use letters, -, _")
         if self.baseline not in self.arms:
-            raise SeparatorError(
-                f"baseline: {self.baseline!r} is not one of {', '.join(self.arms)}"
-            )
+            names = ", ".join(self.arms)
+            raise SeparatorError(f"baseline: {self.baseline!r} is not one of {names}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SeparatorError(f"seeds: {self.seeds}; give at least one, and each only once")
         shared = [*self.common, *self.pretrain, *self.train]

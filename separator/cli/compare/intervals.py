@@ -33,12 +33,8 @@ def paired(differences: np.ndarray) -> dict[str, Any]:
         (n) means over seeds.
     """
     low, high = interval(differences) if differences.shape[1] > 1 else (None, None)
-    return {
-        "mean": float(differences.mean()),
-        "low": low,
-        "high": high,
-        "by_song": differences.mean(0).tolist(),
-    }
+    mean, by_song = float(differences.mean()), differences.mean(0).tolist()
+    return {"mean": mean, "low": low, "high": high, "by_song": by_song}
 
 
 def interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
