@@ -105,8 +105,9 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     """
     path = model_file(path)
     if path.suffix == ".pt":
-        state, about = _averaged(path)
-        model, stft = skeleton(about, layout_of(state, path), path)
+        state, description = _averaged(path)
+        model, stft = skeleton(description, layout_of(state, path), path)
+        about = {**description, "digest": digest(state, json.dumps(description))}
     else:
         header = _read_header(path)
         model, stft = skeleton(header.description, header.layout, path)
@@ -126,7 +127,8 @@ def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[st
     """
     path = model_file(path)
     if path.suffix == ".pt":
-        return _averaged(path)
+        state, description = _averaged(path)
+        return state, {**description, "digest": digest(state, json.dumps(description))}
     state, description = _read_tensors(_read_header(path))
     short = (torch.float16, torch.bfloat16)
     wide = {name: value.float() for name, value in state.items() if value.dtype in short}
@@ -153,10 +155,7 @@ class _Header:
 
 
 def _averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Averaged weights of a checkpoint, and the description with their digest.
-
-    What only training needs is left out.
-    """
+    """Averaged weights and description of a checkpoint, without what only training needs."""
     payload = load(path)
     state, description = payload["ema"], payload["description"]
     layout_of(state, path)
@@ -166,8 +165,7 @@ def _averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         json.dumps(description)
     except (TypeError, ValueError, RecursionError) as error:
         raise refused(path, one_line(error)) from error
-    state, description = usable(state, description)
-    return state, {**description, "digest": digest(state, json.dumps(description))}
+    return usable(state, description)
 
 
 def _read_header(path: Path) -> _Header:
