@@ -1,6 +1,7 @@
 """Options of `separator separate` that are more than one value: names, weights and levels."""
 
 import math
+import os
 
 from separator.errors import SeparatorError, printable
 from separator.stems import NAMES, VOCALS, public_name
@@ -22,14 +23,21 @@ def with_options(argv: list[str]) -> list[str]:
     given = naming = False
     rest = []
     for word in argv:
-        if naming and word in STEM_NAMES:
-            named.append(word)
+        if naming and _names_stems(word):
+            named += word.lower().split(",")
         elif word in ("--stems", "--stems=true"):  # the latter is its form as a switch
             given = naming = True
         elif word != "--stems=false":
             naming = False
             rest.append(word)
     return [*(f"--stems={name}" for name in named or ["all"] * given), *rest]
+
+
+def _names_stems(word: str) -> bool:
+    """Whether a word behind `--stems` is meant for it, though it may be misspelt: it is no path."""
+    if word.lower() in STEM_NAMES:
+        return True
+    return not (word.startswith("-") or "." in word or "/" in word or os.path.exists(word))
 
 
 def weights_of(text: str) -> list[float]:

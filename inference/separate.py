@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from separator import __version__
-from separator.audio.formats import RESULT_FORMATS, STEMS
+from separator.audio.formats import RESULT_FORMATS, STEMS, SUFFIXES
 from separator.config import parse
 from separator.errors import SeparatorError, UsageError, printable
 from separator.inference.choices import check_bits
@@ -119,6 +119,12 @@ class SeparateConfig(CheckedConfig):
         super().__post_init__()
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts stems; leave one of them out")
+        output = Path(self.output)
+        if output.suffix.lower() in SUFFIXES and not output.is_dir():
+            raise SeparatorError(
+                f"output: {self.output} is the name of a file; give a folder (--format sets the "
+                "format, --name the names)"
+            )
         weights_of(self.weights)
         levels_of(self.mix)
         if self.format == STEMS and (self.stems or self.two_stems or self.mix or self.video):

@@ -210,12 +210,12 @@ COMMANDS = {  # in the order of `separator --help`
         MACHINE,
         "print a script with which a shell completes commands, options and files",
         """
-        separator completion bash > ~/.local/share/bash-completion/completions/separator
-            for bash; a new shell completes
-        separator completion zsh > ~/.zfunc/_separator
-            for zsh, in a folder of $fpath
-        separator completion fish > ~/.config/fish/completions/separator.fish
-            for fish
+        separator completion bash > ~/.separator.bash
+            for bash; then add '. ~/.separator.bash' to ~/.bashrc
+        separator completion zsh > ~/_separator
+            for zsh; then add 'fpath=(~ $fpath); autoload -Uz compinit; compinit' to ~/.zshrc
+        separator completion fish > ~/.separator.fish
+            for fish; then add 'source ~/.separator.fish' to ~/.config/fish/config.fish
         """,
     ),
     "demo": Command(

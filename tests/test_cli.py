@@ -132,6 +132,10 @@ def test_examples_are_understood(line: str):
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["zzz"], f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}, help"),
+        (
+            ["pyproject.toml"],
+            "unknown command 'pyproject.toml'; did you mean `separator separate pyp",
+        ),
         (["hepl"], "unknown command 'hepl'; did you mean 'help'?"),
         (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}, help"),
         (["help", "separate", "train"], "help: explains one command; leave 'train' out"),

@@ -263,3 +263,27 @@ def test_watching_waits_for_whole_files(
     assert not report["failures"]
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("separator: ")]
     assert line.startswith("separator: stopped by Ctrl-C")
+
+
+def test_a_file_as_the_output_is_refused(capsys: pytest.CaptureFixture):
+    song("music/one.wav", 0.5)
+    assert run("music/one.wav", "-o", "instrumental.mp3") == 2
+    assert (
+        "output: instrumental.mp3 is the name of a file; give a folder" in capsys.readouterr().err
+    )
+    assert not Path("instrumental.mp3").exists()
+    Path("album.mp3").mkdir()
+    assert run("music/one.wav", "-o", "album.mp3", "--dry-run") == 0
+
+
+@pytest.mark.parametrize("words", ["Vocals", "vocals,Instrumental", "vocal"])
+def test_words_behind_stems_are_stems(words: str, capsys: pytest.CaptureFixture):
+    """Capitals and commas are read; a misspelt stem is no song."""
+    song("music/one.wav", 0.5)
+    known = words != "vocal"
+    for order in (["music/one.wav", "--stems", words], ["--stems", words, "music/one.wav"]):
+        assert run(*order, "-o", "out", "--overwrite") == (0 if known else 2)
+        assert known or "has no vocal, only" in capsys.readouterr().err
+    written = {path.name for path in Path("out").glob("*")} - {".separator.jsonl"}
+    stems = [name.capitalize() for name in words.split(",")] if known else []
+    assert written == {f"one ({stem}).wav" for stem in stems}

@@ -92,6 +92,8 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         from separator.config_errors import nearest
 
+        if os.path.exists(name):
+            raise UsageError(f"unknown command {name!r}; did you mean `separator separate {name}`?")
         names = [*COMMANDS, "help"]
         kind = "option" if name.startswith("-") else "command"
         raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, 'commands')}")

@@ -148,7 +148,7 @@ class Card {
       }));
     }
     if (song.state === "failed") {
-      if (before !== "failed") this.fail(song.error);
+      if (before !== "failed") this.fail(song.error.replace(`${this.name}: `, "")); // it stands above
     } else if (song.state === "ready") {
       if (before !== "ready") trying(() => this.ready())();
     } else {
