@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -374,3 +376,19 @@ def test_progress_is_told_and_may_stop(short_chunks: None, random_model: Separat
 
     with pytest.raises(KeyboardInterrupt):
         separator.separate(music(2, 3.0, 44100), 44100, random_model, progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("first", "policy"), [("", "passive"), ("import torch", "None"), ("own", "active")]
+)
+def test_threads_wait_passively_unless_told_otherwise(first: str, policy: str):
+    """Where torch is not imported yet: waiting threads would take cores from other programs."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if first == "own":
+        first, environment["OMP_WAIT_POLICY"] = "", "active"
+    code = f"{first}\nimport os, separator\nseparator.Separator\n"
+    code += "print(os.environ.get('OMP_WAIT_POLICY'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{policy}\n"

@@ -180,9 +180,12 @@ def test_training_says_decibels(tmp_path: Path, caplog: pytest.LogCaptureFixture
 )
 def test_pretraining_says_how_much_better(tmp_path: Path, caplog, gain, best, words):
     result = Validation({}, 0.0)
-    pretrain_validate._summarise(result, gain)
-    assert result.score == result.scalars["valid/improvement"] == gain
-    assert result.quality == {"gain_over_trivial": {"model": gain}}
+    crops = object.__new__(pretrain_validate.ValidationCrops)
+    crops.objectives = ()
+    errors = {"model": 2 * (1 - gain), "trivial": 2.0, "worse": 3.0, "patches": 2}
+    crops._collect(result, [pretrain_validate._Score(errors, errors, {}, {})])
+    assert result.score == result.scalars["valid/improvement"] == pytest.approx(gain)
+    assert result.quality == {"gain_over_trivial": {"model": result.score}}
     assert said(result, best, tmp_path, caplog) == f"step 3: restores masked frames {words}"
 
 
