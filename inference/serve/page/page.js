@@ -95,7 +95,7 @@ class Card {
   }
 
   fail(text) {
-    this.say(text, true);
+    this.say(text.replace(`${this.name}: `, ""), true); // the name stands above
     this.part("progress").hidden = true;
     this.part(".remove").textContent = "Dismiss";
   }
@@ -148,7 +148,7 @@ class Card {
       }));
     }
     if (song.state === "failed") {
-      if (before !== "failed") this.fail(song.error.replace(`${this.name}: `, "")); // it stands above
+      if (before !== "failed") this.fail(song.error);
     } else if (song.state === "ready") {
       if (before !== "ready") trying(() => this.ready())();
     } else {
