@@ -52,7 +52,7 @@ class SeparateConfig(CheckedConfig):
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
         shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
-            raises the SDR of the bundled model by 0.04 dB and takes twice the time.
+            raises the SDR of the bundled model by 0.02 dB and takes twice the time.
         average: mean or median of several models' estimates.
         weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
