@@ -372,6 +372,9 @@ def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
         "separate so": ["song.mp3"],
         "separate song.mp3 --format m": ["mp3", "m4a"],
         "separate -m so": ["song.mp3"],
+        "separate -m so -m ti": ["tiny-vocals"],
+        "separate --stems = vo": ["vocals"],
+        "separate --two-stems d": ["drums"],
         "separate --output = so": ["song.mp3"],  # as bash passes --output=so
         "separate song.mp3 --format = m": ["mp3", "m4a"],
         "separate --backend =": ["auto", "torch", "onnx"],
@@ -380,6 +383,8 @@ def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):
         "evaluate --valid": ["--valid-share"],
         "train train/vo": ["train/vocals.yaml", "train/vocals_stft.yaml"],
         "train tiny.yaml --optim.k": ["--optim.kind"],
+        "compare compare/ma": ["compare/masks.yaml"],
+        "compare ti": [],
     }
     for words, found in expected.items():
         script = BASH.format(script="./script", words=words, count=len(words.split()))
@@ -400,6 +405,11 @@ COMPLETED = [  # what is typed, and the words that it becomes
     ("separate son", "separate song.wav"),
     ("separate a.wav son", "separate a.wav song.wav"),
     ("separate a.wav --keep -m son", "separate a.wav --keep -m song.wav"),
+    ("separate -m tiny-vocals -m son", "separate -m tiny-vocals -m song.wav"),
+    ("separate -m ti", "separate -m tiny-vocals"),
+    ("separate --stems voc", "separate --stems vocals"),
+    ("separate --two-stems dr", "separate --two-stems drums"),
+    ("export ti", "export tiny-vocals"),
     ("train train/voc", "train train/vocals.yaml"),
     ("train train/vocals.yaml ti", "train train/vocals.yaml tiny.yaml"),
     ("models ti", "models tiny-vocals"),

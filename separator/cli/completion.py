@@ -1,9 +1,10 @@
-"""`separator completion SHELL`: a script that completes commands, options and files in a shell."""
+"""`separator completion SHELL`: a script that completes commands, options, values and files."""
 
 import argparse
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +16,12 @@ from separator import bundled
 from separator.commands import COMMANDS, LOG_OPTIONS
 from separator.config import parse
 from separator.errors import SeparatorError, UsageError
+from separator.stems import NAMES, public_name
 
 SHELLS = ("bash", "zsh", "fish")
+STEM_WORDS = tuple(map(public_name, NAMES))
 FUNCTION = "_separator_files"
-PREAMBLES = {  # functions that name presets and files
+PREAMBLES = {  # functions that name words and files
     "bash": '%s() {\n  compgen -W "%s" -- "$1"\n  compgen -f -- "$1"\n}',
     "zsh": "%s() {\n  compadd -- %s\n  _files\n}",
     "fish": "function %s\n  string split ' ' '%s'\n  __fish_complete_path (commandline -ct)\nend",
@@ -36,7 +39,7 @@ WITHOUT_EQUALS = """  # bash makes three words of --output=so, which are complet
 
 @dataclass(frozen=True)
 class CompletionConfig:
-    """Print a script that completes commands, options, presets and files in a shell.
+    """Print a script that completes commands, options, their values and files in a shell.
 
     The script holds all of the words, so completing runs no program. Write it anew after an update.
 
@@ -72,27 +75,32 @@ def main(argv: list[str]) -> int:
 
 def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
     """Give a parser the options of a command, and what its bare words may be."""
+    presets = _presets(name)
     for action in _options(name):
-        hint = getattr(action, "_typehint", None)
+        hint, bare = getattr(action, "_typehint", None), not action.option_strings
         about = {"help": (action.help or "").replace("%", "%%").split(". ")[0]}
+        choices = {"shell": SHELLS, "name": bundled.names()} if bare else {"two_stems": STEM_WORDS}
+        beside_files = {} if presets else {"model": bundled.names(), "stems": STEM_WORDS}
         if action.metavar == "[=false]" or action.dest == "help":
             about["action"] = "store_true"
         elif hint is bool:
             about["choices"] = ("true", "false")
         elif get_origin(hint) is Literal:
             about["choices"] = get_args(hint)
-        elif not action.option_strings:
+        elif bare:
             about["nargs"] = "+"
-        words = {"shell": SHELLS, "name": bundled.names()}.get(action.dest)
-        if words and not action.option_strings:
-            about["choices"] = words
+        elif isinstance(action, argparse._AppendAction):
+            about["action"] = "append"
+        if action.dest in choices:
+            about["choices"] = choices[action.dest]
         added = parser.add_argument(*action.option_strings or [action.dest], **about)
-        if hint in (None, str) and not words and action.dest != "help":
+        if action.dest in beside_files:
+            added.complete = _words_or_files(action.dest, beside_files[action.dest])
+        elif hint in (None, str) and "choices" not in about and action.dest != "help":
             added.complete = shtab.FILE
-    presets = _presets(name)
     if presets:
         added = parser.add_argument("preset", nargs="*", help="preset or YAML file")
-        added.complete = _preset_completion(name, presets)
+        added.complete = _words_or_files(name, presets)
     for option, text in LOG_OPTIONS.items():
         parser.add_argument(option, action="store_true", help=text)
 
@@ -110,16 +118,16 @@ def _options(name: str) -> list[Any]:
 
 
 def _presets(name: str) -> list[str]:
-    """Return the presets that a command takes: its own and the sizes."""
+    """Return the presets that a command takes: its own and, where it has a model, the sizes."""
     folder = Path(str(files("separator.configs")))
     paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
     presets = [path for path in paths if path.startswith(f"{name}/")]
-    return presets and [*presets, *(path for path in paths if "/" not in path)]
+    sizes = [path for path in paths if "/" not in path] if name in ("pretrain", "train") else []
+    return presets and [*presets, *sizes]
 
 
-def _preset_completion(name: str, presets: list[str]) -> dict[str, Any]:
-    """Return shtab's description of words that are presets or files."""
-    function = f"{FUNCTION}_{name}"
-    words = " ".join(presets)
-    preamble = {shell: text % (function, words) for shell, text in PREAMBLES.items()}
+def _words_or_files(kind: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return shtab's description of values that are some words or files."""
+    function = f"{FUNCTION}_{kind}"
+    preamble = {shell: text % (function, " ".join(words)) for shell, text in PREAMBLES.items()}
     return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": preamble}
