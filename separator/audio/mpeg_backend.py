@@ -3,9 +3,10 @@
 A slice is decoded from some frames before it, so that it equals the same slice of the whole.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 
 import av
@@ -75,14 +76,14 @@ class MpegSource:
 
         Args:
             start: first sample.
-            stop: sample after the last.
+            stop: sample after the last, at most the file's number.
             size: samples of a part, about.
             report: gets start and number of damaged samples.
         """
-        places = pairwise(self._starts)
-        segments = zip(self.index.segments, self._kept, places, strict=True)
-        for segment, (first, _), (place, after) in segments:
-            span = max(start, place) - place + first, min(stop, after) - place + first
+        starts = self._starts
+        for at in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
+            place, (first, _), segment = starts[at], self._kept[at], self.index.segments[at]
+            span = max(start, place) - place + first, min(stop, starts[at + 1]) - place + first
             if span[0] < span[1]:
                 yield from self._decode_segment(segment, *span, place - first, size, report)
 
