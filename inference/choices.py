@@ -12,7 +12,16 @@ from separator import audio
 from separator.audio import AudioInfo
 from separator.audio.formats import encoding_of
 from separator.errors import SeparatorError, UsageError
-from separator.stems import ACCOMPANIMENT, NAMES, VOCALS, StemSet, public_name, stem_of, title
+from separator.stems import (
+    ACCOMPANIMENT,
+    MIXTURE,
+    NAMES,
+    VOCALS,
+    StemSet,
+    public_name,
+    stem_of,
+    title,
+)
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -66,7 +75,7 @@ class AllStems(NamedTuple):
     @property
     def titles(self) -> tuple[str, ...]:
         """Titles of the sounds."""
-        return ("Mixture", *map(title, self.stems))
+        return tuple(map(title, (MIXTURE, *self.stems)))
 
     def wave(self, mixture: "Array", stems: Mapping[str, "Array"]) -> "Array":
         """Put all sounds of the file together.
