@@ -14,6 +14,7 @@ from separator.errors import SeparatorError, UsageError, printable
 from separator.inference.choices import check_bits
 from separator.inference.naming import NameTemplate
 from separator.inference.option_values import levels_of, weights_of, with_options
+from separator.machine import wait_passively
 from separator.ranges import CheckedConfig, Within
 from separator.stems import TWO_STEMS, StemSet
 
@@ -152,7 +153,7 @@ def main(argv: list[str]) -> int:
         stopped it.
     """
     config = parse(SeparateConfig, with_options(argv), "separate", positional="inputs")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the encoder a core
+    wait_passively()  # leaves the encoder a core
 
     from separator.inference.stopping import stoppable
     from separator.inference.terminal import complain

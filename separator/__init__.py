@@ -5,12 +5,11 @@ Axes, everywhere: `b` batch, `s` stem, `c` channel, `t` sample, `f` bin, `n` fra
 or `separate` is first used.
 """
 
-import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from separator.errors import SeparatorError, explain
+from separator.machine import wait_passively
 
 if TYPE_CHECKING:
     from separator.api import separate
@@ -32,8 +31,7 @@ def __getattr__(name: str) -> object:
     """Import the public names on first use."""
     if name not in MODULES:
         raise AttributeError(f"module 'separator' has no attribute {name!r}")
-    if "torch" not in sys.modules:  # its waiting threads would take cores that others work on
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_passively()
     try:
         return getattr(import_module(f"separator.{MODULES[name]}"), name)
     except ModuleNotFoundError as error:

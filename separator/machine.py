@@ -1,7 +1,8 @@
-"""The memory of this machine, in all and for sharing between processes."""
+"""This machine: its memory, in all and for sharing, and how its threads wait."""
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 SHARED = Path("/dev/shm")  # where Linux keeps what processes share; nothing is there elsewhere
@@ -27,3 +28,13 @@ def shared_memory() -> float:
         return shutil.disk_usage(SHARED).free
     except OSError:
         return 0
+
+
+def wait_passively() -> None:
+    """Let the threads of torch leave their cores to others while they wait.
+
+    Torch reads this setting when it is imported: later it stays as it is, and what the user has set
+    always does.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,6 +1,5 @@
 """`separator serve`: a page on this machine that separates songs dropped on it."""
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated
 
 from separator.config import parse
 from separator.inference.serve.server import listen, require_packages, run
+from separator.machine import wait_passively
 from separator.ranges import CheckedConfig, Within
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     """Serve until a signal ends it; returns 128 and the signal's number."""
     config = parse(ServeConfig, argv, "serve")
     require_packages("serve")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the server a core
+    wait_passively()  # leaves the server a core
 
     from separator.allocator import keep_memory
     from separator.inference.serve.app import make_app
