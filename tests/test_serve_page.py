@@ -257,6 +257,29 @@ def test_progress_and_cancel(site: Site):
     assert user.problems() == []
 
 
+def test_a_reload_keeps_levels_and_settings(site: Site):
+    user, name = site.user(), "short.mp3"
+    user.send(name)
+    user.wait(name, "Ready")
+    user.click(name, ".karaoke")
+    user.click(name, ".stem[data-stem=instrumental] .mute")
+    format = "document.querySelector('#format')"
+    user.page.value(f"{format}.value = 'ogg', {format}.dispatchEvent(new Event('change'))")
+    user.page.value("document.querySelector('#stems input[value=vocals]').click()")
+    user.page.open(site.url)
+    user.wait(name, "Ready")
+    level = user.card(name, ".stem[data-stem=vocals] output")
+    mute = user.card(name, ".stem[data-stem=instrumental] .mute")
+    assert user.page.value(f"{level}.textContent") == f"{MINUS}12 dB"
+    assert user.page.value(f"{mute}.ariaPressed") == "true"
+    assert user.page.value(f"{format}.value") == "ogg"
+    assert user.page.value(f"{user.card(name, '.all')}.textContent") == "Download instrumental"
+    user.page.value("sessionStorage.setItem('model', '\"gone\"')")
+    user.page.open(site.url)
+    user.wait(name, "Ready")
+    assert user.problems() == []
+
+
 def test_cancel_of_an_upload(site: Site):
     user = site.user()
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}

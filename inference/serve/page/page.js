@@ -30,19 +30,33 @@ const trying = (work) => async (...values) => {
 
 // --- settings ---
 
+const keep = (key, value) => sessionStorage.setItem(key, JSON.stringify(value)); // over a reload
+const kept = (key, otherwise) => JSON.parse(sessionStorage.getItem(key)) ?? otherwise;
+
+function keepChoice(select, otherwise) {
+  select.value = kept(select.id, otherwise);
+  if (select.selectedIndex < 0) select.value = otherwise; // another server, another list
+  select.addEventListener("change", () => keep(select.id, select.value));
+}
+
 function showModel() {
   const model = offered.models.find((one) => one.name === $("#model").value);
   $("#about").textContent = model.about;
   const boxes = model.stems.map((name) => {
     const label = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name, checked: true });
-    box.addEventListener("change", () => all.forEach((card) => card.showChosen()));
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name });
+    box.checked = !kept("left out", []).includes(name);
+    box.addEventListener("change", () => {
+      keep("left out", stemBoxes(":not(:checked)"));
+      all.forEach((card) => card.showChosen());
+    });
     label.append(box, ` ${title(name)}`);
     return label;
   });
   $("#stems").replaceChildren(...boxes);
 }
-const chosenStems = () => [...document.querySelectorAll("#stems input:checked")].map((box) => box.value);
+const stemBoxes = (state) => [...document.querySelectorAll(`#stems input${state}`)].map((box) => box.value);
+const chosenStems = () => stemBoxes(":checked");
 
 async function download(wanted, status) {
   status.textContent = "Preparing the file …";
@@ -169,7 +183,7 @@ class Card {
     this.part(".remove").textContent = "Remove";
     this.part(".player").hidden = false;
     this.player = new Player(song, () => this.tick(), complain);
-    this.balance = Object.fromEntries(song.stems.map((name) => [name, { db: 0, muted: false }]));
+    this.balance = kept(song.id, Object.fromEntries(song.stems.map((name) => [name, { db: 0, muted: false }])));
     this.rows = Object.fromEntries(song.stems.map((name) => [name, this.stem(name)]));
     const position = this.part(".position");
     position.max = song.samples / song.rate;
@@ -238,6 +252,7 @@ class Card {
       $("input", row).setAttribute("aria-valuetext", decibels(db));
       $("output", row).textContent = decibels(db);
     }
+    keep(this.song.id, this.balance);
     this.player.setGains(this.gains());
     this.draw();
   }
@@ -366,7 +381,8 @@ async function start() {
   const option = (value, text) => new Option(text ?? value, value);
   $("#model").replaceChildren(...offered.models.map(({ name }) => option(name)));
   $("#format").replaceChildren(...offered.formats.map((name) => option(name, name === "input" ? "as the song" : name)));
-  $("#format").value = "flac";
+  keepChoice($("#format"), "flac");
+  keepChoice($("#model"), offered.models[0].name);
   $("#limits").textContent = `Up to ${offered.limits.minutes} minutes and ${offered.limits.megabytes} MB each.`;
   $("#model").addEventListener("change", showModel);
   showModel();
