@@ -90,7 +90,7 @@ class SeparateConfig(CheckedConfig):
     }
 
     inputs: list[str]
-    stems: list[str] = field(default_factory=list, metadata={"metavar": "STEM"})
+    stems: list[str] = field(default_factory=list, metadata={"metavar": "[STEM ...]"})
     output: str = "stems"
     format: Literal["input", *RESULT_FORMATS] = "flac"
     model: list[str] = field(default_factory=list)

@@ -73,7 +73,7 @@ COMMANDS = {  # in the order of `separator --help`
         """
         separator serve --open
             open the page in the browser
-        separator serve --port 0 --max_minutes 60
+        separator serve --port 0 --max-minutes 60
             on a free port, for longer songs
         """,
     ),

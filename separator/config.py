@@ -23,6 +23,8 @@ from separator.renamed import notify, rename_keys, rename_preset, rename_words
 
 Config = TypeVar("Config")
 
+PARSER_KEYS = ("config", "help", "print_config")  # jsonargparse's own
+
 
 def parse(
     cls: type[Config], argv: list[str], command: str, positional: str | None = None
@@ -34,8 +36,8 @@ def parse(
         argv: YAML files, `key=value`, `--key value`; what comes later wins.
         command: the name to show in the help.
         positional: the field (of list type) that takes the bare words, at least one unless it has
-            a default; each other list of names takes one name for each `--key`. When None, bare
-            words are YAML files.
+            a default; each other list of names takes one name for each `--key`. "" takes no bare
+            words. When None, bare words are YAML files and `key=value`.
 
     Raises:
         UsageError: an unknown key, a wrong type, or a value out of range; names the key.
@@ -66,9 +68,11 @@ def _parsed(
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
     words = [re.sub("^--[^=]+", lambda key: f"--{key[0][2:].replace('-', '_')}", w) for w in argv]
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in words]
-    keys = [a.dest for a in parser._actions if a.dest.split(".")[-1] not in ("config", "help")]
+    keys = [a.dest for a in parser._actions if a.option_strings]
+    keys = [key for key in keys if key.split(".")[-1] not in PARSER_KEYS]
     renamed: set[str] = set()
-    words = words if positional else _as_options(words, keys, renamed)
+    if positional is None:
+        words = _as_options(words, keys, renamed)
     words, old = rename_words(words)
     notify(renamed | old)
     hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
@@ -77,8 +81,8 @@ def _parsed(
     for word in words:
         key, _, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
         key = key.removesuffix("+")  # appends to a list
-        if not (key in ("", "help", "config") or key.startswith(mappings) or _known(key, keys)):
-            raise SeparatorError(f"unknown key {key!r}{nearest(key, keys)}")
+        if not (key in ("", *PARSER_KEYS) or key.startswith(mappings) or _known(key, keys)):
+            raise SeparatorError(_unknown(key, keys, as_option=positional is not None))
         if key in lists:
             check_names(key, value)
     try:
@@ -89,6 +93,14 @@ def _parsed(
         raise
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
         raise SeparatorError(shortened(str(error), keys)) from error
+
+
+def _unknown(key: str, keys: list[str], as_option: bool) -> str:
+    """Say that there is no such key, and which one may be meant."""
+    if not as_option:
+        return f"unknown key {key!r}{nearest(key, keys)}"
+    option, *options = (f"--{name.replace('_', '-')}" for name in (key, *keys))
+    return f"unknown option {option!r}{nearest(option, options, 'options')}"
 
 
 def to_dict(config: Any) -> dict:
@@ -116,27 +128,28 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
 
     from separator.help_format import add_list, arrange, formatter, name_options
 
+    has_keys = positional is None
     parser = ArgumentParser(
         prog=f"separator {command}",
-        usage=None if positional else f"separator {command} [FILE.yaml ...] [key=value ...]",
+        usage=f"separator {command} [FILE.yaml ...] [key=value ...]" if has_keys else None,
         exit_on_error=False,
         description=(cls.__doc__ or "").split("\n")[0],
         epilog=epilog(command),
-        formatter_class=formatter(),
+        formatter_class=formatter(has_keys),
     )
-    if positional:
+    if has_keys:
+        parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
+        parser.add_class_arguments(cls, fail_untyped=True)
+        parser._action_groups[2].title = "settings"  # not the description a second time
+    else:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         lists = {name for name, field in fields.items() if field.type in (list[str], "list[str]")}
         for name in sorted(lists):
             add_list(parser, cls, fields[name], bare=name == positional)
         parser.add_class_arguments(cls, skip=lists, fail_untyped=True)
-        assert positional in lists
+        assert positional in {"", *lists}
         arrange(parser, cls)
-    else:
-        parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
-        parser.add_class_arguments(cls, fail_untyped=True)
-        parser._action_groups[2].title = "settings"  # not the description a second time
-    name_options(parser, hyphens=positional is not None)
+        name_options(parser)
     return parser
 
 

@@ -23,6 +23,7 @@ PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer wor
         lambda match: f"expected a list, such as {_as_list(match[1])}",
     ),
     (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
+    (r"^unrecognized arguments: (.*)", r"\1: is not expected; --help lists what is"),
 )
 
 ROOTS_SETTING = "'data.roots=[FOLDER]', with your folder of songs"

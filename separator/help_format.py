@@ -1,29 +1,51 @@
 """The format of `--help`: types in plain words, examples as they are written."""
 
+import copy
 import dataclasses
 import functools
+import re
+import textwrap
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 SHORT = {"-o": "--output", "-m": "--model"}  # of the commands that have such an option
+SWITCH = ""  # metavar of an option that is given without a value; `--option=false` is read too
 
 
 @functools.cache
-def formatter() -> type:
-    """Return the formatter class of jsonargparse's help with what is ours in it."""
+def formatter(has_keys: bool) -> type:
+    """Return the formatter class of jsonargparse's help with what is ours in it.
+
+    Args:
+        has_keys: whether the help lists keys of a configuration, all with type and default, rather
+            than options of a command.
+    """
     from jsonargparse import DefaultHelpFormatter
 
     class PlainHelp(DefaultHelpFormatter):
+        def add_usage(self, usage: Any, actions: Any, *args: Any, **options: Any) -> None:
+            super().add_usage(usage, map(_without_value, actions), *args, **options)
+
+        def add_argument(self, action: Any) -> None:
+            super().add_argument(_without_value(action))
+
         def _get_type_str(self, action: Any) -> str | None:
-            hint = getattr(action, "_typehint", None)
-            return super()._get_type_str(action) if hint is None else plain_type(hint)
+            hint = getattr(action, "_typehint", action.type)
+            if hint is None or (not has_keys and get_origin(hint) is Literal):
+                return None
+            words = plain_type(hint)
+            return None if words in ("str", "bool") and not has_keys else words
 
         def _get_help_string(self, action: Any) -> str:
             text = super()._get_help_string(action)
-            if action.default == "":
+            if has_keys and action.default == "":
                 return text.replace("%(default)s", '""')
-            none = action.default is None or action.default == []
-            return text.replace(", default: %(default)s", "") if none else text
+            if action.default in (None, "", []) or action.metavar == SWITCH:
+                return re.sub(r" \(default: %\(default\)s\)|, default: %\(default\)s", "", text)
+            return text
+
+        def _split_lines(self, text: str, width: int) -> list[str]:
+            return textwrap.wrap(text, width, break_on_hyphens=False)
 
         def _fill_text(self, text: str, width: int, indent: str) -> str:
             if "\n" in text:  # examples, which must be copied in one piece
@@ -31,6 +53,14 @@ def formatter() -> type:
             return super()._fill_text(text, width, indent)
 
     return PlainHelp
+
+
+def _without_value(action: Any) -> Any:
+    """Return a switch as one that takes no value, and other actions as they are."""
+    if action.metavar == SWITCH:
+        action = copy.copy(action)
+        action.nargs = 0
+    return action
 
 
 def plain_type(hint: Any) -> str:
@@ -90,23 +120,22 @@ def arrange(parser: Any, cls: type) -> None:
         if action.dest in titles:
             group = parser.add_argument_group(titles[action.dest])
         if action.dest in flags:
-            action.metavar = "[=false]"  # its value is not a word of its own
+            action.metavar = SWITCH
         if action.option_strings:
             group._group_actions.append(action)
 
 
-def name_options(parser: Any, hyphens: bool) -> None:
-    """Give those options of a parser that have a short form this form.
+def name_options(parser: Any) -> None:
+    """Show options as `--two-stems` rather than `--two_stems`, and add their short forms.
 
     Args:
         parser: of jsonargparse.
-        hyphens: whether the help shows `--two-stems` rather than the key `two_stems`.
     """
-    for action in parser._actions if hyphens else ():
+    for action in parser._actions:
         action.option_strings = [option.replace("_", "-") for option in action.option_strings]
     actions = parser._option_string_actions
-    for short in SHORT:
-        if action := actions.get(SHORT[short]):
+    for short, option in SHORT.items():
+        if action := actions.get(option):
             action.option_strings.insert(0, short)
             actions[short] = action
 

@@ -479,7 +479,7 @@ def test_errors_are_one_line_and_come_first(tmp_path: Path, scan, monkeypatch) -
         f"{tmp_path}/none: no audio files; give": [str(tmp_path / "none")],
         "jobs: 0 is less than 1": [*good, "--jobs", "0"],
         f"report: {tmp_path} is a folder": [*good, "--report", str(tmp_path)],
-        "unknown key 'job'": [*good, "--job", "1"],
+        "unknown option '--job'; did you mean '--jobs'?": [*good, "--job", "1"],
         "other.sqlite: the index is damaged": [*good, "--index", str(tmp_path / "other.sqlite")],
         f"{tmp_path}/m: the index cannot be used": [*good, "--index", str(tmp_path / "m")],
     }

@@ -49,7 +49,7 @@ class ServeConfig(CheckedConfig):
 
 def main(argv: list[str]) -> int:
     """Serve until a signal ends it; returns 128 and the signal's number."""
-    config = parse(ServeConfig, argv, "serve")
+    config = parse(ServeConfig, argv, "serve", positional="")
     require_packages("serve")
     wait_passively()  # leaves the server a core
 

@@ -149,7 +149,7 @@ class Store:
         """
         if size > self.config.max_megabytes * MEGA:
             limit = self.config.max_megabytes
-            raise RefusedError(413, f"larger than {limit:g} MB (separator serve --max_megabytes)")
+            raise RefusedError(413, f"larger than {limit:g} MB (separator serve --max-megabytes)")
 
     def check_length(self, path: Path, seconds: float) -> None:
         """Refuse a song that is longer than is taken.
@@ -164,7 +164,7 @@ class Store:
         limit = self.config.max_minutes
         if seconds > limit * 60:
             raise SeparatorError(
-                f"{path}: longer than {limit:g} minutes (separator serve --max_minutes)"
+                f"{path}: longer than {limit:g} minutes (separator serve --max-minutes)"
             )
 
     def add(self, session: Session, song: Song) -> None:

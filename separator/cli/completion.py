@@ -16,6 +16,7 @@ from separator import bundled
 from separator.commands import COMMANDS, LOG_OPTIONS
 from separator.config import parse
 from separator.errors import SeparatorError, UsageError
+from separator.help_format import SWITCH
 from separator.stems import NAMES, public_name
 
 SHELLS = ("bash", "zsh", "fish")
@@ -81,7 +82,7 @@ def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
         about = {"help": (action.help or "").replace("%", "%%").split(". ")[0]}
         choices = {"shell": SHELLS, "name": bundled.names()} if bare else {"two_stems": STEM_WORDS}
         beside_files = {} if presets else {"model": bundled.names(), "stems": STEM_WORDS}
-        if action.metavar == "[=false]" or action.dest == "help":
+        if action.metavar == SWITCH or action.dest == "help":
             about["action"] = "store_true"
         elif hint is bool:
             about["choices"] = ("true", "false")

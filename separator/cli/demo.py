@@ -27,7 +27,7 @@ class DemoConfig:
 
 def main(argv: list[str]) -> int:
     """Run the chain; the exit status is that of the first step that fails."""
-    config = parse(DemoConfig, argv, "demo")
+    config = parse(DemoConfig, argv, "demo", positional="")
 
     from separator.cli.demo_chain import run_chain  # torch, which `--help` does not need
 

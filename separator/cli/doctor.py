@@ -66,7 +66,7 @@ class Finding:
 
 def main(argv: list[str]) -> int:
     """Print the report; the status is 1 where something that separation needs is missing."""
-    config = parse(DoctorConfig, argv, "doctor")
+    config = parse(DoctorConfig, argv, "doctor", positional="")
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         versions, torchaudio_loads, machine, devices, codecs, programs, disks,
         functools.partial(separation, config.model, config.device),

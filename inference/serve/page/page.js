@@ -359,7 +359,7 @@ async function add(files) {
   for (const file of files) {
     const card = new Card(file.name);
     const { megabytes } = offered.limits;
-    if (file.size > megabytes * 1e6) card.fail(`${file.name}: larger than ${megabytes} MB (separator serve --max_megabytes)`);
+    if (file.size > megabytes * 1e6) card.fail(`${file.name}: larger than ${megabytes} MB (separator serve --max-megabytes)`);
     else {
       card.say("Waiting to be sent");
       line.push([card, file]);
