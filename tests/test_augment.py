@@ -37,6 +37,20 @@ def test_each_stem_of_the_result_is_what_the_drawn_numbers_say(stems):
             assert torch.equal(out[b, s], expected[channels])
 
 
+def test_songs_with_one_accompaniment_get_no_drums_of_others():
+    config, whole = AugmentConfig(remix=1.0), [True, False, False, True, False]
+    with_kinds = [draw(seeded(i), 5, 4, config, whole).song for i in range(300)]
+    for song in with_kinds:
+        assert song.sort(dim=0).values.T.tolist() == 4 * [list(range(5))]  # each stem once
+        kinds = torch.tensor(whole)[song[:, :-1]]
+        assert (kinds == torch.tensor(whole)[:, None]).all()
+    seen = torch.stack(with_kinds)
+    assert all(len(seen[:, 1, stem].unique()) == 3 for stem in range(3))
+    assert len(seen[:, 1, 3].unique()) == 5  # vocals come from all
+    same = draw(seeded(0), 5, 4, config, [False] * 5)
+    assert torch.equal(same.song, draw(seeded(0), 5, 4, config).song)
+
+
 def test_nothing_configured_changes_nothing(stems):
     none = AugmentConfig(gain_db=0.0, swap=0.0, polarity=0.0, remix=0.0)
     assert torch.equal(apply(stems, draw(seeded(), 3, 4, none)), stems)

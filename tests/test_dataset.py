@@ -324,8 +324,12 @@ def test_pools_are_mixed_and_mixtures_can_be_had_of_anything(tmp_path, corpus):
     )
     tracks = [track for track in config_tracks(both) if track.split == "train"]
     (batch,) = take(1, tracks, both, RATE, seed=0)
-    assert batch.names == TWO_STEMS.names
-    assert (batch.stems.abs().amax((2, 3)) > 0).all()
+    assert batch.names == FOUR_STEMS.names  # of the corpus; a pool's song has two of them
+    pooled = torch.tensor([tracks[song].kind == "pool" for song in batch.songs])
+    assert 0 < pooled.sum() < 8
+    sounding = batch.stems.abs().amax((2, 3)) > 0
+    assert sounding[~pooled].all()
+    assert sounding[pooled].tolist() == [[False, False, True, True]] * int(pooled.sum())
     (mixed,) = take(1, tracks, both, RATE, seed=0, mixtures=True)
     assert mixed.names == ("mixture",)
     assert torch.allclose(mixed.stems[:, 0], batch.mixture, atol=1e-6)

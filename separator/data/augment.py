@@ -4,6 +4,7 @@ Drawing is apart from applying so that a test, or a picture in the log, can stat
 done. The caller sums the mixture after this, so that stems and mixture always agree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,13 @@ def identity(batch: int, stems: int) -> Augmentation:
     return Augmentation(song, torch.ones(batch, stems), swap, torch.full((batch, stems), NORMAL))
 
 
-def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConfig) -> Augmentation:
+def draw(
+    generator: torch.Generator,
+    batch: int,
+    stems: int,
+    config: AugmentConfig,
+    whole: Sequence[bool] | None = None,
+) -> Augmentation:
     """Draw the changes of a batch.
 
     Every number is drawn whether it is used or not, so that switching one change off leaves the
@@ -57,11 +64,15 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
         batch: number of segments.
         stems: number of stems, vocals last.
         config: ranges and probabilities.
+        whole: of each segment, whether its accompaniment is one stem. Those are regrouped apart
+            from the others, so that none gets a second song's drums; vocals among all.
 
     Returns:
         What `apply` does to the batch.
     """
     songs = torch.stack([torch.randperm(batch, generator=generator) for _ in range(stems)], dim=1)
+    if whole is not None:
+        songs[:, :-1] = _within(songs[:, :-1], torch.tensor(whole))
     draws = [torch.rand(shape, generator=generator) for shape in [()] + 4 * [(batch, stems)]]
     remix, gain, swap, polarity, speed = draws
     plain = identity(batch, stems)
@@ -75,6 +86,15 @@ def draw(generator: torch.Generator, batch: int, stems: int, config: AugmentConf
     if stems > 1:  # vocals are last
         gain[torch.rand(batch, generator=generator) < config.drop_vocals, -1] = 0
     return Augmentation(song, gain, swap < config.swap, speed)
+
+
+def _within(songs: Tensor, kind: Tensor) -> Tensor:
+    """Turn permutations (b s) into ones that exchange segments of one kind (b) only."""
+    result = songs.clone()
+    for among in (kind, ~kind):
+        for stem, order in enumerate(songs.unbind(1)):
+            result[among, stem] = order[among[order]]
+    return result
 
 
 def apply(stems: Tensor, augmentation: Augmentation, samples: int | None = None) -> Tensor:

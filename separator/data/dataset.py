@@ -23,6 +23,7 @@ from separator.data.stem_cache import StemCache
 from separator.data.stem_files import MIXTURE_ONLY
 from separator.data.tracks import Track, stem_names
 from separator.errors import SeparatorError
+from separator.stems import FOUR_STEMS, TWO_STEMS
 
 _SILENT_ATTEMPTS = 4
 _ATTEMPTS = 16
@@ -106,16 +107,19 @@ class _Segments(Dataset):
 
     def _read(self, segments: tuple[Segment, ...]) -> tuple[Tensor, list[int]]:
         """(s c t) stems and (s) valid samples of one segment, or of a pool's two."""
-        stems: dict[str, Tensor] = {}
+        names = self.names
+        if len(segments) == 2 and names == MIXTURE_ONLY:
+            names = TWO_STEMS.names  # of a pool, summed below
+        valid = [0] * len(names)
+        out = torch.zeros(len(names), 2, self.table.samples)
         for segment in segments:
             track, rate = self.tracks[segment.track], self.reader.rate
-            names = None if len(segments) == 2 else self.names
-            stems |= load_stems(track, rate, segment.start, segment.valid, self.reader, names)
-        valid = [wave.shape[-1] for wave in stems.values()]
-        out = torch.zeros(len(stems), 2, self.table.samples)
-        for place, wave in enumerate(stems.values()):  # in the order of `names`
-            out[place, :, : wave.shape[-1]] = wave
-        if len(stems) > len(self.names):  # a pool's two, of which the mixture is wanted
+            stems = load_stems(track, rate, segment.start, segment.valid, self.reader, names)
+            for name, wave in stems.items():
+                place = names.index(name)
+                out[place, :, : wave.shape[-1]] = wave
+                valid[place] = wave.shape[-1]
+        if names != self.names:
             return out.sum(0, keepdim=True), [max(valid)]
         return out, valid
 
@@ -219,7 +223,8 @@ def _finish(
         stems, valid, songs = torch.as_tensor(waves), torch.tensor(counts), torch.tensor(numbers)
         drawn = int(uniforms(_AUGMENT, dataset.seed, 0, number)[0] * 2**53)
         generator = torch.Generator().manual_seed(drawn)
-        changes = augment.draw(generator, *stems.shape[:2], config.augment)
+        whole = [dataset.tracks[song].names != FOUR_STEMS.names for song in numbers]
+        changes = augment.draw(generator, *stems.shape[:2], config.augment, whole)
         stems = augment.apply(stems.to(device, non_blocking=True), changes, samples)
         valid = valid.gather(0, changes.song) * NORMAL // changes.speed
         valid = valid.amax(1).clamp(max=samples)

@@ -100,7 +100,9 @@ class Track:
 
 
 def stem_names(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """Find the finest division into stems that every track has.
+    """Find the stems that songs are read as: the finest division that any of them has.
+
+    A song with fewer stems fills the others with zeros: its accompaniment is "other" then.
 
     Args:
         tracks: the songs.
@@ -110,7 +112,7 @@ def stem_names(tracks: Sequence[Track]) -> tuple[str, ...]:
     """
     if any("mixture" in track.names for track in tracks):
         return MIXTURE_ONLY
-    four = all(track.names == FOUR_STEMS.names for track in tracks)
+    four = any(track.names == FOUR_STEMS.names for track in tracks)
     return (FOUR_STEMS if four else TWO_STEMS).names
 
 
