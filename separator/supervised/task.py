@@ -53,7 +53,7 @@ class SupervisedTask(SongTask):
         """Return the stems of the crops of a batch, in the order of `model.stems`: (b s c t).
 
         Args:
-            batch: crops as read, with the stems that all songs have.
+            batch: crops as read, with the finest stems that any song has.
             generator: of the random numbers of augmentations.
         """
         waves = dict(zip(batch.names, batch.stems.unbind(1), strict=True))
