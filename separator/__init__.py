@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from separator.onnx_separator import OnnxSeparator
     from separator.separation import Separator
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 MODULES = {
     "Ensemble": "ensemble",
     "OnnxSeparator": "onnx_separator",

@@ -19,7 +19,6 @@ from separator.commands import epilog
 from separator.config_errors import as_setting, check_names, nearest, shortened
 from separator.errors import SeparatorError, UsageError
 from separator.ranges import SettingError, group_of
-from separator.renamed import notify, rename_keys, rename_preset, rename_words
 
 Config = TypeVar("Config")
 
@@ -70,11 +69,8 @@ def _parsed(
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in words]
     keys = [a.dest for a in parser._actions if a.option_strings]
     keys = [key for key in keys if key.split(".")[-1] not in PARSER_KEYS]
-    renamed: set[str] = set()
     if positional is None:
-        words = _as_options(words, keys, renamed)
-    words, old = rename_words(words)
-    notify(renamed | old)
+        words = _as_options(words, keys)
     hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
     lists = {key for key, hint in hints.items() if hint == list[str]}
     mappings = tuple(f"{key}." for key, hint in hints.items() if hint == dict[str, float])
@@ -116,7 +112,7 @@ def from_dict(cls: type[Config], values: dict) -> Config:
     """
     parser = _parser(cls, cls.__name__, None)
     try:
-        return _build(cls, parser, parser.parse_object(rename_keys(values)[0]))
+        return _build(cls, parser, parser.parse_object(values))
     except SeparatorError:
         raise
     except Exception as error:
@@ -166,8 +162,8 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
         raise error.within(group_of(error.config, cls) or "") from error
 
 
-def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str]:
-    """Turn `a.yaml b.c=1` into `--config=a.yaml --b.c=1`; add files' old keys to `renamed`."""
+def _as_options(argv: list[str], keys: list[str]) -> list[str]:
+    """Turn `a.yaml b.c=1` into `--config=a.yaml --b.c=1`."""
     words = []
     for word in argv:
         if word.startswith("-"):
@@ -177,7 +173,7 @@ def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str
         elif words and re.match(r"-\w$|--(?!.*help)[^=]+$", words[-1]):
             words.append(word)  # the value of `--key value`
         elif Path(word).suffix in (".yaml", ".yml"):
-            words.append(f"--config={_checked_yaml(word, keys, renamed)}")
+            words.append(f"--config={_checked_yaml(word, keys)}")
         else:
             raise SeparatorError(
                 f"{word!r} is neither a YAML file nor key=value{as_setting(word, keys)}"
@@ -185,16 +181,15 @@ def _as_options(argv: list[str], keys: list[str], renamed: set[str]) -> list[str
     return words
 
 
-def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
+def _checked_yaml(name: str, keys: list[str]) -> Path:
     """Return the path of a file of keys and values; one that comes with the package needs no path.
 
     `configs/tiny.yaml` and `tiny.yaml` name the packaged file where there is no such file here.
-    For a file with old keys, its text with the new ones is returned.
     """
     path = Path(name)
     if not path.exists():
         presets = Path(str(files("separator.configs")))
-        path = presets / rename_preset(name.removeprefix("configs/"))
+        path = presets / name.removeprefix("configs/")
         if not path.exists():
             packaged = [file.relative_to(presets).as_posix() for file in presets.rglob("*.yaml")]
             alike = [preset for preset in packaged if Path(preset).name == path.name]
@@ -209,15 +204,10 @@ def _checked_yaml(name: str, keys: list[str], renamed: set[str]) -> str:
         raise SeparatorError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SeparatorError(f"{name}: holds no keys; a configuration is `key: value` lines")
-    try:
-        values, old = rename_keys(values)
-    except SeparatorError as error:
-        raise SeparatorError(f"{name}: {error}") from error
     for key in _flat(values, keys):
         if not _known(key, keys):
             raise SeparatorError(f"{name}: unknown key {key!r}{nearest(key, keys)}")
-    renamed |= old
-    return yaml.safe_dump(values, default_flow_style=True) if old else str(path)
+    return path
 
 
 def _flat(values: dict, keys: list[str], prefix: str = "") -> Iterator[str]:

@@ -125,7 +125,6 @@ TEXTS = (
     Word(r"seed'?s? (preset|author|document|recipe|repository)|seed\.yaml|of the seed's",
          "a bibliography entry, cited by name"),
 )  # fmt: skip
-WORDS_FREE = ("separator/renamed.py",)  # old names, for one version
 
 
 @cache
@@ -328,7 +327,7 @@ def _texts(path: str) -> Iterator[Finding]:
 
 def _words_for(path: str, table: tuple[Word, ...]) -> list[Word]:
     """Return the words that are to go from a file."""
-    return [] if path in WORDS_FREE else [w for w in table if path.startswith(w.rooms)]
+    return [word for word in table if path.startswith(word.rooms)]
 
 
 def _identifiers(node: ast.AST) -> Iterator[tuple[int, str]]:

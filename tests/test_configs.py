@@ -171,7 +171,7 @@ def test_objectives_of_presets_pull(name: str):
 
 
 @pytest.mark.parametrize("name", ["recipe", "bert15", "next", "adversary"])
-@pytest.mark.parametrize(("size", "frames"), [("tiny", 8), ("base", 16), ("seed", 16)])
+@pytest.mark.parametrize(("size", "frames"), [("tiny", 8), ("base", 16), ("large", 16)])
 def test_groups_last_as_long_at_any_hop(name: str, size: str, frames: int):
     """Without a key set by hand; what is given in frames counts as frames."""
     words = [f"pretrain/{name}.yaml", f"{size}.yaml", "data.roots=[x]"]

@@ -22,7 +22,7 @@ LAYERS = (  # of the library, from the ground up
         "config_errors",
         "devices",
     }
-    | {"help_format", "renamed", "model_sources"}
+    | {"help_format", "model_sources"}
     | {"logs", "loss_config", "machine", "processes", "ranges", "signals", "stems", "streams"}
     | {"torchaudio_import"},
     {"audio", "dsp"},

@@ -1,20 +1,16 @@
 """Training losses by hand, at their best, and on silence."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from separator import losses
-from separator.config import parse
 from separator.dsp.config import STFTConfig
 from separator.dsp.stft import istft, linear_mask, normalise, stft
 from separator.errors import SeparatorError
 from separator.loss_config import check_weights
 from separator.losses import Estimate, SeparationLoss, Target, waveform_l1, waveform_sdr
 from separator.metrics import global_sdr
-from separator.train.config import TrainConfig
 
 STFT_LOSS = "MultiResolutionSTFTLoss"
 ALL = {"magnitude_l1": 1.0, "wave_l1": 1.0, "sdr": 0.1, STFT_LOSS: 1.0}
@@ -182,12 +178,3 @@ def test_several_stems_cost_their_mean():
     true = (stft(waves, config).abs() / scale[:, None]).clamp(0, 1).sqrt()
     error = (linear.sqrt() * seen[:, None] - true).abs().mean().item()
     assert out["loss/magnitude_l1"].item() == pytest.approx(error, rel=1e-3)
-
-
-def test_old_names_of_losses_work_with_one_notice(caplog: pytest.LogCaptureFixture, tmp_path: Path):
-    (tmp_path / "old.yaml").write_text("loss: {magnitude: 0.0, sdr: 0.1}\n")
-    words = [str(tmp_path / "old.yaml"), "loss.multi_stft=0.5", "data.roots=[x]"]
-    config = parse(TrainConfig, words, "train")
-    assert {k: v for k, v in config.loss.items() if v} == {"sdr": 0.1, STFT_LOSS: 0.5}
-    (notice,) = (record.getMessage() for record in caplog.records)
-    assert "loss.magnitude is now loss.magnitude_l1" in notice and STFT_LOSS in notice

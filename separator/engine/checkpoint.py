@@ -24,9 +24,7 @@ from separator.engine import optim
 from separator.engine.archive import damaged, read_archive
 from separator.engine.optim import Chain
 from separator.errors import SeparatorError, one_line
-from separator.models.build import rename_description
 from separator.models.weights import load_weights, other_architecture
-from separator.renamed import ENTRIES, rename_keys, rename_tensors
 
 CHECKPOINT_FORMAT = 1
 FIXES = {
@@ -191,10 +189,6 @@ def load(path: Path) -> dict[str, Any]:
             f"{CHECKPOINT_FORMAT}; use the version of separator that wrote it"
         )
     _check_values(payload, path)
-    payload = {ENTRIES.get(key, key): value for key, value in payload.items()}
-    payload |= {key: rename_tensors(payload[key]) for key in ("model", "ema")}
-    payload["config"], _ = rename_keys(payload["config"])
-    payload["description"], _ = rename_description(payload["description"], path)
     return payload
 
 

@@ -22,10 +22,9 @@ from separator.dsp.config import STFTConfig
 from separator.engine.checkpoint import load
 from separator.errors import SeparatorError, explain, one_line
 from separator.model_sources import model_file
-from separator.models.build import rename_description, skeleton
+from separator.models.build import skeleton
 from separator.models.description import from_json, refused
 from separator.models.weights import Layout, TensorForm, fill, layout_of
-from separator.renamed import notify, rename_tensors
 
 MAX_HEADER = 4_000_000  # bytes; the default model's is 40 kB, and a hundred blocks' below 1 MB
 METADATA = {"format", "separator", "digest"}
@@ -142,9 +141,9 @@ class _Header:
     Attributes:
         path: the file.
         text: the description as it stands there.
-        description: the description, with today's names.
+        description: the description.
         digest: of description and tensors; None in files written before there was one.
-        layout: type and shape of each tensor, by today's names.
+        layout: type and shape of each tensor, by name.
     """
 
     path: Path
@@ -192,10 +191,7 @@ def _read_header(path: Path) -> _Header:
         description = from_json(metadata["separator"])
     except ValueError as error:
         raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
-    text = metadata["separator"]
-    description, renamed = rename_description(description, path)
-    notify(renamed, f"{path}: ", "write it anew with `separator export`")
-    return _Header(path, text, description, metadata.get("digest"), rename_tensors(layout))
+    return _Header(path, metadata["separator"], description, metadata.get("digest"), layout)
 
 
 def _check_size(path: Path) -> None:
@@ -225,7 +221,7 @@ def _read_tensors(header: _Header) -> tuple[dict[str, Tensor], dict[str, Any]]:
     actual = digest(state, header.text)
     if header.digest not in (None, actual):
         raise _damaged(header.path, "its weights or description are not those it was written with")
-    return rename_tensors(state), {**header.description, "digest": actual}
+    return state, {**header.description, "digest": actual}
 
 
 @contextmanager

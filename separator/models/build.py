@@ -17,7 +17,6 @@ from separator.models.description import check_rest, config_of, refused
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import Layout, Uninitialised, misfit
 from separator.ranges import SettingError
-from separator.renamed import MODEL_PARTS, rename_keys
 
 FORMAT = 3  # counts changes after which the same weights would mean something else
 
@@ -91,33 +90,6 @@ def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> Non
             f"{path}: holds {shown}; this version reads {', '.join(ARCHITECTURES)} in format "
             f"{FORMAT}: make the model anew, or use its own version"
         )
-
-
-def rename_description(
-    description: Mapping[str, Any], path: str | os.PathLike
-) -> tuple[dict[str, Any], set[str]]:
-    """Give the settings in a model file's description their new names.
-
-    Args:
-        description: what the file says of itself.
-        path: of the file, for messages.
-
-    Returns:
-        The description with new names, and the old keys that were in it.
-
-    Raises:
-        SeparatorError: a setting is there under both names.
-    """
-    entry = ARCHITECTURES.get(str(description.get("architecture")))
-    group = entry.key if entry else "model"
-    try:
-        values, renamed = rename_keys({group: description.get("model")})
-    except SeparatorError as error:
-        raise refused(path, error) from error
-    result = {**description, "model": values[group]} if renamed else {**description}
-    if "part" in result:
-        result["part"] = MODEL_PARTS.get(str(result["part"]), result["part"])
-    return result, renamed
 
 
 def skeleton(
