@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from separator import audio
-from separator.data import stem_cache
 from separator.data.layouts import detect_layout
 from separator.data.reader import Reader, load_stems
 from separator.data.stem_cache import StemCache
@@ -364,10 +363,8 @@ def test_musdb18_has_the_official_split_and_musdbs_samples(musdb_roots, tmp_path
     for name in FOUR_STEMS.names:
         expected = official.sources[name].audio.T
         got = stems[name].double().numpy()[:, : expected.shape[1]]
-        if np.abs(expected).max() < 0.999:  # otherwise musdb clips, and we do not
-            assert np.array_equal(got, expected)
-        else:
-            assert np.abs(np.clip(got, -1, 1) - expected).max() < 2 / 32768
+        error = np.abs(np.clip(got, -1, 1) - expected)  # musdb clips
+        assert error.max() < 2 / 32768 and (error > 0).mean() < 0.01  # two builds of FFmpeg
     part = load_stems(tracks[0], 44100, start=12345, samples=1000, names=FOUR_STEMS.names)
     assert torch.equal(part["bass"], stems["bass"][:, 12345:13345])
     assert sorted(root.rglob("*")) == before
@@ -403,9 +400,10 @@ def test_musdb18hq_equals_its_files(musdb_roots):
 # The cache
 
 
-def test_the_cache_is_keyed_by_content_bounded_and_heals(example_stem, tmp_path, caplog):
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("needs the ffmpeg program")
+def test_the_cache_is_keyed_by_content_bounded_and_heals(
+    example_stem, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")  # no ffmpeg
     songs = [tmp_path / f"{i}.stem.mp4" for i in range(2)]
     for song in songs:
         shutil.copy(example_stem, song)
@@ -447,24 +445,6 @@ def test_a_broken_stem_file_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_without_ffmpeg_the_fix_is_named(example_stem, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setitem(sys.modules, "stempeg", None)  # its import asks for ffmpeg
-    monkeypatch.delitem(sys.modules, "musdb", raising=False)
-    (tmp_path / "music").mkdir()
-    shutil.copy(example_stem, tmp_path / "music")
-    (track,) = find_tracks(tmp_path / "music")
-    assert track.kind == "musdb18"
-    cache = StemCache(folder=tmp_path)
-    for needs in (
-        lambda: cache.prepare([example_stem]),
-        lambda: cache.path(example_stem, 1),
-        lambda: load_stems(track, 44100, reader=Reader(44100, cache)),
-    ):
-        with pytest.raises(SeparatorError, match="install ffmpeg"):
-            needs()
-
-
 def test_the_cache_takes_names_that_are_no_text(example_stem, tmp_path):
     song = tmp_path / os.fsdecode(b"caf\xe9.stem.mp4")
     shutil.copy(example_stem, song)
@@ -494,14 +474,13 @@ def test_a_note_of_the_cache_that_is_no_key_leads_nowhere(example_stem, tmp_path
     assert (precious / "1.flac").read_text() == "not ours"
 
 
-def test_a_file_in_the_place_of_a_cache_entry_is_replaced(example_stem, tmp_path, monkeypatch):
-    silence = np.zeros((100, 2), "float32")
-    monkeypatch.setattr(stem_cache, "_decoded", lambda song, stream: (silence, 44100))
+def test_a_file_in_the_place_of_a_cache_entry_is_replaced(example_stem, tmp_path):
     cache = StemCache(folder=tmp_path)
     entry = cache.entry(example_stem)
     entry.parent.mkdir(parents=True)
     entry.write_text("no folder")
-    assert audio.probe(cache.path(example_stem, 2)).samples == 100
+    samples = audio.probe(example_stem, stream=2).samples
+    assert audio.probe(cache.path(example_stem, 2)).samples == samples
 
 
 def test_a_full_disk_is_named_only_where_it_is_full(tmp_path):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -96,26 +97,20 @@ def _key(name: str, values: list[Path]) -> str:
 def _roots(config: DemoConfig, corpus: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders for pretraining and those for fine-tuning."""
     if not config.data:
-        example = _real_example(Path(config.run))
-        return [corpus, example] if example else [corpus], [corpus]
+        return [corpus, _real_example(Path(config.run))], [corpus]
     data = Path(config.data)
     return [data], [corpus if detect_layout(data).name == "library" else data]
 
 
-def _real_example(run: Path) -> Path | None:
-    """Write the mixture of stempeg's song as a library of one file; None without ffmpeg."""
+def _real_example(run: Path) -> Path:
+    """Write the mixture of stempeg's song as a library of one file."""
     folder = run / "example"
     target = folder / "Falcon 69.flac"
-    if target.exists():
-        return folder
-    if not shutil.which("ffmpeg"):
-        log.warning("no ffmpeg: going on without stempeg's real song")
-        return None
-    import stempeg
-
-    waves, rate = stempeg.read_stems(stempeg.example_stem_path(), stem_id=0)
-    with audio.Writer(target, int(rate), 2) as writer:
-        writer.write(torch.from_numpy(waves.T.copy()).float())
+    if not target.exists():
+        package = Path(find_spec("stempeg").origin).parent  # importing it needs ffmpeg
+        song = package / "data" / "The Easton Ellises - Falcon 69.stem.mp4"
+        with audio.Writer(target, audio.probe(song).rate, 2) as writer:
+            writer.write(audio.read_array(song))
     return folder
 
 

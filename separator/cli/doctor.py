@@ -184,7 +184,7 @@ def _write_and_read(path: Path, tone: np.ndarray) -> None:
 def programs() -> Iterator[Finding]:
     """Yield whether the programs that some commands need are installed."""
     fix = "install it (Debian: apt install ffmpeg; macOS: brew install ffmpeg); " \
-        "only MUSDB18's .stem.mp4 files need it"  # fmt: skip
+        "only `evaluate --full` and `demo --data musdb7s` need it"  # fmt: skip
     path = shutil.which("ffmpeg")
     yield Finding("ffmpeg", "found" if path else "not found", "" if path else fix)
 

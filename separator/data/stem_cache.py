@@ -6,7 +6,6 @@ running from another folder finds them again. The user's own folders are never w
 """
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -21,7 +20,7 @@ import numpy as np
 
 from separator import audio
 from separator.atomic import write_text
-from separator.errors import SeparatorError, one_line
+from separator.errors import DISK_FULL, SeparatorError, one_line
 from separator.logs import bar
 
 STEM_SUFFIX = ".stem.mp4"
@@ -121,8 +120,7 @@ class StemCache:
         random.Random(os.getpid()).shuffle(missing)  # ranks share the work instead of repeating it
         if not missing:
             return
-        _require_ffmpeg(missing[0])
-        with ThreadPoolExecutor(threads) as pool:  # ffmpeg works in processes of its own
+        with ThreadPoolExecutor(threads) as pool:
             jobs = pool.map(self._try, missing)
             hidden = os.environ.get("RANK", "0") != "0"
             for _ in bar(jobs, "decoding stems", len(missing), unit="song", hidden=hidden):
@@ -143,7 +141,7 @@ class StemCache:
                 entry.unlink()
             entry.mkdir(parents=True, exist_ok=True)
             for stream in _STREAMS:
-                _store(entry, stream, *_decoded(song, stream))
+                _store(song, stream, entry)
             self._evict(keep=entry)
 
     @contextlib.contextmanager
@@ -152,8 +150,7 @@ class StemCache:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            fix = "make room there or set" if full else "set"
+            fix = "make room there or set" if error.errno in DISK_FULL else "set"
             raise SeparatorError(
                 f"{self.folder}: cannot store decoded stems ({one_line(error)}); {fix} "
                 "SEPARATOR_CACHE to another folder"
@@ -200,41 +197,11 @@ def _find(entry: Path, stream: int) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _require_ffmpeg(song: Path) -> None:
-    """Raise unless the programs that stempeg runs are there."""
-    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
-        raise SeparatorError(
-            f"{song}: MUSDB18's stems need the ffmpeg program; install it, for example with apt "
-            "install ffmpeg or brew install ffmpeg"
-        )
-
-
-def _decoded(song: Path, stream: int) -> tuple[np.ndarray, int]:
-    """One stream of a song, (t c) float32, and its rate: decoded by ffmpeg, through stempeg."""
-    _require_ffmpeg(song)  # first: stempeg cannot even be imported without it
-    import ffmpeg  # stempeg's own way to the program; named here for its exception
-    import stempeg
-
-    broken = f"{song}: stem {stream} cannot be decoded; get the file again"
-    try:
-        info = stempeg.Info(str(song))
-        number = info.audio_stream_idx()[stream]  # counts the cover picture too
-        form = {"dtype": np.float32, "always_3d": True}
-        wave, rate = stempeg.read_stems(str(song), stem_id=number, info=info, **form)
-    except (ffmpeg.Error, Warning, RuntimeError, ValueError, IndexError, KeyError) as error:
-        raise SeparatorError(broken) from error
-    if wave.shape[1] == 0 or not np.isfinite(wave).all():
-        raise SeparatorError(broken)
-    return wave[0], int(rate)
-
-
-def _store(entry: Path, stream: int, wave: np.ndarray, rate: int) -> None:
-    """Write a (t c) wave as 16-bit FLAC, or as float WAV where 16 bits would clip."""
-    import torch  # here, since who looks for files needs none
-
+def _store(song: Path, stream: int, entry: Path) -> None:
+    """Write a stem of a song as 16-bit FLAC, or as float WAV where 16 bits would clip."""
+    wave = audio.to_channels(audio.read_array(song, stream=stream), 2)
     fits = np.abs(wave).max() <= _LARGEST_16_BIT
     format_, subtype = ("flac", "PCM_16") if fits else ("wav", "FLOAT")
-    path = entry / f"{stream}.{format_}"
-    stereo = audio.to_channels(torch.from_numpy(np.ascontiguousarray(wave.T)), 2)
+    path, rate = entry / f"{stream}.{format_}", audio.probe(song, stream=stream).rate
     with audio.Writer(path, rate, 2, format=format_, subtype=subtype) as writer:
-        writer.write(stereo)
+        writer.write(wave)
