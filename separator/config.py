@@ -70,6 +70,7 @@ def _parsed(
     keys = [a.dest for a in parser._actions if a.option_strings]
     keys = [key for key in keys if key.split(".")[-1] not in PARSER_KEYS]
     if positional is None:
+        _check_presets(words, command)
         words = _as_options(words, keys)
     hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
     lists = {key for key, hint in hints.items() if hint == list[str]}
@@ -179,6 +180,18 @@ def _as_options(argv: list[str], keys: list[str]) -> list[str]:
                 f"{word!r} is neither a YAML file nor key=value{as_setting(word, keys)}"
             )
     return words
+
+
+def _check_presets(words: list[str], command: str) -> None:
+    """Refuse packaged files in the folder of another command."""
+    presets = Path(str(files("separator.configs")))
+    for word in words if (presets / command).is_dir() else ():
+        owner, _, name = word.removeprefix("configs/").partition("/")
+        if owner != command and name.endswith(".yaml") and (presets / owner / name).is_file():
+            raise SeparatorError(
+                f"{word}: is for `separator {owner}`; "
+                f"give `separator {command}` a file of {command}/"
+            )
 
 
 def _checked_yaml(name: str, keys: list[str]) -> Path:

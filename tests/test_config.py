@@ -94,13 +94,28 @@ def test_an_unknown_key_gets_the_nearest(word: str, key: str, guess: str):
     assert f"unknown key {key!r}; did you mean {guess!r}?" in message
 
 
+@pytest.mark.parametrize(
+    ("command", "preset", "owner"),
+    [
+        ("train", "pretrain/recipe.yaml", "pretrain"),
+        ("pretrain", "configs/train/vocals.yaml", "train"),
+        ("compare", "train/vocals.yaml", "train"),
+        ("train", "compare/masks.yaml", "compare"),
+    ],
+)
+def test_a_preset_of_another_command(command: str, preset: str, owner: str, capsys):
+    assert main([command, preset, "tiny.yaml", "data.roots=[a]"]) == 2
+    line = f"separator: {preset}: is for `separator {owner}`; give `separator {command}` "
+    assert capsys.readouterr().err.startswith(line)
+
+
 def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
     path = written(tmp_path / "typo.yaml", {"data": {"roots": ["a"]}, "optim": {"lrr": 1}})
     message = error(path)
     assert message == f"{path}: unknown key 'optim.lrr'; did you mean 'optim.lr'?"
     message = error(written(path, {"data": {"roots": ["a"]}, "stesp": 1}))
     assert message == f"{path}: unknown key 'stesp'; did you mean 'steps'?"
-    assert error("data.roots=[a]", "train/vocals.yaml").startswith("loss: only objective=remix")
+    assert error("data.roots=[a]", "loss.sdr=0.1").startswith("loss: only objective=remix")
     with pytest.raises(SeparatorError, match="stesp"):
         from_dict(PretrainConfig, {**to_dict(pretrain("data.roots=[a]")), "stesp": 1})
 
