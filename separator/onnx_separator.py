@@ -64,17 +64,18 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
 
     def _masked(self, mixtures: np.ndarray) -> np.ndarray:
         """Estimate the stems that masks are of: (b 2 t) to (b s 2 t)."""
-        spectrogram = stft(mixtures, self.stft)
+        filtered, samples = self.stft.for_filter, mixtures.shape[-1]
+        finer = self.stft.hop // filtered.hop  # each so-many-th frame is one of the model's
+        target = stft(np.pad(mixtures, ((0, 0), (0, 0), (0, -samples % self.stft.hop))), filtered)
+        spectrogram = target[..., ::finer, :]
         magnitude, scale = normalise(np.abs(spectrogram), self.stft)
         magnitude = np.ascontiguousarray(magnitude.swapaxes(-1, -2))
         masks = self._session.run(None, {"magnitude": magnitude})[0].swapaxes(-1, -2)
         if not np.isfinite(masks).all():
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
         masks = linear_masks(masks, self.stft)
-        filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
-        target = stft(mixtures, filtered) if finer > 1 else spectrogram
         estimate = wiener(spectrogram / scale, masks, self.stems.masks, target, finer)
-        return istft(estimate, filtered, mixtures.shape[-1])
+        return istft(estimate, filtered, samples)
 
 
 def _session(path: Path) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.arguments import as_array, check_floats, check_kind, is_samples, path_of
@@ -131,19 +132,20 @@ class Separator(StreamingSeparator[Tensor]):
 
     @torch.inference_mode()
     def _once(self, mixtures: Tensor) -> Tensor:
-        mixtures = mixtures.to(self.device)
-        spectrogram = stft(mixtures, self.stft)
+        filtered, samples = self.stft.for_filter, mixtures.shape[-1]
+        finer = self.stft.hop // filtered.hop  # each so-many-th frame is one of the model's
+        mixtures = F.pad(mixtures.to(self.device), (0, -samples % self.stft.hop))
+        target = stft(mixtures, filtered)
+        spectrogram = target[..., ::finer]
         magnitude, scale = normalise(spectrogram.abs(), self.stft)
         masks = linear_masks(self.model(magnitude), self.stft)
         if not masks.isfinite().all():
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
-        filtered, finer = self.stft.for_filter, self.stft.hop // self.stft.for_filter.hop
-        target = stft(mixtures, filtered) if finer > 1 else spectrogram
         if masks.shape[1] == 1:
             estimate = wiener(spectrogram / scale, masks[:, 0], target, finer)[:, None]
         else:
             estimate = wiener_stems(spectrogram / scale, masks, target, finer)
-        return istft(estimate, filtered, mixtures.shape[-1]).cpu()
+        return istft(estimate, filtered, samples).cpu()
 
     def _shrink(self, samples: int) -> None:
         """Remember that so many samples at once are too many."""
