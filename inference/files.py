@@ -164,9 +164,10 @@ def separate_file(
             spool = stack.enter_context(tempfile.TemporaryFile(dir=job.missing[0].parent))
             shapes, peak = _spooled(chunks, spool)
             chunks = _checked(_lowered(spool, shapes, peak), check)
-        if peak > 1:
+        gain = 20 * math.log10(1 / peak)
+        if gain < 0:
             text = "%s: all stems are written %.2f dB softer, so that none clips in %s"
-            log.info(text, name, 20 * math.log10(peak), job.outputs[0].suffix[1:])
+            log.info(text, name, -gain, job.outputs[0].suffix[1:])
             for path in [path for path in job.outputs if path not in temporary]:
                 temporary[path] = stack.enter_context(replacing(path))
         _write(chunks, temporary, job, work)
@@ -176,12 +177,12 @@ def separate_file(
         for path, output in zip(job.outputs, work.outputs, strict=True):
             if path in temporary:
                 copy_tags(info.path, temporary[path], output.title)
-        records = list(zip(temporary, _records(job, temporary), strict=True))
+        records = list(zip(temporary, _records(job, temporary, gain), strict=True))
         for place in publications:
             there = [(path, record) for path, record in records if path.parent == place.folder]
             planned = {path.name: job.planned[path] for path, _ in there}
             place.commit([record for _, record in there], planned)
-    return list(temporary), -20 * math.log10(peak) if peak > 1 else 0.0
+    return list(temporary), gain
 
 
 def _checked(chunks: Iterable[np.ndarray], check: Callable[[], None]) -> Iterator[np.ndarray]:
@@ -250,7 +251,7 @@ def _write(
             write.result()
 
 
-def _records(job: Job, temporary: Mapping[Path, Path]) -> list[Record]:
+def _records(job: Job, temporary: Mapping[Path, Path], gain: float) -> list[Record]:
     """Put the record of each finished file into its tags, and return them all for the index."""
     if stamp_of(job.info.path) != job.song.stamp:
         raise SeparatorError(
@@ -258,7 +259,7 @@ def _records(job: Job, temporary: Mapping[Path, Path]) -> list[Record]:
         )
     records = []
     for output, path in temporary.items():
-        record = Record(audio.content_key(path), job.song.key, job.made_by)
+        record = Record(audio.content_key(path), job.song.key, job.made_by, gain)
         mark(path, record)
         record = replace(record, output=output.name, stamp=stamp_of(path))
         records.append(replace(record, source=job.song.source, source_stamp=job.song.stamp))

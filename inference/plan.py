@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 NOTES = {  # about songs with results, by the name of their count
     "done": "%s: separated already, nothing to do (--overwrite separates again)",
     "partly": "%s: some of the results are there already; the missing ones are added",
-    "outdated": "%s: separated earlier with another model, version or options, or changed since; "
-    "separated again, and the results replaced (--keep keeps them)",
+    "outdated": "%s: separated earlier with another model, version, options or gain, or changed "
+    "since; separated again, and the results replaced (--keep keeps them)",
     "results": "%s: left out of the songs, because this program wrote them",
 }
 
@@ -75,7 +75,7 @@ class State(enum.Enum):
     """The state of the files at the names of a song's results."""
 
     CURRENT = enum.auto()  # those that are there are as asked for; perhaps there are none
-    OUTDATED = enum.auto()  # of this song, from another model, version or settings
+    OUTDATED = enum.auto()  # of this song, from another model, version, settings or gain
     TAKEN = enum.auto()  # by another song's results
     UNKNOWN = enum.auto()  # files without a record
 
@@ -189,7 +189,8 @@ class _Planner:
             log.info("%s: %s is another song's; this one's is %s", *names)
         self.made.folders.update(path.parent for path in paths)
         self.taken.add(key)
-        if choices.keep and state in (State.OUTDATED, State.UNKNOWN) and all(map(_is_audio, paths)):
+        replaceable = state in (State.OUTDATED, State.UNKNOWN)
+        if choices.keep and replaceable and all(_is_audio(p) for p in paths if p.exists()):
             state = State.CURRENT
         stays = state is State.CURRENT and not choices.overwrite
         missing = tuple(path for path in paths if not (stays and path.exists()))
@@ -229,7 +230,9 @@ class _Planner:
         if not all(records):
             return State.UNKNOWN
         same = all(song.unchanged(record) and record.made_by == made_by for record in records)
-        return State.CURRENT if same else State.OUTDATED
+        # results add up only if all have one gain; of the missing ones it is not known yet
+        gains = [record.gain for record in records] + [0.0] * (len(paths) - len(existing))
+        return State.CURRENT if same and len(set(gains)) == 1 else State.OUTDATED
 
     def _nothing(self, inputs: Sequence[str]) -> str:
         """Say that there is nothing to do, and why as far as it is known."""

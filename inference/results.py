@@ -39,6 +39,7 @@ class Record:
         content: the result's `audio.content_key`.
         song: the song's key, as `song_key` gives it.
         made_by: model and settings that made it.
+        gain: in dB, below 0 where it was made softer so that no stem clips.
         output: the result's file name; empty in a tag.
         stamp: the result's stamp, with which its content need not be read.
         source: absolute path of the song; empty in a tag, which other people may read.
@@ -48,6 +49,7 @@ class Record:
     content: str
     song: str
     made_by: dict[str, Any]
+    gain: float = 0.0
     output: str = ""
     stamp: Stamp | None = None
     source: str = ""
@@ -60,7 +62,7 @@ class Record:
             JSON, without empty fields.
         """
         fields = dataclasses.asdict(self).items()
-        values = {key: value for key, value in fields if value not in ("", None)}
+        values = {key: value for key, value in fields if value not in ("", None, 0.0)}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -75,7 +77,8 @@ class Record:
             return None
         texts = (record.content, record.song, record.output, record.source)
         whole = all(isinstance(text, str) for text in texts) and record.content and record.song
-        return record if whole and isinstance(record.made_by, dict) else None
+        typed = isinstance(record.made_by, dict) and isinstance(record.gain, float | int)
+        return record if whole and typed else None
 
 
 class Song:

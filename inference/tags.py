@@ -146,7 +146,7 @@ def mark(target: Path, record: Record) -> None:
     """
     if not _is_tagged(target):
         return
-    kept = Record(record.content, record.song, record.made_by).to_json()
+    kept = Record(record.content, record.song, record.made_by, record.gain).to_json()
     try:
         file = _with_tags(target)
         if isinstance(file, MP4):

@@ -1,5 +1,6 @@
 """What the tests of `separator separate` share: made songs, a small model, the command."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,19 @@ from separator.models.frame_transformer import FrameTransformer
 from tests.toys import STFT, TINY
 
 
-def export_model(path: Path, mask: float | None = None, seed: int = 0) -> Path:
-    """Write a random model, or one whose mask is the same everywhere."""
+def export_model(
+    path: Path, mask: float | None = None, seed: int = 0, stems: dict[str, float] | None = None
+) -> Path:
+    """Write a random model, or one whose mask, or masks of `stems`, are the same everywhere."""
     torch.manual_seed(seed)
-    model = FrameTransformer(TINY, STFT.bins)
-    if mask is not None:
+    config = replace(TINY, stems=tuple(stems)) if stems else TINY
+    model = FrameTransformer(config, STFT.bins)
+    if mask is not None or stems:
         model.head.weight.data.zero_()
-        model.head.bias.data.fill_(torch.tensor(mask).logit())
+        logits = torch.tensor([*stems.values()]).log() if stems else torch.tensor([mask]).logit()
+        model.head.bias.data.copy_(logits.repeat_interleave(2))
     trained = {"trained": {"step": 40, "score": 7.125}}
-    export(path, model.state_dict(), {"stage": "train", **trained, **describe(TINY, STFT, 44100)})
+    export(path, model.state_dict(), {"stage": "train", **trained, **describe(config, STFT, 44100)})
     return path
 
 

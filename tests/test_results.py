@@ -117,6 +117,46 @@ def test_stems_that_have_to_be_lowered_add_up_to_the_song_even_if_asked_for_in_t
     assert gain < 1
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_stems_made_softer_earlier_are_separated_again_with_the_missing_ones(
+    indexed: bool, tmp_path: Path
+) -> None:
+    masks = {"drums": 0.7, "vocals": 0.2, "bass": 0.06, "other": 0.04}
+    four = str(export_model(tmp_path / "four.safetensors", stems=masks))
+    with audio.Writer("loud.wav", 44100, 2, subtype="FLOAT") as writer:
+        writer.write(song("song.wav") * 4)
+    assert run("loud.wav", "-o", "full", "-m", four, "--stems") == 0
+    words = ("loud.wav", "--format", "flac", "-m", four, "--stems")
+    for names in (["drums", "vocals"], ["vocals", "bass"], ["drums", "vocals"]):
+        assert run(*words, *names) == 0
+        pairs = [(f"stems/loud ({n}).flac", f"full/loud ({n}).wav") for n in map(str.title, names)]
+        peaks = [[float(audio.read(path).abs().max()) for path in pair] for pair in pairs]
+        gains = [peak / full for peak, full in peaks]
+        assert gains == pytest.approx([1 / max(1, *(full for _, full in peaks))] * 2, rel=1e-3)
+        if not indexed:
+            Path("stems", INDEX).unlink()
+    before = times("stems")
+    assert run(*words, "vocals") == 0 and times("stems") == before
+
+
+def test_keep_adds_missing_stems_to_those_of_another_model_or_unknown_origin(
+    tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    song("song.wav")
+    assert run("song.wav") == 0
+    first = times("stems")
+    other = str(export_model(tmp_path / "other.safetensors", seed=1))
+    words = ("song.wav", "-m", other, "--keep", "--stems")
+    for _ in range(2):  # the second without an index
+        assert run(*words) == 0
+        assert "some of the results are there already" in logged.text
+        assert "replaced" not in logged.text
+        assert first.items() < times("stems").items()
+        logged.clear()
+        Path("stems", INDEX).unlink()
+        Path("stems/song (Vocals).wav").unlink()
+
+
 def test_another_version_does_songs_again(monkeypatch: pytest.MonkeyPatch) -> None:
     song("song.wav")
     for version, again in (("1.2.3", True), ("1.2.4", False), ("1.3.0", True), ("2.3.0", True)):
@@ -311,7 +351,7 @@ def test_a_name_that_another_run_took_meanwhile_is_left_to_it(tmp_path: Path) ->
     path = tmp_path / "out" / "x.wav"
     song(path)
     records = [Record("content", f"song {n}", {}, output="x.wav") for n in (1, 2)]
-    other = Record(audio.content_key(path), "song 2", {}, "x.wav", stamp_of(path))
+    other = Record(audio.content_key(path), "song 2", {}, 0.0, "x.wav", stamp_of(path))
     with Publication(path.parent) as publication:
         publication.commit([other], {"x.wav": stamp_of(path)})
     with Publication(path.parent) as publication, pytest.raises(SeparatorError, match="run the co"):
