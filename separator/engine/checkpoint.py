@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,35 +134,17 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
         SeparatorError: the disk is full or cannot be written.
     """
     try:
-        with replacing(path) as temporary:
-            torch.save(dict(payload), temporary)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else _refusal(path.parent, _size(payload))
-        fix = FIXES.get(cause.errno if cause else None, "let its folder be written")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(dict(payload), file)
+    except (OSError, RuntimeError) as error:  # torch's own, while it handles the system's
+        cause = error if isinstance(error, OSError) else error.__context__
+        fix = FIXES.get(getattr(cause, "errno", None), "let its folder be written")
         intact = os.path.exists(path.parent / "last.pt")
         kept = " (the previous checkpoint is intact)" if intact else ""
         raise SeparatorError(
             f"{path}: cannot be written ({one_line(cause or error)}); {fix} and give the same "
             f"command again{kept}"
         ) from error
-
-
-def _refusal(folder: Path, size: int) -> OSError | None:
-    """Ask the system why so many bytes could not be written: torch's zip writer does not say."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, max(1, size))
-    except OSError as error:
-        return error
-    return None
-
-
-def _size(payload: object) -> int:
-    """Bytes of all tensors in nested dicts, at least."""
-    if isinstance(payload, Mapping):
-        return sum(map(_size, payload.values()))
-    return payload.nbytes if isinstance(payload, Tensor) else 0
 
 
 def load(path: Path) -> dict[str, Any]:
