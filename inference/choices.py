@@ -200,10 +200,8 @@ class Choices:
         """
         # versions that differ in their last number only separate alike
         version = ".".join(self.version.split(".")[:2])
-        settings: dict[str, Any] = {"model": self.model, "version": version}
-        for key in ("shifts", "chunk", "overlap", "mix"):  # records of before have no such entries
-            if getattr(self, key) != getattr(Choices, key):
-                settings[key] = getattr(self, key)
+        keys = "model", "shifts", "chunk", "overlap", "mix"
+        settings = {key: getattr(self, key) for key in keys} | {"version": version}
         return settings | ({"subtype": subtype} if subtype else {"bitrate": self.bitrate})
 
     def targets(self, songs: Sequence[tuple[AudioInfo, Path]]) -> list[tuple[Path, str, str]]:
