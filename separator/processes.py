@@ -108,7 +108,7 @@ def _wait_for_the_end() -> None:
     os._exit(1)
 
 
-def follow_launcher(tell: Callable[[], None], every: float = 1.0) -> None:
+def follow_launcher(tell: Callable[[], None]) -> None:
     """Exit when the launcher of this process, such as torchrun, is gone.
 
     A launcher that was killed ends none of its ranks, and they would wait hours for each other,
@@ -119,14 +119,13 @@ def follow_launcher(tell: Callable[[], None], every: float = 1.0) -> None:
 
     Args:
         tell: called before the exit; says why.
-        every: seconds from one look to the next.
     """
-    threading.Thread(target=_watch, args=(os.getppid(), tell, every), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(), tell), daemon=True).start()
 
 
-def _watch(launcher: int, tell: Callable[[], None], every: float) -> None:
+def _watch(launcher: int, tell: Callable[[], None]) -> None:
     while os.getppid() == launcher:
-        time.sleep(every)
+        time.sleep(1)
     try:
         tell()
     finally:

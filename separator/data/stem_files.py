@@ -37,6 +37,7 @@ _QUALIFIERS = (
     "lib l r left right dry wet stem stems track audio all group bus only"
 )
 _BESIDE = _LEAD.union(_QUALIFIERS.split())
+MAX_FORMULAS = 4  # combinations of files that are named for each stem
 _NONE = frozenset({"no", "non", "without", "minus", "less"})
 _WITHOUT = re.compile("(no|non|minus)(vocals?|vox|voices?)")
 
@@ -164,12 +165,11 @@ def unclear(stems: Stems) -> list[Path]:
     return sorted(path for path in voices if role(path.stem) == ("vocals", False))
 
 
-def table(songs: Iterable[Stems], most: int = 4) -> str:
+def table(songs: Iterable[Stems]) -> str:
     """Describe the files that stems consist of, with the number of songs of each combination.
 
     Args:
         songs: stems of each song.
-        most: combinations that are named for each stem.
 
     Returns:
         One line: "vocals = vocals (12); accompaniment = mixture - vocals (12)".
@@ -180,9 +180,10 @@ def table(songs: Iterable[Stems], most: int = 4) -> str:
             formulas.setdefault(stem, Counter())[_formula(files)] += 1
     columns = []
     for stem, counts in formulas.items():
-        shown = [f"{text} ({number})" for text, number in counts.most_common(most)]
-        rest = sum(counts.values()) - sum(number for _, number in counts.most_common(most))
-        columns.append(f"{stem} = {', '.join([*shown, *([f'others ({rest})'] if rest else [])])}")
+        shown = counts.most_common(MAX_FORMULAS)
+        if rest := counts.total() - sum(number for _, number in shown):
+            shown.append(("others", rest))
+        columns.append(f"{stem} = {', '.join(f'{text} ({number})' for text, number in shown)}")
     return "; ".join(columns)
 
 

@@ -17,8 +17,8 @@ WIDTH, HEIGHT = 480, 256  # pixels inside the axes
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 10, 54  # pixels around them
 
 
-def colour(values: Tensor, height: int = 256) -> Tensor:
-    """Return a picture (3 h w), h the height, of values (f n) in [0, 1], low bins at the bottom.
+def colour(values: Tensor) -> Tensor:
+    """Return a picture (3 h w) with h = `HEIGHT` of values (f n) in [0, 1], low bins at the bottom.
 
     The vertical axis is stretched towards low frequencies (a square-root scale), where music is.
     """
@@ -26,8 +26,8 @@ def colour(values: Tensor, height: int = 256) -> Tensor:
 
     table = torch.tensor(matplotlib.colormaps["magma"].colors).float()
     bins = values.shape[0]
-    position = torch.linspace(0, 1, height).square() * (bins - 1)
-    step = max(1, bins // height)
+    position = torch.linspace(0, 1, HEIGHT).square() * (bins - 1)
+    step = max(1, bins // HEIGHT)
     smooth = F.max_pool1d(values.T[:, None], step, 1, padding=step // 2)[:, 0, :bins].T
     rows = smooth[position.long()].flip(0).cpu()
     return table[(rows.clamp(0, 1) * 255).long()].permute(2, 0, 1)
