@@ -24,7 +24,7 @@ from separator.data.splits import Parts
 from separator.data.stem_files import Stems, estimated_stems, role, table
 from separator.data.tracks import Source, Track, track_of
 from separator.dsp.config import STFTConfig
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError, counted, printable
 from separator.stems import NAMES, TWO_STEMS, StemSet, title
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def find_estimates(
     if any(stems.lacking(song.names) for song in songs.values()):
         stems = TWO_STEMS
     estimates = Estimates(folder, songs, rate, stft or STFTConfig(), stems)
-    number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
+    number = counted(len(songs), "song")
     log.info("%s: %s; %s", printable(folder), number, estimates.description["stems"])
     _log_conversions(estimates)
     _warn_of_missing_files(estimates)

@@ -13,11 +13,10 @@ from typing import Any
 from separator import audio
 from separator.audio import AudioInfo
 from separator.data.library.walk import walk
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, counted, one_line, printable
 from separator.inference.choices import RESULT_TITLES, TITLES, Choices, folded, sample_format
 from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
-from separator.inference.run_report import counted
 from separator.inference.watch import Watch
 
 log = logging.getLogger(__name__)

@@ -40,7 +40,7 @@ from typing import Any
 import torch
 
 from separator.atomic import check_folder, write_text
-from separator.errors import writing
+from separator.errors import counted, writing
 from separator.metrics import median_sdr
 
 SCHEMA = 1
@@ -230,7 +230,7 @@ def _counted(report: dict) -> str:
     used = report["summary"][ESTIMATES[0]][report["stems"][0]]["n_tracks"]
     left_out = report["n_tracks"] - used
     note = f" ({left_out} with a silent stem left out)" if left_out else ""
-    return f"{used} track{'' if used == 1 else 's'}{note}"
+    return counted(used, "track") + note
 
 
 def _labels(reports: Sequence[dict]) -> list[str]:

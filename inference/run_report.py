@@ -27,7 +27,7 @@ from typing import Any
 
 from separator.atomic import write_text
 from separator.audio import AudioInfo
-from separator.errors import printable, writing
+from separator.errors import counted, printable, writing
 
 SEPARATED, THERE = "separated", "already there"
 
@@ -151,11 +151,6 @@ class RunReport:
             for k, v in self.failures.items()
         ]
         return "\n".join([*lines, ""])
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it is not 1."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -42,6 +42,11 @@ def one_line(error: BaseException) -> str:
     return printable(textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" …"))  # one line
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @contextlib.contextmanager
 def writing(path: object, fix: str) -> Iterator[None]:
     """Turn an error of the system in a block that writes a file into one line.

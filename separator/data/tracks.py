@@ -19,7 +19,7 @@ from separator.data.library.walk import checked_folders
 from separator.data.roots import fraction_of, parse_root
 from separator.data.stem_cache import StemCache, is_compressed
 from separator.data.stem_files import MIXTURE_ONLY, StemFile, Stems, table
-from separator.errors import SeparatorError, one_line, printable
+from separator.errors import SeparatorError, counted, one_line, printable
 from separator.stems import FOUR_STEMS, TWO_STEMS
 
 _LENGTH_TOLERANCE = 1.0
@@ -185,7 +185,7 @@ def _log_tracks(root: Path, kind: str, tracks: Sequence[Track], skipped: int) ->
     """Say how many songs a folder has, and of which split."""
     splits = Counter(track.split for track in tracks)
     counts = ", ".join(f"{split} {splits[split]}" for split in ("train", "valid", "test"))
-    number = f"{len(tracks)} song{'s' * (len(tracks) != 1)}"
+    number = counted(len(tracks), "song")
     place = printable(str(root))
     log.info("%s: %s of kind %s (%s); skipped: %d", place, number, kind, counts, skipped)
 
@@ -246,8 +246,7 @@ def config_tracks(config: DataConfig) -> list[Track]:
         listed = find_tracks(path, kind, weight, config.valid_share)
         fresh = [track for track in listed if track.identity not in seen]
         if len(fresh) < len(listed):
-            again = len(listed) - len(fresh)
-            songs = f"{again} song{'s' * (again != 1)}"
+            songs = counted(len(listed) - len(fresh), "song")
             log.warning("%s: left out: %s that a root before it has too", printable(path), songs)
         seen.update(track.identity for track in fresh)
         tracks += fresh

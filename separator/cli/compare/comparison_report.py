@@ -38,7 +38,7 @@ from separator.cli.compare.intervals import paired, summary
 from separator.cli.compare.runs import Run, last_step
 from separator.cli.run_history import read_rows
 from separator.config import to_dict
-from separator.errors import printable, writing
+from separator.errors import counted, printable, writing
 from separator.stems import ACCOMPANIMENT, TWO_STEMS
 
 SCORED_STEMS = TWO_STEMS.names
@@ -133,7 +133,7 @@ def markdown(report: dict[str, Any]) -> str:
             *(improvement, _budget(arm["train"]), _budget(arm["reached"])),
         ]
         lines.append(f"| {' | '.join(columns)} |")
-    songs = "1 song" if len(report["songs"]) == 1 else f"{len(report['songs'])} songs"
+    songs = counted(len(report["songs"]), "song")
     notes = [
         f"SDR in dB over {songs} of validation, {done} of {total} runs done: "
         "mean ± standard deviation over seeds of the mean over songs. Differences are paired by "

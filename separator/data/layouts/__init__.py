@@ -11,7 +11,7 @@ from pathlib import Path
 
 from separator.data.layouts.layout import Layout, audio_files
 from separator.data.stem_files import table
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError, counted, printable
 
 
 def _registered() -> dict[str, Layout]:
@@ -70,5 +70,5 @@ def describe_layout(root: Path) -> str:
     counts = ", ".join(f"{split} {splits.count(split)}" for split in sorted(set(splits)))
     counts = "not split" if set(splits) <= {"not split"} else counts
     stems = f"; {table(song.stems for song in songs)}" if layout.stems_by_name else ""
-    number = f"{len(songs)} song{'s' * (len(songs) != 1)}"
+    number = counted(len(songs), "song")
     return f"{printable(str(root))}: {layout.name}, {number} ({counts}){stems}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from separator.data.library.walk import walk
 from separator.data.splits import Parts, placed, shared_out, with_lists, without_split
 from separator.data.stem_files import Stems, role
-from separator.errors import printable
+from separator.errors import counted, printable
 
 if TYPE_CHECKING:
     from separator.data.tracks import Track
@@ -104,7 +104,7 @@ class Layout(ABC):
             where: where files of the layout are.
         """
         if number:
-            files = f"{number} audio file{'s' * (number != 1)}"
+            files = counted(number, "audio file")
             log.warning("%s: left out: %s outside %s", printable(str(root)), files, where)
 
 
