@@ -352,7 +352,7 @@ def test_what_matches_twice_is_an_error(data: Path, tmp_path: Path) -> None:
     [
         ([], "model: give a model file, or a folder of stems with --estimates"),
         (["--estimates", "a", "--estimates", "a"], "estimates: a is given twice; give each once"),
-        (["--estimate", "a"], "did you mean 'estimates'"),
+        (["--estimate", "a"], "did you mean '--estimates'"),
     ],
 )
 def test_bad_words(words: list[str], message: str) -> None:

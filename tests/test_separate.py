@@ -234,7 +234,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav --batch 0", 2, "batch: 0"),
         ("song.wav --bitrate 9", 2, "bitrate: 9"),
         ("song.wav --format wma", 2, "format"),
-        ("song.wav --formt wav", 2, "did you mean 'format'"),
+        ("song.wav --formt wav", 2, "did you mean '--format'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(
