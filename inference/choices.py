@@ -12,19 +12,12 @@ from separator import audio
 from separator.audio import AudioInfo
 from separator.audio.formats import encoding_of
 from separator.errors import SeparatorError, UsageError
-from separator.stems import (
-    ACCOMPANIMENT,
-    MIXTURE,
-    NAMES,
-    VOCALS,
-    StemSet,
-    public_name,
-    stem_of,
-    title,
-)
+from separator.stems import ACCOMPANIMENT, MIXTURE, NAMES, VOCALS, public_name, stem_of, title
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
+
+    from separator.stems import StemSet
 
 LONGEST_NAME = 180  # bytes; file systems take 255, and the stem and a temporary suffix come on top
 MIX, ALL = "Mix", "Stems"  # titles of files that are no stem
@@ -99,7 +92,7 @@ RESULT_TITLES = (*TITLES, MIX, ALL)  # also those that titles of songs may end w
 
 
 def outputs(
-    stems: StemSet,
+    stems: "StemSet",
     wanted: Iterable[str] = (),
     two: str = "",
     mix: Mapping[str, float] | None = None,
