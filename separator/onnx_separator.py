@@ -9,12 +9,9 @@ import numpy as np
 
 from separator.arguments import path_of
 from separator.dsp.arrays import istft, linear_masks, normalise, stft, wiener
-from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError, one_line
 from separator.model_sources import model_file
-from separator.models.config import Sizes
-from separator.models.description import check_rest, config_of, from_json, refused
-from separator.models.registry import ARCHITECTURES
+from separator.models.description import from_json, refused, settings_of
 from separator.stems import StemSet
 from separator.streaming import Quality, StreamingSeparator
 
@@ -33,19 +30,15 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
     def __init__(self, path: Path, **quality: Unpack[Quality]) -> None:
         path = path_of(path, "path", "that of a .onnx file")
         self._session = _session(path)
+        properties = self._session.get_modelmeta().custom_metadata_map
         try:
-            properties = self._session.get_modelmeta().custom_metadata_map
             description = from_json(properties.get("separator", "{}"))
-            architecture = description.get("architecture", "")
-            if architecture not in [*ARCHITECTURES]:
-                raise SeparatorError("its architecture is none of ours")
-            if description.get("stage") != "train":
-                raise SeparatorError("it is a pretrained model, which does not separate yet")
-            stft = config_of(STFTConfig, description, "stft")
-            sizes: Sizes = config_of(ARCHITECTURES[architecture].config, description, "model")
-            check_rest(description)
-        except (SeparatorError, ValueError) as error:
+        except ValueError as error:
             raise refused(path, one_line(error)) from error
+        sizes, stft = settings_of(description, path)
+        if description.get("stage") != "train":
+            reason = "it is a pretrained model, which does not separate yet"
+            raise refused(path, reason)
         with path.open("rb") as file:
             description["digest"] = hashlib.file_digest(file, "sha256").hexdigest()
         stems = StemSet(sizes.stems)

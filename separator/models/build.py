@@ -1,7 +1,6 @@
 """Make a model from its configuration, or from the description in its file."""
 
 import os
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +12,10 @@ from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
 from separator.machine import memory
 from separator.models.config import Sizes
-from separator.models.description import check_rest, config_of, refused
+from separator.models.description import FORMAT, refused, settings_of
 from separator.models.registry import ARCHITECTURES, architecture_of
 from separator.models.weights import Layout, Uninitialised, misfit
 from separator.ranges import SettingError
-
-FORMAT = 3  # counts changes after which the same weights would mean something else
 
 
 def create(sizes: Sizes, bins: int) -> nn.Module:
@@ -73,25 +70,6 @@ def describe(sizes: Sizes, stft: STFTConfig, rate: int) -> dict[str, Any]:
     }
 
 
-def check_format(description: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Refuse a model's file that this version would misread.
-
-    Args:
-        description: of the model.
-        path: of the file, for messages.
-
-    Raises:
-        SeparatorError: an unknown architecture, or weights from before a change of the model.
-    """
-    architecture, version = description.get("architecture"), description.get("format", 1)
-    if architecture not in [*ARCHITECTURES] or version != FORMAT:
-        shown = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
-        raise SeparatorError(
-            f"{path}: holds {shown}; this version reads {', '.join(ARCHITECTURES)} in format "
-            f"{FORMAT}: make the model anew, or use its own version"
-        )
-
-
 def skeleton(
     description: Mapping[str, Any], layout: Layout, path: str | os.PathLike
 ) -> tuple[nn.Module, STFTConfig]:
@@ -108,12 +86,8 @@ def skeleton(
     Raises:
         SeparatorError: the description is not one of ours, or the weights are not the model's.
     """
-    check_format(description, path)
-    architecture = description["architecture"]
+    sizes, stft = settings_of(description, path)
     try:
-        stft = config_of(STFTConfig, description, "stft")
-        sizes = config_of(ARCHITECTURES[architecture].config, description, "model")
-        check_rest(description)
         if sizes.blocks > len(layout):  # before the time is spent on making them
             raise SeparatorError(f"{sizes.blocks} blocks of {len(layout)} weights")
         model = _on_meta_device(sizes, stft.bins)

@@ -7,14 +7,19 @@ this version writes, in names, types and size, before a parser or a layer is giv
 import json
 import math
 import os
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from separator.dsp.config import STFTConfig
 from separator.errors import SeparatorError
+from separator.models.config import Sizes
+from separator.models.registry import ARCHITECTURES
 from separator.ranges import RATES, SettingError
 
 Config = TypeVar("Config")
 
+FORMAT = 3  # counts changes after which the same weights would mean something else
 MAX_CHARACTERS = 1_000_000  # characters of a description; ours have one thousand
 LONGEST_LIST = 64
 LONGEST_TEXT = 100
@@ -37,6 +42,35 @@ def from_json(text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("not an object")
     return values
+
+
+def settings_of(
+    description: Mapping[str, Any], path: str | os.PathLike
+) -> tuple[Sizes, STFTConfig]:
+    """Return the sizes and the transform of the model that a file describes.
+
+    Args:
+        description: what the file says of itself.
+        path: of the file, for messages.
+
+    Raises:
+        SeparatorError: an unknown architecture, weights from before a change of the model, or a
+            description that is not one of ours.
+    """
+    architecture, version = description.get("architecture"), description.get("format", 1)
+    if architecture not in [*ARCHITECTURES] or version != FORMAT:
+        shown = f"{reprlib.repr(architecture)} in format {reprlib.repr(version)}"
+        raise SeparatorError(
+            f"{path}: holds {shown}; this version reads {', '.join(ARCHITECTURES)} in format "
+            f"{FORMAT}: make the model anew, or use its own version"
+        )
+    try:
+        stft = config_of(STFTConfig, description, "stft")
+        sizes = config_of(ARCHITECTURES[architecture].config, description, "model")
+        check_rest(description)
+    except SeparatorError as error:
+        raise refused(path, error) from error
+    return sizes, stft
 
 
 def config_of(cls: type[Config], description: Mapping[str, Any], part: str) -> Config:
