@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from separator.errors import SeparatorError, UsageError
 from separator.pretrain.config import PretrainConfig
 from separator.train.config import TrainConfig
 
+ROOT = Path(__file__).parents[1]
 HOSTILE = "a\x1b[2J\nseparator: all is well\r\x07\u202e.mp3"  # clears, forges, turns around
 CONFIGS = {
     "pretrain": PretrainConfig,
@@ -40,11 +42,11 @@ CONFIGS = {
 
 
 def test_the_version_is_told_everywhere(capsys: pytest.CaptureFixture):
-    from importlib.metadata import version
-
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"separator {separator.__version__}\n"
-    assert version("separator") == separator.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    dynamic = project["tool"]["setuptools"]["dynamic"]  # an editable install keeps an old number
+    assert dynamic["version"] == {"attr": "separator.__version__"}
 
 
 def test_the_package_lists_what_is_public():
