@@ -22,6 +22,8 @@ from separator.ranges import SettingError, group_of
 
 Config = TypeVar("Config")
 
+PRESETS = Path(str(files("separator.configs")))  # the folder of the packaged files
+
 PARSER_KEYS = ("config", "help", "print_config")  # jsonargparse's own
 
 
@@ -184,14 +186,18 @@ def _as_options(argv: list[str], keys: list[str]) -> list[str]:
 
 def _check_presets(words: list[str], command: str) -> None:
     """Refuse packaged files in the folder of another command."""
-    presets = Path(str(files("separator.configs")))
-    for word in words if (presets / command).is_dir() else ():
+    for word in words if (PRESETS / command).is_dir() else ():
         owner, _, name = word.removeprefix("configs/").partition("/")
-        if owner != command and name.endswith(".yaml") and (presets / owner / name).is_file():
+        if owner != command and name.endswith(".yaml") and (PRESETS / owner / name).is_file():
             raise SeparatorError(
                 f"{word}: is for `separator {owner}`; "
                 f"give `separator {command}` a file of {command}/"
             )
+
+
+def preset_names() -> list[str]:
+    """Return the paths of the packaged files below their folder."""
+    return sorted(path.relative_to(PRESETS).as_posix() for path in PRESETS.rglob("*.yaml"))
 
 
 def _checked_yaml(name: str, keys: list[str]) -> Path:
@@ -201,10 +207,9 @@ def _checked_yaml(name: str, keys: list[str]) -> Path:
     """
     path = Path(name)
     if not path.exists():
-        presets = Path(str(files("separator.configs")))
-        path = presets / name.removeprefix("configs/")
+        path = PRESETS / name.removeprefix("configs/")
         if not path.exists():
-            packaged = [file.relative_to(presets).as_posix() for file in presets.rglob("*.yaml")]
+            packaged = preset_names()
             alike = [preset for preset in packaged if Path(preset).name == path.name]
             alike += difflib.get_close_matches(name, packaged, n=1, cutoff=0.85)
             fix = f"did you mean {alike[0]}?" if alike else "give a YAML file that exists"

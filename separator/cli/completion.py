@@ -6,15 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import shtab
 
 from separator import bundled
 from separator.commands import COMMANDS, LOG_OPTIONS
-from separator.config import parse
+from separator.config import parse, preset_names
 from separator.errors import SeparatorError, UsageError
 from separator.help_format import SWITCH
 from separator.stems import NAMES, public_name
@@ -120,8 +118,7 @@ def _options(name: str) -> list[Any]:
 
 def _presets(name: str) -> list[str]:
     """Return the presets that a command takes: its own and, where it has a model, the sizes."""
-    folder = Path(str(files("separator.configs")))
-    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    paths = preset_names()
     presets = [path for path in paths if path.startswith(f"{name}/")]
     sizes = [path for path in paths if "/" not in path] if name in ("pretrain", "train") else []
     return presets and [*presets, *sizes]
