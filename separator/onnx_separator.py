@@ -31,10 +31,7 @@ class OnnxSeparator(StreamingSeparator[np.ndarray]):
         path = path_of(path, "path", "that of a .onnx file")
         self._session = _session(path)
         properties = self._session.get_modelmeta().custom_metadata_map
-        try:
-            description = from_json(properties.get("separator", "{}"))
-        except ValueError as error:
-            raise refused(path, one_line(error)) from error
+        description = from_json(properties.get("separator", "{}"), path)
         sizes, stft = settings_of(description, path)
         if description.get("stage") != "train":
             reason = "it is a pretrained model, which does not separate yet"

@@ -187,10 +187,7 @@ def _read_header(path: Path) -> _Header:
         )
     if unknown := sorted(metadata.keys() - METADATA):
         raise _damaged(path, f"{unknown[0][:40]!r} in its header is not ours")
-    try:
-        description = from_json(metadata["separator"])
-    except ValueError as error:
-        raise refused(path, f"its description is no JSON of ours: {one_line(error)}") from error
+    description = from_json(metadata["separator"], path)
     return _Header(path, metadata["separator"], description, metadata.get("digest"), layout)
 
 

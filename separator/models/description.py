@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from separator.dsp.config import STFTConfig
-from separator.errors import SeparatorError
+from separator.errors import SeparatorError, one_line
 from separator.models.config import Sizes
 from separator.models.registry import ARCHITECTURES
 from separator.ranges import RATES, SettingError
@@ -26,21 +26,26 @@ LONGEST_TEXT = 100
 LARGEST_SIZE = 10**9
 
 
-def from_json(text: str) -> dict[str, Any]:
+def from_json(text: str, path: str | os.PathLike) -> dict[str, Any]:
     """Read a description from the JSON text in a file's header.
 
+    Args:
+        text: of the header.
+        path: of the file, for messages.
+
     Raises:
-        ValueError: it is no JSON object, is too long, nested too deeply, or holds NaN or infinite
-            numbers.
+        SeparatorError: it is no JSON object, is too long, nested too deeply, or holds NaN or
+            infinite numbers.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"{len(text)} characters")
+        raise refused(path, f"its description has {len(text)} characters")
     try:
         values = json.loads(text, parse_float=_finite, parse_constant=_finite)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        reason = f"its description is no JSON of ours: {one_line(error)}"
+        raise refused(path, reason) from error
     if not isinstance(values, dict):
-        raise ValueError("not an object")
+        raise refused(path, "its description is no object")
     return values
 
 
