@@ -498,7 +498,7 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
         theirs.execute("CREATE TABLE bookmarks (url TEXT)")
     theirs.close()
     before = path.read_bytes()
-    with pytest.raises(SeparatorError, match="not a library index of version 4"):
+    with pytest.raises(SeparatorError, match="not a library index of version 5"):
         Index(path)
     assert path.read_bytes() == before
 
@@ -605,6 +605,29 @@ def test_rows_that_cannot_be_right_are_examined_again(tmp_path: Path, scan, chan
         index.execute(f"UPDATE contents SET {change}")
     index.close()
     assert scan(tmp_path / "m") == before
+
+
+def test_results_in_an_index_of_the_version_before_are_no_songs(tmp_path, scan, monkeypatch):
+    import sqlite3
+
+    write(tmp_path / "m/a.wav", song(0))
+    result = write(tmp_path / "m/b.flac", song(1))
+    with monkeypatch.context() as patch:  # as scans of that version were
+        patch.setattr(examination, "_marked", lambda path: None)
+        tags = mutagen.File(result)
+        tags["separator"] = '{"made_by": {}}'
+        tags.save()
+        assert len(scan(tmp_path / "m").songs) == 2
+    with sqlite3.connect(tmp_path / "index/i.sqlite") as index:
+        index.execute("PRAGMA user_version = 4")
+    index.close()
+    forbid(monkeypatch, "verify")
+    for _ in range(2):
+        found = scan(tmp_path / "m")
+        assert [info.path.name for info in found.songs] == ["a.wav"]
+        assert found.passed_over == {library.RESULTS: 1}
+    monkeypatch.setattr(examination, "examine", None)
+    assert scan(tmp_path / "m") == found  # only once
 
 
 def test_a_rate_of_1_hz_is_no_song(tmp_path: Path, scan) -> None:

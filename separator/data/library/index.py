@@ -19,7 +19,8 @@ from typing import NamedTuple
 from separator.errors import SeparatorError, one_line
 
 APPLICATION = 0x5345_5049  # marks the file as ours, so that no other database is written to
-VERSION = 4
+VERSION = 5
+OLD_VERSION = 4  # its scans took results of `separator separate` for songs
 PEAKS_VERSION = b"v1: "  # begins stored fingerprints; those of other versions are made again
 LOCAL = "file:"  # begins the keys that stand for one file rather than for its coded audio
 WAIT_SECONDS = 60  # several processes may scan into one index
@@ -226,6 +227,10 @@ class Index(contextlib.AbstractContextManager):
                 if self._is_new():  # no other process was faster
                     for statement in TABLES.split(";"):
                         self._db.execute(statement)
+        if self._marks()[:2] == (APPLICATION, OLD_VERSION):
+            with self._transaction():  # files are opened once more, known audio is not decoded
+                self._db.execute("DELETE FROM files")
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
         if self._marks()[:2] != (APPLICATION, VERSION):
             raise LibraryIndexError(
                 f"{self.path}: not a library index of version {VERSION}; move the file away or "
