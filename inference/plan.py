@@ -185,7 +185,8 @@ class _Planner:
             check_length(paths)
         if taken:
             names = printable(str(info.path)), taken, printable(str(paths[0]))
-            log.info("%s: %s is another song's; this one's is %s", *names)
+            text = "%s: %s is another song's result; this song's is %s (--name sets other names)"
+            log.info(text, *names)
         self.made.folders.update(path.parent for path in paths)
         self.taken.add(key)
         replaceable = state in (State.OUTDATED, State.UNKNOWN)

@@ -20,7 +20,7 @@ Another suffix than .json gets the table, in Markdown.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class RunReport:
             write_text(path, text)
 
     def _json(self) -> str:
-        failures = [{"song": song, "error": line} for song, line in self.failures.items()]
+        failures = [{"song": song, "error": line} for song, line in self._reasons()]
         songs = [*self.songs.values()]
         report = {"schema": 2, "model": self.model, "songs": songs, "failures": failures}
         return json.dumps(report | {"summary": self.summary()}, indent=2) + "\n"
@@ -146,11 +146,13 @@ class RunReport:
             lines.append(f"| {' | '.join(fields)} |")
         if self.failures:
             lines += ["", "| failed | reason |", "|---|---|"]
-        lines += [
-            f"| {_in_table(k)} | {_in_table(v.removeprefix(f'{k}: '))} |"
-            for k, v in self.failures.items()
-        ]
+        lines += [f"| {_in_table(song)} | {_in_table(line)} |" for song, line in self._reasons()]
         return "\n".join([*lines, ""])
+
+    def _reasons(self) -> Iterator[tuple[str, str]]:
+        """Yield each song that failed, and its line without the name."""
+        for song, line in self.failures.items():
+            yield song, line.removeprefix(f"{printable(song)}: ")
 
 
 def _duration(seconds: float) -> str:

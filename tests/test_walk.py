@@ -29,6 +29,7 @@ def test_kinds_of_sound_that_are_not_taken_are_counted(tmp_path):
     walked = walk([str(tmp_path)])
     assert len(walked.stamps) == len(taken)
     assert walked.passed_over == dict.fromkeys(others, 2)
+    assert walked.without_sound == 4
     assert walked.problems == {}
 
 
@@ -47,13 +48,13 @@ def test_unfinished_and_special_files_are_counted_and_never_opened(tmp_path):
 
 def test_scan_names_them_and_does_not_wait_for_a_pipe(tmp_path, monkeypatch):
     kind = min(SOUND - audio.SUFFIXES)
-    touch(tmp_path / "m", f"a{kind}", f"b{kind}")
+    touch(tmp_path / "m", f"a{kind}", f"b{kind}", "cover.jpg")
     os.mkfifo(tmp_path / "m/pipe.wav")
     (tmp_path / "m/empty.wav").touch()
     found = library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1)
-    assert found.totals()["passed_over"] == {kind: 2, SPECIAL: 1}
+    assert found.totals()["passed_over"] == {kind: 2, SPECIAL: 1, library.WITHOUT_SOUND: 1}
     last = scan_report.summary(found).splitlines()[-1]
-    assert last == f"passed over  {kind} 2, pipes, sockets or devices 1"
+    assert last == f"passed over  {kind} 2, pipes, sockets or devices 1, files without sound 1"
     (tmp_path / "m/empty.wav").unlink()
     with pytest.raises(SeparatorError, match=f"no audio files that can be read \\({kind} 2, pipes"):
         library.scan([tmp_path / "m"], tmp_path / "i.sqlite", 1)

@@ -25,16 +25,16 @@ class Library(Layout):
 
     def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
         """List the songs that the scan found sound: no broken, silent or duplicate ones."""
-        from separator.data.library.scan import scan
+        from separator.data.library.scan import WITHOUT_SOUND, scan
 
         library = scan([root])
         place = printable(str(root))
         if library.quarantined:
             kinds = ", ".join(f"{kind} {n}" for kind, n in library.totals()["quarantined"].items())
             log.warning("%s: left out: %s; `separator scan --report FILE` says why", place, kinds)
-        if library.passed_over:
-            kinds = ", ".join(f"{kind} {n}" for kind, n in library.passed_over.items())
-            log.warning("%s: passed over: %s", place, kinds)
+        passed_over = [f"{k} {n}" for k, n in library.passed_over.items() if k != WITHOUT_SOUND]
+        if passed_over:
+            log.warning("%s: passed over: %s", place, ", ".join(passed_over))
         _warn_of_stems(root, [song.path for song in library.songs])
         splits = placed(root, [parts_of(root, song.path) for song in library.songs], exclusive=True)
         songs = []

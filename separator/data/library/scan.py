@@ -26,6 +26,7 @@ from separator.errors import SeparatorError
 from separator.logs import bar as progress_bar
 
 RESULTS = "results of `separator separate`"
+WITHOUT_SOUND = "files without sound"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Library:
         duplicates: (path, the song with exactly the same audio), sorted by path.
         notices: (path, what its header says wrongly, or where and for how long it is damaged) of
             songs all the same, sorted by path.
-        passed_over: kinds of files that are not taken, with their numbers: those of `walk.Walked`
-            and `RESULTS`, which the program wrote.
+        passed_over: kinds of files that are not taken, with their numbers: those of `walk.Walked`,
+            `RESULTS`, which the program wrote, and `WITHOUT_SOUND`, as pictures and texts.
     """
 
     roots: tuple[Path, ...]
@@ -174,5 +175,6 @@ def _library(
             shape = (content.samples, content.rate, content.channels, content.streams)
             songs.append(AudioInfo(path, content.format, content.codec, *shape))
             notices += [(path, content.notice)] if content.notice else []
+    passed_over = walked.passed_over + Counter({WITHOUT_SOUND: walked.without_sound})
     lists = songs, list(kept), sorted(quarantined), duplicates, notices
-    return Library(tuple(map(Path, folders)), *lists, dict(walked.passed_over.most_common()))
+    return Library(tuple(map(Path, folders)), *lists, dict(passed_over.most_common()))

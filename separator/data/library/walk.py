@@ -31,11 +31,13 @@ class Walked:
         problems: path -> reason of what cannot be reached.
         passed_over: kind -> number of files: a suffix of sound that is not taken, `UNFINISHED`
             (downloads and writes that have not ended) or `SPECIAL`.
+        without_sound: number of all other files, such as pictures and texts.
     """
 
     stamps: dict[str, Stamp] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
+    without_sound: int = 0
 
     def left_out(self) -> str:
         """Name the kinds of files passed over.
@@ -130,6 +132,8 @@ def _register(entry: os.DirEntry, walked: Walked) -> None:
         _stamp(entry, walked)
     elif suffix in SOUND:
         walked.passed_over[suffix] += 1
+    else:
+        walked.without_sound += 1
 
 
 def _stamp(entry: os.DirEntry, walked: Walked) -> None:
