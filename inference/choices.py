@@ -211,10 +211,11 @@ class Choices:
         """
         targets = [(below, info.path.stem, self._suffix(info)) for info, below in songs]
         sharing = Counter(folded(*target) for target in targets)
+        alike = Counter(folded(below, info.path.name) for info, below in songs)
         named = []
         for (info, _), (below, name, suffix) in zip(songs, targets, strict=True):
-            shared = sharing[folded(below, name, suffix)] > 1
-            named.append((below, _short(info.path.name if shared else name), suffix))
+            others = sharing[folded(below, name, suffix)] - alike[folded(below, info.path.name)]
+            named.append((below, _short(info.path.name if others else name), suffix))
         return named
 
     def _suffix(self, info: AudioInfo) -> str:

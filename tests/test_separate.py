@@ -133,8 +133,8 @@ def test_names_that_collide() -> None:
     for _ in range(2):
         assert run(*inputs, "--format", "wav") == 0
         assert files("stems") == [
-            "other.wav (Instrumental).wav",
-            "other.wav 2 (Instrumental).wav",
+            "other (Instrumental).wav",
+            "other 2 (Instrumental).wav",
             "song.flac (Instrumental).wav",
             "song.mp3 (Instrumental).wav",
         ]
