@@ -1,8 +1,9 @@
 """MUSDB18's compressed stems, decoded once into a bounded folder.
 
-A `.stem.mp4` takes seconds to decode and has no exact random access, so each is decoded once into
-the user's cache folder. Entries are named by what was coded, not by path: moving the collection or
-running from another folder finds them again. The user's own folders are never written to.
+Six seconds of the four stems of a `.stem.mp4` take four times as long to read as those of FLAC (89
+and 22 ms of a processor), so each file is decoded once into the user's cache folder. Entries are
+named by what was coded, not by path: moving the collection or running from another folder finds
+them again. The user's own folders are never written to.
 """
 
 import contextlib
