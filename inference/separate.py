@@ -118,6 +118,8 @@ class SeparateConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "" in self.inputs:  # a variable of the shell that is not set; a path "" is this folder
+            raise SeparatorError("inputs: one is empty; give songs and folders")
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts stems; leave one of them out")
         output = Path(self.output)
@@ -139,6 +141,8 @@ class SeparateConfig(CheckedConfig):
             check_bits(self.format, self.bits)
         if self.name:
             NameTemplate(self.name)
+        if self.report and Path(self.report).is_dir():
+            raise SeparatorError(f"report: {self.report} is a folder; give a file's name")
         if self.watch and self.dry_run:
             raise SeparatorError("watch: contradicts dry_run; leave one of them out")
         if self.keep and self.overwrite:
@@ -198,8 +202,6 @@ def _separate(config: SeparateConfig) -> list[str]:
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
-    if config.report and Path(config.report).is_dir():
-        raise UsageError(f"report: {config.report} is a folder; give a file's name")
     if config.report and not config.dry_run:
         check_folder(Path(config.report).absolute().parent, "--report")
     watch = Watch() if config.watch else None

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -221,6 +222,8 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav -m nope --backend onnx", 2, "lists (tiny-vocals)"),
         ("song.wav -m folder", 2, "is a folder; give the model file in it, such as "
          "folder/model.safetensors"),
+        ("song.wav -m nope --report folder", 2, "report: folder is a folder; give a file's name"),
+        ("song.wav ''", 2, "inputs: one is empty; give songs and folders"),
         ("folder", 1, "no songs found"),
         ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),
         ("song.wav --device tpu", 2, "'tpu' is not on this machine"),
@@ -243,7 +246,7 @@ def test_mistakes_are_one_line(
     song("song.wav", 0.1)
     Path("file").write_text("")
     Path("folder").mkdir()
-    assert run(*words.split()) == status
+    assert run(*shlex.split(words)) == status
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert line in errors[0]
