@@ -16,6 +16,7 @@ from separator.errors import SeparatorError
 from separator.models.build import describe
 from separator.models.config import ModelConfig
 from separator.models.frame_transformer import FrameTransformer
+from separator.stems import FOUR_STEMS, TWO_STEMS
 from separator.train.config import TrainConfig
 from separator.train.transfer import freeze_body, layer_rates, load_pretrained
 
@@ -186,6 +187,23 @@ def test_a_larger_network_starts_with_the_masks_of_a_smaller_one(tmp_path: Path,
     assert new[1] == small.channels[1] + larger.encoder_blocks[1]
     gradient = model.decoders[0].conv.weight.grad[:, -1]  # of the newest block's output
     assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("names", [(TWO_STEMS, FOUR_STEMS), (FOUR_STEMS, TWO_STEMS)])
+def test_a_network_of_other_stems_grows_up_to_its_last_layer(tmp_path: Path, names: tuple):
+    sizes = [
+        dataclasses.replace(size, stems=stems.names)
+        for size, stems in zip((MODEL, GROWN), names, strict=True)
+    ]
+    small, large = map(make, (0, 1), sizes)
+    path = tmp_path / "model.safetensors"
+    model_file.export(path, small.state_dict(), describe(small.config, STFT, 8000))
+    load_pretrained(large, config(path, head="keep", model=large.config, grow=True))
+    x = torch.rand(2, 2, STFT.bins, 21, generator=torch.Generator().manual_seed(0))
+    features = [
+        model.features(x).pre_head[..., : small.pre_head_channels] for model in (small, large)
+    ]
+    torch.testing.assert_close(*features, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

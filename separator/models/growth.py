@@ -30,8 +30,7 @@ def check_growth(small: ModelConfig, large: ModelConfig) -> None:
         if len(old) != len(new) or any(b < a for a, b in zip(old, new, strict=True)):
             raise large.invalid(name, f"{list(new)} is not {list(old)} or larger at each depth")
     for depth, channels in enumerate(small.channels):
-        had, has = (sizes.encoder_blocks[depth] + sizes.decoder_blocks[depth]
-                    for sizes in (small, large))  # fmt: skip
+        had, has = _blocks(small, depth), _blocks(large, depth)
         if has and not had:
             raise large.invalid("encoder_blocks", f"depth {depth} has none in the smaller network")
         if has and large.channels[depth] != channels:  # the norm there is over all channels
@@ -39,19 +38,27 @@ def check_growth(small: ModelConfig, large: ModelConfig) -> None:
             raise large.invalid("channels", text)
 
 
+def _blocks(sizes: ModelConfig, depth: int) -> int:
+    """Return the number of transformer blocks at one depth."""
+    return sizes.encoder_blocks[depth] + sizes.decoder_blocks[depth]
+
+
 def grow(small: FrameTransformer, large: FrameTransformer) -> dict[str, Tensor]:
     """Return the weights with which a larger network gives the masks of a smaller one.
+
+    The last layer of a network with another number of masks is as in the new network.
 
     Args:
         small: the trained network.
         large: a new network of sizes that `check_growth` allows.
     """
-    lowest = [
-        sizes.channels[-1] + sizes.encoder_blocks[-1] for sizes in (small.config, large.config)
-    ]
+    encoded = small.config.channels[-1] + small.config.encoder_blocks[-1]
+    added = large.config.channels[-1] + large.config.encoder_blocks[-1] - encoded
     groups = 2 * large.config.time_stride  # of an upsampling layer's outputs, by bin and frame
     result, trained = large.state_dict(), small.state_dict()
     for name, old in trained.items():
+        if small.masks != large.masks and name.startswith(large.HEAD):
+            continue
         if old.shape == result[name].shape:
             result[name] = old
             continue
@@ -65,9 +72,7 @@ def grow(small: FrameTransformer, large: FrameTransformer) -> dict[str, Tensor]:
             continue
         columns = torch.arange(old.shape[1])
         if name.startswith(("upsamples.0.", "decoder_tokens.0.squeeze.")):
-            columns[lowest[0] :] += (
-                lowest[1] - lowest[0]
-            )  # the decoder's blocks follow the encoder's
+            columns[encoded:] += added  # the decoder's blocks follow the encoder's
         new[rows] = 0.0
         new[rows[:, None], columns] = old
     return result
