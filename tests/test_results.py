@@ -11,6 +11,7 @@ import torch
 
 from separator import audio
 from separator.data.library.scan import scan
+from separator.data.tracks import find_tracks
 from separator.errors import SeparatorError
 from separator.inference import results, separate
 from separator.inference.results import INDEX, Publication, Record, Results, stamp_of
@@ -290,6 +291,16 @@ def test_a_library_leaves_results_out(suffix: str, tmp_path: Path) -> None:
         found = scan(["music"], tmp_path / "i.sqlite", 1)
         assert [info.path.name for info in found.songs] == ["x (Instrumental).flac", "x.wav"]
         assert found.totals()["passed_over"] == {"results of `separator separate`": places}
+
+
+def test_a_folder_of_results_is_no_library_but_may_be_laid_out_as_stems() -> None:
+    song("music/x.wav")
+    assert run("music", "--stems", "vocals", "-o", "out") == 0
+    with pytest.raises(SeparatorError, match="out: holds results of `separator separate`, "):
+        find_tracks("out")
+    assert run("music", "--stems", "-o", "laid", "--name", "{name}/{stem}.{format}") == 0
+    (track,) = find_tracks("laid")
+    assert (track.kind, track.names) == ("stems", ("accompaniment", "vocals"))
 
 
 def test_results_beside_their_songs_are_left_out_of_a_library(tmp_path: Path) -> None:

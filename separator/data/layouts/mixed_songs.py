@@ -7,7 +7,7 @@ from pathlib import Path
 from separator.data.layouts.layout import Layout, SongFiles, in_stem_folder, parts_of
 from separator.data.splits import placed, with_lists
 from separator.data.stem_files import MIXTURE_ONLY, StemFile
-from separator.errors import printable
+from separator.errors import SeparatorError, printable
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Library(Layout):
 
     def find(self, root: Path, skipped: list[str]) -> list[SongFiles]:
         """List the songs that the scan found sound: no broken, silent or duplicate ones."""
-        from separator.data.library.scan import WITHOUT_SOUND, scan
+        from separator.data.library.scan import RESULTS, WITHOUT_SOUND, scan
 
         library = scan([root])
         place = printable(str(root))
@@ -35,6 +35,11 @@ class Library(Layout):
         passed_over = [f"{k} {n}" for k, n in library.passed_over.items() if k != WITHOUT_SOUND]
         if passed_over:
             log.warning("%s: passed over: %s", place, ", ".join(passed_over))
+        if RESULTS in library.passed_over and not library.songs:
+            raise SeparatorError(
+                f"{root}: holds {RESULTS}, which are no songs; to use them as stems, write all of "
+                "them with `separator separate --stems --name '{name}/{stem}.{format}'`"
+            )
         _warn_of_stems(root, [song.path for song in library.songs])
         splits = placed(root, [parts_of(root, song.path) for song in library.songs], exclusive=True)
         songs = []
