@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from separator import audio
+from separator.audio.tag_reader import RESULT_INDEX as INDEX
 from separator.errors import SeparatorError, one_line, printable
 from separator.inference.choices import folded
 
 log = logging.getLogger(__name__)
-
-INDEX = ".separator.jsonl"
 
 Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 

@@ -167,7 +167,6 @@ def _is_tagged(path: Path) -> bool:
 
 def _picture(path: Path) -> tuple[bytes, str] | None:
     """Return the front cover and its MIME type, if there is one."""
-
     file = mutagen.File(path)
     if file is None or file.tags is None:
         return None
@@ -186,7 +185,6 @@ def _picture(path: Path) -> tuple[bytes, str] | None:
 
 def _set_picture(path: Path, data: bytes, mime: str) -> None:
     """Store a front cover in the way the file's format does."""
-
     file = mutagen.File(path)
     picture = Picture()
     picture.type, picture.mime, picture.data = 3, mime, data

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from separator.audio.info import AudioError, AudioInfo
     from separator.audio.picture import add_picture, video_container
     from separator.audio.resampler import Resampler
-    from separator.audio.tag_reader import RESULT_TAG, read_tags, result_record
+    from separator.audio.tag_reader import RESULT_INDEX, RESULT_TAG, read_tags, result_record
     from separator.audio.tensors import read, resample
     from separator.audio.writer import Writer
 
@@ -35,7 +35,7 @@ _NAMES = {
     "info": ("AudioError", "AudioInfo"),
     "picture": ("add_picture", "video_container"),
     "resampler": ("Resampler",),
-    "tag_reader": ("RESULT_TAG", "read_tags", "result_record"),
+    "tag_reader": ("RESULT_INDEX", "RESULT_TAG", "read_tags", "result_record"),
     "tensors": ("read", "resample"),
     "writer": ("Writer",),
 }

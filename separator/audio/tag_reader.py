@@ -4,6 +4,7 @@ import os
 import re
 
 RESULT_TAG = "SEPARATOR"  # of results: the song, model and settings that they came from
+RESULT_INDEX = ".separator.jsonl"  # says the same of all results in its folder
 TAGS = (
     *("title", "artist", "album", "albumartist", "composer", "genre", "date"),
     *("tracknumber", "discnumber", "bpm", "copyright"),

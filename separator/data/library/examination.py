@@ -19,7 +19,6 @@ FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the wo
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
 RESULT = Content(status="result", reason="`separator separate` wrote it")
-RECORDS = ".separator.jsonl"  # of the results in a folder, some of which have no tags
 
 
 def in_processes(
@@ -117,7 +116,7 @@ def _marked(path: str) -> Content | None:
 
 def _recorded(path: str, key: str) -> bool:
     """Recognise a result without tags: by its content, in the records of its folder."""
-    records = Path(path).with_name(RECORDS)
+    records = Path(path).with_name(audio.RESULT_INDEX)
     with contextlib.suppress(OSError):
         return records.is_file() and f'"content": "{key}"'.encode() in records.read_bytes()
     return False
