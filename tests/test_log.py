@@ -1,6 +1,7 @@
 """Weights & Biases beside TensorBoard; what it leaves on the disk is read without its own code."""
 
 import dataclasses
+import errno
 import io
 import json
 import logging
@@ -253,21 +254,25 @@ def test_a_refusal_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_refusal_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Neither in an existing folder nor in that of a run which has logged without W&B so far."""
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_refusal_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool):
+    """Even where W&B still writes into a folder, which then stays, its reason is told."""
 
     def refuse(**options: object) -> None:
         Path(options["dir"], "wandb", "run-1").mkdir(parents=True)
         raise wandb.Error("the server does not answer")
 
+    def not_empty(*path: object, **options: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
     monkeypatch.setattr(wandb, "init", refuse)
-    for steps in (0, 2):
-        if steps:
-            run(tmp_path, steps=steps)
-        before = {*tmp_path.rglob("*")}
-        with pytest.raises(SeparatorError, match=r"^log\.wandb: the server does not answer; "):
-            run(tmp_path, steps=4, log=WANDB)
-        assert {*tmp_path.rglob("*")} == before
+    run(tmp_path, steps=2)
+    before = {*tmp_path.rglob("*")}
+    if busy:
+        monkeypatch.setattr(os, "rmdir", not_empty)
+    with pytest.raises(SeparatorError, match=r"^log\.wandb: the server does not answer; "):
+        run(tmp_path, steps=4, log=WANDB)
+    assert busy or {*tmp_path.rglob("*")} == before
 
 
 class Service:

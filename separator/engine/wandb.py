@@ -56,7 +56,7 @@ class WandB:
             )
         except (Error, ValueError) as error:  # the latter from a WANDB_... variable
             for path in {*folder.glob("wandb*")} - before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             raise SeparatorError(
                 f"log.wandb: {' '.join(str(error).split()).rstrip('.')}; `wandb login` first, or "
                 "keep the run on this disk with WANDB_MODE=offline"
