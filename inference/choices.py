@@ -102,8 +102,8 @@ def outputs(
 
     Args:
         stems: of the model.
-        wanted: names of stems, or "all". By default the instrumental, if it is a stem of the model,
-            otherwise all stems.
+        wanted: names of stems, perhaps with commas between them, or "all". By default the
+            instrumental, if it is a stem of the model, otherwise all stems.
         two: a stem that is written beside the sum of all others, instead of `wanted`.
         mix: levels in dB of stems in a file of the mixture; alone, or beside what is asked for.
         together: whether one file gets the mixture and all stems.
@@ -114,7 +114,7 @@ def outputs(
     Raises:
         UsageError: the model does not have a stem.
     """
-    names = [stem_of(name) for name in wanted]
+    names = [stem_of(name) for words in wanted for name in words.split(",")]
     accepted = (*stems.names, ACCOMPANIMENT) if VOCALS in stems.names else stems.names
     if mix:
         gains = dict.fromkeys(stems.names, 1.0)

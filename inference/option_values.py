@@ -24,7 +24,7 @@ def with_options(argv: list[str]) -> list[str]:
     rest = []
     for word in argv:
         if naming and _names_stems(word):
-            named += word.lower().split(",")
+            named.append(word)
         elif word in ("--stems", "--stems=true"):  # the latter is its form as a switch
             given = naming = True
         elif word != "--stems=false":

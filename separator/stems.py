@@ -108,4 +108,5 @@ def stem_of(name: str) -> str:
     Args:
         name: as users write it.
     """
+    name = name.strip().lower()
     return ACCOMPANIMENT if name == INSTRUMENTAL else name

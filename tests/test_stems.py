@@ -96,7 +96,8 @@ def test_stems_add_up_to_the_mixture_however_they_are_made(run: Path, corpus: Pa
         (("--stems",), ("Bass", "Drums", "Other", "Vocals")),
         (("--stems", "vocals", "drums"), ("Drums", "Vocals")),
         (("--stems", "instrumental"), ("Instrumental",)),
-        (("--two-stems", "vocals"), ("Instrumental", "Vocals")),
+        (("--stems=Vocals,drums",), ("Drums", "Vocals")),
+        (("--two-stems", "Vocals"), ("Instrumental", "Vocals")),
         (("--two-stems=drums",), ("Drums", "No drums")),
     ],
 )
