@@ -22,6 +22,7 @@ PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer wor
         r"Expected an? list\. Got value: (.*)",
         lambda match: f"expected a list, such as {_as_list(match[1])}",
     ),
+    (r"Expected an? bool\. Got value: ", "expected true or false, got "),
     (r"Expected (?:an? )?(.*)\. Got value: ", r"expected \1, got "),
     (r"^unrecognized arguments: (.*)", r"\1: is not expected; --help lists what is"),
 )
@@ -81,15 +82,17 @@ def _as_list(value: str) -> str:
 
 
 def as_setting(word: str, keys: Collection[str]) -> str:
-    """Say how a word that is one of `keys`, or a folder of songs, is written.
+    """Say how a word that is one of `keys`, a group of them, or a folder of songs, is written.
 
     Returns:
         The end of a message; "" for other words.
     """
-    if word in keys:
+    is_group = any(key.startswith(f"{word}.") for key in keys)
+    if word in keys and not is_group:
         return f"; write {ROOTS_SETTING if word == 'data.roots' else f'{word}=VALUE'}"
-    is_root = "data.roots" in keys and Path(word).expanduser().is_dir()
-    return f"; write 'data.roots={_as_list(word)}'" if is_root else ""
+    if "data.roots" in keys and Path(word).expanduser().is_dir():
+        return f"; write 'data.roots={_as_list(word)}'"
+    return f"; write {word}.KEY=VALUE, --help lists the keys" if is_group else ""
 
 
 def shortened(text: str, keys: list[str]) -> str:

@@ -131,6 +131,7 @@ def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
         ),
         ("error=l3", "error: expected one of 'l1', 'mse', got l3"),
         ("data.batch=2.5", "data.batch: expected int, got 2.5"),
+        ("log.wandb=maybe", "log.wandb: expected true or false, got maybe"),
     ],
 )
 def test_a_wrong_type_is_said_in_few_words(word: str, message: str):
@@ -382,6 +383,7 @@ def test_the_rate_is_that_of_the_stage():
         ([], "data.roots: is not given; write 'data.roots=[FOLDER]', with your folder of songs"),
         (["data.roots", "x"], "key=value; write 'data.roots=[FOLDER]', with your folder of songs"),
         (["steps"], "'steps' is neither a YAML file nor key=value; write steps=VALUE"),
+        (["model"], "nor key=value; write model.KEY=VALUE, --help lists the keys"),
         (["my music"], "key=value; write 'data.roots=[my music]'"),
         (["nothing"], "'nothing' is neither a YAML file nor key=value"),
     ],
