@@ -16,6 +16,7 @@ from separator.logs import configured, error_line, is_json, shows_details
 from separator.streams import ReaderGoneError, safe_streams
 
 DONE, FAILED, WRONG_USAGE, READER_GONE = 0, 1, 2, 141
+HELP = {"help", "-h", "--help"}
 HEAD_START = 10.0  # seconds that the first rank of a machine has to report an error of all ranks
 
 
@@ -77,7 +78,7 @@ def _repeats_another() -> bool:
 
 def _run(argv: list[str]) -> int:
     """Run the command that the first word names."""
-    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+    if set(argv) <= HELP or argv[0] in HELP - {"help"}:
         sys.stdout.write(usage())
         return DONE if argv else WRONG_USAGE
     name, rest = argv[0], argv[1:]
