@@ -108,7 +108,8 @@ class RunReport:
         sums = self.summary()
         kinds = {"separated": SEPARATED, "already_there": THERE, "failed": "failed"}
         parts = [f"{sums[key]} {words}" for key, words in kinds.items() if sums[key]]
-        text = f"{counted(sum(sums[key] for key in kinds), 'song')}: {', '.join(parts)}"
+        text = counted(sum(sums[key] for key in kinds), "song")
+        text += f": {', '.join(parts)}" if parts else ""  # none of a run stopped before its first
         if sums["speed"]:
             sound, work = _duration(sums["seconds"]), _duration(sums["elapsed"])
             text += f"; {sound} of music in {work}, {sums['speed']:.1f} times real time"

@@ -89,6 +89,7 @@ def test_a_report_lists_songs_that_were_there_without_decoding_them(
 
 def test_the_report_of_a_watched_song_that_is_done_again_and_then_fails() -> None:
     report = RunReport({})
+    assert report.sentence() == "0 songs"
     song = audio.AudioInfo(Path("a.wav"), "wav", "pcm", 100 * 8000, 8000, 2)
     for _ in range(2):
         report.add(song, [], spent=9.0)
