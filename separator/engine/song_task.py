@@ -31,7 +31,7 @@ class SongTask(Task):
 
     train: Sequence[Track]
     valid: Sequence[Track]
-    mixtures: ClassVar[bool] = True
+    mixtures: bool = True
     about: ClassVar[dict[str, Any]]
 
     def __init__(self, config: Any) -> None:

@@ -100,6 +100,6 @@ class Architecture(nn.Module):
         """Return all parameters in the order of the forward pass, for layer-wise rates."""
 
     def reset_head(self) -> None:
-        """Initialise the last layer: masks start near the logits that they start from."""
+        """Initialise the last layer: small weights, no bias."""
         nn.init.trunc_normal_(self.head.weight, std=0.1 * self.head.in_features**-0.5)
         nn.init.zeros_(self.head.bias)
