@@ -14,6 +14,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from separator import cli
+from separator.cli import run_history
 from separator.cli.monitor import make_app
 from separator.cli.run_history import MAX_POINTS, Run, Runs
 from separator.engine.cadence import validation_due, validations_left
@@ -128,6 +129,13 @@ def test_long_curves_are_averaged(tmp_path: Path):
     assert all(abs(value - 0.5) < 0.2 for _, value in points[:-2])
 
 
+def test_a_known_run_is_not_searched_for_again(run: Path, monkeypatch):
+    runs = Runs([str(run)])
+    (known,) = runs.find()
+    monkeypatch.setattr(run_history, "_run_folders", lambda root: [])
+    assert runs.get(str(run)) is known
+
+
 def test_nothing_else_is_shown(run: Path, tmp_path: Path):
     page = client(run)
     assert page.get("/api/runs", headers={"host": "evil.example"}).status_code == 403
@@ -225,6 +233,10 @@ def test_the_page_shows_what_can_be_read(site: str, tmp_path: Path, monkeypatch)
         assert page.value("document.querySelector('#message').innerText") == "one: cannot be read"
         assert page.value("document.querySelector('#reading').offsetHeight") == 0
         assert page.value(drawn) == 4  # of the other run
+        page.value("document.querySelector('#charts svg').id = 'first'")
+        page.value("window.dispatchEvent(new Event('focus'))")
+        page.wait("document.body.dataset.refreshed > 1")
+        assert page.value("document.querySelector('#first') !== null")  # drawn once
         mended.set()
         page.value("window.dispatchEvent(new Event('focus'))")
         page.wait(f"{drawn} === 8")

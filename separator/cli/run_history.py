@@ -1,6 +1,7 @@
 """What run folders tell of their trainings; they are read only."""
 
 import json
+import os
 import statistics
 import threading
 import time
@@ -141,7 +142,7 @@ class Runs:
     def find(self) -> list[Run]:
         """Return the runs, new ones included, in the order of their folders."""
         folders = [folder for root in self._roots for folder in _run_folders(root)]
-        return [self._runs.setdefault(str(folder), Run(folder)) for folder in folders]
+        return [self._runs.setdefault(printable(str(folder)), Run(folder)) for folder in folders]
 
     def get(self, name: str) -> Run:
         """Return a run by its name in a summary.
@@ -149,10 +150,11 @@ class Runs:
         Raises:
             SeparatorError: there is none of this name.
         """
-        for run in self.find():
-            if printable(str(run.folder)) == name:
-                return run
-        raise SeparatorError(f"{name}: not a run of this page; reload it")
+        if name not in self._runs:
+            self.find()
+        if name not in self._runs:
+            raise SeparatorError(f"{name}: not a run of this page; reload it")
+        return self._runs[name]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ def _run_folders(root: Path) -> list[Path]:
     """Return a run folder itself, else those below a folder."""
     if any((root / name).exists() for name in (METRICS, "config.yaml")):
         return [root]
-    return sorted({path.parent for name in (METRICS, "last.pt") for path in root.rglob(name)})
+    return sorted(Path(f) for f, _, names in os.walk(root) if {METRICS, "last.pt"} & {*names})
 
 
 def _items(events: Any, kind: str, tag: str) -> list[Any]:

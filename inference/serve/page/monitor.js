@@ -177,10 +177,10 @@ async function refresh() {
       media ||= JSON.stringify(found) !== JSON.stringify(run.media);
       run.media = found;
       run.read = version;
+      changed = true;
     } catch (error) {
       problem = error; // the other runs are shown all the same
     }
-    changed = true;
   }
   const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
   if (changed) draw(media && !plays);
