@@ -20,7 +20,7 @@ class EvaluateConfig(CheckedConfig):
         data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
         estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
-            for these songs, in a folder for each song, or one above it; repeatable.
+            for these songs: it, or a folder below it, holds one folder for each song; repeatable.
         split: songs that are scored: train, valid or test.
         valid_share: share of the songs that training kept for validation. Give the same as
             data.valid_share, or songs that the model was trained on are scored. Data that has a

@@ -29,13 +29,13 @@ MACHINE = "Try and set up"
 
 LOG_OPTIONS = {
     "--quiet": "errors only: no messages, no progress",
-    "--verbose": "details, and where an error came from, as SEPARATOR_DEBUG=1",
-    "--log-json": "messages as JSON objects, one a line, as SEPARATOR_LOG=json",
+    "--verbose": "details, and where an error came from, like SEPARATOR_DEBUG=1",
+    "--log-json": "messages as JSON objects, one a line, like SEPARATOR_LOG=json",
 }
 STATUSES = {
     "0": "all of the work was done",
-    "1": "some or all of it failed, as for a missing or damaged file",
-    "2": "wrong usage, as an unknown key, model or stem; nothing was started",
+    "1": "some or all of it failed, such as a missing or damaged file",
+    "2": "wrong usage, such as an unknown key, model or stem; nothing was started",
     "3": "a training reached its time limit (max_minutes) and saved its state",
     "130, 143, 129": "stopped by SIGINT (Ctrl-C), SIGTERM or SIGHUP; finished work is saved",
     "141": "the program that reads the output, such as `head`, has ended",
