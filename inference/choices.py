@@ -119,7 +119,7 @@ def outputs(
     if mix:
         gains = dict.fromkeys(stems.names, 1.0)
         for name, level in mix.items():
-            _check("mix", stem_of(name), accepted)
+            _check("--mix", stem_of(name), accepted)
             whole = [stem_of(name)] if stem_of(name) in gains else {*stems.names} - {VOCALS}
             gains |= {stem: gains[stem] * 10 ** (level / 20) for stem in whole}
         mixed = Mix(tuple((stem, gain) for stem, gain in gains.items() if gain != 1))
@@ -128,22 +128,22 @@ def outputs(
     if together:
         return (AllStems(tuple(sorted(stems.names, key=NAMES.index))),)
     if two:
-        _check("two_stems", stem_of(two), stems.names)
+        _check("--two-stems", stem_of(two), stems.names)
         return Output(stem_of(two)), Output(stem_of(two), without=True)
     if not names:
         names = [ACCOMPANIMENT] if ACCOMPANIMENT in stems.names else ["all"]
     if "all" in names:
         names = list(stems.names)
     for name in names:
-        _check("stems", name, accepted)
+        _check("--stems", name, accepted)
     chosen = dict.fromkeys(names)
     return tuple(Output(n) if n in stems.names else Output(VOCALS, without=True) for n in chosen)
 
 
-def _check(key: str, name: str, choices: tuple[str, ...]) -> None:
+def _check(option: str, name: str, choices: tuple[str, ...]) -> None:
     if name not in choices:
         names = ", ".join(dict.fromkeys(map(public_name, choices)))
-        raise UsageError(f"{key}: this model has no {name}, only {names}")
+        raise UsageError(f"{option}: this model has no {name}, only {names}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from separator.config import parse
@@ -24,13 +24,11 @@ class ExportConfig:
         license: licence of the weights, which the file states.
     """
 
-    model: list[str]
+    model: list[str] = field(metadata={"nargs": 1})
     output: str = ""
     license: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.model) != 1:
-            raise SeparatorError(f"model: {len(self.model)} are given; give one")
         if Path(self.output).suffix not in (".safetensors", ".onnx"):
             raise SeparatorError("output: give -o FILE.safetensors or -o FILE.onnx")
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from separator.atomic import replacing
@@ -23,12 +23,8 @@ class PullConfig:
             is fetched.
     """
 
-    source: list[str]
+    source: list[str] = field(metadata={"nargs": 1})
     output: str = ""
-
-    def __post_init__(self) -> None:
-        if len(self.source) != 1:
-            raise SeparatorError(f"source: {len(self.source)} are given; give one")
 
 
 def main(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class PushConfig:
         private: make a new repository private, so that only you see it.
     """
 
-    model: list[str]
+    model: list[str] = field(metadata={"metavar": "MODEL OWNER/NAME"})
     license: str = ""
     scores: str = ""
     onnx: bool = False
@@ -59,9 +59,7 @@ def main(argv: list[str]) -> int:
     state, description = load_model_file(file)  # a damaged or foreign file is refused here
     license = config.license or description.get("license", "")
     if not license:
-        raise SeparatorError(
-            "license: the file names none; give --license, such as cc-by-nc-sa-4.0"
-        )
+        raise SeparatorError("--license: the file names none; give one, such as cc-by-nc-sa-4.0")
     parameters = sum(value.numel() for value in state.values())
     scores = _scores(config.scores, description["digest"])
     text = card(repository, description, parameters, license, scores)
@@ -155,8 +153,8 @@ def _scores(path: str, digest: str) -> dict[str, float]:
         scored = report["model"]["description"]["digest"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SeparatorError(
-            f"scores: {path}: not a file of `separator evaluate MODEL --json`"
+            f"--scores: {path}: not a file of `separator evaluate MODEL --json`"
         ) from error
     if scored != digest:
-        raise SeparatorError(f"scores: {path}: are of another model; evaluate this one")
+        raise SeparatorError(f"--scores: {path}: are of another model; evaluate this one")
     return scores

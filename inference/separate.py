@@ -52,8 +52,8 @@ class SeparateConfig(CheckedConfig):
         bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
-        shifts: separate each song so many times, shifted by parts of a hop, and take the mean: 2
-            raises the SDR of the bundled model by 0.02 dB and takes twice the time.
+        shifts: separate each song so many times, shifted by a fraction of a hop, and take the mean:
+            2 raises the SDR of the bundled model by 0.02 dB and takes twice the time.
         average: mean or median of several models' estimates.
         weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
@@ -71,14 +71,14 @@ class SeparateConfig(CheckedConfig):
         strict: refuse songs that are damaged somewhere instead of separating the rest of them.
         jobs: songs that are worked on at the same time. There is one model, which works on one of
             them with all cores or the GPU; the others are read, encoded and written meanwhile, so
-            that it does not wait. Its memory, on a GPU too, is that of one song however many there
-            are. 0 takes 3, or 8 on a GPU.
+            that it does not wait. The model's memory does not grow with this number. 0 takes 3, or
+            8 on a GPU.
         chunk: seconds that the model sees at once; memory grows with it.
         overlap: seconds that a chunk shares with the next, at most half a chunk.
         batch: chunks processed at once.
         backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
-            and a model of `separator export -o x.onnx`); auto takes torch where it is
-            installed, for other models than .onnx files.
+            and a model of `separator export -o x.onnx`); auto takes onnx for .onnx files and
+            where torch is missing, else torch.
         device: where to run; auto takes a GPU when there is one. onnx has the CPU alone.
     """
 
@@ -86,7 +86,7 @@ class SeparateConfig(CheckedConfig):
         "stems": "stems, output, format and model",
         "bits": "quality",
         "name": "whole libraries",
-        "chunk": "for experts",
+        "chunk": "speed and memory",
     }
 
     inputs: list[str]
@@ -121,7 +121,7 @@ class SeparateConfig(CheckedConfig):
         if "" in self.inputs:  # a variable of the shell that is not set; a path "" is this folder
             raise SeparatorError("inputs: one is empty; give songs and folders")
         if self.stems and self.two_stems:
-            raise SeparatorError("two_stems: contradicts stems; leave one of them out")
+            raise SeparatorError("two_stems: contradicts --stems; leave one of them out")
         output = Path(self.output)
         if output.suffix.lower() in SUFFIXES and not output.is_dir():
             raise SeparatorError(
@@ -133,7 +133,7 @@ class SeparateConfig(CheckedConfig):
         if self.format == STEMS and (self.stems or self.two_stems or self.mix or self.video):
             raise SeparatorError(
                 f"format: {STEMS} is one file of the mixture and all stems, without a "
-                "picture; leave out stems, two_stems, mix and video"
+                "picture; leave out --stems, --two-stems, --mix and --video"
             )
         if self.bitrate and not 32 <= self.bitrate <= 512:
             raise SeparatorError(f"bitrate: {self.bitrate} is not 0 or in 32..512 (kb/s)")
@@ -144,9 +144,9 @@ class SeparateConfig(CheckedConfig):
         if self.report and Path(self.report).is_dir():
             raise SeparatorError(f"report: {self.report} is a folder; give a file's name")
         if self.watch and self.dry_run:
-            raise SeparatorError("watch: contradicts dry_run; leave one of them out")
+            raise SeparatorError("watch: contradicts --dry-run; leave one of them out")
         if self.keep and self.overwrite:
-            raise SeparatorError("keep: contradicts overwrite; leave one of them out")
+            raise SeparatorError("keep: contradicts --overwrite; leave one of them out")
 
 
 def main(argv: list[str]) -> int:
@@ -198,7 +198,7 @@ def _separate(config: SeparateConfig) -> list[str]:
     shared = {key: value for key, value in vars(config).items() if hasattr(Choices, key)}
     choices = Choices(**shared | {"model": digest, "version": __version__, "titles": titles})
     if config.name and len(titles) > 1 and "stem" not in NameTemplate(config.name).fields:
-        raise UsageError(f"name: has no {{stem}}, but {len(titles)} stems are written; add it")
+        raise UsageError(f"--name: has no {{stem}}, but {len(titles)} stems are written; add it")
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)

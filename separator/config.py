@@ -46,7 +46,10 @@ def parse(
     try:
         return _parsed(cls, argv, command, positional, partial(_build, cls))
     except SeparatorError as error:
-        raise UsageError(str(error)) from error.__cause__
+        options = {f.name for f in dataclasses.fields(cls) if positional not in (None, f.name)}
+        key, colon, reason = str(error).partition(":")
+        name = f"--{key.replace('_', '-')}" if key in options else key
+        raise UsageError(f"{name}{colon}{reason}") from error.__cause__
 
 
 def changed_settings(cls: type, argv: list[str], command: str) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def formatter(has_keys: bool) -> type:
         def add_argument(self, action: Any) -> None:
             super().add_argument(_without_value(action))
 
+        def _format_args(self, action: Any, default_metavar: str) -> str:
+            if " " in (action.metavar or ""):  # says itself how many words there are
+                return action.metavar
+            return super()._format_args(action, default_metavar)
+
         def _get_type_str(self, action: Any) -> str | None:
             hint = getattr(action, "_typehint", action.type)
             if hint is None or (not has_keys and get_origin(hint) is Literal):
@@ -95,8 +100,8 @@ def add_list(parser: Any, cls: type, field: dataclasses.Field, bare: bool) -> No
     if optional:
         options["default"] = []
     if bare:
-        metavar = field.name.upper()
-        parser.add_argument(field.name, nargs="*" if optional else "+", metavar=metavar, **options)
+        words = {"nargs": "*" if optional else "+", "metavar": field.name.upper()} | field.metadata
+        parser.add_argument(field.name, **words, **options)
     else:
         metavar = field.metadata.get("metavar", "PATH")
         parser.add_argument(f"--{field.name}", action="append", metavar=metavar, **options)

@@ -92,6 +92,17 @@ def test_help_of_a_command_ends_in_examples(name: str, capsys: pytest.CaptureFix
         assert "songs and folders" in text or "folders of music" in text  # of the bare words
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("export", "MODEL"), ("push", "MODEL OWNER/NAME"), ("scan", "ROOTS [ROOTS ...]")],
+)
+def test_usage_shows_how_many_words_are_taken(name: str, words: str, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    usage = " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
+    assert usage.endswith(f"] {words}")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_says_each_thing_once(name: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
@@ -112,7 +123,7 @@ def test_help_of_separate_begins_with_what_a_musician_needs(capsys: pytest.Captu
     expected = """stems --stems --output --format --model --two-stems --mix --video --dry-run
         quality --bits --bitrate --shifts --average --weights
         whole --name --report --watch --overwrite --keep --strict --jobs
-        for --chunk --overlap --batch --backend --device"""
+        speed --chunk --overlap --batch --backend --device"""
     assert [option or group for option, group in shown] == expected.split()
 
 
@@ -145,6 +156,8 @@ def test_examples_are_understood(line: str):
         (["hepl"], "unknown command 'hepl'; did you mean 'help'?"),
         (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}, help"),
         (["help", "separate", "train"], "help: explains one command; leave 'train' out"),
+        (["evaluate", "x"], "--data: is not given; --help has examples"),
+        (["export", "a", "b", "-o", "x.onnx"], "b: is not expected; --help lists what is"),
         (["train", "stesp=1"], "unknown key 'stesp'; did you mean 'steps'?"),
         (["train", "data.roots=[a]", "steps=0"], "steps: 0 is not "),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file; give a YAML file that exists"),

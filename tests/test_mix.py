@@ -54,7 +54,7 @@ def test_a_mix_of_four_stems() -> None:
         (["--mix", "vocals=3,vocals=6"], "vocals has two levels"),
         (["--mix", "vocals"], "'vocals' is no level"),
         (["--mix", "drums=3"], "mix: this model has no drums, only instrumental, vocals"),
-        (["--format", "stem.mp4", "--stems"], "leave out stems, two_stems, mix and video"),
+        (["--format", "stem.mp4", "--stems"], "leave out --stems, --two-stems, --mix and --video"),
     ],
 )
 def test_wrong_choices_are_one_line(

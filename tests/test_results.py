@@ -408,7 +408,7 @@ def test_the_sample_format_can_be_chosen() -> None:
         (["--format", "mp3", "--bits", "16"], "bits: mp3 has no bits per sample"),
         (["--format", "flac", "--bits", "32"], "bits: flac holds 16 or 24"),
         (["--bits", "20"], "bits"),
-        (["--keep", "--overwrite"], "keep: contradicts overwrite"),
+        (["--keep", "--overwrite"], "--keep: contradicts --overwrite"),
     ],
 )
 def test_choices_that_do_not_go_together(words: list[str], line: str, capsys) -> None:

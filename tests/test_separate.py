@@ -229,7 +229,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav --device tpu", 2, "'tpu' is not on this machine"),
         ("song.wav --backend onnx --device cuda", 2, "device: the backend onnx has the CPU alone"),
         ("song.wav --stems drums", 2, "stems: this model has no drums"),
-        ("song.wav --two-stems bass", 2, "two_stems: this model has no bass"),
+        ("song.wav --two-stems bass", 2, "separator: --two-stems: this model has no bass"),
         ("song.wav --overlap 7", 2, "overlap: 7.0 is not in [0, 6.0]"),
         ("song.wav --weights 1,2", 2, "weights: 2 for 1 models"),
         ("song.wav --report folder", 2, "report: folder is a folder"),

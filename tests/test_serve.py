@@ -573,8 +573,8 @@ def test_without_the_extra_a_line_names_it(monkeypatch, capsys):
     ("words", "status", "line"),
     [
         (["--port", "70000"], 2, "port: 70000 is not in [0, 65535]"),
-        (["--max_minutes", "0"], 2, "max_minutes: 0.0 is not above 0"),
-        (["--max-minutes", "0"], 2, "max_minutes: 0.0 is not above 0"),
+        (["--max_minutes", "0"], 2, "--max-minutes: 0.0 is not above 0"),
+        (["--max-minutes", "0"], 2, "--max-minutes: 0.0 is not above 0"),
         (["--hots", "x"], 2, "unknown option '--hots'; did you mean '--host'?"),
         (["song.mp3"], 2, "song.mp3: is not expected; --help lists what is"),
         (["--host", "192.0.2.1", "--port", "0"], 1, "host: cannot listen on 192.0.2.1 "),

@@ -5,7 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 import shtab
@@ -46,12 +46,11 @@ class CompletionConfig:
         shell: bash, zsh or fish.
     """
 
-    shell: list[str]
+    shell: list[str] = field(metadata={"nargs": 1})
 
     def __post_init__(self) -> None:
-        if len(self.shell) != 1 or self.shell[0] not in SHELLS:
-            given = " ".join(self.shell)
-            raise SeparatorError(f"shell: {given} is not one of {', '.join(SHELLS)}")
+        if self.shell[0] not in SHELLS:
+            raise SeparatorError(f"shell: {self.shell[0]} is not one of {', '.join(SHELLS)}")
 
 
 def main(argv: list[str]) -> int:
