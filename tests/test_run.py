@@ -217,11 +217,11 @@ def test_a_report_that_is_a_folder_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("template", "line"),
     [
-        ("{titel} ({stem}).{format}", "name: {titel} is not one of artist"),
-        ("{title} ({stem}).flac", "name: does not end in .{format}"),
-        ("{stem}.{format}", "name: has no field of the song"),
-        ("{title.{format}", "name: "),
-        ("{title}.{format}", "name: has no {stem}, but 2 stems"),
+        ("{titel} ({stem}).{format}", "--name: {titel} is not one of artist"),
+        ("{title} ({stem}).flac", "--name: does not end in .{format}"),
+        ("{stem}.{format}", "--name: has no field of the song"),
+        ("{title.{format}", "--name: "),
+        ("{title}.{format}", "--name: has no {stem}, but 2 stems"),
     ],
 )
 def test_mistakes_in_names_are_one_line(

@@ -572,7 +572,7 @@ def test_without_the_extra_a_line_names_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [
-        (["--port", "70000"], 2, "port: 70000 is not in [0, 65535]"),
+        (["--port", "70000"], 2, "--port: 70000 is not in [0, 65535]"),
         (["--max_minutes", "0"], 2, "--max-minutes: 0.0 is not above 0"),
         (["--max-minutes", "0"], 2, "--max-minutes: 0.0 is not above 0"),
         (["--hots", "x"], 2, "unknown option '--hots'; did you mean '--host'?"),
