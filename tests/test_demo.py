@@ -51,7 +51,7 @@ def test_interrupted_in_pretraining_it_stops_and_finishes_that_first(
         return whole_step(task, *arguments)
 
     whole_step, run = PretrainTask.step, tmp_path / "demo"
-    monkeypatch.setattr(demo_chain, "_real_example", lambda run: None)
+    monkeypatch.setattr(demo_chain, "_real_example", lambda run: run / "corpus")
     words = ["demo", "--run", str(run), "--pretrain_steps", "3", "--train_steps", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(PretrainTask, "step", interrupt)
