@@ -176,7 +176,7 @@ def test_a_single_name_is_shown_in_a_list():
 
 
 def test_a_type_that_may_be_left_out_is_said_in_few_words():
-    with pytest.raises(SeparatorError, match=r"^jobs: expected int, got x$"):
+    with pytest.raises(SeparatorError, match=r"^--jobs: expected int, got x$"):
         parse(ScanConfig, ["A", "--jobs", "x"], "scan", positional="roots")
 
 

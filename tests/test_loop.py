@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -662,10 +663,11 @@ def child_killed(folder: Path) -> int:
     """Train until the save after step 8, then wait inside it to be killed."""
     whole_save = torch.save
 
-    def slow_save(payload: dict, path: Path) -> None:
-        whole_save(payload, path)
+    def slow_save(payload: dict, file: BinaryIO) -> None:
+        whole_save(payload, file)
         if payload["step"] == 8:
-            path.write_bytes(path.read_bytes()[:5000])
+            file.flush()
+            file.truncate(5000)
             print("half written", flush=True)
             signal.pause()
 
