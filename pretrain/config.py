@@ -77,10 +77,11 @@ class PretrainConfig(all_settings(), SupervisedConfig):
                 f"loss: only {' and '.join(users)} use it; leave it out, or give presets of train/ "
                 "to `separator train`"
             )
-        if self.stems != TWO_STEMS:
+        if self.stems != TWO_STEMS and not self.primary.any_stems:
+            users = [f"objective={key}" for key, one in PRIMARY.items() if one.any_stems]
             raise SeparatorError(
-                "model.stems: pretraining has one mask, from which training for any stems can "
-                "start; leave it out"
+                f"model.stems: pretraining without {' or '.join(users)} has one mask, from which "
+                "training for any stems can start; leave it out"
             )
         self.primary.check()
 

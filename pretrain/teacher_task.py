@@ -18,13 +18,14 @@ from separator.data.identity import song_digests
 from separator.data.reader import load_stems
 from separator.data.roots import fraction_of
 from separator.data.splits import first_by_hash
+from separator.data.stem_files import MIXTURE_ONLY, check_stems
 from separator.data.tracks import Track, config_tracks, training_tracks
 from separator.errors import SeparatorError
 from separator.losses import Target
 from separator.pretrain.config import PretrainConfig
 from separator.separation import Separator
-from separator.stems import ACCOMPANIMENT, VOCALS
-from separator.supervised.task import SupervisedTask
+from separator.stems import MIXTURE, VOCALS
+from separator.supervised.task import SupervisedTask, regrouped
 
 FRAME_SECONDS = 0.1
 
@@ -37,8 +38,8 @@ class TeacherTask(SupervisedTask):
         labelled: songs with stems, of which a part of each batch is.
 
     Raises:
-        SeparatorError: a model file that cannot separate, or is of another sample rate; songs
-            without stems where there is no model.
+        SeparatorError: a model file that cannot separate, lacks a stem, or is of another sample
+            rate; songs without stems where there is no model.
     """
 
     config: PretrainConfig
@@ -55,18 +56,26 @@ class TeacherTask(SupervisedTask):
                     f"teacher.models: {path} is a model for {teacher.rate} Hz, this run is for "
                     f"{config.rate} Hz; give rate={teacher.rate}"
                 )
+            if lacking := config.stems.lacking(teacher.stems.names):
+                raise SeparatorError(
+                    f"teacher.models: {path} has no {' and no '.join(lacking)}; give "
+                    f"model.stems=[{','.join(teacher.stems.names)}] or another model"
+                )
 
     def find_tracks(self) -> tuple[list[Track], list[Track]]:
         """Return songs to train on, and to validate with: those with stems, if any."""
         train, valid = training_tracks(self.config.data)
-        mixed = next((track for track in train if "mixture" in track.names), None)
+        mixed = next((track for track in train if MIXTURE in track.names), None)
         if mixed and not self.teachers:
             raise SeparatorError(
                 f"teacher.models: there is none, and {mixed.root} has songs without stems; give a "
                 "model file of `separator train`, or folders of stems only"
             )
-        labelled = [track for track in valid if "mixture" not in track.names]
+        labelled = [track for track in valid if self._has_stems(track)]
         return train, first_by_hash(labelled or valid, self.config.valid_crops)
+
+    def _has_stems(self, track: Track) -> bool:
+        return MIXTURE not in track.names and not self.config.stems.lacking(track.names)
 
     def _labelled_tracks(self) -> list[Track]:
         """Return the songs whose true stems are learned from too."""
@@ -74,11 +83,12 @@ class TeacherTask(SupervisedTask):
         if not config.teacher.labels:
             return []
         tracks = config_tracks(replace(config.data, roots=config.teacher.labels))
-        tracks = [t for t in tracks if t.split == "train" and "mixture" not in t.names]
+        tracks = [t for t in tracks if t.split == "train" and MIXTURE not in t.names]
         if not tracks:
             raise SeparatorError(
                 "teacher.labels: no songs with stems to train on; give folders with some"
             )
+        check_stems(tracks, config.stems, "remove it from teacher.labels")
         return fraction_of(tracks, config.teacher.label_fraction)
 
     def songs(self) -> Tensor:
@@ -102,15 +112,19 @@ class TeacherTask(SupervisedTask):
         )
 
     def estimates(self, mixture: Tensor) -> Tensor:
-        """Return each teacher's accompaniment and vocals: (k b 2 c t).
+        """Return each teacher's estimates of the stems of `model.stems`: (k b s c t).
 
         Args:
             mixture: (b c t) crops.
         """
-        return torch.stack([teacher(mixture).to(mixture.device) for teacher in self.teachers])
+        stems = [
+            regrouped(teacher(mixture), teacher.stems.names, self.config.stems)
+            for teacher in self.teachers
+        ]
+        return torch.stack(stems).to(mixture.device)
 
     def stems(self, batch: "TeacherBatch", generator: torch.Generator) -> Tensor:
-        """Return the crops' stems, the labelled ones last: (b 2 c t).
+        """Return the crops' stems, the labelled ones last: (b s c t).
 
         The teachers' stems of the mixtures that are kept are shuffled into new mixtures; stems of
         files were shuffled when they were read.
@@ -120,7 +134,10 @@ class TeacherTask(SupervisedTask):
             estimates = self.estimates(batch.songs.mixture)
             stems = estimates.mean(dim=0)[selected(estimates, config)]
             changes = replace(config.data.augment, speed=0.0)  # played faster already
-            stems = augment.apply(stems, augment.draw(generator, *stems.shape[:2], changes))
+            names = config.stems.names
+            voice = names.index(VOCALS) if VOCALS in names else None
+            drawn = augment.draw(generator, *stems.shape[:2], changes, voice=voice)
+            stems = augment.apply(stems, drawn)
         else:
             stems = super().stems(batch.songs, generator)
             stems = stems[selected(stems[None], config)]
@@ -138,7 +155,7 @@ class TeacherTask(SupervisedTask):
         if self.config.teacher.drop:
             labelled = 0 if batch.labels is None else len(batch.labels.stems)
             with torch.no_grad():
-                best = self.best(estimate.wave, targets[:, 0], labelled)
+                best = self.best(estimate.wave.view_as(targets), targets, labelled)
             estimate, targets = estimate[best], targets[best]
         return self.loss(estimate, Target(targets, estimate))
 
@@ -146,27 +163,28 @@ class TeacherTask(SupervisedTask):
         """Return the places of the crops to learn from: all but the share with the lowest SDR.
 
         Args:
-            estimate: (b c t) of the accompaniments.
-            target: (b c t) their targets.
+            estimate: (b k c t) of the stems that have a mask.
+            target: (b k c t) their targets.
             labelled: number of crops with true stems, the last ones, which are all kept.
         """
-        power = target.square().sum(dim=(1, 2)).clamp(min=1e-9)
-        error = (estimate - target).square().sum(dim=(1, 2)) / power
+        power = target.square().flatten(1).sum(dim=1).clamp(min=1e-9)
+        error = (estimate - target).square().flatten(1).sum(dim=1) / power
         guessed = len(error) - labelled
         number = max(1, round((1 - self.config.teacher.drop) * guessed))
         places = torch.arange(guessed, len(error), device=error.device)
         return torch.cat([error[:guessed].argsort()[:number], places])
 
     def read_stems(self, track: Track, samples: int | None) -> dict[str, Tensor]:
-        """Return a validation song's stems; where it has none, let the teachers estimate them."""
-        rate = self.config.rate
-        stems = load_stems(track, rate, 0, samples)
-        if "mixture" not in stems:
-            return stems
-        mixture = stems["mixture"]
-        voices = [teacher.separate_wave(mixture, rate)[VOCALS] for teacher in self.teachers]
-        voice = torch.stack(voices).mean(dim=0)
-        return {ACCOMPANIMENT: mixture - voice, VOCALS: voice}
+        """Return a validation song's stems; where it lacks one, let the teachers estimate them."""
+        if self._has_stems(track):
+            return super().read_stems(track, samples)
+        rate, stems = self.config.rate, self.config.stems
+        mixture = load_stems(track, rate, 0, samples, names=MIXTURE_ONLY)[MIXTURE]
+        estimates = []
+        for teacher in self.teachers:
+            waves = [torch.as_tensor(w) for w in teacher.separate_wave(mixture, rate).values()]
+            estimates.append(regrouped(torch.stack(waves)[None], teacher.stems.names, stems)[0])
+        return dict(zip(stems.names, torch.stack(estimates).mean(dim=0), strict=True))
 
 
 @dataclass(frozen=True)
@@ -189,8 +207,8 @@ def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:
     """Select the crops whose estimates are good enough to learn from.
 
     Args:
-        estimates: (k b 2 c t) each teacher's accompaniment and vocals.
-        config: the limits, and the sample rate.
+        estimates: (k b s c t) each teacher's stems, in the order of `model.stems`.
+        config: the limits, the stems, and the sample rate.
 
     Returns:
         Boolean (b); all true where otherwise none would be.
@@ -198,9 +216,10 @@ def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:
     limits, mean = config.teacher, estimates.mean(dim=0)
     keep = torch.ones(mean.shape[0], dtype=torch.bool, device=mean.device)
     if len(estimates) > 1:
-        voice = mean[:, 1].expand_as(estimates[:, :, 1])
-        error = (estimates[:, :, 1] - voice).square().sum(dim=(2, 3))
-        ratio = voice.square().sum(dim=(2, 3)) / error.clamp(min=1e-12)
+        separated = [name != config.stems.rest for name in config.stems.names]
+        wanted, common = estimates[:, :, separated], mean[:, separated]
+        error = (wanted - common).square().flatten(2).sum(dim=2)
+        ratio = common.square().flatten(1).sum(dim=1) / error.clamp(min=1e-12)
         keep &= (10 * ratio.log10() >= limits.agreement_db).all(dim=0)
     if limits.sounding_db:
         keep &= _decibels(mean.square().mean(dim=(2, 3))) <= limits.sounding_db
@@ -213,6 +232,6 @@ def selected(estimates: Tensor, config: PretrainConfig) -> Tensor:
 
 
 def _decibels(power: Tensor) -> Tensor:
-    """By how much two stems differ, from their powers (b 2 …): (b …) in decibels."""
-    decibels = 10 * power.clamp(min=1e-12).log10()
-    return (decibels[:, 0] - decibels[:, 1]).abs()
+    """By how much the loudest stem exceeds the next, from powers (b s …): (b …) in decibels."""
+    first, second = (10 * power.clamp(min=1e-12).log10()).topk(2, dim=1).values.unbind(1)
+    return first - second

@@ -1,6 +1,7 @@
 """Pretraining from a teacher: its stems, the crops that are left out, and what is learned."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from separator.data.reader import load_stems
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.objectives.primary.teacher import TeacherConfig
 from separator.pretrain.teacher_task import TeacherBatch, TeacherTask, selected
+from separator.stems import FOUR_STEMS, TWO_STEMS
 from tests.toys import MICRO, seeded
 
 
@@ -27,6 +29,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     run = tmp_path_factory.mktemp("model")
     assert cli.main(["train", *MICRO, f"data.roots=[{corpus}]", "steps=2", f"run={run}"]) == 0
+    return run / "model.safetensors"
+
+
+FOUR = "model.stems=[vocals,drums,bass,other]"  # the augmentation expects another order
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A model that separates four stems."""
+    run = tmp_path_factory.mktemp("four")
+    words = [*MICRO, FOUR, f"data.roots=[{corpus}]", "steps=2", f"run={run}"]
+    assert cli.main(["train", *words]) == 0
     return run / "model.safetensors"
 
 
@@ -50,7 +64,7 @@ def test_stems_are_the_mean_of_the_teachers_estimates(corpus: Path, model: Path)
     more += ("data.augment.swap=0", "data.augment.polarity=0")
     task = TeacherTask(config_of(corpus, model, model, more=more))
     whole = task.teachers[1]
-    task.teachers[1] = lambda mixture: halved(mixture, whole(mixture)[:, 0])
+    task.teachers[1] = Teacher(lambda mixture: halved(mixture, whole(mixture)[:, 0]))
     batch = next(task.batches(0)).songs
     assert batch.stems.shape[1] == 1  # true stems, which the corpus has, are not read
     stems = task.stems(TeacherBatch(batch), seeded())
@@ -60,9 +74,84 @@ def test_stems_are_the_mean_of_the_teachers_estimates(corpus: Path, model: Path)
     assert task.step(task.model, TeacherBatch(batch), 0, seeded())["loss"].isfinite()
 
 
+class Teacher:
+    """A model that answers as a function does."""
+
+    stems = TWO_STEMS
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, mixture: Tensor) -> Tensor:
+        return self.function(mixture)
+
+
 def halved(mixture: Tensor, accompaniment: Tensor) -> Tensor:
     """Stems (b 2 c t) of which the accompaniment is half as loud."""
     return torch.stack([0.5 * accompaniment, mixture - 0.5 * accompaniment], dim=1)
+
+
+UNCHANGED = ("teacher.sounding_db=0", "data.augment.remix=0", "data.augment.gain_db=0",
+             "data.augment.swap=0", "data.augment.polarity=0")  # fmt: skip
+
+
+def test_four_stems_are_learned_from_teachers_of_four(library: Path, corpus: Path, four: Path):
+    more = (*UNCHANGED, FOUR, "data.augment.drop_vocals=1", f"teacher.labels=[{corpus}]")
+    task = TeacherTask(config_of(library, four, four, more=(*more, "data.batch=4")))
+    batch = next(task.batches(0))
+    stems, estimates = task.stems(batch, seeded()), task.teachers[0](batch.songs.mixture)
+    assert stems.shape[:2] == (4, 4)
+    torch.testing.assert_close(stems[:2, 1:], estimates[:, 1:], rtol=1e-4, atol=1e-5)
+    assert estimates[:, 0].abs().max() > 0 and not stems[:2, 0].any()  # the vocals are dropped
+    for place, name in enumerate(("drums", "bass", "other"), 1):
+        given = batch.labels.stems[:, batch.labels.names.index(name)]
+        torch.testing.assert_close(stems[2:, place], given)
+    assert task.step(task.model, batch, 0, seeded())["loss"].isfinite()
+    track = task.valid[0]
+    read = task.read_stems(track, 8000)
+    assert list(read) == ["vocals", "drums", "bass", "other"]
+    mixture = load_stems(track, 8000, 0, 8000)["mixture"]
+    torch.testing.assert_close(sum(read.values()), mixture, rtol=1e-4, atol=1e-5)
+    assert task.validate(task.model, 0).scalars["valid/drums_sdr_mean"] is not None
+
+
+def test_two_stems_are_learned_from_a_teacher_of_four(library: Path, four: Path, model: Path):
+    task = TeacherTask(config_of(library, four, model, more=UNCHANGED))
+    batch = next(task.batches(0))
+    vocals = [
+        task.teachers[0](batch.songs.mixture)[:, 0],
+        task.teachers[1](batch.songs.mixture)[:, 1],
+    ]
+    torch.testing.assert_close(task.stems(batch, seeded())[:, 1], sum(vocals) / 2)
+
+
+def test_a_teacher_must_give_all_stems(library: Path, model: Path, four: Path, capsys):
+    words = [*MICRO, f"data.roots=[{library}]", "data.valid_share=0.3", FOUR]
+    words += [f"teacher.models=[{four},{model}]"]
+    assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 1
+    assert f"{model} has no drums and no bass" in capsys.readouterr().err
+
+
+def test_songs_with_too_few_stems_are_no_labels(tmp_path: Path, corpus: Path, four: Path, capsys):
+    for path in corpus.rglob("vocals.flac"):
+        folder = tmp_path / path.parent.name
+        folder.mkdir()
+        (folder / "vocals.flac").write_bytes(path.read_bytes())
+        (folder / "accompaniment.flac").write_bytes((path.parent / "bass.flac").read_bytes())
+    words = [*MICRO, f"data.roots=[{corpus}]", "data.valid_share=0.3", FOUR]
+    words += [f"teacher.models=[{four}]", f"teacher.labels=[stems:{tmp_path}]"]
+    assert cli.main(["pretrain", "pretrain/teacher.yaml", *words]) == 1
+    assert "has no drums and no bass" in (error := capsys.readouterr().err)
+    assert "remove it from teacher.labels" in error
+
+
+def test_crops_of_one_stem_of_four_are_left_out():
+    stems = torch.randn(1, 2, 4, 2, 8000, generator=seeded())
+    stems[0, :, 1:3] *= 1e-3
+    stems[0, 1, 3] *= 1e-3
+    config = replace(limits(sounding_db=30.0), objective="teacher")
+    config = replace(config, model=replace(config.model, stems=FOUR_STEMS.names))
+    assert selected(stems, config).tolist() == [True, False]
 
 
 def test_stems_are_shuffled_between_songs(corpus: Path, model: Path):
@@ -106,7 +195,7 @@ def test_crops_that_are_left_out_are_not_learned_from(corpus: Path, model: Path)
         whole = mixture * torch.tensor([1.0, 0.5, 1.0, 0.5])[:, None, None]
         return torch.stack([whole, mixture - whole], dim=1)
 
-    task.teachers[0] = estimate
+    task.teachers[0] = Teacher(estimate)
     stems = task.stems(batch, seeded())
     assert len(stems) == 2 and (stems[:, 1].abs().amax((1, 2)) > 0).all()
 

@@ -101,11 +101,13 @@ class PrimaryObjective(_Registered[Config]):
 
     Attributes:
         separates: it trains as `separator train` does, with the losses of `loss`.
+        any_stems: `model.stems` may be any set of stems; otherwise pretraining has one mask.
         task_class: the class that trains, as "module:Class": it imports torch, so not in the same
             file. An objective may make its task itself instead, in `task`.
     """
 
     separates: ClassVar[bool] = False
+    any_stems: ClassVar[bool] = False
     task_class: ClassVar[str]
 
     def task(self) -> "Task":

@@ -51,6 +51,7 @@ def draw(
     stems: int,
     config: AugmentConfig,
     whole: Sequence[bool] | None = None,
+    voice: int | None = -1,
 ) -> Augmentation:
     """Draw the changes of a batch.
 
@@ -62,10 +63,11 @@ def draw(
     Args:
         generator: source of the numbers.
         batch: number of segments.
-        stems: number of stems, vocals last.
+        stems: number of stems.
         config: ranges and probabilities.
         whole: of each segment, whether its accompaniment is one stem. Those are regrouped apart
-            from the others, so that none gets a second song's drums; vocals among all.
+            from the others, so that none gets a second song's drums; the last stem among all.
+        voice: place of the vocals among the stems; None where there are none.
 
     Returns:
         What `apply` does to the batch.
@@ -83,8 +85,8 @@ def draw(
     speed = NORMAL - config.steps + (speed * (2 * config.steps + 1)).long()
     speed = speed if remixed else speed[:, :1].repeat(1, stems)  # a song's stems stay in time
     gain = sign * 10 ** (decibels / 20)
-    if stems > 1:  # vocals are last
-        gain[torch.rand(batch, generator=generator) < config.drop_vocals, -1] = 0
+    if stems > 1 and voice is not None:
+        gain[torch.rand(batch, generator=generator) < config.drop_vocals, voice] = 0
     return Augmentation(song, gain, swap < config.swap, speed)
 
 

@@ -17,7 +17,7 @@ from separator.dsp.stft import stft
 from separator.engine.song_task import SongTask
 from separator.engine.task import Validation
 from separator.losses import Estimate, SeparationLoss, Target
-from separator.stems import MIXTURE
+from separator.stems import MIXTURE, StemSet
 from separator.supervised.config import SupervisedConfig
 from separator.supervised.validation import MAX_SHOWN, named_waves, show_waves, validate
 
@@ -56,10 +56,7 @@ class SupervisedTask(SongTask):
             batch: crops as read, with the finest stems that any song has.
             generator: of the random numbers of augmentations.
         """
-        waves = dict(zip(batch.names, batch.stems.unbind(1), strict=True))
-        parts = self.config.stems.parts(batch.names).values()
-        stems = [torch.stack([waves[name] for name in names], dim=1).sum(dim=1) for names in parts]
-        return torch.stack(stems, dim=1)
+        return regrouped(batch.stems, batch.names, self.config.stems)
 
     def step(
         self, model: nn.Module, batch: Batch, step: int, generator: torch.Generator
@@ -106,3 +103,19 @@ class SupervisedTask(SongTask):
             samples: at most so many from its beginning; all if None.
         """
         return load_stems(track, self.config.rate, 0, samples, names=self.config.stems.names)
+
+
+def regrouped(waves: Tensor, names: Sequence[str], stems: StemSet) -> Tensor:
+    """Select or sum stems so that they are those of a set.
+
+    Args:
+        waves: (b n c t).
+        names: of the n stems.
+        stems: the set that is wanted, of which none may be lacking.
+
+    Returns:
+        (b s c t), in the order of the set.
+    """
+    named = dict(zip(names, waves.unbind(1), strict=True))
+    parts = (torch.stack([named[n] for n in wanted], 1) for wanted in stems.parts(names).values())
+    return torch.stack([part.sum(dim=1) for part in parts], dim=1)

@@ -16,11 +16,11 @@ class TeacherConfig(CheckedConfig):
         models: model files that separate; the network learns from the mean of their estimates.
             Without any, data.roots are folders of stems that another program estimated.
         agreement_db: with two models or more, crops are left out where the SDR of one model's
-            vocals against the mean is below this, in decibels.
-        sounding_db: crops are left out where one stem is softer than the other by more than this,
+            vocals (of all stems but the rest) against the mean is below this, in decibels.
+        sounding_db: crops are left out where one stem is louder than each other by more than this,
             in decibels (0 keeps all).
         contrast_db: crops are left out that have no tenth of a second in which one stem is louder
-            than the other by this many decibels (0 keeps all).
+            than each other by this many decibels (0 keeps all).
         drop: share of the crops of each batch with the largest losses that are left out; crops of
             songs with stems stay.
         labels: folders of songs with stems, each as an entry of data.roots; part of each batch is
@@ -47,6 +47,7 @@ class Teacher(PrimaryObjective[TeacherConfig]):
     task_class = "separator.pretrain.teacher_task:TeacherTask"
     Config = TeacherConfig
     separates = True
+    any_stems = True
 
     def check(self) -> None:
         """Refuse batches too small for labels."""
