@@ -28,7 +28,7 @@ class EvaluateConfig(CheckedConfig):
         jobs: number of processes; 0 takes one for each core, at most 8, or one on a GPU.
         full: also compute museval's ISR, SIR and SAR (half a minute and 4 GB for each song).
         json: file for the report.
-        device: cpu, cuda, mps, or auto for the best there is.
+        device: cpu, cuda, mps, or auto, which takes a GPU if there is one.
     """
 
     data: str

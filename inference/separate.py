@@ -33,14 +33,15 @@ class SeparateConfig(CheckedConfig):
 
     Attributes:
         inputs: songs and folders of songs.
-        stems: stems to write, such as "--stems vocals drums"; all of them where none is named. By
+        stems: stems to write, such as "--stems vocals drums"; "--stems" alone writes all. By
             default the instrumental, or all where the model has drums, bass and others.
         output: folder for the results, which keeps the subfolders of an input folder.
         format: format of the results; "input" takes each song's own, so that lossy songs are
             compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
             programs read it.
-        model: model file, or a name that `separator models` lists; by default $SEPARATOR_MODEL, or
-            the first model of that list. The estimates of several (-m A -m B) are averaged.
+        model: model file, a name that `separator models` lists, hf:OWNER/NAME or https://…; by
+            default $SEPARATOR_MODEL, or the first model of that list. The estimates of several
+            (-m A -m B) are averaged.
         two_stems: write this stem, and everything else as one file: "--two-stems vocals" gives
             vocals and instrumental with any model.
         mix: write the song with stems at other levels, in dB (at most 24) or "off": "--mix
@@ -69,17 +70,17 @@ class SeparateConfig(CheckedConfig):
         keep: keep results that exist although another model, version or setting made them, or
             although it is not known where they came from.
         strict: refuse songs that are damaged somewhere instead of separating the rest of them.
-        jobs: songs that are worked on at the same time. There is one model, which works on one of
-            them with all cores or the GPU; the others are read, encoded and written meanwhile, so
-            that it does not wait. The model's memory does not grow with this number. 0 takes 3, or
-            8 on a GPU.
+        jobs: songs that are worked on at the same time: the model separates one of them with all
+            cores or the GPU, while others are read, encoded and written. The model's memory does
+            not grow with this number. 0 takes 3, or 8 on a GPU.
         chunk: seconds that the model sees at once; memory grows with it.
         overlap: seconds that a chunk shares with the next, at most half a chunk.
         batch: chunks processed at once.
         backend: what runs the model: torch, or onnx (onnxruntime on the CPU, which needs no PyTorch
             and a model of `separator export -o x.onnx`); auto takes onnx for .onnx files and
             where torch is missing, else torch.
-        device: where to run; auto takes a GPU when there is one. onnx has the CPU alone.
+        device: cpu, cuda, mps, or auto, which takes a GPU if there is one; onnx runs on the CPU
+            only.
     """
 
     GROUPS: ClassVar[dict[str, str]] = {
@@ -255,7 +256,7 @@ def _loaded(
     models = [load(path, config.device, *quality, backend=config.backend) for path in paths]
     for path, model in zip(paths, models, strict=True):
         log.debug("model: %s", described(path, model.description))
-    device = getattr(models[0], "device", None)  # onnxruntime has the CPU alone
+    device = getattr(models[0], "device", None)  # onnxruntime runs on the CPU only
     alone = len(models) == 1 and not weights
     separator = models[0] if alone else Ensemble(models, config.average, weights)
     return separator, device.type if device else "cpu"

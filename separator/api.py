@@ -171,7 +171,7 @@ def load(
 
         if device not in ("auto", "cpu"):
             raise UsageError(
-                f"device: the backend onnx has the CPU alone; leave {device} out, or "
+                f"device: the backend onnx runs on the CPU only; leave {device} out, or "
                 "give the backend torch and a .safetensors file"
             )
         return OnnxSeparator.load(model, **quality)

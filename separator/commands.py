@@ -100,7 +100,7 @@ COMMANDS = {  # in the order of `separator --help`
     "scan": Command(
         "separator.cli.scan_command",
         TRAIN,
-        "index a music library; quarantine broken files",
+        "find the usable songs of a music library; report broken files",
         """
         separator scan ~/Music /mnt/more
             index two folders
@@ -159,17 +159,6 @@ COMMANDS = {  # in the order of `separator --help`
             compare masking strategies; after a stop, the same command continues
         """,
     ),
-    "export": Command(
-        "separator.inference.export",
-        SHARE,
-        "write a model file of half the size for sharing, or ONNX",
-        """
-        separator export runs/vocals/model.safetensors -o vocals.safetensors --license cc-by-4.0
-            store the weights as 16-bit floats
-        separator export tiny-vocals -o vocals.onnx
-            write the network as ONNX
-        """,
-    ),
     "evaluate": Command(
         "separator.inference.evaluate_command",
         SHARE,
@@ -185,6 +174,17 @@ COMMANDS = {  # in the order of `separator --help`
             compare a model with stems that other programs wrote
         separator evaluate --data ~/MUSDB18 --split test --estimates separated/htdemucs
             score such stems alone
+        """,
+    ),
+    "export": Command(
+        "separator.inference.export",
+        SHARE,
+        "write a model file of half the size for sharing, or ONNX",
+        """
+        separator export runs/vocals/model.safetensors -o vocals.safetensors --license cc-by-4.0
+            store the weights as 16-bit floats
+        separator export tiny-vocals -o vocals.onnx
+            write the network as ONNX
         """,
     ),
     "push": Command(

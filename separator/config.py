@@ -142,7 +142,8 @@ def _parser(cls: type, command: str, positional: str | None) -> Any:
     if has_keys:
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; repeatable")
         parser.add_class_arguments(cls, fail_untyped=True)
-        parser._action_groups[2].title = "settings"  # not the description a second time
+        title = "settings, each as key=value or --key=value; key+=value adds to a list"
+        parser._action_groups[2].title = title  # not the description a second time
     else:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         lists = {name for name, field in fields.items() if field.type in (list[str], "list[str]")}

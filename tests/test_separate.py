@@ -227,7 +227,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("folder", 1, "no songs found"),
         ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),
         ("song.wav --device tpu", 2, "'tpu' is not on this machine"),
-        ("song.wav --backend onnx --device cuda", 2, "device: the backend onnx has the CPU alone"),
+        ("song.wav --backend onnx --device cuda", 2, "device: the backend onnx runs on the CPU"),
         ("song.wav --stems drums", 2, "stems: this model has no drums"),
         ("song.wav --two-stems bass", 2, "separator: --two-stems: this model has no bass"),
         ("song.wav --overlap 7", 2, "overlap: 7.0 is not in [0, 6.0]"),

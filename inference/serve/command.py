@@ -25,7 +25,7 @@ class ServeConfig(CheckedConfig):
         open: open the page in the browser.
         model: model that the page offers first, a file or a name that `separator models` lists; by
             default $SEPARATOR_MODEL, or the first model of that list.
-        device: where to run; auto takes a GPU when there is one.
+        device: cpu, cuda, mps, or auto, which takes a GPU if there is one.
         jobs: songs separated at the same time.
         max_megabytes: largest file that is accepted.
         max_minutes: longest song that is accepted.

@@ -40,7 +40,7 @@ class DoctorConfig:
     Attributes:
         model: the model to test, a file or a name that `separator models` lists; by default
             $SEPARATOR_MODEL, or the first model of that list.
-        device: where to run it; auto takes a GPU when there is one.
+        device: cpu, cuda, mps, or auto, which takes a GPU if there is one.
     """
 
     model: str = ""

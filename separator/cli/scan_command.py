@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScanConfig:
-    """Index a music library; quarantine broken files.
+    """Find the usable songs of a music library; report the other files. None is moved.
 
     Attributes:
         roots: folders of music; all their subfolders are searched.

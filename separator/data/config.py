@@ -13,12 +13,12 @@ class AugmentConfig(CheckedConfig):
     """Random changes of the stems; zeros switch a change off.
 
     Attributes:
-        gain_db: Each stem is made louder or softer by up to this many decibels, uniformly.
-        swap: Probability that a stem's left and right channels are exchanged.
-        polarity: Probability that a stem is multiplied by -1.
-        remix: Probability that a batch's stems are regrouped into mixtures of different songs.
-        speed: Stems are played faster or slower by up to this share, a multiple of 0.1.
-        drop_vocals: Probability that a mixture has no vocals, so that the network learns to leave
+        gain_db: each stem is made louder or softer by up to this many decibels, uniformly.
+        swap: probability that a stem's left and right channels are exchanged.
+        polarity: probability that a stem is multiplied by -1.
+        remix: probability that a batch's stems are regrouped into mixtures of different songs.
+        speed: stems are played faster or slower by up to this share, a multiple of 0.1.
+        drop_vocals: probability that a mixture has no vocals, so that the network learns to leave
             instrumental music unchanged.
     """
 
@@ -49,19 +49,19 @@ class DataConfig(CheckedConfig):
     """Folders of songs, and the way they are cut into training batches.
 
     Attributes:
-        roots: Folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
+        roots: folders with songs, each PATH, KIND:PATH, PATH@WEIGHT or KIND:PATH@WEIGHT; KIND is
             the name of a layout, such as stems or library, and is detected when left out.
-        segment_seconds: Length of a training segment in seconds.
-        batch: Segments in a batch, on each device.
-        workers: Processes that read ahead; 0 reads in the training process.
-        fraction: Share of the training songs of each root to use; pools and libraries are used
+        segment_seconds: length of a training segment in seconds.
+        batch: segments in a batch, on each device.
+        workers: processes that read ahead; 0 reads in the training process.
+        fraction: share of the training songs of each root to use; pools and libraries are used
             whole. A larger share contains the songs of a smaller one, whatever the run's seed.
-        valid_share: Share of the songs kept for validation where a collection has no split.
-        cache_gb: Largest disk space for MUSDB18's decoded stems, in gigabytes.
-        memory_mb: Largest memory for decoded songs of up to 30 s, shared by all workers, in
+        valid_share: share of the songs kept for validation where a collection has no split.
+        cache_gb: largest disk space for MUSDB18's decoded stems, in gigabytes.
+        memory_mb: largest memory for decoded songs of up to 30 s, shared by all workers, in
             megabytes.
-        silence_db: Segments below this level, in dB of full scale, are drawn again.
-        augment: Random changes of the stems.
+        silence_db: segments below this level, in dB of full scale, are drawn again.
+        augment: random changes of the stems.
     """
 
     roots: list[str]
