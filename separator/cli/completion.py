@@ -19,11 +19,22 @@ from separator.stems import NAMES, public_name
 
 SHELLS = ("bash", "zsh", "fish")
 STEM_WORDS = tuple(map(public_name, NAMES))
+CHOICES = {  # of options whose type does not list them
+    "two_stems": STEM_WORDS,
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "split": ("train", "valid", "test"),
+}
 FUNCTION = "_separator_files"
 PREAMBLES = {  # functions that name words and files
-    "bash": '%s() {\n  compgen -W "%s" -- "$1"\n  compgen -f -- "$1"\n}',
-    "zsh": "%s() {\n  compadd -- %s\n  _files\n}",
-    "fish": "function %s\n  string split ' ' '%s'\n  __fish_complete_path (commandline -ct)\nend",
+    "bash": '%s() {\n  %scompgen -W "%s" -- "$1"\n  compgen -f -- "$1"\n}',
+    "zsh": "%s() {\n  %scompadd -- %s\n  _files\n}",
+    "fish": "function %s\n  %sstring split ' ' '%s'\n  __fish_complete_path (commandline -ct)\nend",
+}
+AFTER = {  # names the words only where they may be further values of an option
+    "bash": 'local word last; for word in "${COMP_WORDS[@]}"; do [[ $word = -* ]] && last=$word; '
+    'done\n  [ "$last" = %s ] && ',
+    "zsh": "[[ ${${words[1,CURRENT]}[(R)-*]} = %s ]] && ",
+    "fish": "contains -- %s (string match -- '-*' (commandline -opc))[-1]; and ",
 }
 
 BASH_FUNCTION = "_shtab_separator() {\n"
@@ -77,7 +88,7 @@ def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
     for action in _options(name):
         hint, bare = getattr(action, "_typehint", None), not action.option_strings
         about = {"help": (action.help or "").replace("%", "%%").split(". ")[0]}
-        choices = {"shell": SHELLS, "name": bundled.names()} if bare else {"two_stems": STEM_WORDS}
+        choices = {"shell": SHELLS, "name": bundled.names()} if bare else CHOICES
         beside_files = {} if presets else {"model": bundled.names(), "stems": STEM_WORDS}
         if action.metavar == SWITCH or action.dest == "help":
             about["action"] = "store_true"
@@ -94,6 +105,8 @@ def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
         added = parser.add_argument(*action.option_strings or [action.dest], **about)
         if action.dest in beside_files:
             added.complete = _words_or_files(action.dest, beside_files[action.dest])
+        elif action.dest == "inputs":
+            added.complete = _words_or_files("inputs", STEM_WORDS, after="--stems")
         elif hint in (None, str) and "choices" not in about and action.dest != "help":
             added.complete = shtab.FILE
     if presets:
@@ -123,8 +136,12 @@ def _presets(name: str) -> list[str]:
     return presets and [*presets, *sizes]
 
 
-def _words_or_files(kind: str, words: Sequence[str]) -> dict[str, Any]:
-    """Return shtab's description of values that are some words or files."""
+def _words_or_files(kind: str, words: Sequence[str], after: str = "") -> dict[str, Any]:
+    """Return shtab's description of values that are files or, after an option, some words."""
     function = f"{FUNCTION}_{kind}"
-    preamble = {shell: text % (function, " ".join(words)) for shell, text in PREAMBLES.items()}
+    before = {shell: text % after if after else "" for shell, text in AFTER.items()}
+    preamble = {
+        shell: text % (function, before[shell], " ".join(words))
+        for shell, text in PREAMBLES.items()
+    }
     return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": preamble}
