@@ -176,6 +176,35 @@ def test_a_report_of_nothing_yet(tmp_path: Path):
     assert "| none | 0 | - |" in (tmp_path / "report.md").read_text()
 
 
+def test_arms_are_compared_in_the_stems_that_all_give(
+    corpus: Path, tmp_path: Path, in_process: list
+):
+    four = {"train": ["model.stems=[vocals,drums,bass,other]"]}
+    drums = {"train": ["model.stems=[drums]"]}
+    cases = [("two", {}, ["accompaniment", "vocals"]), ("drums", drums, ["drums", "other"])]
+    for name, arm, stems in cases:
+        run = tmp_path / name
+        arms = json.dumps({"four": four, name: arm})
+        assert cli.main([*words(corpus, run, "seeds=[0]", "baseline=four"), f"arms={arms}"]) == 0
+        report = json.loads((run / "report.json").read_text())
+        assert report["stems"] == stems
+        sdr = report["arms"]["four"]["sdr"]
+        scores = json.loads((run / "four" / "seed0" / "train" / "scores.json").read_text())
+        for stem in stems:
+            assert sdr[stem]["mean"] == pytest.approx(
+                scores["summary"]["ours"][stem]["sdr_global_mean"]
+            )
+        assert len(report["arms"]["four"]["curve"]) > 0
+        assert f"| {name} | 1 |" in (run / "report.md").read_text()
+        assert (run / "report.md").read_text().startswith(f"| arm | seeds | {stems[0]} |")
+
+
+def test_arms_without_a_common_stem_are_refused(corpus: Path, tmp_path: Path, capsys):
+    arms = json.dumps({"two": {}, "drums": {"train": ["model.stems=[drums]"]}})
+    assert cli.main([*words(corpus, tmp_path / "run", "baseline=two"), f"arms={arms}"]) == 2
+    assert "arms: no stem is given by the models of all" in capsys.readouterr().err
+
+
 def test_a_comparison_and_what_a_second_call_does(
     corpus: Path, tmp_path: Path, in_process: list, capsys: pytest.CaptureFixture
 ):

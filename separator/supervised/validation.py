@@ -16,7 +16,7 @@ from separator.errors import SeparatorError
 from separator.losses import Estimate, Target
 from separator.metrics import global_sdr
 from separator.separation import Separator
-from separator.stems import MIXTURE, StemSet, public_name
+from separator.stems import MIXTURE, VOCALS, StemSet, public_name
 from separator.supervised.config import SupervisedConfig
 
 if TYPE_CHECKING:
@@ -67,9 +67,18 @@ def validate(task: "SupervisedTask", model: nn.Module) -> Validation:
             waves = {MIXTURE: mixture, **named_waves(config.stems, guess, "estimate")}
             waves |= named_waves(config.stems, true, "target")
             show_waves(shown, track.name, waves, config)
-        results.append((place, (_ratios(true, guess, mixture), losses, shown)))
+        ratios = _ratios(_scored(true, config.stems), _scored(guess, config.stems), mixture)
+        results.append((place, (ratios, losses, shown)))
     rows = distributed.gather(results)
     return Validation({}, 0.0) if distributed.rank() else _collected(rows, config.stems)
+
+
+def _scored(waves: Tensor, stems: StemSet) -> Tensor:
+    """Add the accompaniment to stems (s c t) beside which it is scored."""
+    if stems.scored == stems.names:
+        return waves
+    rest = [place for place, name in enumerate(stems.names) if name != VOCALS]
+    return torch.cat([waves, waves[rest].sum(dim=0, keepdim=True)])
 
 
 def _ratios(stems: Tensor, estimates: Tensor, mixture: Tensor) -> Tensor:
@@ -145,13 +154,13 @@ def _summarise(result: Validation, table: Tensor, stems: StemSet) -> None:
     scalars = result.scalars
     scored = [stems.names.index(name) for name in stems.estimated]
     baseline = table[:, 1, scored].mean(dim=1)
-    columns = dict(zip(stems.names, table[:, 0].unbind(1), strict=True)) | {MIXTURE: baseline}
+    columns = dict(zip(stems.scored, table[:, 0].unbind(1), strict=True)) | {MIXTURE: baseline}
     for name, column in columns.items():
         kept = column[column.isfinite()]
         if len(kept):
             scalars[f"valid/{name}_sdr_mean"] = kept.mean().item()
             scalars[f"valid/{name}_sdr_median"] = kept.quantile(0.5).item()
-    means = {name: scalars.get(f"valid/{name}_sdr_mean", math.nan) for name in stems.names}
+    means = {name: scalars.get(f"valid/{name}_sdr_mean", math.nan) for name in stems.scored}
     mixture = scalars.get(f"valid/{MIXTURE}_sdr_mean", math.nan)
     scores = [means[name] for name in stems.estimated if not math.isnan(means[name])]
     result.score = sum(scores) / len(scores)

@@ -5,6 +5,8 @@ report.json is
     schema       1
     definitions  {name of a number: what it is}
     config       what the command was told
+    stems        those that the models of all arms give, or that are their sums; arms are compared
+                 by the first, which is the accompaniment if there is one
     songs        names of the songs that every run scored; what follows is over these alone
     left_out     names of the others: not scored by all, or with a stem that is silent throughout
     mixture      {stem: mean SDR of the mixture itself as the estimate}
@@ -13,19 +15,20 @@ report.json is
         "pretrain", "train": {"steps", "seconds"}, means over the runs; null for no pretraining
         "improvement": of the pretrained files, mean over the runs, or null
         "sdr": {stem: {"mean", "sd", "median", "by_seed", "by_song"}}, null without a run
-        "difference": {"mean", "low", "high", "seeds", "by_song"} of the accompaniment, null for
-            the baseline and where it and the arm share no seed
-        "best": each run's best validation of the accompaniment, on the way or at the end
-        "curve": [[step, mean over the runs of the validation's mean accompaniment SDR]],
+        "difference": {"mean", "low", "high", "seeds", "by_song"} of the first stem, null for the
+            baseline and where it and the arm share no seed
+        "best": each run's best validation of the first stem, on the way or at the end
+        "curve": [[step, mean over the runs of the validation's mean SDR of the first stem]],
         "reached": {"steps", "seconds"} until the curve is first at the end of the baseline's}}
     failures     [{"arm", "seed", "error"}]
 
-A stem is `accompaniment` or `vocals`; SDR is in dB, global: one ratio for a track. Numbers that
-do not exist, such as the deviation of one seed, are null. As the stems add up to the mixture, both
-have the same error: what an arm gains on the accompaniment it gains on the vocals, song by song.
+SDR is in dB, global: one ratio for a track. Numbers that do not exist, such as the deviation of one
+seed, are null. As the stems add up to the mixture, accompaniment and vocals have the same error:
+what an arm gains on the one it gains on the other, song by song.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,13 +38,12 @@ import numpy as np
 from separator.atomic import replacing, write_text
 from separator.cli.compare.config import CompareConfig
 from separator.cli.compare.intervals import paired, summary
+from separator.cli.compare.planning import common_stems
 from separator.cli.compare.runs import Run, last_step
 from separator.cli.run_history import read_rows
 from separator.config import to_dict
 from separator.errors import counted, printable, writing
-from separator.stems import ACCOMPANIMENT, TWO_STEMS
 
-SCORED_STEMS = TWO_STEMS.names
 NUMBERS = {
     "sdr": "of the last averaged weights; SDR = 10 log10(sum reference^2 / sum error^2)",
     "mean": "mean over seeds of the mean over songs",
@@ -90,12 +92,13 @@ def write(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
 def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[str, Any]:
     """Return the content of report.json, with arguments config, runs and failures as `write`."""
     done = {run: scores for run in runs if (scores := run.scores()) is not None}
-    songs, left_out = _songs(list(done.values()))
-    tables = {run: _table(scores, songs, "ours") for run, scores in done.items()}
-    mixtures = [_table(scores, songs, "mixture") for scores in done.values()]
+    stems = common_stems(runs)
+    songs, left_out = _songs(list(done.values()), stems)
+    tables = {run: _table(scores, songs, stems, "ours") for run, scores in done.items()}
+    mixtures = [_table(scores, songs, stems, "mixture") for scores in done.values()]
     arms = {}
     for name in config.arms:
-        arms[name] = _arm([run for run in done if run.arm == name])
+        arms[name] = _arm([run for run in done if run.arm == name], stems[0])
         arms[name] |= _statistics(name, config.baseline, tables) if songs else {}
     for arm in arms.values():
         arm["reached"] = _reached(arm, arms[config.baseline]["curve"])
@@ -103,9 +106,10 @@ def build(config: CompareConfig, runs: list[Run], failures: list[dict]) -> dict[
         "schema": 1,
         "definitions": NUMBERS,
         "config": to_dict(config),
+        "stems": stems,
         "songs": songs,
         "left_out": left_out,
-        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in SCORED_STEMS},
+        "mixture": {s: fmean(mixtures[0][s]) if songs else None for s in stems},
         "arms": arms,
         "failures": failures,
     }
@@ -115,21 +119,22 @@ def markdown(report: dict[str, Any]) -> str:
     """Return a report as Markdown: a table with a row for each arm, and how to read it."""
     config, baseline = report["config"], report["config"]["baseline"]
     total, done = len(config["arms"]) * len(config["seeds"]), 0
+    main, *others = report["stems"]
     lines = [
-        f"| arm | seeds | accompaniment | its median | best on the way | against {baseline} "
-        f"| vocals | pretraining: steps, s | improvement | fine-tuning: steps, s "
+        f"| arm | seeds | {main} | its median | best on the way | against {baseline} "
+        f"| {' | '.join(others)} | pretraining: steps, s | improvement | fine-tuning: steps, s "
         f"| as good as {baseline} after: steps, s |",
-        f"|{11 * '---|'}",
+        f"|{(10 + len(others)) * '---|'}",
     ]
     for name, arm in report["arms"].items():
         done += len(arm["runs"])
-        music, voice = (arm["sdr"] and arm["sdr"][stem] for stem in SCORED_STEMS)
-        median = f"{music['median']:.2f}" if music else "-"
+        first, *rest = (arm["sdr"] and arm["sdr"][stem] for stem in report["stems"])
+        median = f"{first['median']:.2f}" if first else "-"
         improvement = "-" if arm["improvement"] is None else f"{arm['improvement']:+.3f}"
         columns = [
-            *(name, str(len(arm["runs"])), _spread(music), median),
+            *(name, str(len(arm["runs"])), _spread(first), median),
             f"{fmean(arm['best']):.2f}" if arm["best"] else "-",
-            *(_interval(arm["difference"]), _spread(voice), _budget(arm["pretrain"])),
+            *(_interval(arm["difference"]), *map(_spread, rest), _budget(arm["pretrain"])),
             *(improvement, _budget(arm["train"]), _budget(arm["reached"])),
         ]
         lines.append(f"| {' | '.join(columns)} |")
@@ -141,7 +146,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     mixture = report["mixture"]
     if report["songs"]:
-        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in SCORED_STEMS)
+        values = ", ".join(f"{stem} {mixture[stem]:.2f}" for stem in report["stems"])
         notes.append(f"The mixture itself as the estimate: {values}.")
     if len(config["seeds"]) == 1:
         notes.append("With one seed the interval is over songs alone: another seed may turn it.")
@@ -167,14 +172,14 @@ def draw(report: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     arms = {name: arm for name, arm in report["arms"].items() if arm["sdr"]}
     for place, (name, arm) in enumerate(arms.items()):
-        sdr, colour = arm["sdr"][ACCOMPANIMENT], f"C{place % 10}"
+        sdr, colour = arm["sdr"][report["stems"][0]], f"C{place % 10}"
         seeds = sdr["by_seed"]
         left.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.5)
         left.errorbar(place + 0.15, sdr["mean"], sdr["sd"] or 0, fmt="o", color=colour, capsize=4)
         if arm["curve"]:
             right.plot(*zip(*arm["curve"], strict=True), ".-", color=colour, label=name)
     left.set_xticks(range(len(arms)), list(arms), rotation=20)
-    left.set(ylabel="accompaniment SDR, dB", title="seeds, mean and standard deviation")
+    left.set(ylabel=f"{report['stems'][0]} SDR, dB", title="seeds, mean and standard deviation")
     right.set(xlabel="steps of fine-tuning", title="during fine-tuning, mean over seeds")
     if right.lines:
         right.legend()
@@ -182,25 +187,29 @@ def draw(report: dict[str, Any], path: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def _songs(scores: list[dict]) -> tuple[list[str], list[str]]:
-    """Names of the songs that all runs scored in both stems, and of the rest."""
+def _songs(scores: list[dict], stems: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the songs that all runs scored in all stems, and of the rest."""
     entries = [entry for run in scores for entry in (*run["tracks"], *run["failures"])]
     names = dict.fromkeys(entry["name"] for entry in entries)
-    scored = [{t["name"] for t in run["tracks"] if _numbers(t)} for run in scores]
+    scored = [{t["name"] for t in run["tracks"] if _numbers(t, stems)} for run in scores]
     kept = [name for name in names if all(name in run for run in scored)]
     return kept, [name for name in names if name not in kept]
 
 
-def _numbers(track: dict) -> bool:
+def _numbers(track: dict, stems: Sequence[str]) -> bool:
     """Whether all scores of a track are numbers; a silent stem's are null, an exact one's "inf"."""
-    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in SCORED_STEMS]
-    return not track["silent"] and all(isinstance(s["sdr_global"], float) for s in scores)
+    scores = [track["scores"][kind][stem] for kind in ("ours", "mixture") for stem in stems]
+    return not set(stems) & set(track["silent"]) and all(
+        isinstance(s["sdr_global"], float) for s in scores
+    )
 
 
-def _table(scores: dict, songs: list[str], estimate: str) -> dict[str, list[float]]:
+def _table(
+    scores: dict, songs: list[str], stems: Sequence[str], estimate: str
+) -> dict[str, list[float]]:
     """Global SDR of one run for each stem, in the order of the songs."""
     tracks = {track["name"]: track["scores"][estimate] for track in scores["tracks"]}
-    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in SCORED_STEMS}
+    return {s: [tracks[name][s]["sdr_global"] for name in songs] for s in stems}
 
 
 def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, Any]:
@@ -214,19 +223,20 @@ def _statistics(name: str, baseline: str, tables: dict[Run, dict]) -> dict[str, 
     def matrix(runs: dict[int, dict], seeds: list[int], stem: str) -> np.ndarray:
         return np.array([runs[seed][stem] for seed in seeds])
 
-    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in SCORED_STEMS} if ours else None
+    stems = list(next(iter(tables.values())))
+    sdr = {stem: summary(matrix(ours, list(ours), stem)) for stem in stems} if ours else None
     if not both:
         return {"sdr": sdr, "difference": None}
-    apart = matrix(ours, both, SCORED_STEMS[0]) - matrix(theirs, both, SCORED_STEMS[0])
+    apart = matrix(ours, both, stems[0]) - matrix(theirs, both, stems[0])
     return {"sdr": sdr, "difference": {"seeds": both, **paired(apart)}}
 
 
-def _arm(runs: list[Run]) -> dict[str, Any]:
-    """Summarise the runs of an arm: cost, improvement in pretraining, and curve."""
+def _arm(runs: list[Run], stem: str) -> dict[str, Any]:
+    """Summarise the runs of an arm: cost, improvement in pretraining, and a stem's curve."""
     key, logs = "valid/improvement", [read_rows(run.run_folder("pretrain")) for run in runs]
     scores = [[row[key] for row in log if row.get(key)] for log in logs]
     improvements = [max(values) for values in scores if values]
-    curves = [_validations(run) for run in runs]
+    curves = [_validations(run, stem) for run in runs]
     return {
         "runs": [run.seed for run in runs],
         "pretrain": _cost([run for run in runs if "pretrain" in run.stages], "pretrain"),
@@ -260,9 +270,9 @@ def _cost(runs: list[Run], stage: str) -> dict[str, float] | None:
     }
 
 
-def _validations(run: Run) -> dict[int, float]:
-    """Mean accompaniment SDR of a run's validations, by step."""
-    key = f"valid/{ACCOMPANIMENT}_sdr_mean"
+def _validations(run: Run, stem: str) -> dict[int, float]:
+    """Mean SDR of a stem in a run's validations, by step."""
+    key = f"valid/{stem}_sdr_mean"
     validations = read_rows(run.run_folder("train"))
     return {row["step"]: row[key] for row in validations if row.get(key) is not None}
 

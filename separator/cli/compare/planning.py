@@ -25,7 +25,8 @@ def plan(config: CompareConfig) -> list[Run]:
         The runs; each comes after those whose models it uses.
 
     Raises:
-        UsageError: an arm's preset is not there, or one of its keys is unknown.
+        UsageError: an arm's preset is not there, one of its keys is unknown, or the models of two
+            arms share no stem.
     """
     stages = {}
     for name, arm in config.arms.items():
@@ -49,7 +50,18 @@ def plan(config: CompareConfig) -> list[Run]:
         for other in config.needed_by(name):
             wanted = config.seeds_needed(name, other, seed)
             run.needs[other] = [runs[other, needed] for needed in wanted]
+    if not common_stems(list(runs.values())):
+        raise UsageError("arms: no stem is given by the models of all; give equal model.stems")
     return list(runs.values())
+
+
+def common_stems(runs: list[Run]) -> tuple[str, ...]:
+    """Return the stems that the models of all runs are scored in, the accompaniment first.
+
+    Args:
+        runs: at least one.
+    """
+    return tuple(stem for stem in runs[0].stems if all(stem in run.stems for run in runs))
 
 
 def _same_pretraining(name: str, stages: dict[str, dict]) -> list[str]:

@@ -17,7 +17,7 @@ from separator.cli.run_history import read_rows
 from separator.engine.stop import OUT_OF_TIME
 from separator.engine.task import check_config
 from separator.errors import SeparatorError
-from separator.stems import ACCOMPANIMENT
+from separator.stems import ACCOMPANIMENT, TWO_STEMS, StemSet
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,12 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems that its model is scored in, the accompaniment first."""
+        names = self.stages["train"][1].get("model", {}).get("stems", TWO_STEMS.names)
+        return tuple(sorted(StemSet(tuple(names)).scored, key=lambda stem: stem != ACCOMPANIMENT))
 
     def run_folder(self, stage: str) -> Path:
         """Return the run folder of a stage, "pretrain" or "train"."""
@@ -98,8 +104,9 @@ class Run:
         scores = self.scores()
         if scores is None:
             raise SeparatorError(f"{folder / SCORES}: was not written; see {folder / OUTPUT}")
-        mean = scores["summary"]["ours"][ACCOMPANIMENT]["sdr_global_mean"]
-        return f"accompaniment SDR {mean:.2f} dB" if mean is not None else "no song was scored"
+        stem = self.stems[0]
+        mean = scores["summary"]["ours"][stem]["sdr_global_mean"]
+        return f"{stem} SDR {mean:.2f} dB" if mean is not None else "no song was scored"
 
     def train(self, children: Children) -> None:
         """Do the missing stages, after those of the runs whose models are used.
