@@ -1,5 +1,6 @@
 """Songs of MUSDB18's test set are known by name and tags, and kept out of libraries."""
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from separator.data import splits
 from separator.data.library import scan as library
 from separator.data.library.musdb_holdout import TEST_SONGS, held_out
+from separator.errors import SeparatorError
 
 
 def test_there_are_fifty():
@@ -63,3 +66,10 @@ def test_a_scan_keeps_them_out(tmp_path: Path):
     file.save()
     again = library.scan([music], tmp_path / "index.sqlite", 1)
     assert len(again.songs) == 2
+
+
+def test_lists_of_musdb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    splits.musdb_setup.cache_clear()
+    with pytest.raises(SeparatorError, match="pip install 'separator"):
+        splits.musdb_setup()

@@ -129,9 +129,15 @@ def musdb_setup() -> dict:
 
     Returns:
         "validation_tracks": names of songs; "stem_ids": number of each stem's stream.
+
+    Raises:
+        SeparatorError: musdb is not installed.
     """
-    package = Path(importlib.util.find_spec("musdb").origin).parent
-    return yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
+    spec = importlib.util.find_spec("musdb")
+    if not spec or not spec.origin:
+        raise SeparatorError("MUSDB18's lists need musdb; pip install 'separator[train]'")
+    text = (Path(spec.origin).parent / "configs" / "mus.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
 
 
 def with_lists(root: Path, songs: "list[SongFiles]") -> "list[SongFiles]":
