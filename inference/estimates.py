@@ -157,7 +157,8 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
     Raises:
         SeparatorError: a track has none or several, or shares one with another track.
     """
-    indexes, missing, owners = _indexes(files), [], {}
+    indexes, missing = _indexes(files), []
+    owners: dict[Parts, str] = {}
     matches = {track.name: _candidates(track.name, indexes) for track in tracks}
     named = {song for songs in matches.values() for song in songs}
     for track in tracks:
@@ -192,7 +193,7 @@ def _matched(root: str, tracks: Sequence[Track], files: Iterable[Parts]) -> list
 
 def _indexes(files: Iterable[Parts]) -> tuple[dict[str, list[Parts]], ...]:
     """Index songs by exact names, by plain names, and "mixture" by the folders around it."""
-    indexes = ({}, {}, {})
+    indexes: tuple[dict[str, list[Parts]], ...] = ({}, {}, {})
     for parts in files:
         names = ["/".join(parts[start:]) for start in range(len(parts))]
         folders = parts[:-1] if role(parts[-1]) == ("mixture", True) else ()

@@ -222,8 +222,8 @@ def _scores(
     frames, rate = frame_sdr(reference, estimate, separator.rate), separator.rate
     columns = {"sdr_frames": median_sdr(frames), "sdr_global": global_sdr(reference, estimate)}
     if full:  # museval does not take sums of other stems
-        pair = (waves[: len(separator.stems.names)] for waves in (reference, estimate))
-        columns |= _interference(*pair, rate, scorable=not frames.isnan().all())
+        pair = reference[: len(separator.stems.names)], estimate[: len(separator.stems.names)]
+        columns |= _interference(*pair, rate, not frames.isnan().all())
     count = int((~frames.isnan()).any(dim=0).sum())
     return {
         stem: {"frames": count}

@@ -240,7 +240,7 @@ def _write(
             for path, part in temporary.items()
         }
         pool = stack.enter_context(ThreadPoolExecutor(len(writers)))  # ends before the writers do
-        pending = []
+        pending: list[Future] = []
         for chunk in chunks:
             for write in pending:
                 write.result()
@@ -266,7 +266,7 @@ def _records(job: Job, temporary: Mapping[Path, Path], gain: float) -> list[Reco
     return records
 
 
-def _explained(job: Job, error: Exception) -> str:
+def _explained(job: Job, error: BaseException) -> str:
     """Return one line that begins with the song, and the fix where the cause is known."""
     text = named(job.info.path, error)
     number, folder = getattr(error, "errno", None), printable(str(job.outputs[0].parent))

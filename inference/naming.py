@@ -137,8 +137,8 @@ def _tag_values(path: Path) -> dict[str, str]:
 
 def _cut(value: str) -> str:
     """Return a value without separators of folders and bytes that are no text, and not too long."""
-    value = re.sub(r"[/\\]", "-", value).encode(errors="replace")
-    return value[:MAX_VALUE].decode(errors="ignore").strip()
+    coded = re.sub(r"[/\\]", "-", value).encode(errors="replace")
+    return coded[:MAX_VALUE].decode(errors="ignore").strip()
 
 
 def _safe(part: str) -> str:

@@ -147,8 +147,8 @@ class _Planner:
         paths = [root]
         if root.is_dir():
             walked = walk([str(root)])
-            for path, reason in walked.problems.items():
-                self.made.failures[path] = f"{printable(path)}: {reason}"
+            for place, reason in walked.problems.items():
+                self.made.failures[place] = f"{printable(place)}: {reason}"
             if number := sum(walked.passed_over.values()):
                 kinds = "file of another kind" if number == 1 else "files of other kinds"
                 line = f"{printable(str(root))}: {number} {kinds} left out: {walked.left_out()}"
@@ -256,7 +256,7 @@ def _reporting(path: Path, failures: dict[str, str]) -> Iterator[None]:
         failures[str(path)] = named(path, error)
 
 
-def named(path: Path, error: Exception) -> str:
+def named(path: Path, error: BaseException) -> str:
     """Return an error on one line that begins with a file's name.
 
     Args:

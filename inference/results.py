@@ -71,7 +71,7 @@ class Record:
             values = json.loads(text)
             keys = "stamp", "source_stamp"
             stamps = {key: tuple(map(int, values.pop(key, ()))) for key in keys}
-            record = cls(**values, **{key: stamp or None for key, stamp in stamps.items()})
+            record = cls(**values | {key: stamp or None for key, stamp in stamps.items()})
         except (ValueError, TypeError, AttributeError, RecursionError):
             return None
         texts = (record.content, record.song, record.output, record.source)

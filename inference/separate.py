@@ -93,7 +93,7 @@ class SeparateConfig(CheckedConfig):
     inputs: list[str]
     stems: list[str] = field(default_factory=list, metadata={"metavar": "[STEM ...]"})
     output: str = "stems"
-    format: Literal["input", *RESULT_FORMATS] = "flac"
+    format: Literal["input", *RESULT_FORMATS] = "flac"  # type: ignore[valid-type]
     model: list[str] = field(default_factory=list)
     two_stems: str = ""
     mix: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -20,7 +20,10 @@ from separator.config_errors import as_setting, check_names, nearest, shortened
 from separator.errors import SeparatorError, UsageError
 from separator.ranges import SettingError, group_of
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 PRESETS = Path(str(files("separator.configs")))  # the folder of the packaged files
 

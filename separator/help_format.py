@@ -151,5 +151,5 @@ def sentence(cls: type, name: str) -> str:
 
     for described in docstring_parser.parse(cls.__doc__ or "").params:
         if described.arg_name == name:
-            return " ".join(described.description.split())
+            return " ".join((described.description or "").split())
     return ""

@@ -47,7 +47,7 @@ def calls_in_processes(
     Raises:
         SeparatorError: no process starts.
     """
-    waiting, suspects = deque(calls), deque()
+    waiting, suspects = deque(calls), deque[Arguments]()
     while waiting or suspects:
         alone = bool(suspects)
         queue, size, ahead = (suspects, 1, 1) if alone else (waiting, jobs, CALLS_AHEAD * jobs)
@@ -104,7 +104,8 @@ def follow_parent() -> None:
 
 
 def _wait_for_the_end() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

@@ -13,7 +13,7 @@ what would exhaust the machine, or overflow, long after the command was given.
 
 import reprlib
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from separator.errors import SeparatorError, UsageError
 
@@ -56,7 +56,7 @@ class Within:
     interval: str
     word: str = ""
 
-    def refusal(self, value: object) -> str | None:
+    def refusal(self, value: Any) -> str | None:
         """Return why a value, a number or a list of them, is not allowed, or None; NaN never is."""
         if self.word and value == self.word:
             return None
@@ -71,7 +71,7 @@ class Within:
                 return f"{shown} is not {word}{self._words(low, above)}"
         return None
 
-    def check(self, key: str, value: object) -> None:
+    def check(self, key: str, value: Any) -> None:
         """Refuse a value that is not allowed.
 
         Args:
@@ -113,7 +113,7 @@ class CheckedConfig:
         return SettingError(type(self), keys, reason)
 
 
-def group_of(config: type, cls: type, group: str = "") -> str | None:
+def group_of(config: type, cls: Any, group: str = "") -> str | None:
     """Return the group in which another configuration holds a configuration.
 
     Args:

@@ -44,7 +44,9 @@ class _Stream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = _nowhere() if stream is None else stream
-        if hasattr(stream, "reconfigure"):  # a locale need not have all letters of a file's name
+        if stream and hasattr(
+            stream, "reconfigure"
+        ):  # a locale need not have all letters of a file's name
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
 
@@ -66,7 +68,7 @@ class _Stream:
         except (OSError, ValueError) as error:
             self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: OSError | ValueError) -> None:
         """Write nothing more to a stream that failed, at the end of the process neither."""
         nowhere = _nowhere()
         with contextlib.suppress(OSError, ValueError):
@@ -77,7 +79,7 @@ class _Stream:
 class _Messages(_Stream):
     """Standard error: what cannot be written is left out, since the work matters more."""
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: OSError | ValueError) -> None:
         """Give up a stream that is gone; one on a full disk may take the next message."""
         if isinstance(error, ValueError) or error.errno in GONE:
             super()._fail(error)
@@ -99,7 +101,7 @@ class _Results(_Stream):
 
     incomplete = False
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: OSError | ValueError) -> None:
         super()._fail(error)
         if isinstance(error, BrokenPipeError):
             raise ReaderGoneError from error

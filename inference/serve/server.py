@@ -46,10 +46,9 @@ def run(app: Any, listener: socket.socket, config: Any, stop: Any, end: str) -> 
 
     url = _url(config.host, listener.getsockname()[1])
     settings = uvicorn.Config(
-        app,
-        **{"log_config": None, "access_log": False, "server_header": False, "ws": "none"},
-        **{"lifespan": "on", "timeout_graceful_shutdown": 2},
-    )
+        app, log_config=None, access_log=False, server_header=False, ws="none",
+        lifespan="on", timeout_graceful_shutdown=2,
+    )  # fmt: skip
     say(f"{url} is ready; Ctrl-C {end}")
     if not _is_loopback(config.host):
         log.warning("everybody who can reach this machine can use the page")

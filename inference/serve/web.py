@@ -33,7 +33,7 @@ def new_app(host: str, files: Iterable[str], lifespan: Callable | None = None) -
         lifespan: as FastAPI takes it.
     """
     # the pages of an interface's description load scripts from another host
-    options = {"openapi_url": None, "docs_url": None, "redoc_url": None}
+    options: dict[str, Any] = {"openapi_url": None, "docs_url": None, "redoc_url": None}
     options["telemetry"] = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
     app = FastAPI(lifespan=lifespan, **options)
     app.add_middleware(Guard, host=host)

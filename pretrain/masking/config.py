@@ -34,7 +34,7 @@ def _all_options() -> type:
 
 
 @dataclass(frozen=True)
-class MaskConfig(_all_options()):
+class MaskConfig(_all_options()):  # type: ignore[misc]
     """The choice of patches, and their corruption.
 
     Attributes:

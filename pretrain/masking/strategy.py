@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from separator.pretrain.lazy_torch import Tensor
 from separator.pretrain.masking import strategies
@@ -36,7 +37,7 @@ class Strategy:
 STRATEGIES: dict[str, Strategy] = {}
 
 
-def register(config: type, **needs: int) -> Callable[[Callable], Callable]:
+def register(config: type, **needs: Any) -> Callable[[Callable], Callable]:
     """Make a decorator that adds a function to the strategies, under its own name.
 
     Args:

@@ -47,7 +47,8 @@ def auxiliary_losses(
     Returns:
         The losses that count at this step, and what to log of all, by name.
     """
-    losses, logs = {}, {}
+    losses: dict[str, Weighted] = {}
+    logs: dict[str, Tensor] = {}
     for objective in objectives:
         key = objective.key
         loss, more = objective.loss(model.head(objective), batch, prediction)
@@ -75,7 +76,7 @@ def total(main: Tensor, objectives: dict[str, Weighted], balance: bool = True) -
     """
     result, references = main, {}
     for objective in objectives.values():
-        factor = objective.weight
+        factor: Tensor | float = objective.weight
         if balance:
             key = id(objective.point)
             if key not in references:

@@ -125,7 +125,8 @@ def ogg_pages(path: Path, first: int = 0, length: int | None = None) -> OggPages
         length: in bytes; to the end when not given.
     """
     size = path.stat().st_size if length is None else first + length
-    starts, positions = [], []
+    starts: list[int] = []
+    positions: list[int] = []
     end, previous, flags, position, damaged = first, 2, 0, -1, False
     for at, page_end, flags, position, sound in _pages(path, first, size):
         damaged = damaged or at > end or not sound

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import soundfile
 
@@ -34,7 +34,7 @@ class Part(io.RawIOBase):
     """Some bytes of a file, as a file."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed in close()
+        self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
         self._start, self._size, self._at = start, size, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -55,7 +55,7 @@ class Part(io.RawIOBase):
         """Return the place."""
         return self._at
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Read up to the part's end.
 
         Args:

@@ -58,9 +58,9 @@ def align(original: Tensor, instrumental: Tensor, rate: int) -> Alignment:
         SeparatorError: they are not the same recording, or the original has no vocals either.
     """
     first, second = original.mean(dim=0), instrumental.mean(dim=0)
-    low = [audio.resample(wave[None], rate, COARSE_RATE)[0] for wave in (first, second)]
+    low, other = (audio.resample(wave[None], rate, COARSE_RATE)[0] for wave in (first, second))
     limit = round(MAX_SHIFT_SECONDS * COARSE_RATE)
-    coarse = round(_lag(*low, limit, whiten=True) * rate / COARSE_RATE)
+    coarse = round(_lag(low, other, limit, whiten=True) * rate / COARSE_RATE)
     overlap = overlapping(first[None], second[None], coarse)
     if overlap[0].shape[-1] < MIN_FRAMES * FIT_FRAME_SECONDS * rate:
         raise SeparatorError("too short, or hardly any of it is in both files")

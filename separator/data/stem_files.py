@@ -13,7 +13,7 @@ from separator.errors import SeparatorError, printable
 from separator.stems import FOUR_STEMS, MIXTURE, TWO_STEMS, StemSet
 
 if TYPE_CHECKING:
-    from separator.data.tracks import Track
+    from separator.data.tracks import Source, Track
 
 MIXTURE_ONLY = (MIXTURE,)
 
@@ -165,7 +165,7 @@ def unclear(stems: Stems) -> list[Path]:
     return sorted(path for path in voices if role(path.stem) == ("vocals", False))
 
 
-def table(songs: Iterable[Stems]) -> str:
+def table(songs: "Iterable[Mapping[str, Iterable[StemFile | Source]]]") -> str:
     """Describe the files that stems consist of, with the number of songs of each combination.
 
     Args:
@@ -187,7 +187,7 @@ def table(songs: Iterable[Stems]) -> str:
     return "; ".join(columns)
 
 
-def _formula(files: Iterable[StemFile]) -> str:
+def _formula(files: "Iterable[StemFile | Source]") -> str:
     """ "mixture - vocals": the files' names with their signs."""
     signed = [("- " if file.gain < 0 else "+ ") + printable(file.path.stem) for file in files]
     return " ".join(signed).removeprefix("+ ")

@@ -32,7 +32,7 @@ class AppendFile:
         self.dropped: list[int] = []
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._bytes = 0  # that wait
-        self._handle: int | None = None
+        self._handle = -1  # while it is not open
         self._size = 0  # of the file up to the end of its last whole record
 
     def write(self, record: bytes, step: int) -> None:
@@ -47,7 +47,7 @@ class AppendFile:
     def sync(self) -> None:
         """Force what was written to the disk."""
         self._write_waiting()
-        if self._handle is None or self.error:
+        if self._handle < 0 or self.error:
             return
         try:
             os.fsync(self._handle)
@@ -58,17 +58,17 @@ class AppendFile:
     def close(self) -> list[int]:
         """Return the steps of the records that never reached the file, and close it."""
         self._write_waiting()
-        if self._handle is not None:
+        if self._handle >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._handle)
-            self._handle = None
+            self._handle = -1
         return sorted([step for _, step in self._waiting] + self.dropped)
 
     def _write_waiting(self) -> None:
         try:
-            if self._handle is None and self._waiting:
+            if self._handle < 0 and self._waiting:
                 self._open()
-            if self.error and self._handle is not None:
+            if self.error and self._handle >= 0:
                 os.ftruncate(self._handle, self._size)
             while self._waiting:
                 self._append(self._waiting[0][0])

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def decay_at(updates: int, decay: float) -> float:
     """Return the decay after so many updates: min(decay, (1 + n) / (10 + n)).
@@ -33,7 +35,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     average = AveragedModel(model, use_buffers=True)
     average.module.eval().requires_grad_(False)
 
-    def blend(mine: list[Tensor], theirs: list[Tensor], _: Tensor) -> None:
+    def blend(mine: Tensors, theirs: Tensors, _: Tensor | int) -> None:
         if mine[0].is_floating_point():
             # the count on the CPU, not the argument: reading that one would wait for the device
             torch._foreach_lerp_(mine, theirs, 1 - decay_at(int(average.n_averaged), decay))

@@ -36,7 +36,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / ".lock"
-        self._file: TextIO | None = None
+        self._file: TextIO
 
     def __enter__(self) -> Self:
         folders = self.folder, *self.folder.parents

@@ -73,7 +73,7 @@ def digest(state: Mapping[str, Tensor], text: str) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        total.update(value.flatten().view(torch.uint8).numpy())
+        total.update(value.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

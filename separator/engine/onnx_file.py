@@ -48,7 +48,7 @@ def export_onnx(path: Path, source: str, license: str = "") -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # about packages that we do not use
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about its own code
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model, (example,), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=["magnitude"], output_names=["mask"],
             dynamic_shapes={"x": {0: free, 3: free}},

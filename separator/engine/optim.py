@@ -96,7 +96,8 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
     Raises:
         ValueError: a parameter is in two groups.
     """
-    matrices, others = [], []
+    matrices: list[dict] = []
+    others: list[dict] = []
     for group in groups:
         pace = {"lr_scale": group.get("lr_scale", 1.0), "from_step": group.get("from_step", 0)}
         trained = [weight for weight in group["params"] if weight.requires_grad]
@@ -113,8 +114,8 @@ def build(groups: Sequence[dict], config: OptimConfig) -> torch.optim.Optimizer 
             decay = config.weight_decay if decays(weights[0]) else 0.0
             part.append({"params": weights, "weight_decay": decay, **pace})
     # on two CPU cores the fused kernel was 3 to 13 times faster than foreach
-    betas = tuple(config.betas)
-    adamw = torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=1e-10, fused=True)
+    first, second = config.betas
+    adamw = torch.optim.AdamW(others, lr=config.lr, betas=(first, second), eps=1e-10, fused=True)
     if not matrices:
         return adamw
     return Chain(Muon(matrices, config.lr), adamw)

@@ -81,7 +81,7 @@ class Progress:
 
     def _announce(self) -> None:
         self._announced = True
-        seconds = self._remaining()
+        seconds = self._remaining() or 0.0
         if seconds > SOON:
             step = next_validation(self._step, self._every, self._steps)
             logger.info("next validation after step %d, in about %s", step, duration(seconds))

@@ -161,7 +161,7 @@ def check_config(
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested dicts as {"prefix.a.b": value}; tuples become lists."""
-    rows = {}
+    rows: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             rows |= flat(value, f"{prefix}{key}.")

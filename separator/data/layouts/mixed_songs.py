@@ -6,7 +6,7 @@ from pathlib import Path
 
 from separator.data.layouts.layout import Layout, SongFiles, in_stem_folder, parts_of
 from separator.data.splits import placed, with_lists
-from separator.data.stem_files import MIXTURE_ONLY, StemFile
+from separator.data.stem_files import MIXTURE_ONLY, StemFile, Stems
 from separator.errors import SeparatorError, printable
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Library(Layout):
         for content, info in zip(library.keys, library.songs, strict=True):
             split = splits[parts_of(root, info.path)]
             name = info.path.relative_to(root).as_posix()
-            stems = {MIXTURE_ONLY[0]: (StemFile(info.path, info=info),)}
+            stems: Stems = {MIXTURE_ONLY[0]: (StemFile(info.path, info=info),)}
             songs.append(SongFiles(name, split, stems, content))
         return with_lists(root, songs)
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separator.data.layouts.layout import Layout, SongFiles, audio_files
-from separator.data.splits import musdb_setup
+from separator.data.splits import Parts, musdb_setup
 from separator.data.stem_cache import STEM_SUFFIX
-from separator.data.stem_files import StemFile
+from separator.data.stem_files import StemFile, Stems
 from separator.stems import FOUR_STEMS
 
 
@@ -30,10 +30,10 @@ class Musdb18(Layout):
         files = audio_files(root, skipped)
         paths = [path for path in files if path.name.endswith(STEM_SUFFIX)]
         self.warn_of_others(root, len(files) - len(paths), f"*{STEM_SUFFIX}")
-        songs = {}
+        songs: dict[Parts, Stems] = {}
         for path in paths:
             *folders, name = path.relative_to(root).parts
-            stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR_STEMS.names}
+            stems: Stems = {stem: (StemFile(path, streams[stem]),) for stem in FOUR_STEMS.names}
             songs[(*folders, name.removesuffix(STEM_SUFFIX))] = stems
         return self.songs_of(root, songs)
 

@@ -66,12 +66,12 @@ class PairedFolders(Layout):
         places = []
         for place in (root, *(path for path in below if split_of(path.name))):
             folders = below if place == root else sorted(p for p in place.iterdir() if p.is_dir())
-            chosen = [
-                next((f for name in names for f in folders if f.name.casefold() == name), None)
+            matches = [
+                [f for name in names for f in folders if f.name.casefold() == name]
                 for names in self.sides
             ]
-            if all(chosen):
-                places.append(tuple(chosen))
+            if all(matches):
+                places.append(tuple(match[0] for match in matches))
         return places
 
 

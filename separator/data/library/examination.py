@@ -6,7 +6,7 @@ Examining never raises for what is wrong with a file: the finding says it.
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 from separator import audio
@@ -23,7 +23,7 @@ RESULT = Content(status="result", reason="`separator separate` wrote it")
 
 def in_processes(
     function: Callable[..., Result], calls: Sequence[Arguments], jobs: int | None
-) -> Iterator[tuple[Arguments, Result | None]]:
+) -> Generator[tuple[Arguments, Result | None], None, None]:
     """Call a function for each file, in several processes where they are worth their start.
 
     Args:
@@ -43,7 +43,9 @@ def in_processes(
         yield from ((call, function(*call)) for call in calls)
 
 
-def examined(files: Mapping[str, Stamp], index: Path, jobs: int | None) -> Iterator[Finding]:
+def examined(
+    files: Mapping[str, Stamp], index: Path, jobs: int | None
+) -> Generator[Finding, None, None]:
     """Examine files.
 
     A file on which its process dies, by a fault of the decoder or for lack of memory, is broken.
@@ -129,7 +131,8 @@ def _held_out(path: str) -> Content | None:
     except Exception:  # damaged tags say nothing; whether the audio is sound is found out below
         tags = {}
     song = held_out(Path(path), tags)
-    return song and Content(status="test song", reason=f"{song} is in MUSDB18's test set")
+    reason = f"{song} is in MUSDB18's test set"
+    return Content(status="test song", reason=reason) if song else None
 
 
 def _judged(checked: audio.Checked, promised: int) -> Content:

@@ -208,11 +208,11 @@ class Index(contextlib.AbstractContextManager):
 
         Contents stay: a file that comes back, elsewhere too, is known again.
         """
-        keep = {os.fsencode(path) for path in keep}
+        kept = {os.fsencode(path) for path in keep}
         with self._errors(), self._transaction():
             query = "SELECT path FROM files WHERE path >= ? AND path < ?"
             stored = self._db.execute(query, _below(root)).fetchall()
-            gone = [row for row in stored if row[0] not in keep]
+            gone = [row for row in stored if row[0] not in kept]
             self._db.executemany("DELETE FROM files WHERE path = ?", gone)
             bounds = LOCAL.encode(), LOCAL.replace(":", ";").encode()
             for table in ("contents", "fingerprints"):

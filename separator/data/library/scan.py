@@ -149,7 +149,7 @@ def _examine(store: Index, pending: Mapping[str, Stamp], jobs: int | None) -> di
         for finding in findings:
             if finding.key:
                 store.record([finding])
-            else:
+            elif finding.content:
                 again[finding.path] = f"{finding.content.status}: {finding.content.reason}"
             bar.update()
     return again
