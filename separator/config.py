@@ -180,7 +180,7 @@ def _as_options(argv: list[str], keys: list[str]) -> list[str]:
             words.append(word)
         elif "=" in word:
             words.append(f"--{word}")
-        elif words and re.match(r"-\w$|--(?!.*help)[^=]+$", words[-1]):
+        elif words and re.match(r"-\w$|--(?!.*help|print_config$)[^=]+$", words[-1]):
             words.append(word)  # the value of `--key value`
         elif Path(word).suffix in (".yaml", ".yml"):
             words.append(f"--config={_checked_yaml(word, keys)}")

@@ -27,7 +27,8 @@ def formatter(has_keys: bool) -> type:
             super().add_usage(usage, map(_without_value, actions), *args, **options)
 
         def add_argument(self, action: Any) -> None:
-            super().add_argument(_without_value(action))
+            if type(action).__name__ != "_ActionConfigLoad":  # a file for one group of keys
+                super().add_argument(_without_value(action))
 
         def _format_args(self, action: Any, default_metavar: str) -> str:
             if " " in (action.metavar or ""):  # says itself how many words there are

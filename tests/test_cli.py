@@ -111,6 +111,7 @@ def test_help_says_each_thing_once(name: str, capsys: pytest.CaptureFixture):
     described = " ".join(text.split("\n\n")[1].split()).removesuffix(".")
     assert " ".join(text.split()).count(described) == 1
     assert ("a training reached its time limit" in text) == (name in ("pretrain", "train"))
+    assert "Path to a configuration file" not in " ".join(text.split())
     if "key=value" not in text:
         assert not re.search(r"--\w+_", text)  # options have hyphens
 

@@ -297,6 +297,12 @@ def test_usage_shows_files_and_words(command: str, capsys):
     assert capsys.readouterr().out.splitlines()[0] == usage
 
 
+def test_print_config_takes_no_value(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--print_config", "train/vocals.yaml", "data.roots=[a]"])
+    assert "kind: muon" in capsys.readouterr().out
+
+
 def test_flags_are_shown_as_they_are_taken(capsys):
     with pytest.raises(SystemExit):
         main(["separate", "--help"])

@@ -49,8 +49,8 @@ class TrainConfig(SupervisedConfig):
         head: whether the last layer of a pretrained model is kept or starts anew.
         grow: start from a pretrained model that is smaller than `model.*` says, with the same masks
             (only model.channels, encoder_blocks, decoder_blocks and ffn_dim may be larger).
-        layer_decay: factor of the learning rate from each stage of a pretrained model to the stage
-            before it; 1 trains all stages alike.
+        layer_decay: factor of the learning rate from each group of a pretrained model's layers to
+            the group before it, nearer to the input; 1 trains all alike.
         frozen_steps: number of first steps in which only the last layer of a pretrained model and
             its mask bias are trained.
         specaugment: blocks of the mixture that are set to 0.

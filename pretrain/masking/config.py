@@ -38,7 +38,7 @@ class MaskConfig(_all_options()):  # type: ignore[misc]
     """The choice of patches, and their corruption.
 
     Attributes:
-        strategy: rule that chooses patches, a function in `separator.pretrain.masking.strategies`.
+        strategy: rule that chooses patches; a wrong name lists all.
         group: frames in a patch, after the warm-up; with 0, `group_seconds` gives the length.
         group_seconds: length of a patch in seconds where `group` is 0, so that a preset fits any
             hop.
