@@ -119,8 +119,6 @@ class SeparateConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "" in self.inputs:  # a variable of the shell that is not set; a path "" is this folder
-            raise SeparatorError("inputs: one is empty; give songs and folders")
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts --stems; leave one of them out")
         output = Path(self.output)

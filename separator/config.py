@@ -77,7 +77,9 @@ def _parsed(
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in words]
     keys = [a.dest for a in parser._actions if a.option_strings]
     keys = [key for key in keys if key.split(".")[-1] not in PARSER_KEYS]
-    if positional is None:
+    if positional is not None:
+        _check_empty(words, positional)
+    else:
         _check_presets(words, command)
         words = _as_options(words, keys)
     hints = {a.dest: getattr(a, "_typehint", None) for a in parser._actions}
@@ -164,6 +166,9 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
     for key, value in vars(namespace.as_flat()).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise SeparatorError(f"{key}: {value} is not a finite number")
+        lists = value.values() if isinstance(value, dict) else [value]
+        if any(isinstance(entries, list) and "" in entries for entries in lists):
+            raise SeparatorError(f"{key}: an entry is empty; leave it out")
     names = {field.name for field in dataclasses.fields(cls)}
     try:
         values = parser.instantiate(namespace)
@@ -174,13 +179,16 @@ def _build(cls: type[Config], parser: Any, namespace: Any) -> Config:
 
 def _as_options(argv: list[str], keys: list[str]) -> list[str]:
     """Turn `a.yaml b.c=1` into `--config=a.yaml --b.c=1`."""
-    words = []
+    words: list[str] = []
     for word in argv:
+        is_value = bool(words) and re.match(r"-\w$|--(?!.*help|print_config$)[^=]+$", words[-1])
         if word.startswith("-"):
             words.append(word)
+        elif not (word or is_value):
+            raise SeparatorError("a word is empty; leave it out")
         elif "=" in word:
             words.append(f"--{word}")
-        elif words and re.match(r"-\w$|--(?!.*help|print_config$)[^=]+$", words[-1]):
+        elif is_value:
             words.append(word)  # the value of `--key value`
         elif Path(word).suffix in (".yaml", ".yml"):
             words.append(f"--config={_checked_yaml(word, keys)}")
@@ -189,6 +197,21 @@ def _as_options(argv: list[str], keys: list[str]) -> list[str]:
                 f"{word!r} is neither a YAML file nor key=value{as_setting(word, keys)}"
             )
     return words
+
+
+def _check_empty(words: list[str], positional: str) -> None:
+    """Refuse words without a character, as of a shell's variable that is not set.
+
+    As a path, such a word would be the current folder.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        if word.startswith("--") and word.endswith("=") and word.count("=") == 1:
+            name = word[:-1].replace("_", "-")
+        elif word:
+            continue
+        else:
+            name = before if re.fullmatch(r"--?\w[^=]*", before) else f"{positional}, one of them"
+        raise SeparatorError(f"{name}: is empty; give a value, or leave it out")
 
 
 def _check_presets(words: list[str], command: str) -> None:

@@ -230,6 +230,41 @@ def test_an_out_of_memory_error_of_the_gpu_is_told(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("separate ''", "inputs, one of them"),
+        ("separate --keep '' song.wav", "inputs, one of them"),
+        ("separate song.wav -o ''", "-o"),
+        ("separate song.wav --model=", "--model"),
+        ("separate song.wav --two_stems=", "--two-stems"),
+        ("separate song.wav --stems '' --report ''", "--stems"),
+        ("scan . ''", "roots, one of them"),
+        ("scan . --index ''", "--index"),
+        ("evaluate '' --data .", "model, one of them"),
+        ("evaluate tiny-vocals --data ''", "--data"),
+        ("export '' -o x.onnx", "model, one of them"),
+        ("monitor ''", "runs, one of them"),
+        ("pull ''", "source, one of them"),
+        ("serve -m ''", "-m"),
+        ("demo --run ''", "--run"),
+        ("train 'data.roots=[\"\"]'", "data.roots"),
+        ("train data.roots=[a] run=", "run"),
+        ("train data.roots=[a] 'run=\"\"'", "run"),
+        ("train data.roots=[a] ''", "a word is empty; leave it out"),
+        ("compare compare/masks.yaml library=[a] 'stems=[\"\"]'", "stems"),
+        ("compare compare/masks.yaml 'songs={more: [\"\"]}'", "songs"),
+        ("compare compare/masks.yaml run=", "run"),
+    ],
+)
+def test_an_empty_word_is_no_path(line: str, name: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(shlex.split(line)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"separator: {name}") and said.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_hostile_name_forges_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

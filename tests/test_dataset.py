@@ -420,6 +420,9 @@ def test_a_folder_whose_name_looks_like_a_weight_or_a_kind_is_a_folder(tmp_path,
         parse_root("a@0")
     with pytest.raises(SeparatorError, match="'tracks' is none of musdb18, "):
         parse_root("tracks:/nowhere")
+    for text in ("stems:", "@2", ""):
+        with pytest.raises(SeparatorError, match=f"^{text}: names no folder"):
+            parse_root(text)
     live = tmp_path / "Live: 1999"
     live.mkdir()
     monkeypatch.chdir(tmp_path)

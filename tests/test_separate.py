@@ -223,7 +223,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav -m folder", 2, "is a folder; give the model file in it, such as "
          "folder/model.safetensors"),
         ("song.wav -m nope --report folder", 2, "report: folder is a folder; give a file's name"),
-        ("song.wav ''", 2, "inputs: one is empty; give songs and folders"),
+        ("song.wav ''", 2, "inputs, one of them: is empty; give a value, or leave it out"),
         ("folder", 1, "no songs found"),
         ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),
         ("song.wav --device tpu", 2, "'tpu' is not on this machine"),

@@ -30,10 +30,12 @@ def parse_root(text: str) -> tuple[str, str, float]:
     named, colon, rest = text.partition(":")
     kind, path = (named, rest) if colon and named in LAYOUTS else ("auto", text)
     path, weight = _weighted(path, text)
+    if not path:
+        raise SeparatorError(f"{text}: names no folder; give KIND:PATH or PATH@WEIGHT")
     drive = len(named) == 1  # C:\Music
     if kind == "auto" and colon and named.isalpha() and not drive and not _exists(path):
         raise SeparatorError(
-            f"data.roots: {text}: no such folder, and {named!r} is none of {', '.join(LAYOUTS)}"
+            f"{text}: no such folder, and {named!r} is none of {', '.join(LAYOUTS)}"
         )
     return path, kind, weight
 
@@ -48,7 +50,7 @@ def _weighted(path: str, text: str) -> tuple[str, float]:
     except ValueError:
         return path, 1.0
     if not 0 < share < float("inf"):
-        raise SeparatorError(f"data.roots: {text}: the weight after @ must be above 0")
+        raise SeparatorError(f"{text}: the weight after @ must be above 0")
     return before, share
 
 

@@ -102,7 +102,7 @@ class RunConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.run or Path(self.run).is_file():
+        if not self.run.strip("\"'") or Path(self.run).is_file():
             raise self.invalid(
                 "run", f"{self.run!r} is no folder; name one that is to hold the run"
             )

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from separator.engine.run_config import Steps
@@ -83,6 +84,8 @@ class CompareConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.run.strip("\"'") or Path(self.run).is_file():
+            raise SeparatorError(f"run: {self.run!r} is no folder; name one for all results")
         if not self.arms:
             raise SeparatorError("arms: there are none; give a file such as compare/masks.yaml")
         for name in self.arms:
