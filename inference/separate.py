@@ -118,7 +118,11 @@ class SeparateConfig(CheckedConfig):
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        from separator.arguments import song_path  # numpy, which `--help` does not need
+
         super().__post_init__()
+        for path in self.inputs:
+            song_path(path, "inputs", "songs and folders")
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts --stems; leave one of them out")
         output = Path(self.output)

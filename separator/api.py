@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
-from separator.arguments import BYTES, SOURCES, Device, Source, is_samples, path_of
+from separator.arguments import BYTES, Device, Source, is_samples, song_path
 from separator.errors import SeparatorError, UsageError
 from separator.model_sources import find_model
 from separator.streaming import Progress, Quality, StreamingSeparator
@@ -135,7 +135,7 @@ def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:
 def _check(source: object) -> None:
     """Refuse what is no song."""
     if not is_samples(source) and not isinstance(source, BYTES) and not hasattr(source, "read"):
-        path_of(source, "source", SOURCES)
+        song_path(source)
 
 
 def load(

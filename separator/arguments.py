@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 import reprlib
 import shutil
 import sys
@@ -64,6 +65,24 @@ def path_of(value: object, name: str, fix: str) -> Path:
     return Path(text)
 
 
+def song_path(value: object, name: str = "source", fix: str = SOURCES) -> Path:
+    """Return an argument that has to be the path of a song.
+
+    Args:
+        value: the argument.
+        name: as of `path_of`.
+        fix: as of `path_of`.
+
+    Raises:
+        SeparatorError: it is no path, or a web address.
+    """
+    path = path_of(value, name, fix)
+    text = os.fsdecode(value)  # type: ignore[arg-type]  # a path has lost one of two slashes
+    if re.match(r"[a-z]+://?[^/]", text) and not path.exists():
+        raise SeparatorError(f"{name}: {text}: give a file on this machine; download it first")
+    return path
+
+
 @contextlib.contextmanager
 def file_of(source: object) -> Iterator[Path]:
     """Give the path of a source; of bytes and of a file object while the block lasts.
@@ -78,7 +97,7 @@ def file_of(source: object) -> Iterator[Path]:
         SeparatorError: it is no path, no bytes and no file object that gives bytes.
     """
     if not isinstance(source, BYTES) and not hasattr(source, "read"):
-        yield path_of(source, "source", SOURCES)
+        yield song_path(source)
         return
     with tempfile.TemporaryDirectory(prefix="separator-") as folder:
         path = Path(folder, "source.wav")  # its content tells its format

@@ -205,6 +205,7 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         ({"source": ""}, "source: '' is no name of a file"),
         ({"source": "a\0b"}, "is no name of a file"),
         ({"source": "absent.wav"}, "absent.wav"),
+        ({"source": "https://host/a.mp3"}, "source: https://host/a.mp3: give a file on this mach"),
         ({"source": "."}, "^.: "),
         ({"source": ["absent.wav", 3]}, "source: int is no path"),
         ({"source": ["absent.wav"]}, r"source\[0\]: absent.wav"),
