@@ -23,8 +23,9 @@ from separator.atomic import replacing
 from separator.audio.formats import has_picture, sound_format
 from separator.errors import DISK_FULL, SeparatorError, one_line, printable
 from separator.inference.choices import AnyOutput
+from separator.inference.failures import named
 from separator.inference.pipeline import Pipeline
-from separator.inference.plan import Job, named
+from separator.inference.plan import Job
 from separator.inference.results import Publication, Record, stamp_of
 from separator.inference.run_report import RunReport
 from separator.inference.tags import copy_tags, mark

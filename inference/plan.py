@@ -1,6 +1,5 @@
 """Plan which files are written for each song: walk folders, and find existing results."""
 
-import contextlib
 import enum
 import logging
 from collections import Counter
@@ -13,8 +12,9 @@ from typing import Any
 from separator import audio
 from separator.audio import AudioInfo
 from separator.data.library.walk import walk
-from separator.errors import SeparatorError, counted, one_line, printable
+from separator.errors import SeparatorError, counted, printable
 from separator.inference.choices import RESULT_TITLES, TITLES, Choices, folded, sample_format
+from separator.inference.failures import reporting
 from separator.inference.naming import NameTemplate, check_length
 from separator.inference.results import Results, Song, Stamp, stamp_of
 from separator.inference.watch import Watch
@@ -111,7 +111,7 @@ class _Planner:
         songs: dict[Path, tuple[AudioInfo, Path]] = {}  # a song given twice is done once
         for text in inputs:
             for path, below in self._songs(Path(text), alone=len(inputs) == 1):
-                with _reporting(path, self.made.failures):
+                with reporting(path, self.made.failures):
                     info = audio.probe(path)
                     if self.choices.video:
                         audio.video_container(info)  # refuses what it cannot read
@@ -134,7 +134,7 @@ class _Planner:
             if path.with_suffix("") in result_paths:  # its output in the input folder
                 self.counts["results"] += 1
             else:
-                with _reporting(info.path, self.made.failures):
+                with reporting(info.path, self.made.failures):
                     self._decide(info, fields)
         self._tell()
         return self.made
@@ -245,26 +245,6 @@ class _Planner:
         """Say of which songs there are results already, and what becomes of these."""
         for name, number in (self.counts + Counter(done=len(self.made.done))).items():
             log.info(NOTES[name], counted(number, "file" if name == "results" else "song"))
-
-
-@contextlib.contextmanager
-def _reporting(path: Path, failures: dict[str, str]) -> Iterator[None]:
-    """Turn any exception about one song into a failure: the other songs are wanted."""
-    try:
-        yield
-    except Exception as error:  # decoders raise all kinds
-        failures[str(path)] = named(path, error)
-
-
-def named(path: Path, error: BaseException) -> str:
-    """Return an error on one line that begins with a file's name.
-
-    Args:
-        path: the file.
-        error: its text may begin with the name already.
-    """
-    name, text = printable(str(path)), one_line(error)
-    return text if text.startswith((name, str(path))) else f"{name}: {text}"
 
 
 def _is_audio(path: Path) -> bool:

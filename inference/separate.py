@@ -183,6 +183,7 @@ def _separate(config: SeparateConfig) -> list[str]:
     """Do all that is asked for; returns a line for each song that could not be separated."""
     from separator.allocator import keep_memory
     from separator.inference.choices import Choices, outputs
+    from separator.inference.failures import unreadable
     from separator.inference.files import Work, check_folder
     from separator.inference.plan import plan
     from separator.inference.run_report import RunReport
@@ -192,6 +193,11 @@ def _separate(config: SeparateConfig) -> list[str]:
 
     weights = weights_of(config.weights)
     paths = config.model or [find_model()]
+    if not config.watch and (failures := unreadable(config.inputs)):  # before a model is loaded
+        report = RunReport({"path": ", ".join(paths), "digest": ""}, failures=failures)
+        if config.report and not config.dry_run:
+            report.write(config.report)
+        return [*failures.values()]
     keep_memory(one_heap=True)
     separator, device = _loaded(paths, weights, config)
     digest = separator.description.get("digest", "")

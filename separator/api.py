@@ -1,11 +1,13 @@
 """Separation from Python: `separator.separate("song.flac")`, with or without PyTorch."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overload
 
+from separator import audio
 from separator.arguments import BYTES, Device, Source, is_samples, song_path
 from separator.errors import SeparatorError, UsageError
 from separator.model_sources import find_model
@@ -115,11 +117,12 @@ def separate(
             that are not finite, not floats or not (c t). Where it is one of several, names which.
     """
     if _is_song(source):
-        _check(source)
+        _check(source, rate)
         return _loaded(model, device, results).separate(source, rate, progress)
     if isinstance(source, list | tuple):
-        for song in source:  # before a model is loaded
-            _check(song)
+        for number, song in enumerate(source):  # before a model is loaded
+            with _naming(number):
+                _check(song)
         return list(_each(source, rate, _loaded(model, device, results), progress))
     songs = cast("Iterable[Source]", source)
     return _each(songs, rate, _loaded(model, device, results), progress)
@@ -132,10 +135,12 @@ def _is_song(source: "Source | Iterable[Source]") -> TypeGuard[Source]:
     return isinstance(source, str | dict | BYTES) or not isinstance(source, Iterable)
 
 
-def _check(source: object) -> None:
-    """Refuse what is no song."""
+def _check(source: object, rate: int | None = None) -> None:
+    """Refuse what is no song, or a file that cannot be read."""
     if not is_samples(source) and not isinstance(source, BYTES) and not hasattr(source, "read"):
-        song_path(source)
+        path = song_path(source)
+        if rate is None:  # else that is refused, later
+            audio.probe(path)
 
 
 def load(
@@ -195,7 +200,15 @@ def _each(
 ) -> Iterator[dict[str, Any]]:
     """Separate songs in turn; `rate` is that of all that are samples."""
     for number, song in enumerate(songs):
-        try:
-            yield model.separate(song, rate if is_samples(song) else None, progress)
-        except SeparatorError as error:
-            raise SeparatorError(f"separate: source[{number}]: {error}") from error
+        with _naming(number):
+            stems = model.separate(song, rate if is_samples(song) else None, progress)
+        yield stems
+
+
+@contextlib.contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Say in an error which of several songs it is about."""
+    try:
+        yield
+    except SeparatorError as error:
+        raise SeparatorError(f"separate: source[{number}]: {error}") from error

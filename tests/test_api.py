@@ -207,7 +207,7 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         ({"source": "absent.wav"}, "absent.wav"),
         ({"source": "https://host/a.mp3"}, "source: https://host/a.mp3: give a file on this mach"),
         ({"source": "."}, "^.: "),
-        ({"source": ["absent.wav", 3]}, "source: int is no path"),
+        ({"source": [torch.zeros(2, 9), 3]}, r"source\[1\]: source: int is no path"),
         ({"source": ["absent.wav"]}, r"source\[0\]: absent.wav"),
         ({"source": "absent.wav", "rate": 44100}, "rate= is for samples"),
         ({"source": torch.zeros(2, 100)}, "give rate= "),

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import json
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ import soundfile
 import torch
 
 from separator import api, atomic, audio, cli
+from separator.errors import SeparatorError
 from separator.inference import files as files_of
 from separator.inference import separate, stopping
 from separator.signals import STOP_SIGNALS
@@ -253,6 +255,20 @@ def test_mistakes_are_one_line(
     assert len(errors) == 1
     assert line in errors[0]
     assert not Path("stems").exists() or not files("stems")
+
+
+def test_songs_are_looked_for_before_a_model_is_loaded(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(api, "load", lambda *_, **__: pytest.fail("loads"))
+    Path("text.mp3").write_text("no music")
+    assert run("gone.mp3", "text.mp3", "--report", "report.json") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "separator: gone.mp3: No such file or directory; check the name",
+        "separator: text.mp3: is no audio file, or is too damaged to be read; check that it plays",
+    ]
+    assert json.loads(Path("report.json").read_text())["summary"]["failed"] == 2
+    for source in ("gone.mp3", ["gone.mp3"]):
+        with pytest.raises(SeparatorError, match=r"gone\.mp3: No such file"):
+            api.separate(source)
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:

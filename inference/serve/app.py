@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from separator import audio, bundled
 from separator.errors import SeparatorError
-from separator.inference.plan import named
+from separator.inference.failures import named
 from separator.inference.serve import downloads
 from separator.inference.serve.session import Session, Song, safe_name, without_folder
 from separator.inference.serve.store import Store

@@ -11,7 +11,7 @@ from torch import Tensor
 from separator import audio, bundled
 from separator.arguments import Samples
 from separator.errors import SeparatorError, printable
-from separator.inference.plan import named
+from separator.inference.failures import named
 from separator.inference.serve.session import Song, without_folder
 from separator.inference.serve.spool import Spool
 from separator.inference.serve.store import Store
