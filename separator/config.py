@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound="DataclassInstance")
 
 PRESETS = Path(str(files("separator.configs")))  # the folder of the packaged files
+MAX_PRESETS = 10  # of them in a message
 
 PARSER_KEYS = ("config", "help", "print_config")  # jsonargparse's own
 
@@ -215,14 +216,21 @@ def _check_empty(words: list[str], positional: str) -> None:
 
 
 def _check_presets(words: list[str], command: str) -> None:
-    """Refuse packaged files in the folder of another command."""
-    for word in words if (PRESETS / command).is_dir() else ():
-        owner, _, name = word.removeprefix("configs/").partition("/")
-        if owner != command and name.endswith(".yaml") and (PRESETS / owner / name).is_file():
-            raise SeparatorError(
-                f"{word}: is for `separator {owner}`; "
-                f"give `separator {command}` a file of {command}/"
-            )
+    """Refuse packaged files of another command."""
+    packaged = preset_names()
+    ours = [name for name in packaged if name.startswith(f"{command}/")]
+    fix = f"give `separator {command}` one of {', '.join(ours)}"
+    fix = f"give `separator {command}` a file of {command}/" if len(ours) > MAX_PRESETS else fix
+    for word in words if ours else ():
+        name = word.removeprefix("configs/")
+        owner = name.rpartition("/")[0]
+        if name not in packaged or owner == command:
+            continue
+        if owner:
+            raise SeparatorError(f"{word}: is for `separator {owner}`; {fix}")
+        if command == "compare" and not Path(name).exists():  # else a file of the user's
+            reason = "is a model's size, for `separator train` and `separator pretrain`"
+            raise SeparatorError(f"{word}: {reason}; {fix}")
 
 
 def preset_names() -> list[str]:

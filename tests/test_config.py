@@ -109,6 +109,13 @@ def test_a_preset_of_another_command(command: str, preset: str, owner: str, caps
     assert capsys.readouterr().err.startswith(line)
 
 
+def test_a_size_is_no_preset_of_compare(capsys):
+    assert main(["compare", "tiny.yaml", "library=[a]"]) == 2
+    line = "tiny.yaml: is a model's size, for `separator train` and `separator pretrain`; give "
+    said = capsys.readouterr().err
+    assert said.startswith(f"separator: {line}`separator compare` one of compare/evidence.yaml, ")
+
+
 def test_an_unknown_key_in_a_file_gets_the_nearest(tmp_path: Path):
     path = written(tmp_path / "typo.yaml", {"data": {"roots": ["a"]}, "optim": {"lrr": 1}})
     message = error(path)
