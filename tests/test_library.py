@@ -630,6 +630,23 @@ def test_results_in_an_index_of_the_version_before_are_no_songs(tmp_path, scan, 
     assert scan(tmp_path / "m") == found  # only once
 
 
+def test_records_of_results_are_read_once_for_each_state(tmp_path: Path, scan, monkeypatch) -> None:
+    songs = [write(tmp_path / f"m/{name}.wav", song(seed)) for seed, name in enumerate("abc")]
+    records, read, reads = tmp_path / "m/.separator.jsonl", Path.read_bytes, []
+
+    def counted(path: Path) -> bytes:
+        reads.extend([path] * (path == records))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    for number, result in enumerate(songs[:2], 1):
+        with records.open("a") as file:
+            file.write(json.dumps({"content": audio.content_key(result)}) + "\n")
+        (tmp_path / "index/i.sqlite").unlink(missing_ok=True)
+        assert scan(tmp_path / "m").passed_over == {library.RESULTS: number}
+        assert len(reads) == number
+
+
 def test_a_rate_of_1_hz_is_no_song(tmp_path: Path, scan) -> None:
     write(tmp_path / "m/hours.wav", song(0), rate=1)
     found = scan(tmp_path / "m")

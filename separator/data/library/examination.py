@@ -4,7 +4,10 @@ Examining never raises for what is wrong with a file: the finding says it.
 """
 
 import contextlib
+import functools
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +21,7 @@ from separator.processes import Arguments, Result, calls_in_processes, follow_pa
 FILES_PER_PROCESS = 16  # for fewer, starting a process takes longer than the work
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of any recording
 TEXT_BYTES = 512
+FOLDERS_KEPT = 16  # whose records are remembered
 RESULT = Content(status="result", reason="`separator separate` wrote it")
 
 
@@ -120,8 +124,16 @@ def _recorded(path: str, key: str) -> bool:
     """Recognise a result without tags: by its content, in the records of its folder."""
     records = Path(path).with_name(audio.RESULT_INDEX)
     with contextlib.suppress(OSError):
-        return records.is_file() and f'"content": "{key}"'.encode() in records.read_bytes()
+        status = os.stat(records)
+        if stat.S_ISREG(status.st_mode):
+            return key.encode() in _contents(records, (status.st_size, status.st_mtime_ns))
     return False
+
+
+@functools.lru_cache(maxsize=FOLDERS_KEPT)
+def _contents(records: Path, _stamp: tuple[int, int]) -> frozenset[bytes]:
+    """Read the content keys in the records of a folder; the stamp tells a changed file."""
+    return frozenset(re.findall(rb'"content": "([^"]*)"', records.read_bytes()))
 
 
 def _held_out(path: str) -> Content | None:
