@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, overlo
 
 from separator import audio
 from separator.arguments import BYTES, Device, Source, is_samples, song_path
-from separator.errors import SeparatorError, UsageError
+from separator.errors import ArgumentError, SeparatorError
 from separator.model_sources import find_model
 from separator.streaming import Progress, Quality, StreamingSeparator
 
@@ -175,7 +175,7 @@ def load(
         from separator.onnx_separator import OnnxSeparator
 
         if device not in ("auto", "cpu"):
-            raise UsageError(
+            raise ArgumentError(
                 f"device: the backend onnx runs on the CPU only; leave {device} out, or "
                 "give the backend torch and a .safetensors file"
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
-from separator.errors import SeparatorError, UsageError, explain
+from separator.errors import ArgumentError, SeparatorError, explain
 from separator.ranges import MAX_CHANNELS, MAX_RATE, MIN_RATE, Within
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def path_of(value: object, name: str, fix: str) -> Path:
         SeparatorError: it is no path, or an empty one.
     """
     if not isinstance(value, str | bytes | os.PathLike):
-        raise SeparatorError(f"{name}: {type(value).__name__} is no path; give {fix}")
+        raise ArgumentError(f"{name}: {type(value).__name__} is no path; give {fix}")
     text = os.fsdecode(value)
     if not text or "\0" in text:
-        raise SeparatorError(f"{name}: {text!r} is no name of a file; give {fix}")
+        raise ArgumentError(f"{name}: {text!r} is no name of a file; give {fix}")
     return Path(text)
 
 
@@ -195,13 +195,13 @@ def number_of(value: object, name: str, interval: str, whole: bool = False) -> A
         whole: whether it has to be an integer.
 
     Raises:
-        UsageError: it is no such number.
+        ArgumentError: it is no such number.
     """
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         kind = "whole number" if whole else "number"
-        raise UsageError(f"{name}: {reprlib.repr(value)} is no {kind}; give one in {interval}")
+        raise ArgumentError(f"{name}: {reprlib.repr(value)} is no {kind}; give one in {interval}")
     if reason := Within(interval).refusal(value):
-        raise UsageError(f"{name}: {reason}")
+        raise ArgumentError(f"{name}: {reason}")
     return value
 
 
@@ -215,10 +215,10 @@ def check_kind(value: object, name: str, kind: Any, words: str) -> None:
         words: which it is, for the message.
 
     Raises:
-        UsageError: it is none.
+        ArgumentError: it is none.
     """
     if not isinstance(value, kind):
-        raise UsageError(f"{name}: {type(value).__name__} is no {words}; give one")
+        raise ArgumentError(f"{name}: {type(value).__name__} is no {words}; give one")
 
 
 def results_of(results: object) -> Callable[[np.ndarray], Any]:
@@ -241,7 +241,7 @@ def results_of(results: object) -> Callable[[np.ndarray], Any]:
     except ModuleNotFoundError as error:
         raise SeparatorError(f'results: {explain(error)}, or give "numpy"') from error
     except SeparatorError as error:
-        raise UsageError(f'{error}, and "numpy" for arrays') from error
+        raise ArgumentError(f'{error}, and "numpy" for arrays') from error
     return lambda wave: torch.from_numpy(wave).to(device)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from separator.errors import UsageError
+from separator.errors import ArgumentError
 
 
 def find_device(name: str, argument: str = "device") -> torch.device:
@@ -13,7 +13,7 @@ def find_device(name: str, argument: str = "device") -> torch.device:
         argument: that asked for it, for the message.
 
     Raises:
-        UsageError: an unknown or absent device.
+        ArgumentError: an unknown or absent device.
     """
     kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     available = [*(kind for kind in kinds if kinds[kind]), "cpu"]
@@ -22,5 +22,5 @@ def find_device(name: str, argument: str = "device") -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in available or not (index.isdecimal() or name == kind):
         names = ", ".join(available)
-        raise UsageError(f"{argument}: {name!r} is not on this machine; it has {names}")
+        raise ArgumentError(f"{argument}: {name!r} is not on this machine; it has {names}")
     return torch.device(name)

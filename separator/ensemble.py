@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from separator.arguments import check_kind, number_of
-from separator.errors import UsageError
+from separator.errors import ArgumentError, UsageError
 from separator.streaming import StreamingSeparator
 
 Average = Literal["mean", "median"]
@@ -39,7 +39,9 @@ class Ensemble(StreamingSeparator[Any]):
         if not models or not all(isinstance(model, StreamingSeparator) for model in models):
             raise UsageError("models: give a list of loaded models, such as Separator.load(…)")
         if average not in get_args(Average):
-            raise UsageError(f"average: {average!r} is not one of {', '.join(get_args(Average))}")
+            raise ArgumentError(
+                f"average: {average!r} is not one of {', '.join(get_args(Average))}"
+            )
         weights = _weights_of(weights, len(models), average)
         first = models[0]
         for number, model in enumerate(models[1:], 2):
@@ -48,7 +50,7 @@ class Ensemble(StreamingSeparator[Any]):
                 ("rate", f"{first.rate} Hz", f"{model.rate} Hz"),
             ):
                 if ours != other:
-                    raise UsageError(
+                    raise ArgumentError(
                         f"model: number {number} has another {key} than the first ({other}, not "
                         f"{ours}); only models of the same stems and rate can be averaged"
                     )
@@ -73,7 +75,7 @@ def _weights_of(weights: Any, models: int, average: Average) -> list[float]:
     check_kind(weights, "weights", Iterable, "list of numbers")
     weights = [number_of(weight, "weights", "(0, 1e12]") for weight in weights]
     if weights and average != "mean":
-        raise UsageError("weights: are for --average mean; leave one of them out")
+        raise ArgumentError("weights: are for the average mean; leave one of them out")
     if weights and len(weights) != models:
-        raise UsageError(f"weights: {len(weights)} for {models} models; give one for each")
+        raise ArgumentError(f"weights: {len(weights)} for {models} models; give one for each")
     return weights

@@ -28,6 +28,18 @@ class UsageError(SeparatorError):
     """A command got arguments or settings that it does not accept."""
 
 
+class ArgumentError(UsageError):
+    """A Python function does not accept an argument, whose name begins the message.
+
+    Options of commands are passed on under the same names.
+    """
+
+    def as_option(self) -> UsageError:
+        """Return the same error with the name as the user of a command writes it."""
+        name, colon, reason = str(self).partition(":")
+        return UsageError(f"--{name.replace('_', '-')}{colon}{reason}")
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error, in one printable line.
 

@@ -51,7 +51,7 @@ def test_models_and_weights_that_do_not_go_together() -> None:
         ([one, two, other_rate], {}, "number 3 has another rate than the first (22050 Hz"),
         ([one, two], {"weights": (1, 2, 3)}, "weights: 3 for 2 models"),
         ([one, two], {"weights": (1, 0)}, "weights: 0 is not in (0, 1e12]"),
-        ([one, two], {"weights": (1, 1), "average": "median"}, "weights: are for --average mean"),
+        ([one, two], {"weights": (1, 1), "average": "median"}, "weights: are for the average mean"),
         ([one, two], {"weights": 2}, "weights: int is no list of numbers"),
         ([one, two], {"weights": ("1", 2)}, "weights: '1' is no number"),
         ([], {}, "models: give a list of loaded models"),

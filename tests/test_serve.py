@@ -577,7 +577,7 @@ def test_without_the_extra_a_line_names_it(monkeypatch, capsys):
         (["--max-minutes", "0"], 2, "--max-minutes: 0.0 is not above 0"),
         (["--hots", "x"], 2, "unknown option '--hots'; did you mean '--host'?"),
         (["song.mp3"], 2, "song.mp3: is not expected; --help lists what is"),
-        (["--host", "192.0.2.1", "--port", "0"], 1, "host: cannot listen on 192.0.2.1 "),
+        (["--host", "192.0.2.1", "--port", "0"], 1, "--host: cannot listen on 192.0.2.1 "),
         (["-m", "nowhere.safetensors"], 2, "nowhere.safetensors: "),
     ],
 )
@@ -590,7 +590,7 @@ def test_a_port_in_use_is_a_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 1
-    assert capsys.readouterr().err.startswith(f"separator: port: {port} is in use; choose another")
+    assert capsys.readouterr().err.startswith(f"separator: --port: {port} is in use; choose")
 
 
 @pytest.fixture

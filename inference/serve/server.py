@@ -81,11 +81,11 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            fix = f"port: {port} is in use; choose another, or --port 0 for a free one"
+            fix = f"--port: {port} is in use; choose another, or --port 0 for a free one"
             raise SeparatorError(fix) from error
         name = "port" if error.errno == errno.EACCES else "host"
         value = {"port": port, "host": host}[name]
-        raise SeparatorError(f"{name}: cannot listen on {value} ({one_line(error)})") from error
+        raise SeparatorError(f"--{name}: cannot listen on {value} ({one_line(error)})") from error
 
 
 def _is_loopback(host: str) -> bool:

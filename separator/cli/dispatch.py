@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from separator import __version__
 from separator.commands import COMMANDS, usage
-from separator.errors import UsageError, explain
+from separator.errors import ArgumentError, UsageError, explain
 from separator.logs import configured, error_line, is_json, shows_details
 from separator.streams import ReaderGoneError, safe_streams
 
 DONE, FAILED, WRONG_USAGE, READER_GONE = 0, 1, 2, 141
+WITH_KEYS = {"pretrain", "train", "compare"}  # rather than options
 HELP = {"help", "-h", "--help"}
 HEAD_START = 10.0  # seconds that the first rank of a machine has to report an error of all ranks
 
@@ -98,4 +99,9 @@ def _run(argv: list[str]) -> int:
         names = [*COMMANDS, "help"]
         kind = "option" if name.startswith("-") else "command"
         raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, 'commands')}")
-    return importlib.import_module(COMMANDS[name].module).main(rest)
+    try:
+        return importlib.import_module(COMMANDS[name].module).main(rest)
+    except ArgumentError as error:
+        if name in WITH_KEYS:
+            raise
+        raise error.as_option() from error.__cause__
