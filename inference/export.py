@@ -5,8 +5,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from separator.atomic import check_folder
 from separator.config import parse
-from separator.errors import SeparatorError, printable
+from separator.errors import SeparatorError, printable, writing
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> int:
     config = parse(ExportConfig, argv, "export", positional="model")
 
     path = Path(config.output)
+    with writing(path, "give another file with -o"):  # before the work, which takes minutes
+        check_folder(path.parent)
     if path.suffix == ".onnx":
         from separator.engine.onnx_file import export_onnx
 

@@ -126,7 +126,7 @@ class SeparateConfig(CheckedConfig):
         if self.stems and self.two_stems:
             raise SeparatorError("two_stems: contradicts --stems; leave one of them out")
         output = Path(self.output)
-        if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        if not output.is_dir() and output.suffix.lower() in SUFFIXES:
             raise SeparatorError(
                 f"output: {self.output} is the name of a file; give a folder (--format sets the "
                 "format, --name the names)"

@@ -17,7 +17,7 @@ import yaml
 
 from separator.commands import epilog
 from separator.config_errors import as_setting, check_names, nearest, shortened
-from separator.errors import SeparatorError, UsageError
+from separator.errors import SeparatorError, UsageError, explain
 from separator.ranges import SettingError, group_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def _parsed(
         return make(parser, namespace)
     except SeparatorError:
         raise
+    except OSError as error:  # such as of a name that is too long
+        raise SeparatorError(explain(error)) from error
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
         raise SeparatorError(shortened(str(error), keys)) from error
 

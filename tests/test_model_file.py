@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -319,6 +319,19 @@ def test_other_safetensors_files_are_not_ours(tmp_path: Path, whole: Path):
     about = {"separator": json.dumps(ABOUT), "digesu": "0" * 64}
     save_file(state, tmp_path / "c.safetensors", about)
     assert "damaged" in refused(tmp_path / "c.safetensors")
+
+
+def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, model, monkeypatch):
+    def full(*_: object) -> None:
+        text = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise SafetensorError(text)
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(SeparatorError) as told:
+        export(tmp_path / "m.safetensors", model.state_dict(), ABOUT)
+    reason = "cannot be written (No space left on device); free some space on that disk"
+    assert str(told.value) == f"{tmp_path / 'm.safetensors'}: {reason}"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path, whole: Path, monkeypatch):

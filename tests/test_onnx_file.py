@@ -57,6 +57,17 @@ def check(path: Path, source: str) -> dict:
     return description
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "onnx"])
+def test_a_folder_that_cannot_be_written_to_is_told_first(suffix, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    output = str(tmp_path / "file" / f"m.{suffix}")
+    monkeypatch.setattr("separator.engine.model_file.load_model_file", None)
+    monkeypatch.setattr(onnx_file, "export_onnx", None)
+    assert cli.main(["export", "tiny-vocals", "-o", output]) == 1
+    line = f"separator: {output}: Not a directory; give another file with -o\n"
+    assert capsys.readouterr().err == line
+
+
 def test_the_output_has_to_be_one_of_the_two_kinds(capsys):
     assert cli.main(["export", "tiny-vocals", "-o", "model.pth"]) == 2
     assert "FILE.onnx" in capsys.readouterr().err

@@ -227,6 +227,8 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav -m nope --report folder", 2, "report: folder is a folder; give a file's name"),
         ("song.wav ''", 2, "inputs, one of them: is empty; give a value, or leave it out"),
         ("folder", 1, "no songs found"),
+        (f"song.wav -o {'x' * 256}", 2, "xxx: File name too long"),
+        (f"song.wav --report {'x' * 256}", 2, "xxx: File name too long"),
         ("song.wav https://host/song.mp3", 2, "inputs: https://host/song.mp3: give a file on this "
          "machine; download it first"),
         ("song.wav -m hf:one", 2, "hf:one: give hf:OWNER/NAME"),

@@ -5,6 +5,7 @@ anyone: nothing in it is executed, and nothing but its header, up to a limit, is
 that the header says has been compared with what the described model needs.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from separator.atomic import replacing
 from separator.dsp.config import STFTConfig
 from separator.engine.checkpoint import load
-from separator.errors import SeparatorError, explain, one_line
+from separator.errors import SeparatorError, one_line
 from separator.model_sources import model_file
 from separator.models.build import skeleton
 from separator.models.description import from_json, refused
@@ -64,7 +65,12 @@ def export(
             save_file(tensors, temporary, metadata)
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
-        raise SeparatorError(f"{path}: cannot be written ({explain(error)})") from error
+        # safetensors puts its own words and a number around the system's
+        reason = str(error).partition("I/O error: ")[2].partition(" (os error")[0]
+        reason = reason or one_line(error)
+        full = reason == os.strerror(errno.ENOSPC)
+        fix = "; free some space on that disk" if full else ""
+        raise SeparatorError(f"{path}: cannot be written ({reason}){fix}") from error
 
 
 def digest(state: Mapping[str, Tensor], text: str) -> str:
