@@ -297,6 +297,7 @@ def test_limits_of_size_length_queue_and_disk(serve, monkeypatch):
         ({"max_megabytes": size / 2}, 413, "larger than "),
         ({"max_minutes": 0.01}, 422, "song.wav: longer than 0.01 minutes"),
         ({"max_disk": size / 2e3}, 507, "no room on the disk"),
+        ({"max_disk": size / 9e2}, 507, "no room on the disk"),  # for the song, but not its stems
         ({"max_queue": 1}, 503, "the queue is full (1 songs)"),
     ]
     for options, status, words in refusals:

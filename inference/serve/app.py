@@ -124,9 +124,7 @@ def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
         if model not in models.paths:
             raise RefusedError(422, "model: not one of those on the page; reload it")
         try:
-            song = await _received(request, store, session, name)
-            song.model, song.stems = model, models.stems(model)
-            store.add(session, song)
+            song = await _received(request, store, session, name, (model, models.stems(model)))
         except RefusedError:
             # browsers hear an answer only when all of the song is sent
             with contextlib.suppress(RuntimeError):  # it is
@@ -149,8 +147,10 @@ def _add_songs(app: FastAPI, store: Store, models: Models, Own: Any) -> None:
         store.remove(session, session.song(id, ready=False))
 
 
-async def _received(request: Request, store: Store, session: Session, name: str) -> Song:
-    """Store the body of a request and make sure that it is a song."""
+async def _received(
+    request: Request, store: Store, session: Session, name: str, wanted: tuple[str, tuple[str, ...]]
+) -> Song:
+    """Put the body of a request, if it is a song, into the queue; `wanted`: model and its stems."""
     with store.receiving(session, int(request.headers.get("content-length") or 0)) as folder:
         path = folder / safe_name(name)
         with path.open("wb") as file:
@@ -162,7 +162,9 @@ async def _received(request: Request, store: Store, session: Session, name: str)
             store.check_length(path, info.seconds)
         except SeparatorError as error:
             raise RefusedError(422, without_folder(named(path, error), folder)) from error
-        return Song(folder, path, info, notices=list(info.notices))
+        song = Song(folder, path, info, *wanted, notices=list(info.notices))
+        store.add(session, song)
+        return song
 
 
 def _add_sound(app: FastAPI, Own: Any) -> None:
