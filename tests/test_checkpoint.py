@@ -70,10 +70,12 @@ def test_a_state_comes_back_whole(tmp_path: Path):
 
 def test_best_checkpoints_are_kept_by_score(tmp_path: Path):
     scores = [[1, 0.3], [2, 0.9], [3, 0.1], [4, 0.5]]
+    (tmp_path / "best-mine.pt").touch()  # of a user, who wants to keep one
     for count in range(1, 5):
         checkpoint.save_run(tmp_path, payload(step=count, scores=scores[:count]), keep_best=2)
         assert checkpoint.load(tmp_path / "last.pt")["step"] == count
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best-2.pt", "best-4.pt", "last.pt"]
+    names = ["best-2.pt", "best-4.pt", "best-mine.pt", "last.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert checkpoint.load(tmp_path / "best-2.pt")["step"] == 2
     assert (tmp_path / "best-4.pt").samefile(tmp_path / "last.pt")
 

@@ -200,16 +200,16 @@ def save_run(folder: Path, payload: Mapping[str, Any], keep_best: int) -> None:
     """
     last = folder / "last.pt"
     ranked = sorted(payload["scores"], key=lambda pair: pair[1], reverse=True)
-    best = {f"best-{step}.pt" for step, _ in ranked[:keep_best]}
+    best = {step for step, _ in ranked[:keep_best]}
     name = f"best-{payload['step']}.pt"
-    if name in best:
+    if payload["step"] in best:
         save(folder / name, payload)
         with replacing(last) as temporary:
             _link(folder / name, temporary)
     else:
         save(last, payload)
-    for path in folder.glob("best-*.pt"):
-        if path.name not in best:
+    for step, path in _best_files(folder).items():
+        if step not in best:
             path.unlink()
 
 
@@ -219,14 +219,17 @@ def check_new(folder: Path) -> None:
     Raises:
         SeparatorError: checkpoints of best validations are there; names the latest.
     """
-    steps = {path: path.stem.removeprefix("best-") for path in folder.glob("best-*.pt")}
-    best = [path for path, step in steps.items() if step.isdecimal()]
-    if best:
-        latest = max(best, key=lambda path: int(steps[path]))
+    if best := _best_files(folder):
         raise SeparatorError(
-            f"{folder}: last.pt is missing, but {latest.name} is there; copy it to last.pt to "
-            "resume from it, or use another run="
+            f"{folder}: last.pt is missing, but {best[max(best)].name} is there; copy it to "
+            "last.pt to resume from it, or use another run="
         )
+
+
+def _best_files(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints of the best validations by step; other names are not the run's."""
+    paths = {path.stem.removeprefix("best-"): path for path in folder.glob("best-*.pt")}
+    return {int(step): path for step, path in paths.items() if step.isdecimal()}
 
 
 def git_id(root: Path = Path(__file__).parents[2]) -> str | None:
