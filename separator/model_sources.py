@@ -39,7 +39,7 @@ def model_file(
             repository of the Hugging Face hub; or `https://…`, optionally with `#sha256=DIGEST`.
         suffix: of the file that a name, a repository or an address stands for: ".safetensors" or
             ".onnx".
-        newest: ask the hub for a newer file than the copy.
+        newest: ask for a newer file than the copy.
 
     Raises:
         UsageError: there is no such file or repository.
@@ -51,7 +51,7 @@ def model_file(
     address = ADDRESS.fullmatch(text)
     if address:  # a Path has lost one of the two slashes
         url = f"{address['scheme']}://{address['rest']}"
-        return _from_address(url, suffix, address["digest"] or "")
+        return _from_address(url, suffix, address["digest"] or "", newest)
     path = bundled.model_path(source, suffix)
     if path.is_dir():
         fix = f"give the model file in it, such as {path / FILE}.safetensors"
@@ -121,8 +121,8 @@ def import_hub() -> ModuleType:
     return huggingface_hub
 
 
-def _from_address(url: str, suffix: str, digest: str) -> Path:
-    """Return the cached file of an address, fetched once."""
+def _from_address(url: str, suffix: str, digest: str, newest: bool) -> Path:
+    """Return the copy of an address's file, fetched if none fits or the newest is wanted."""
     about = urlsplit(url)
     if about.scheme == "http" and about.hostname not in LOOPBACK:
         raise UsageError(f"{url}: anyone on the way could change it; give https://")
@@ -130,13 +130,13 @@ def _from_address(url: str, suffix: str, digest: str) -> Path:
     if not name.endswith(suffix):
         raise UsageError(f"{url}: give the address of a {suffix} file")
     path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    fits = path.exists() and (not digest or _sha256(path).startswith(digest))
+    if newest or not fits:
         with replacing(path) as temporary:
             _fetch(url, temporary)
-            _check(temporary, digest, url)
-    else:
-        _check(path, digest, url)
+            actual = _sha256(temporary)
+            if not actual.startswith(digest):
+                raise SeparatorError(f"{url}: its sha256 is {actual}, not {digest}")
     return path
 
 
@@ -159,10 +159,6 @@ def _fetch(url: str, path: Path) -> None:
         raise SeparatorError(f"{url}: cannot be fetched ({reason})") from error
 
 
-def _check(path: Path, digest: str, url: str) -> None:
-    """Compare a file's SHA-256 with the digest, of which the beginning may be given."""
-    if digest:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if not actual.startswith(digest):
-            raise SeparatorError(f"{url}: its sha256 is {actual}, not {digest}")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

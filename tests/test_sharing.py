@@ -239,6 +239,12 @@ def test_an_address_is_fetched_once_and_compared(hub: ThreadingHTTPServer, model
     for source in (url, f"{url}#sha256={digest}", Path(url), f"{url}#sha256={digest[:12]}"):
         assert model_sources.model_file(source).read_bytes() == model.read_bytes()
     assert len(hub.asked) == 1
+    hub.files["a/model.safetensors"] = b"newer"
+    assert model_sources.model_file(url, newest=True).read_bytes() == b"newer"
+    hub.files["a/model.safetensors"] = b"newest"
+    newest = f"{url}#sha256={hashlib.sha256(b'newest').hexdigest()}"
+    assert model_sources.model_file(newest).read_bytes() == b"newest"
+    assert len(hub.asked) == 3
     hub.files["a/model.onnx"] = b"no"
     url_of_network = f"{url.removesuffix('safetensors')}onnx"
     with pytest.raises(SeparatorError, match="no ONNX network"):  # it was fetched, and looked at
