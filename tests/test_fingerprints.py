@@ -58,6 +58,17 @@ def test_shifts_of_up_to_twenty_seconds_are_searched(late: int, expected: bool):
     assert bool(similar_songs(prints)) == bool(similar_songs(prints[::-1])) == expected
 
 
+def test_frequent_hashes_are_compared_last(monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(0)
+    jingle = np.unique(generator.integers(0, 1500, 700) * 512 + generator.integers(5, 512, 700))
+    shared = np.unique(generator.integers(2000, 2500, 150) * 512 + generator.integers(5, 512, 150))
+    prints = [jingle.astype(np.uint32)] * 20
+    prints[:2] = [np.concatenate([jingle, shared]).astype(np.uint32)] * 2
+    assert len([first for first, *_ in similar_songs(prints) if first == 0]) == 19
+    monkeypatch.setattr(fingerprints, "MAX_MATCHES", len(fingerprints._hashes(shared)))
+    assert [other for first, other, _ in similar_songs(prints) if first == 0] == [1]
+
+
 def test_votes_equal_those_that_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch):
     generator = np.random.default_rng(0)
     monkeypatch.setattr(fingerprints, "MIN_VOTES", 1)

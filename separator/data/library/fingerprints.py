@@ -37,6 +37,7 @@ HASH_SHARE = 4  # one hash in so many is compared: a true pair has enough of the
 MAX_SONG_SECONDS = 1200.0  # longer files are sets or albums
 MAX_PEAKS_BETWEEN = 40  # a peak and its partners
 MAX_SHIFT_FRAMES = 20 * FRAMES_PER_SECOND
+MAX_MATCHES = 1_000_000  # of a song's hashes in others, the rarest hashes first: time and memory
 MIN_VOTES = 20  # unrelated songs share up to 14, a pair of 23 s or more at least 22
 
 
@@ -172,6 +173,9 @@ def _votes(codes: np.ndarray, song: int, table: np.ndarray) -> Iterator[tuple[in
     """Yield each later song of the table with the hashes it shares at the best shift."""
     first = np.searchsorted(table, codes >> 36 << 36 | song + 1 << 16)
     counts = np.searchsorted(table, (codes >> 36) + 1 << 36) - first
+    rarest = np.argsort(counts, kind="stable")
+    rarest = rarest[np.cumsum(counts[rarest]) <= MAX_MATCHES]
+    codes, first, counts = codes[rarest], first[rarest], counts[rarest]
     ramp = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     entries = table[np.repeat(first, counts) + ramp]
     shifts = (entries & 0xFFFF) - np.repeat(codes & 0xFFFF, counts) + MAX_SHIFT_FRAMES
