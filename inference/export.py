@@ -55,10 +55,10 @@ def _write_half(path: Path, model: str, license: str) -> None:
     """Write the model with weights of 16 bits."""
     import torch
 
-    from separator.engine.model_file import export, load_model_file
+    from separator.engine.model_file import export, load_model
 
-    state, description = load_model_file(model)
-    description.pop("digest", None)
+    network, _, description = load_model(model)
+    del description["digest"]
     if license:
         description["license"] = license
-    export(path, state, description, torch.float16)
+    export(path, network.state_dict(), description, torch.float16)

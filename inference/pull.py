@@ -31,19 +31,19 @@ def main(argv: list[str]) -> int:
     """Fetch a model, check it, and write it."""
     config = parse(PullConfig, argv, "pull", positional="source")
     source, onnx = config.source[0], config.output.endswith(".onnx")
+    name = source.removeprefix("hf:").partition("@")[0].partition("#")[0].rpartition("/")[2]
+    output = Path(config.output or f"{name.removesuffix('.safetensors')}.safetensors")
+    if output.exists():
+        raise SeparatorError(f"{output}: exists; give another name with -o FILE")
     path = model_file(source, ".onnx" if onnx else ".safetensors", newest=True)
     if onnx:
         from separator.onnx_separator import OnnxSeparator
 
         OnnxSeparator(path)
     else:
-        from separator.engine.model_file import load_model_file
+        from separator.engine.model_file import load_model
 
-        load_model_file(path)  # compares the digest
-    name = source.removeprefix("hf:").partition("@")[0].partition("#")[0].rpartition("/")[2]
-    output = Path(config.output or f"{name.removesuffix('.safetensors')}.safetensors")
-    if output.exists():
-        raise SeparatorError(f"{output}: exists; give another name with -o FILE")
+        load_model(path)  # compares the digest
     with replacing(output) as temporary:
         shutil.copyfile(path, temporary)
     log.info("%s: written", printable(str(output)))

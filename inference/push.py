@@ -47,7 +47,7 @@ class PushConfig:
 def main(argv: list[str]) -> int:
     """Upload the model and its card."""
     config = parse(PushConfig, argv, "push", positional="model")
-    from separator.engine.model_file import load_model_file
+    from separator.engine.model_file import load_model
     from separator.engine.onnx_file import export_onnx
 
     path, repository = config.model
@@ -56,11 +56,11 @@ def main(argv: list[str]) -> int:
         raise SeparatorError(
             f"{path}: is not a .safetensors file; `separator export` makes one of a checkpoint"
         )
-    state, description = load_model_file(file)  # a damaged or foreign file is refused here
+    network, _, description = load_model(file)  # a damaged or foreign file is refused here
     license = config.license or description.get("license", "")
     if not license:
         raise SeparatorError("--license: the file names none; give one, such as cc-by-nc-sa-4.0")
-    parameters = sum(value.numel() for value in state.values())
+    parameters = sum(value.numel() for value in network.state_dict().values())
     scores = _scores(config.scores, description["digest"])
     text = card(repository, description, parameters, license, scores)
     hub = import_hub()

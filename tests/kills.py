@@ -137,7 +137,7 @@ def result(run: Path) -> dict:
     """Return all of a finished run that must be equal, as text: state, scores and metrics."""
     import torch
 
-    from separator.engine.model_file import load_model_file
+    from tests.toys import read_model_file
 
     payload = torch.load(run / "last.pt", weights_only=True)
     rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
@@ -146,7 +146,7 @@ def result(run: Path) -> dict:
     leftovers = [path.name for path in run.iterdir() if ".part" in path.name]
     return {
         "state": digest(kept),
-        "model": digest(load_model_file(run / "model.safetensors")[0]),
+        "model": digest(read_model_file(run / "model.safetensors")[0]),
         "metrics": rows,
         "leftovers": leftovers,
     }

@@ -11,8 +11,8 @@ from torch import Tensor
 import separator
 from separator import Separator, audio, bundled, cli
 from separator.data.corpus import song
-from separator.engine.model_file import load_model_file
 from separator.errors import SeparatorError
+from tests.toys import read_model_file
 
 RATE = 44100
 
@@ -45,7 +45,7 @@ def test_files_are_small_half_precision_and_have_a_card():
         with safe_open(path, framework="pt") as file:
             kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
         assert kinds <= {"F16", "I64"}
-        _, description = load_model_file(path)
+        _, description = read_model_file(path)
         assert description["stage"] == "train" and description["license"]
         card = bundled.card(name)
         assert card.startswith(f"# {name}\n")

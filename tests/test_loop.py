@@ -27,11 +27,11 @@ from separator.config import parse, to_dict
 from separator.engine import checkpoint, distributed, loop, resume
 from separator.engine.lock import RunLock
 from separator.engine.loop import fit
-from separator.engine.model_file import load_model_file
 from separator.engine.run_config import OptimConfig, RunConfig
 from separator.engine.stop import Stop
 from separator.engine.task import Task, Validation, check_config
 from separator.errors import SeparatorError
+from tests.toys import read_model_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,7 +176,7 @@ def test_the_model_file_is_the_average_of_the_best_validation(tmp_path: Path):
     config = toy_config(tmp_path, validate_every=4)
     scores = {4: 1.0, 8: 3.0, 12: 2.0}
     fit(Toy(config, score=scores.__getitem__), config)
-    exported, description = load_model_file(tmp_path / "model.safetensors")
+    exported, description = read_model_file(tmp_path / "model.safetensors")
     assert_same(exported, checkpoint.load(tmp_path / "best-8.pt")["ema"])
     assert description["config"] == to_dict(config)
     assert description["trained"]["step"] == 8
@@ -187,7 +187,7 @@ def test_the_model_file_is_the_average_of_the_best_validation(tmp_path: Path):
 def test_an_undefined_score_never_wins(tmp_path: Path):
     config = toy_config(tmp_path, validate_every=6)
     fit(Toy(config, score={6: 1.0, 12: math.nan}.__getitem__), config)
-    assert load_model_file(tmp_path / "model.safetensors")[1]["trained"]["step"] == 6
+    assert read_model_file(tmp_path / "model.safetensors")[1]["trained"]["step"] == 6
     assert history(tmp_path)[-1]["score"] is None
 
 
@@ -207,8 +207,8 @@ def test_a_stopped_run_resumes_exactly(whole: Path, tmp_path: Path, number: int,
     assert history(tmp_path) == history(whole)
     assert_same(weights(tmp_path), weights(whole))
     assert_same(
-        load_model_file(tmp_path / "model.safetensors")[0],
-        load_model_file(whole / "model.safetensors")[0],
+        read_model_file(tmp_path / "model.safetensors")[0],
+        read_model_file(whole / "model.safetensors")[0],
     )
 
 
@@ -216,7 +216,7 @@ def test_a_run_never_validated_exports_its_latest_average(tmp_path: Path):
     config = toy_config(tmp_path, validate_every=0)
     for step in (1, 4):
         fit(Toy(config, before_step=interrupt_once(step, signal.SIGTERM)), config)
-        exported, description = load_model_file(tmp_path / "model.safetensors")
+        exported, description = read_model_file(tmp_path / "model.safetensors")
         assert (description["trained"]["step"], description["trained"]["score"]) == (step + 1, None)
         assert_same(exported, checkpoint.load(tmp_path / "last.pt")["ema"])
 
@@ -654,7 +654,7 @@ def test_bad_settings_name_the_key():
 
 def start_child(role: str, folder: Path, variables: dict | None = None) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
-    command = [sys.executable, __file__, role, str(folder)]
+    command = [sys.executable, "-m", "tests.test_loop", role, str(folder)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from separator import Separator
 from separator.engine import checkpoint, model_file
-from separator.engine.model_file import export, load_model, load_model_file
+from separator.engine.model_file import export, load_model
 from separator.errors import SeparatorError
 from separator.models.build import create, describe
 from separator.models.config import PatchConfig
 from separator.models.frame_transformer import FrameTransformer
-from tests.toys import STFT, TINY
+from tests.toys import STFT, TINY, read_model_file
 
 ABOUT = {
     "stage": "train",
@@ -77,7 +77,7 @@ def changed(about: dict, key: str, value: object) -> dict:
 def test_a_model_comes_back_from_its_file(whole: Path, model: FrameTransformer):
     again, stft, about = load_model(whole)
     assert stft == STFT
-    assert about["digest"] == load_model_file(whole)[1]["digest"]
+    assert about["digest"] == read_model_file(whole)[1]["digest"]
     assert {key: about[key] for key in ABOUT} == ABOUT
     pairs = list(zip(again.named_parameters(), model.named_parameters(), strict=True))
     for (name, new), (_, old) in pairs:
@@ -114,7 +114,7 @@ def test_every_flipped_bit_is_seen(tmp_path: Path, whole: Path):
         flipped = bytearray(data)
         flipped[place] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
-        refused(path, load_model_file)
+        refused(path)
 
 
 def test_the_digest_does_not_depend_on_the_order_of_tensors(model):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from separator import cli, model_sources
 from separator.api import load
@@ -22,6 +23,7 @@ from separator.errors import SeparatorError
 from separator.inference.push import card
 from tests.commands import Commands
 from tests.songs import export_model, song
+from tests.toys import read_model_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -210,11 +212,32 @@ def test_a_file_that_is_no_model_is_not_pushed(
     assert not hub.files and not hub.asked
 
 
+def test_a_foreign_file_is_refused(
+    hub: ThreadingHTTPServer, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    save_file({"a": torch.ones(3)}, "foreign.safetensors", {"separator": "{}"})
+    hub.files["foreign.safetensors"] = Path("foreign.safetensors").read_bytes()
+    url = f"http://127.0.0.1:{hub.server_port}/foreign.safetensors"
+    Path("there.safetensors").touch()
+    for words in (
+        *(["export", "foreign.safetensors", "-o", "new.safetensors"], ["pull", url, "-o", "new"]),
+        ["push", "foreign.safetensors", "me/vocals", "--license", "mit"],
+    ):
+        assert cli.main(words) == 1
+        assert "this version reads" in capsys.readouterr().err
+    assert len(hub.asked) == 1
+    assert cli.main(["pull", url, "-o", "there.safetensors"]) == 1
+    assert len(hub.asked) == 1  # nothing is fetched that cannot be written
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == [
+        "foreign.safetensors", "there.safetensors",
+    ]  # fmt: skip
+
+
 def test_the_card_says_what_is_known(model: Path, tmp_path: Path):
-    from separator.engine.model_file import load_model_file
     from separator.inference.push import _scores
 
-    _, description = load_model_file(model)
+    _, description = read_model_file(model)
     report = {
         "n_tracks": 14, "split": "valid", "summary": {"ours": {"vocals": {"sdr_global_mean": 5.5}}},
         "model": {"description": {"digest": description["digest"]}},

@@ -1,6 +1,12 @@
 """Small things that many tests use: a model that takes no time, and randomness with a seed."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from separator.dsp.config import STFTConfig
 from separator.models.config import ModelConfig
@@ -22,6 +28,15 @@ TINY = ModelConfig(
     ffn_dim=(0, 32),
     heads=2,
 )
+
+
+def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights, in 32 bits, and description of a model file, whatever model it is of."""
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    wide = {name: value.float() for name, value in state.items() if value.is_floating_point()}
+    return state | wide, json.loads(about["separator"]) | {"digest": about["digest"]}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

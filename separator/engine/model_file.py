@@ -121,25 +121,6 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, STFTConfig, dict[str
     return model, stft, about
 
 
-def load_model_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights and the description of the model at a path, as `load_model` does.
-
-    Returns:
-        The state dict (CPU, float32 for numbers of 16 bits) and the description, with "digest".
-
-    Raises:
-        SeparatorError: no such file, broken, or not a model of separator; nothing is executed.
-    """
-    path = model_file(path)
-    if path.suffix == ".pt":
-        state, description = _averaged(path)
-        return state, {**description, "digest": digest(state, json.dumps(description))}
-    state, description = _read_tensors(_read_header(path))
-    short = (torch.float16, torch.bfloat16)
-    wide = {name: value.float() for name, value in state.items() if value.dtype in short}
-    return state | wide, description
-
-
 @dataclass(frozen=True)
 class _Header:
     """The header of a safetensors file.
