@@ -126,6 +126,7 @@ def test_long_curves_are_averaged(tmp_path: Path):
     points = run.curves()["train"]["loss"]
     assert len(points) <= MAX_POINTS + 1
     assert points[-1] == (5001, 1)
+    assert len({step for step, _ in points}) == len(points)
     assert all(abs(value - 0.5) < 0.2 for _, value in points[:-2])
 
 

@@ -218,9 +218,10 @@ def _thinned(points: list[tuple[int, float | None]]) -> list[tuple[int, float | 
     size = -(-len(points) // MAX_POINTS)
     if size == 1:
         return points
-    groups = [points[at : at + size] for at in range(0, len(points) - 1, size)]
+    *others, last = points
+    groups = [others[at : at + size] for at in range(0, len(others), size)]
     means = [(group[-1][0], _mean(value for _, value in group)) for group in groups]
-    return [*means, points[-1]]
+    return [*means, last]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
