@@ -54,7 +54,7 @@ def run(config: EvaluateConfig) -> int:
         reports.check_path(config.json)
     tracks = tracks_of(config.data, config.split, config.valid_share)
     keep_memory()
-    for path in config.model[1:]:  # as the first one is, before the work
+    for path in config.model:  # before the work
         check_stems(tracks, Separator.load(path, device=config.device).stems, FIX)
     sources = [*config.model, *_folders(config, tracks)]
     done: list[dict] = []
@@ -86,7 +86,6 @@ def _report(source: str | Estimates, tracks: Sequence[Track], config: EvaluateCo
         score = functools.partial(_attempt, source, full=config.full)
     else:
         separator, path = Separator.load(source, device=config.device), source
-        check_stems(tracks, separator.stems, FIX)
         log.debug("model: %s", described(path, separator.description))
         score = functools.partial(_score_in_process, path, config.device, config.full)
     # on a GPU one process, since the model's work is not shared by cores

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from separator.config import parse
 from separator.data.config import DataConfig
@@ -21,7 +21,7 @@ class EvaluateConfig(CheckedConfig):
             KIND:PATH, as in training's data.roots.
         estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
             for these songs: it, or a folder below it, holds one folder for each song; repeatable.
-        split: songs that are scored: train, valid or test.
+        split: songs that are scored.
         valid_share: share of the songs that training kept for validation. Give the same as
             data.valid_share, or songs that the model was trained on are scored. Data that has a
             split ignores it.
@@ -34,7 +34,7 @@ class EvaluateConfig(CheckedConfig):
     data: str
     model: list[str] = field(default_factory=list)
     estimates: list[str] = field(default_factory=list)
-    split: str = "valid"
+    split: Literal["train", "valid", "test"] = "valid"
     valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
     jobs: Annotated[int, Within("[0, 1024]")] = 0
     full: bool = False
@@ -49,8 +49,6 @@ class EvaluateConfig(CheckedConfig):
             twice = [path for path, number in Counter(paths).items() if number > 1]
             if twice:
                 raise SeparatorError(f"{key}: {twice[0]} is given twice; give each once")
-        if self.split not in ("train", "valid", "test"):
-            raise SeparatorError(f"split: {self.split!r} is not train, valid or test")
         if self.json and Path(self.json).is_dir():
             raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
 

@@ -22,7 +22,6 @@ STEM_WORDS = tuple(map(public_name, NAMES))
 CHOICES = {  # of options whose type does not list them
     "two_stems": STEM_WORDS,
     "device": ("auto", "cpu", "cuda", "mps"),
-    "split": ("train", "valid", "test"),
 }
 FUNCTION = "_separator_files"
 PREAMBLES = {  # functions that name words and files
