@@ -212,7 +212,7 @@ def _words(name: str) -> list[str]:
 
 
 def check_stems(tracks: "Sequence[Track]", stems: StemSet, fix: str) -> None:
-    """Make sure that songs have the stems of a set; the halves of a pool have them together.
+    """Make sure that songs have the stems of a set; those of one stem have them together.
 
     Songs without stems are left to whoever reads them.
 
@@ -224,12 +224,12 @@ def check_stems(tracks: "Sequence[Track]", stems: StemSet, fix: str) -> None:
     Raises:
         SeparatorError: names the root, a song of it and the stem that it lacks.
     """
-    pools: dict[str, set[str]] = {}
+    halves: dict[str, set[str]] = {}  # of the pool in each root
     for track in tracks:
-        if track.kind == "pool":
-            pools.setdefault(track.root, set()).update(track.names)
+        if len(track.names) == 1:
+            halves.setdefault(track.root, set()).update(track.names)
     for track in tracks:
-        names = sorted(pools[track.root]) if track.kind == "pool" else track.names
+        names = sorted(halves[track.root]) if len(track.names) == 1 else track.names
         if MIXTURE not in names and (lacking := stems.lacking(names)):
             raise SeparatorError(
                 f"{track.root}: {track.name} has no {' and no '.join(lacking)}, only "

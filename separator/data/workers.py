@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, default_collate
 from separator.errors import SeparatorError, one_line
 from separator.machine import SHARED, memory, shared_memory
 from separator.processes import follow_parent
+from separator.signals import STOP_SIGNALS
 
 AHEAD = 2  # batches that each worker reads ahead
 LOCKS = 8  # that a worker and its queues need at most
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +98,10 @@ def _start_server() -> None:
     an orderly stop into a failure. New processes inherit which signals are blocked; one that comes
     meanwhile is delivered to this process afterwards.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         resource_tracker.ensure_running()  # unblocks some of them
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -143,7 +143,7 @@ def fits_shared(batch: int, workers: int) -> bool:
 
 def start_worker(worker: int) -> None:
     """Leave signals to the training process, which stops the workers itself; do not outlive it."""
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined] # its own would drop the batch and go on
     follow_parent()
