@@ -61,4 +61,9 @@ def _write_half(path: Path, model: str, license: str) -> None:
     del description["digest"]
     if license:
         description["license"] = license
-    export(path, network.state_dict(), description, torch.float16)
+    state, largest = network.state_dict(), torch.finfo(torch.float16).max
+    for name, value in state.items():
+        if value.is_floating_point() and (value.abs() > largest).any():
+            raise SeparatorError(f"{model}: {name} has values above {largest:.0f}, the largest of "
+                                 "16 bits; share the file as it is")  # fmt: skip
+    export(path, state, description, torch.float16)

@@ -102,6 +102,9 @@ def test_export_halves_a_file_and_keeps_what_it_says(tmp_path: Path, model: Sepa
     for name, value in half.model.state_dict().items():
         torch.testing.assert_close(value, state[name].half().float())
     assert cli.main(["export", str(source), "-o", str(tmp_path / "x.pt")]) == 2
+    export(source, state | {"head.bias": state["head.bias"] + 1e5}, description)
+    assert cli.main(["export", str(source), "-o", str(tmp_path / "large.safetensors")]) == 1
+    assert not (tmp_path / "large.safetensors").exists()
 
 
 def test_silence_stays_silent(model: Separator):
