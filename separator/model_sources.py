@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -123,10 +124,8 @@ def import_hub() -> ModuleType:
 
 def _from_address(url: str, suffix: str, digest: str, newest: bool) -> Path:
     """Return the copy of an address's file, fetched if none fits or the newest is wanted."""
-    about = urlsplit(url)
-    if about.scheme == "http" and about.hostname not in LOOPBACK:
-        raise UsageError(f"{url}: anyone on the way could change it; give https://")
-    name = re.sub(r"[^\w.-]", "_", about.path.rpartition("/")[2])
+    _check_scheme(url)
+    name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2])
     if not name.endswith(suffix):
         raise UsageError(f"{url}: give the address of a {suffix} file")
     path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
@@ -140,12 +139,25 @@ def _from_address(url: str, suffix: str, digest: str, newest: bool) -> Path:
     return path
 
 
+def _check_scheme(url: str) -> None:
+    """Refuse an address whose answer others could write."""
+    about = urlsplit(url)
+    if about.scheme != "https" and about.hostname not in LOOPBACK:
+        raise UsageError(f"{url}: anyone on the way could change it; give https://")
+
+
 def _fetch(url: str, path: Path) -> None:
     """Write what an address gives to a file, with a progress bar on a terminal."""
-    from urllib.request import urlopen
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Redirects(HTTPRedirectHandler):
+        def redirect_request(self, *words: Any) -> Any:  # the last is the address
+            _check_scheme(words[-1])
+            return super().redirect_request(*words)
 
     try:
-        with urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
+        opened = build_opener(Redirects).open(url, timeout=TIMEOUT)
+        with opened as answer, path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
             with bar(total=size or None, unit="B", unit_scale=True) as shown:
                 while block := answer.read(READ_BYTES):

@@ -42,6 +42,9 @@ class Hub(BaseHTTPRequestHandler):
             return
         name = re.sub(r"/resolve/[^/]+/", "/", self.path).strip("/")
         content = self.server.files.get(name)
+        if name.startswith("moved"):
+            self.answer(b"", 302, {"Location": "http://example.invalid/a.safetensors"})
+            return
         if content is None:
             code = "EntryNotFound" if self.path.startswith("/me/vocals/") else "RepoNotFound"
             self.answer(b"", 404, {"X-Error-Code": code})
@@ -287,6 +290,7 @@ def test_a_download_that_fails_leaves_nothing(
         f"{base}/none.safetensors": "cannot be fetched",
         f"{base}/model.txt": "give the address of a .safetensors",
         "http://example.invalid/a.safetensors": "give https://",
+        f"{base}/moved.safetensors": "example.invalid/a.safetensors: anyone on the way",
         "https://127.0.0.1:9/a.safetensors": "cannot be fetched",
         "hf:one": "give hf:OWNER/NAME",
     }.items():
