@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 MIN_WORK = 2.0  # seconds of the model's work, of which it loses 0.05 when memory is returned
+AGAIN = "run the command again"
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -254,10 +255,9 @@ def _write(
 
 def _records(job: Job, temporary: Mapping[Path, Path], gain: float) -> list[Record]:
     """Put the record of each finished file into its tags, and return them all for the index."""
-    if stamp_of(job.info.path) != job.song.stamp:
-        raise SeparatorError(
-            f"{job.info.path}: changed while it was separated; run the command again"
-        )
+    if (stamp := stamp_of(job.info.path)) != job.song.stamp:
+        what = "changed" if stamp else "removed"
+        raise SeparatorError(f"{job.info.path}: {what} while it was separated; {AGAIN}")
     records = []
     for output, path in temporary.items():
         record = Record(audio.content_key(path), job.song.key, job.made_by, gain)
@@ -271,6 +271,8 @@ def _explained(job: Job, error: BaseException) -> str:
     """Return one line that begins with the song, and the fix where the cause is known."""
     text = named(job.info.path, error)
     number, folder = getattr(error, "errno", None), printable(str(job.outputs[0].parent))
+    if not job.outputs[0].parent.exists():
+        return f"{printable(str(job.info.path))}: {folder} was removed meanwhile; {AGAIN}"
     if number in DISK_FULL:
         return f"{text}; free some space on the disk of {folder}, or choose another with -o"
     if number in REFUSED:

@@ -273,6 +273,25 @@ def test_songs_are_looked_for_before_a_model_is_loaded(capsys, monkeypatch) -> N
             api.separate(source)
 
 
+@pytest.mark.parametrize(
+    ("removed", "line"),
+    [
+        ("song.wav", "song.wav: removed while it was separated"),
+        ("out", "song.wav: out was removed meanwhile"),
+    ],
+)
+def test_what_is_removed_meanwhile_is_named(removed: str, line: str, monkeypatch, capsys) -> None:
+    song("song.wav")
+
+    def remove(*_: object) -> None:
+        Path(removed).unlink() if removed == "song.wav" else shutil.rmtree(removed)
+
+    monkeypatch.setattr(files_of, "copy_tags", remove)
+    assert run("song.wav", "-o", "out") == 1
+    assert capsys.readouterr().err == f"separator: {line}; run the command again\n"
+    assert not Path("out").exists() or not files("out")
+
+
 def test_killed_in_the_middle(tmp_path: Path) -> None:
     """No file under a final name; the next run removes what the killed one left."""
     song("song.wav", 120)
