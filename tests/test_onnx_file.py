@@ -61,7 +61,7 @@ def check(path: Path, source: str) -> dict:
 def test_a_folder_that_cannot_be_written_to_is_told_first(suffix, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     output = str(tmp_path / "file" / f"m.{suffix}")
-    monkeypatch.setattr("separator.engine.model_file.load_model_file", None)
+    monkeypatch.setattr("separator.engine.model_file.load_model", None)
     monkeypatch.setattr(onnx_file, "export_onnx", None)
     assert cli.main(["export", "tiny-vocals", "-o", output]) == 1
     line = f"separator: {output}: Not a directory; give another file with -o\n"
