@@ -44,9 +44,8 @@ class _Stream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = _nowhere() if stream is None else stream
-        if stream and hasattr(
-            stream, "reconfigure"
-        ):  # a locale need not have all letters of a file's name
+        if stream and hasattr(stream, "reconfigure"):
+            # a locale need not have all letters of a file's name
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
 

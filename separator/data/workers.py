@@ -145,7 +145,8 @@ def start_worker(worker: int) -> None:
     """Leave signals to the training process, which stops the workers itself; do not outlive it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined] # its own would drop the batch and go on
+    # its own would drop the batch and go on
+    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
     follow_parent()
 
 

@@ -26,7 +26,7 @@ from separator.errors import SeparatorError, one_line
 from separator.models.weights import load_weights, other_architecture
 
 CHECKPOINT_FORMAT = 1
-FIXES = {
+FIXES: dict[int | None, str] = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free space in that quota",
     errno.EFBIG: "allow larger files (ulimit -f)",
@@ -138,7 +138,7 @@ def save(path: Path, payload: Mapping[str, Any]) -> None:
             torch.save(dict(payload), file)
     except (OSError, RuntimeError) as error:  # torch's own, while it handles the system's
         cause = error if isinstance(error, OSError) else error.__context__
-        fix = FIXES.get(getattr(cause, "errno", None) or 0, "let its folder be written")
+        fix = FIXES.get(getattr(cause, "errno", None), "let its folder be written")
         intact = os.path.exists(path.parent / "last.pt")
         kept = " (the previous checkpoint is intact)" if intact else ""
         raise SeparatorError(
