@@ -197,6 +197,8 @@ def _separate(config: SeparateConfig) -> list[str]:
         report = RunReport({"path": ", ".join(paths), "digest": ""}, failures=failures)
         if config.report and not config.dry_run:
             report.write(config.report)
+        if len(failures) > 1 and not config.dry_run:
+            log.info("%s", report.sentence())
         return [*failures.values()]
     keep_memory(one_heap=True)
     separator, device = _loaded(paths, weights, config)

@@ -259,7 +259,8 @@ def test_mistakes_are_one_line(
     assert not Path("stems").exists() or not files("stems")
 
 
-def test_songs_are_looked_for_before_a_model_is_loaded(capsys, monkeypatch) -> None:
+def test_songs_are_looked_for_before_a_model_is_loaded(capsys, caplog, monkeypatch) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(api, "load", lambda *_, **__: pytest.fail("loads"))
     Path("text.mp3").write_text("no music")
     assert run("gone.mp3", "text.mp3", "--report", "report.json") == 1
@@ -268,6 +269,7 @@ def test_songs_are_looked_for_before_a_model_is_loaded(capsys, monkeypatch) -> N
         "separator: text.mp3: is no audio file, or is too damaged to be read; check that it plays",
     ]
     assert json.loads(Path("report.json").read_text())["summary"]["failed"] == 2
+    assert "2 songs: 2 failed" in caplog.text
     for source in ("gone.mp3", ["gone.mp3"]):
         with pytest.raises(SeparatorError, match=r"gone\.mp3: No such file"):
             api.separate(source)
