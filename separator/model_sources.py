@@ -148,6 +148,7 @@ def _check_scheme(url: str) -> None:
 
 def _fetch(url: str, path: Path) -> None:
     """Write what an address gives to a file, with a progress bar on a terminal."""
+    from http.client import HTTPException
     from urllib.request import HTTPRedirectHandler, build_opener
 
     class Redirects(HTTPRedirectHandler):
@@ -166,7 +167,7 @@ def _fetch(url: str, path: Path) -> None:
                         raise SeparatorError(f"{url}: is larger than 4 GB")
             if size and file.tell() != size:
                 raise SeparatorError(f"{url}: the connection ended early; try again")
-    except (URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or one_line(error)
         raise SeparatorError(f"{url}: cannot be fetched ({reason})") from error
 

@@ -292,6 +292,7 @@ def test_a_download_that_fails_leaves_nothing(
         "http://example.invalid/a.safetensors": "give https://",
         f"{base}/moved.safetensors": "example.invalid/a.safetensors: anyone on the way",
         "https://127.0.0.1:9/a.safetensors": "cannot be fetched",
+        "https://host:port/a.safetensors": r"cannot be fetched \(InvalidURL: nonnumeric port",
         "hf:one": "give hf:OWNER/NAME",
     }.items():
         with pytest.raises(SeparatorError, match=words):
