@@ -65,7 +65,7 @@ def path_of(value: object, name: str, fix: str) -> Path:
     return Path(text)
 
 
-def song_path(value: object, name: str = "source", fix: str = SOURCES) -> Path:
+def song_path(value: Any, name: str = "source", fix: str = SOURCES) -> Path:
     """Return an argument that has to be the path of a song.
 
     Args:
@@ -77,8 +77,8 @@ def song_path(value: object, name: str = "source", fix: str = SOURCES) -> Path:
         SeparatorError: it is no path, or a web address.
     """
     path = path_of(value, name, fix)
-    text = os.fsdecode(value)  # type: ignore[arg-type]  # a path has lost one of two slashes
-    if re.match(r"[a-z]+://?[^/]", text) and not path.exists():
+    text = os.fsdecode(value)  # a path has lost one of two slashes
+    if re.match(r"(?i)[a-z]\w+://?[^/]", text) and not path.exists():
         raise SeparatorError(f"{name}: {text}: give a file on this machine; download it first")
     return path
 

@@ -206,6 +206,8 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         ({"source": "a\0b"}, "is no name of a file"),
         ({"source": "absent.wav"}, "absent.wav"),
         ({"source": "https://host/a.mp3"}, "source: https://host/a.mp3: give a file on this mach"),
+        ({"source": "S3://host/a.mp3"}, "download it first"),
+        ({"source": "c:/a.mp3"}, "^c:/a.mp3: No such file"),
         ({"source": "."}, "^.: "),
         ({"source": [torch.zeros(2, 9), 3]}, r"source\[1\]: source: int is no path"),
         ({"source": ["absent.wav"]}, r"source\[0\]: absent.wav"),
