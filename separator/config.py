@@ -208,13 +208,11 @@ def _check_empty(words: list[str], positional: str) -> None:
     As a path, such a word would be the current folder.
     """
     for before, word in zip(["", *words], words, strict=False):
-        if word.startswith("--") and word.endswith("=") and word.count("=") == 1:
-            name = word[:-1].replace("_", "-")
-        elif word:
-            continue
-        else:
-            name = before if re.fullmatch(r"--?\w[^=]*", before) else f"{positional}, one of them"
-        raise SeparatorError(f"{name}: is empty; give a value, or leave it out")
+        place, form = (word, "(--[^=]+)=") if word else (before, r"(--?\w[^=]*)")
+        option = re.fullmatch(form, place)
+        if option or not word:
+            name = option[1].replace("_", "-") if option else f"{positional}, one of them"
+            raise SeparatorError(f"{name}: is empty; give a value, or leave it out")
 
 
 def _check_presets(words: list[str], command: str) -> None:
