@@ -182,8 +182,8 @@ class TeacherTask(SupervisedTask):
         mixture = load_stems(track, rate, 0, samples, names=MIXTURE_ONLY)[MIXTURE]
         estimates = []
         for teacher in self.teachers:
-            waves = [torch.as_tensor(w) for w in teacher.separate_wave(mixture, rate).values()]
-            estimates.append(regrouped(torch.stack(waves)[None], teacher.stems.names, stems)[0])
+            waves = torch.stack([*teacher.separate_wave(mixture, rate).values()])[None]
+            estimates.append(regrouped(waves, teacher.stems.names, stems)[0])
         return dict(zip(stems.names, torch.stack(estimates).mean(dim=0), strict=True))
 
 

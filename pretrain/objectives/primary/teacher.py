@@ -17,10 +17,10 @@ class TeacherConfig(CheckedConfig):
             Without any, data.roots are folders of stems that another program estimated.
         agreement_db: with two models or more, crops are left out where the SDR of one model's
             vocals (of all stems but the rest) against the mean is below this, in decibels.
-        sounding_db: crops are left out where one stem is louder than each other by more than this,
+        sounding_db: crops are left out where one stem is louder than all others by more than this,
             in decibels (0 keeps all).
         contrast_db: crops are left out that have no tenth of a second in which one stem is louder
-            than each other by this many decibels (0 keeps all).
+            than all others by this many decibels (0 keeps all).
         drop: share of the crops of each batch with the largest losses that are left out; crops of
             songs with stems stay.
         labels: folders of songs with stems, each as an entry of data.roots; part of each batch is
