@@ -158,13 +158,21 @@ def test_muon_is_that_of_torch_whatever_the_shapes(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(*pair, rtol=2e-3, atol=2e-3)
 
 
-def test_muon_works_in_float32_on_a_processor(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+     ({"avx512_bf16": False, "avx512_f": True}, torch.float32), ({}, torch.float32)],
+)  # fmt: skip
+def test_muon_works_in_what_the_processor_multiplies_fastest(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict, dtype: torch.dtype
+):
     seen = []
     monkeypatch.setattr(muon, "orthogonal", lambda x: seen.append(x.dtype) or x)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     weight = nn.Parameter(torch.ones(3, 4))
     weight.grad = torch.ones(3, 4)
     muon.Muon([{"params": [weight]}], lr=0.1).step()
-    assert seen == [torch.float32]
+    assert seen == [dtype]
 
 
 def test_muon_is_for_wide_matrices_and_leaves_the_rest_to_adamw():
