@@ -211,8 +211,8 @@ def _check_empty(words: list[str], positional: str) -> None:
         place, form = (word, "(--[^=]+)=") if word else (before, r"(--?\w[^=]*)")
         option = re.fullmatch(form, place)
         if option or not word:
-            name = option[1].replace("_", "-") if option else f"{positional}, one of them"
-            raise SeparatorError(f"{name}: is empty; give a value, or leave it out")
+            name = f"{option[1].replace('_', '-')}: is" if option else f"{positional}: a word is"
+            raise SeparatorError(f"{name} empty; give a value, or leave it out")
 
 
 def _check_presets(words: list[str], command: str) -> None:

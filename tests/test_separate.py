@@ -225,7 +225,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav -m folder", 2, "is a folder; give the model file in it, such as "
          "folder/model.safetensors"),
         ("song.wav -m nope --report folder", 2, "report: folder is a folder; give a file's name"),
-        ("song.wav ''", 2, "inputs, one of them: is empty; give a value, or leave it out"),
+        ("song.wav ''", 2, "inputs: a word is empty; give a value, or leave it out"),
         ("folder", 1, "no songs found"),
         (f"song.wav -o {'x' * 256}", 2, "xxx: File name too long"),
         (f"song.wav --report {'x' * 256}", 2, "xxx: File name too long"),
