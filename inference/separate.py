@@ -146,6 +146,8 @@ class SeparateConfig(CheckedConfig):
             NameTemplate(self.name)
         if self.report and Path(self.report).is_dir():
             raise SeparatorError(f"report: {self.report} is a folder; give a file's name")
+        if self.report and output.absolute().is_relative_to(Path(self.report).absolute()):
+            raise SeparatorError(f"report: {self.report} will be a folder; give another name")
         if self.watch and self.dry_run:
             raise SeparatorError("watch: contradicts --dry-run; leave one of them out")
         if self.keep and self.overwrite:

@@ -1,7 +1,18 @@
-"""`python -m separator`."""
+"""`separator` and `python -m separator`."""
 
 import sys
 
-from separator.cli import main
+INTERRUPTED = 130  # as `separator.cli` returns
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; Ctrl-C ends it quietly from the first import on."""
+    try:
+        from separator.cli import main as run
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -213,6 +213,21 @@ def test_any_error_is_one_line(error: BaseException, status: int, line: str, mon
     assert capsys.readouterr().err == f"separator: {line}\n"
 
 
+def test_an_interruption_of_the_first_imports_is_quiet():
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "separator.cli.dispatch":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from separator.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setenv("SEPARATOR_DEBUG", "1")
     assert cli.guarded(raising(ValueError("odd")), []) == 1

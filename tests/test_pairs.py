@@ -138,6 +138,8 @@ def test_a_scan_writes_pairs_that_train_reads(
     write(library / "Sea (Karaoke).flac", torch.from_numpy(song(12.0, 9)["other"]).float())
     folder = tmp_path / "pairs"
     words = ["scan", str(library), "--pairs", str(folder), "--index", str(tmp_path / "index")]
+    assert cli.main(["scan", str(library), "--pairs", str(library / "Sky.mp3")]) == 2
+    assert "Sky.mp3 is a file; give a folder" in capsys.readouterr().err
     assert cli.main([*words, "--jobs", "1"]) == 0
     said = capsys.readouterr().out
     assert f"Sea (Karaoke).flac and {library / 'Sea.flac'}: another recording" in said

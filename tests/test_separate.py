@@ -239,6 +239,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav --overlap 7", 2, "separator: --overlap: 7.0 is not in [0, 6.0]"),
         ("song.wav --weights 1,2", 2, "separator: --weights: 2 for 1 models"),
         ("song.wav --report folder", 2, "report: folder is a folder"),
+        ("song.wav -o stems/all --report stems", 2, "report: stems will be a folder; give another"),
         ("song.wav --stems --name {title}.{format}", 2, "name: has no {stem}"),
         ("song.wav --batch 0", 2, "batch: 0"),
         ("song.wav --bitrate 9", 2, "bitrate: 9"),

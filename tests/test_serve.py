@@ -33,8 +33,9 @@ from separator.inference.serve.app import SERVE_FILES, make_app
 from separator.inference.serve.command import ServeConfig
 from separator.inference.serve.session import Song, State, safe_name
 from separator.inference.serve.spool import BARS, Spool
-from separator.inference.serve.store import PREFIX, Store, remove_abandoned
-from separator.inference.serve.web import PAGE
+from separator.inference.serve.store import Store
+from separator.inference.serve.temporary import PREFIX, remove_abandoned
+from separator.inference.serve.web import PAGE, RefusedError
 from separator.inference.serve.worker import Models
 from separator.models.build import describe
 from separator.models.frame_transformer import FrameTransformer
@@ -321,6 +322,28 @@ def test_a_body_without_a_length_is_cut_at_the_limit(serve):
     assert server.files() == []
 
 
+def test_the_disks_limit_counts_downloads_and_songs_that_are_being_sent(serve):
+    song("song.wav", 1.0)
+    size = Path("song.wav").stat().st_size
+    stems = 2 * 44100 * 2 * 4  # float samples of two stems
+    server = serve(max_disk=(size + 2.9 * stems) / 1e9)  # its downloads beside it, but once
+    client, other = server.user(), server.user()
+    send(client, "song.wav")
+    (view,) = done(client)
+    stored = {"songs": [view["id"]], "format": "wav"}
+    first = made(client, **stored, stems=view["stems"])[-1]["url"]
+    assert send(other, "song.wav").status_code == 507
+    second = made(client, **stored, gains={"vocals": 0.5})[-1]["url"]  # half as large
+    third = made(client, **stored, stems=view["stems"][:1])[-1]["url"]  # takes the first's room
+    statuses = [client.get(f"/{url}").status_code for url in (first, second, third)]
+    assert statuses == [404, 200, 200]
+    session = next(iter(server.store._sessions.values()))
+    with server.store.receiving(session, size), pytest.raises(RefusedError, match="no room"):
+        server.store.make_room(session, round(1.9 * stems))
+    server.store.make_room(session, round(1.9 * stems))
+    assert not session.downloads
+
+
 class Held:
     """Stands for the separation of a song, which goes on when it is told to."""
 
@@ -532,7 +555,8 @@ def test_waveforms_are_the_peaks(tmp_path: Path):
     assert torch.equal(whole, torch.stack(list(waves.values())))
 
 
-def test_the_time_left_counts_those_ahead():
+def test_the_time_left_counts_those_ahead(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 9.0)
     with Store(ServeConfig()) as store:
         session = store.session(store.open_session())
         infos = [audio.AudioInfo(Path("a.wav"), "wav", "", s * 100, 100, 2) for s in (10, 20, 40)]
@@ -543,7 +567,7 @@ def test_the_time_left_counts_those_ahead():
             store.add(session, Song(folder, folder / "a.wav", info, stems=("vocals",)))
         assert [view["left"] for view in store.view(session)] == [None] * 3
         first = store.take()
-        first.done, first.started = 4.0, time.monotonic() - 2.0
+        first.done, first.started = 4.0, 7.0
         store.speed = 2.0
         left = [view["left"] for view in store.view(session)]
         assert left == pytest.approx([3.0, 13.0, 33.0], rel=0.01)

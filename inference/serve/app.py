@@ -65,7 +65,7 @@ def make_app(store: Store, models: Models) -> FastAPI:
     session = _add_session(app, store, models)
     _add_songs(app, store, models, session)
     _add_sound(app, session)
-    _add_downloads(app, session)
+    _add_downloads(app, store, session)
     return app
 
 
@@ -181,7 +181,7 @@ def _add_sound(app: FastAPI, Own: Any) -> None:
         return Response(data, media_type="application/octet-stream")
 
 
-def _add_downloads(app: FastAPI, Own: Any) -> None:
+def _add_downloads(app: FastAPI, store: Store, Own: Any) -> None:
     """Let a page have files made, and fetch them."""
     encoders, lock = ThreadPoolExecutor(MAX_ENCODING), threading.Lock()
 
@@ -196,6 +196,8 @@ def _add_downloads(app: FastAPI, Own: Any) -> None:
         made = downloads.Request(chosen, tuple(wanted.stems), wanted.gains, wanted.format)
         with lock:
             if made.id not in session.making:
+                if not session.download(made.id):
+                    store.make_room(session, made.bytes)
                 future = encoders.submit(downloads.prepare, session, made)
                 session.making[made.id] = made, future
             made, future = session.making[made.id]

@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
 
     from separator.allocator import keep_memory
     from separator.inference.serve.app import make_app
-    from separator.inference.serve.store import Store, remove_abandoned
+    from separator.inference.serve.store import Store
+    from separator.inference.serve.temporary import remove_abandoned
     from separator.inference.serve.worker import Models
     from separator.inference.stopping import stoppable
 

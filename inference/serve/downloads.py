@@ -40,6 +40,14 @@ class Request:
     written: list[int] = field(default_factory=list, compare=False)
 
     @property
+    def bytes(self) -> int:
+        """Bytes of its files at most, as 32-bit floats."""
+        return sum(
+            song.spool.samples * song.spool.channels * 4 * len(list(_outputs(song, self)))
+            for song in self.songs
+        )
+
+    @property
     def progress(self) -> float:
         """The part of it that is encoded, from 0 to 1."""
         samples = [song.spool.samples * len(list(_outputs(song, self))) for song in self.songs]

@@ -1,5 +1,6 @@
 """One browser's songs and downloads."""
 
+import contextlib
 import enum
 import os
 import re
@@ -111,6 +112,16 @@ class Session:
         """
         path = self.downloads[id][0] if id in self.downloads else None
         return path if path and path.exists() else None
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of its downloads, those that are being made included, uncompressed."""
+        size = 0
+        for path, _ in list(self.downloads.values()):
+            with contextlib.suppress(OSError):  # another thread has removed it
+                size += path.stat().st_size
+        pending = [request for request, file in list(self.making.values()) if not file.done()]
+        return size + sum(request.bytes for request in pending)
 
     def drop_download(self, id: str) -> None:
         """Remove the file of a download.

@@ -1,15 +1,11 @@
 """Sessions and their songs: what waits, what is ready, what is removed, and the limits of all."""
 
 import contextlib
-import logging
-import os
-import platform
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +13,9 @@ from typing import Any, Self
 from separator.errors import SeparatorError, printable
 from separator.inference.serve.command import ServeConfig
 from separator.inference.serve.session import Session, Song, State
+from separator.inference.serve.temporary import new_folder
 from separator.inference.serve.web import RefusedError
 
-log = logging.getLogger(__name__)
-
-PREFIX = f"separator-serve-{zlib.crc32(platform.node().encode()):08x}-"  # of this machine
 MAX_SESSIONS = 1000
 MEGA, GIGA = 10**6, 10**9
 
@@ -35,12 +29,12 @@ class Store:
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self.folder = new_folder()
         self.changed = threading.Condition()
         self.speed = 0.0  # seconds of sound in a second, of the last song; 0: unknown
         self.stopped = False
         self._sessions: dict[str, Session] = {}
-        self._uploads = 0
+        self._uploads: dict[Path, float] = {}  # folder: bytes that may come
 
     # --- sessions ------------------------------------------------------------------------------
 
@@ -122,13 +116,14 @@ class Store:
         """
         self.check_size(size)
         with self.changed:
-            if len(self._unfinished()) + self._uploads >= self.config.max_queue:
+            if len(self._unfinished()) + len(self._uploads) >= self.config.max_queue:
                 raise RefusedError(
                     503, f"the queue is full ({self.config.max_queue} songs); try again later"
                 )
-            self._check_disk(size)
-            self._uploads += 1
-        folder = Path(tempfile.mkdtemp(dir=session.folder))
+            expected = size or self.config.max_megabytes * MEGA
+            self._check_disk(expected)
+            folder = Path(tempfile.mkdtemp(dir=session.folder))
+            self._uploads[folder] = expected
         try:
             yield folder
         except BaseException:
@@ -136,7 +131,7 @@ class Store:
             raise
         finally:
             with self.changed:
-                self._uploads -= 1
+                self._uploads.pop(folder, None)
 
     def check_size(self, size: int) -> None:
         """Refuse a file that is larger than is taken.
@@ -178,9 +173,25 @@ class Store:
             RefusedError: the disk has no room for its stems.
         """
         with self.changed:
+            self._uploads.pop(song.folder, None)
             self._check_disk(song.bytes)
             session.songs[song.id] = song
             self.changed.notify_all()
+
+    def make_room(self, session: Session, size: int) -> None:
+        """Remove a session's earlier downloads, oldest first, until another has room.
+
+        Args:
+            session: who wants it.
+            size: its bytes.
+
+        Raises:
+            RefusedError: even without them the disk has no room.
+        """
+        with self.changed:
+            while session.downloads and not self._has_room(size):
+                session.drop_download(next(iter(session.downloads)))
+            self._check_disk(size)
 
     def remove(self, session: Session, song: Song) -> None:
         """Cancel a song and remove its files; a worker that is at it does the latter.
@@ -274,26 +285,13 @@ class Store:
             ranked += [(rank, session.served, song) for rank, song in enumerate(waiting)]
         return [song for *_, song in sorted(ranked, key=lambda row: (*row[:2], row[2].arrived))]
 
-    def _check_disk(self, size: int) -> None:
+    def _has_room(self, size: float) -> bool:
         used = sum(song.bytes for song in self._all() if song.state is not State.FAILED)
+        used += sum(session.download_bytes for session in self._sessions.values())
+        used += sum(self._uploads.values())
         free = shutil.disk_usage(self.folder).free
-        if used + size > self.config.max_disk * GIGA or 2 * size > free:
-            raise RefusedError(
-                507, "no room on the disk for another song; remove some that are done"
-            )
+        return used + size <= self.config.max_disk * GIGA and 2 * size <= free
 
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove the files of servers that were killed.
-
-    Args:
-        folder: of temporary files.
-    """
-    for path in folder.glob(f"{PREFIX}*"):
-        number = path.name.removeprefix(PREFIX).partition("-")[0]
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            shutil.rmtree(path, ignore_errors=True)
-        except (ValueError, OSError):  # not ours, or another user's
-            log.debug("%s stays", path)
+    def _check_disk(self, size: float) -> None:
+        if not self._has_room(size):
+            raise RefusedError(507, "no room on the disk; remove songs that are done")

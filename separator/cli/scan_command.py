@@ -43,6 +43,8 @@ class ScanConfig:
         check_jobs(self.jobs)
         if self.report and Path(self.report).is_dir():
             raise SeparatorError(f"report: {self.report} is a folder; give the name of a file")
+        if self.pairs and Path(self.pairs).exists() and not Path(self.pairs).is_dir():
+            raise SeparatorError(f"pairs: {self.pairs} is a file; give a folder")
 
 
 def main(argv: list[str]) -> int:
