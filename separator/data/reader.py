@@ -148,11 +148,19 @@ def load_stems(
         return total
 
     stems = {name: stem(sources) for name, sources in track.stems}
-    return _fold(stems, names or (MIXTURE_ONLY if "mixture" in stems else TWO_STEMS.names))
+    return fold(stems, names or (MIXTURE_ONLY if "mixture" in stems else TWO_STEMS.names))
 
 
-def _fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Sum stems into a coarser division."""
+def fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Select or sum stems so that they are those of a set.
+
+    Args:
+        stems: by name, of one shape.
+        names: of the set; ("mixture",) sums them all.
+
+    Returns:
+        The set's stems in its order, without those that the others cannot give.
+    """
     if names == MIXTURE_ONLY:
         return {"mixture": torch.stack(list(stems.values())).sum(0)}
     target = StemSet(names)

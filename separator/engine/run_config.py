@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from separator.engine.cadence import Every
+from separator.errors import SeparatorError
 from separator.ranges import MAX_SEED, MAX_STEPS, RATES, CheckedConfig, Within
 
 Steps = Annotated[int, Within(f"[1, {MAX_STEPS}]")]
@@ -102,7 +103,17 @@ class RunConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.run.strip("\"'") or Path(self.run).is_file():
-            raise self.invalid(
-                "run", f"{self.run!r} is no folder; name one that is to hold the run"
-            )
+        check_run_folder(self.run)
+
+
+def check_run_folder(run: str) -> None:
+    """Refuse a name that cannot be a run's folder.
+
+    Args:
+        run: as the user gave it.
+
+    Raises:
+        SeparatorError: it is empty or a file.
+    """
+    if not run.strip("\"'") or Path(run).is_file():
+        raise SeparatorError(f"run: {run!r} is no folder; name one for all results")

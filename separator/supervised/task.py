@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.data.dataset import Batch
-from separator.data.reader import load_stems
+from separator.data.reader import fold, load_stems
 from separator.data.stem_files import check_stems
 from separator.data.tracks import Track, training_tracks
 from separator.dsp.stft import stft
@@ -117,5 +117,4 @@ def regrouped(waves: Tensor, names: Sequence[str], stems: StemSet) -> Tensor:
         (b s c t), in the order of the set.
     """
     named = dict(zip(names, waves.unbind(1), strict=True))
-    parts = (torch.stack([named[n] for n in wanted], 1) for wanted in stems.parts(names).values())
-    return torch.stack([part.sum(dim=1) for part in parts], dim=1)
+    return torch.stack([*fold(named, stems.names).values()], dim=1)

@@ -3,10 +3,9 @@
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
-from separator.engine.run_config import Steps
+from separator.engine.run_config import Steps, check_run_folder
 from separator.errors import SeparatorError
 from separator.ranges import MAX_SEED, CheckedConfig, Within
 
@@ -84,8 +83,7 @@ class CompareConfig(CheckedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.run.strip("\"'") or Path(self.run).is_file():
-            raise SeparatorError(f"run: {self.run!r} is no folder; name one for all results")
+        check_run_folder(self.run)
         if not self.arms:
             raise SeparatorError("arms: there are none; give a file such as compare/masks.yaml")
         for name in self.arms:
