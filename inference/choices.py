@@ -122,6 +122,8 @@ def outputs(
             _check("--mix", stem_of(name), accepted)
             whole = [stem_of(name)] if stem_of(name) in gains else {*stems.names} - {VOCALS}
             gains |= {stem: gains[stem] * 10 ** (level / 20) for stem in whole}
+        if not any(gains.values()):
+            raise UsageError("--mix: all stems are off; leave one of them on")
         mixed = Mix(tuple((stem, gain) for stem, gain in gains.items() if gain != 1))
         beside = outputs(stems, wanted, two) if two or names else ()
         return mixed, *beside

@@ -52,10 +52,11 @@ def run(config: EvaluateConfig) -> int:
         _museval()  # fail before the work rather than after it
     if config.json:
         reports.check_path(config.json)
-    tracks = tracks_of(config.data, config.split, config.valid_share)
     keep_memory()
-    for path in config.model:  # before the work
-        check_stems(tracks, Separator.load(path, device=config.device).stems, FIX)
+    stems = [Separator.load(path, device=config.device).stems for path in config.model]
+    tracks = tracks_of(config.data, config.split, config.valid_share)
+    for wanted in stems:  # before the work
+        check_stems(tracks, wanted, FIX)
     sources = [*config.model, *_folders(config, tracks)]
     done: list[dict] = []
     for source in sources:

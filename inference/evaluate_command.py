@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 from separator.config import parse
@@ -49,8 +48,10 @@ class EvaluateConfig(CheckedConfig):
             twice = [path for path, number in Counter(paths).items() if number > 1]
             if twice:
                 raise SeparatorError(f"{key}: {twice[0]} is given twice; give each once")
-        if self.json and Path(self.json).is_dir():
-            raise SeparatorError(f"json: {self.json} is a folder; give the name of a file")
+        if self.json:
+            from separator.arguments import check_report  # numpy, which `--help` does not need
+
+            check_report(self.json, "json")
 
 
 def main(argv: list[str]) -> int:

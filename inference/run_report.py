@@ -130,7 +130,7 @@ class RunReport:
 
     def _json(self) -> str:
         failures = [{"song": song, "error": line} for song, line in self._reasons()]
-        songs = [*self.songs.values()]
+        songs = [self.songs[name] for name in sorted(self.songs)]
         report = {"schema": 2, "model": self.model, "songs": songs, "failures": failures}
         return json.dumps(report | {"summary": self.summary()}, indent=2) + "\n"
 
@@ -140,7 +140,7 @@ class RunReport:
         if self.songs:
             head = "| song | status | seconds | times real time, model | gain, dB |"
             lines += [head, "|---|---|---:|---:|---:|"]
-        for song in self.songs.values():
+        for _, song in sorted(self.songs.items()):
             speed, gain = song["speed"], song["gain_db"]
             fields = [_in_table(song["song"]), song["status"], f"{song['seconds']:.1f}"]
             fields += [f"{speed:.1f}" if speed else "-", "-" if gain is None else f"{gain:.2f}"]

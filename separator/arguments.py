@@ -1,5 +1,6 @@
 """Arguments of the Python functions: any wrong one is a SeparatorError that says what to give."""
 
+import codecs
 import contextlib
 import math
 import os
@@ -83,6 +84,29 @@ def song_path(value: Any, name: str = "source", fix: str = SOURCES) -> Path:
     return path
 
 
+def check_report(path: str, name: str = "report") -> None:
+    """Refuse the path of a report that is a folder, or a file that is no text, such as a song.
+
+    Args:
+        path: where the user wants the report.
+        name: of the option.
+
+    Raises:
+        SeparatorError: it is one of these.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise SeparatorError(f"{name}: {path} is a folder; give the name of a file")
+    if file.is_file():
+        with file.open("rb") as opened:
+            start = opened.read(4096)
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(start)
+        except UnicodeDecodeError as error:
+            reason = "exists and is no text file; give another name"
+            raise SeparatorError(f"{name}: {path} {reason}") from error
+
+
 @contextlib.contextmanager
 def file_of(source: object) -> Iterator[Path]:
     """Give the path of a source; of bytes and of a file object while the block lasts.
@@ -99,6 +123,8 @@ def file_of(source: object) -> Iterator[Path]:
     if not isinstance(source, BYTES) and not hasattr(source, "read"):
         yield song_path(source)
         return
+    if getattr(source, "closed", False):
+        raise SeparatorError("source: the file is closed; open it")
     with tempfile.TemporaryDirectory(prefix="separator-") as folder:
         path = Path(folder, "source.wav")  # its content tells its format
         with path.open("wb") as file:

@@ -6,6 +6,7 @@ jsonargparse parses; here are `key=value` and files by position.
 import dataclasses
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -74,6 +75,7 @@ def _parsed(
 ) -> Any:
     parser = _parser(cls, command, positional)
     flags = {field.name for field in dataclasses.fields(cls) if field.type in (bool, "bool")}
+    argv = [re.sub(r"^([\w.-]+=)?~(?=/|$)", _at_home, word) for word in argv]
     words = [re.sub("^--[^=]+", lambda key: f"--{key[0][2:].replace('-', '_')}", w) for w in argv]
     words = [f"{w}=true" if w.startswith("--") and w[2:] in flags else w for w in words]
     keys = [a.dest for a in parser._actions if a.option_strings]
@@ -103,6 +105,11 @@ def _parsed(
         raise SeparatorError(explain(error)) from error
     except Exception as error:  # jsonargparse raises several kinds, each with a long text
         raise SeparatorError(shortened(str(error), keys)) from error
+
+
+def _at_home(word: re.Match) -> str:
+    """Write `~` as the home folder, as shells do but in quotes and after `--key=`."""
+    return (word[1] or "") + os.path.expanduser("~")
 
 
 def _unknown(key: str, keys: list[str], as_option: bool) -> str:

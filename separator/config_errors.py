@@ -28,6 +28,7 @@ PLAINER = (  # what jsonargparse says of a wrong type, and the same in fewer wor
 )
 
 ROOTS_SETTING = "'data.roots=[FOLDER]', with your folder of songs"
+MISSING = {"inputs": "songs or folders of songs are", "roots": "folders of music are"}
 YAML_TYPES = {dict: "a mapping", int: "a number", float: "a number", bool: "yes or no"}
 
 
@@ -111,8 +112,10 @@ def shortened(text: str, keys: list[str]) -> str:
         key = ".".join(part for part in unknown.groups() if part)
         return f"unknown key {key!r}{nearest(key, keys)}"
     if missing := re.match("the following arguments are required: (.*)", text):
-        fix = f"write {ROOTS_SETTING}" if missing[1] == "data.roots" else "--help has examples"
-        return f"{missing[1]}: is not given; {fix}"
+        if missing[1] == "data.roots":
+            return f"{missing[1]}: is not given; write {ROOTS_SETTING}"
+        what = MISSING.get(missing[1], f"{missing[1]}: is")
+        return f"{what} not given; --help has examples"
     text = re.sub(r"^Parser key \"?([\w.]+)\"?:", r"\1:", text)
     for pattern, plain in PLAINER:
         text = re.sub(pattern, plain, text)

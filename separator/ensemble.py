@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from separator.arguments import check_kind, number_of
-from separator.errors import ArgumentError, UsageError
+from separator.errors import ArgumentError, UsageError, counted
 from separator.streaming import StreamingSeparator
 
 Average = Literal["mean", "median"]
@@ -77,5 +77,7 @@ def _weights_of(weights: Any, models: int, average: Average) -> list[float]:
     if weights and average != "mean":
         raise ArgumentError("weights: are for the average mean; leave one of them out")
     if weights and len(weights) != models:
-        raise ArgumentError(f"weights: {len(weights)} for {models} models; give one for each")
+        raise ArgumentError(
+            f"weights: {len(weights)} for {counted(models, 'model')}; give one for each"
+        )
     return weights

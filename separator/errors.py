@@ -92,7 +92,8 @@ def explain(error: BaseException) -> str:
         text = ": ".join([*(printable(_text(name)) for name in names), one_line(error)])
         return f"{text}; free some space on that disk" if error.errno in DISK_FULL else text
     if isinstance(error, ModuleNotFoundError) and error.name in TRAINING:
-        return f"needs {error.name}; pip install 'separator[train]'"
+        needed = " and ".join(dict.fromkeys(["torch", error.name]))
+        return f"needs {needed}; pip install 'separator[train]'"
     return f"unexpected {one_line(error)}; SEPARATOR_DEBUG=1 shows where it happened"
 
 

@@ -79,8 +79,9 @@ def _session(path: Path) -> Any:
     except ImportError as error:
         raise SeparatorError(f"backend onnx: {error}; pip install onnxruntime") from error
     if path.suffix != ".onnx":
-        fix = f"`separator export {path} -o x.onnx` makes one"
-        raise SeparatorError(f"{path}: no .onnx file; {fix}")
+        raise SeparatorError(
+            f"{path}: is no .onnx file; `separator export MODEL -o x.onnx` makes one of a model"
+        )
     try:
         options = onnxruntime.SessionOptions()
         # waiting threads leave decoders and encoders a core: a third less time of the CPU

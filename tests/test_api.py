@@ -339,6 +339,10 @@ def test_sources_of_every_kind(random_model: Separator, tmp_path: Path) -> None:
     assert all(torch.equal(stems["vocals"], expected) for stems in results)
     with pytest.raises(SeparatorError, match=r"source\[1\]: source: is no audio file"):
         list(separator.separate(iter([path, b"no sound at all"]), model=random_model))
+    closed = path.open("rb")
+    closed.close()
+    with pytest.raises(SeparatorError, match="source: the file is closed; open it"):
+        separator.separate(closed, model=random_model)
     with path.open(encoding="latin-1") as text, pytest.raises(SeparatorError, match="rb"):
         separator.separate(text, model=random_model)
 

@@ -155,7 +155,8 @@ def test_examples_are_understood(line: str):
             "unknown command 'pyproject.toml'; did you mean `separator separate pyp",
         ),
         (["hepl"], "unknown command 'hepl'; did you mean 'help'?"),
-        (["--verbos"], f"unknown option '--verbos'; the commands are {', '.join(COMMANDS)}, help"),
+        (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
+        (["--xyz"], "unknown option '--xyz'; the options are --help, --version, --quiet, --verb"),
         (["help", "separate", "train"], "help: explains one command; leave 'train' out"),
         (["evaluate", "x"], "--data: is not given; --help has examples"),
         (["export", "a", "b", "-o", "x.onnx"], "b: is not expected; --help lists what is"),
@@ -431,6 +432,26 @@ BASH = """source {script}
 COMP_WORDS=(separator {words}); COMP_CWORD=$(({count})); _shtab_separator
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
+
+
+def test_completion_leaves_out_the_options_of_commands_that_lack_a_package(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, COMMANDS["pretrain"].module, raising=False)
+    monkeypatch.setattr(importlib, "import_module", lacking(COMMANDS["pretrain"].module, "einops"))
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--output" in script and "--objective" not in script
+
+
+def lacking(module: str, package: str):
+    """Import as if a module needed a package that is not installed."""
+    load = importlib.import_module
+
+    def imported(name: str, *rest):
+        if name == module:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return load(name, *rest)
+
+    return imported
 
 
 def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture):

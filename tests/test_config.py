@@ -36,6 +36,24 @@ def written(path: Path, values: dict) -> Path:
     return path
 
 
+def test_a_tilde_is_the_home_folder_in_quotes_and_after_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = [
+        "~/a.mp3",
+        "b~/~",
+        "--output=~/out",
+        "-m",
+        "~/m.onnx",
+        "--report=~/r.json",
+        "--name={name}~.{format}",
+    ]
+    config = parse(SeparateConfig, words, "separate", positional="inputs")
+    assert config.inputs == ["/home/me/a.mp3", "b~/~"]
+    assert (config.output, config.model) == ("/home/me/out", ["/home/me/m.onnx"])
+    assert (config.report, config.name) == ("/home/me/r.json", "{name}~.{format}")
+    assert pretrain("data.roots=[a]", "run=~/runs/1").run == "/home/me/runs/1"
+
+
 def test_words_of_every_kind():
     config = pretrain(
         "data.roots=[a,stems:/b c@0.5]", "steps=7", "--optim.lr=0.25", "--optim.power", "2",

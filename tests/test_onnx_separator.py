@@ -112,7 +112,7 @@ def test_command_library_and_doctor_need_no_torch(tmp_path: Path):
 def test_what_is_no_network_of_ours_is_one_error(tmp_path: Path):
     path = tmp_path / "x.onnx"
     (tmp_path / "m.safetensors").touch()
-    with pytest.raises(SeparatorError, match=r"m.safetensors: no .onnx file; `separator export"):
+    with pytest.raises(SeparatorError, match=r"m.safetensors: is no .onnx file; `separator export"):
         OnnxSeparator.load(tmp_path / "m.safetensors")
     with pytest.raises(SeparatorError, match="no such file"):
         OnnxSeparator.load(path)

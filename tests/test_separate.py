@@ -224,7 +224,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav -m nope --backend onnx", 2, "lists (tiny-vocals)"),
         ("song.wav -m folder", 2, "is a folder; give the model file in it, such as "
          "folder/model.safetensors"),
-        ("song.wav -m nope --report folder", 2, "report: folder is a folder; give a file's name"),
+        ("song.wav -m nope --report folder", 2, "report: folder is a folder; give the name of"),
         ("song.wav ''", 2, "inputs: a word is empty; give a value, or leave it out"),
         ("folder", 1, "no songs found"),
         (f"song.wav -o {'x' * 256}", 2, "xxx: File name too long"),
@@ -237,8 +237,16 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav --stems drums", 2, "stems: this model has no drums"),
         ("song.wav --two-stems bass", 2, "separator: --two-stems: this model has no bass"),
         ("song.wav --overlap 7", 2, "separator: --overlap: 7.0 is not in [0, 6.0]"),
-        ("song.wav --weights 1,2", 2, "separator: --weights: 2 for 1 models"),
+        ("song.wav --weights 1,2", 2, "separator: --weights: 2 for 1 model;"),
         ("song.wav --report folder", 2, "report: folder is a folder"),
+        ("song.wav --report song.wav", 2, "report: song.wav exists and is no text file; give"),
+        ("song.wav --report binary", 2, "report: binary exists and is no text file; give"),
+        ("song.wav --report r.json --dry-run", 2, "report: contradicts --dry-run; leave one of"),
+        ("song.wav gone --watch", 2, "gone: No such file or directory; check the name"),
+        ("song.wav --mix vocals=off,instrumental=off", 2, "--mix: all stems are off; leave one"),
+        ("song.wav --name /music/{title}.{format}", 2, "--name: leads out of the output folder"),
+        ("song.wav --name ../{title}.{format}", 2, "--name: leads out of the output folder"),
+        ("", 2, "separator: songs or folders of songs are not given; --help has examples"),
         ("song.wav -o stems/all --report stems", 2, "report: stems will be a folder; give another"),
         ("song.wav --stems --name {title}.{format}", 2, "name: has no {stem}"),
         ("song.wav --batch 0", 2, "batch: 0"),
@@ -252,6 +260,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     song("song.wav", 0.1)
     Path("file").write_text("")
+    Path("binary").write_bytes(b"\xff\xfb")
     Path("folder").mkdir()
     assert run(*shlex.split(words)) == status
     errors = capsys.readouterr().err.splitlines()

@@ -85,7 +85,8 @@ def listen(host: str, port: int) -> socket.socket:
             raise SeparatorError(fix) from error
         name = "port" if error.errno == errno.EACCES else "host"
         value = {"port": port, "host": host}[name]
-        raise SeparatorError(f"--{name}: cannot listen on {value} ({one_line(error)})") from error
+        reason = one_line(error).partition(" (while")[0]
+        raise SeparatorError(f"--{name}: cannot listen on {value} ({reason})") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -94,7 +94,7 @@ def source_of(path: str | os.PathLike, stream: int = 0) -> Source:
         AudioError: as `probe`.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES and os.path.lexists(path):
+    if path.suffix.lower() not in SUFFIXES and os.path.lexists(path) and not path.is_dir():
         raise AudioError(f"{path}: unsupported suffix; use one of {' '.join(sorted(SUFFIXES))}")
     with reporting(path):
         status = os.stat(path)

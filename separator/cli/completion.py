@@ -50,7 +50,8 @@ WITHOUT_EQUALS = """  # bash makes three words of --output=so, which are complet
 class CompletionConfig:
     """Print a script that completes commands, options, their values and files in a shell.
 
-    The script holds all of the words, so completing runs no program. Write it anew after an update.
+    The script holds all of the words, so completing runs no program. Write it anew after an update,
+    or after installing what further commands need.
 
     Attributes:
         shell: bash, zsh or fish.
@@ -116,10 +117,13 @@ def _add_words(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _options(name: str) -> list[Any]:
-    """Return the actions of a command's parser."""
+    """Return the actions of a command's parser; none where the command lacks a package."""
     from jsonargparse import capture_parser
 
-    command = importlib.import_module(COMMANDS[name].module)
+    try:
+        command = importlib.import_module(COMMANDS[name].module)
+    except ModuleNotFoundError:
+        return []
     try:
         capture_parser(command.main, [])
     except UsageError as error:  # `parse` turns every exception into one; this one has the parser

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from separator import __version__
-from separator.commands import COMMANDS, usage
+from separator.commands import COMMANDS, LOG_OPTIONS, usage
 from separator.errors import ArgumentError, UsageError, explain
 from separator.logs import configured, error_line, is_json, shows_details
 from separator.streams import ReaderGoneError, safe_streams
@@ -96,9 +96,10 @@ def _run(argv: list[str]) -> int:
 
         if os.path.exists(name):
             raise UsageError(f"unknown command {name!r}; did you mean `separator separate {name}`?")
-        names = [*COMMANDS, "help"]
-        kind = "option" if name.startswith("-") else "command"
-        raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, 'commands')}")
+        kind, names = "command", [*COMMANDS, "help"]
+        if name.startswith("-"):
+            kind, names = "option", ["--help", "--version", *LOG_OPTIONS]
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, f'{kind}s')}")
     try:
         return importlib.import_module(COMMANDS[name].module).main(rest)
     except ArgumentError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from separator.arguments import check_report
 from separator.config import parse
 from separator.data.library.scan import Library, check_jobs, scan
 from separator.data.library.scan_report import named_files, summary, write_report
@@ -41,8 +42,8 @@ class ScanConfig:
 
     def __post_init__(self) -> None:
         check_jobs(self.jobs)
-        if self.report and Path(self.report).is_dir():
-            raise SeparatorError(f"report: {self.report} is a folder; give the name of a file")
+        if self.report:
+            check_report(self.report)
         if self.pairs and Path(self.pairs).exists() and not Path(self.pairs).is_dir():
             raise SeparatorError(f"pairs: {self.pairs} is a file; give a folder")
 

@@ -274,7 +274,7 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
         if not songs:
             fix = "add songs, or set data.valid_share between 0 and 1"
             if len(tracks) == 1:
-                fix = "there is 1 song, and one trains and another validates: add songs"
+                fix = "there is 1 song, but one has to train and another to validate: add songs"
             elif name == "train" or config.valid_share:
                 fix = "add songs"
             roots = ", ".join(config.roots)
