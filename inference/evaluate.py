@@ -57,6 +57,8 @@ def run(config: EvaluateConfig) -> int:
     tracks = tracks_of(config.data, config.split, config.valid_share)
     for wanted in stems:  # before the work
         check_stems(tracks, wanted, FIX)
+    for name in (printable(track.name) for track in tracks if track.estimated):
+        log.warning("%s: its stems are estimates of `separator separate`", name)
     sources = [*config.model, *_folders(config, tracks)]
     done: list[dict] = []
     for source in sources:

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from separator.cli import main
 from separator.dsp.config import STFTConfig
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
@@ -39,6 +40,7 @@ class Song:
     channels: int = 2
     names: tuple[str, ...] = TWO_STEMS.names
     kind: str = "stems"
+    estimated: bool = False
 
 
 def song_stems(
@@ -264,6 +266,24 @@ def test_the_split_is_that_of_training(tmp_path: Path, monkeypatch: pytest.Monke
     for share in (0.02, 0.5):
         _, valid = training_tracks(DataConfig([root], valid_share=share))
         assert command.tracks_of(root, "valid", share) == valid
+
+
+def test_stems_that_a_model_estimated_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()
+    wave = torch.randn(2, RATE, generator=torch.Generator().manual_seed(0)).T / 10
+    for name in ("mixed.wav", "songs/true/vocals.flac", "songs/true/other.flac"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, wave.numpy(), RATE)
+    made = ["separate", str(tmp_path / "mixed.wav"), "-o", str(tmp_path / "songs"), "--stems"]
+    assert main([*made, "--name", "made/{stem}{name}.{format}"]) == 0
+    for path in (tmp_path / "songs" / "made").iterdir():
+        path.rename(path.with_name(path.name.replace("mixed", "").lower()))
+    words = ["evaluate", "tiny-vocals", f"--data=stems:{tmp_path / 'songs'}", "--valid-share=0.9"]
+    main([*words, "--jobs=1", "--device=cpu"])
+    warned = [one.getMessage() for one in caplog.records if "estimates of" in one.getMessage()]
+    assert warned == ["made: its stems are estimates of `separator separate`"]
 
 
 def test_an_empty_split_names_those_there_are(songs: list[Song]) -> None:

@@ -83,6 +83,12 @@ class Track:
         return tuple(name for name, _ in self.stems)
 
     @property
+    def estimated(self) -> bool:
+        """Whether a stem is a result of `separator separate`, and so not the true one."""
+        sources = [source for _, stem in self.stems for source in stem]
+        return any(audio.result_record(source.path) for source in sources)
+
+    @property
     def seconds(self) -> float:
         """Length in seconds."""
         return self.samples / self.rate
