@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -537,6 +538,17 @@ def test_an_arm_that_uses_anothers_model_waits_for_it(corpus: Path, tmp_path: Pa
     taught = [call for call in in_process if call[:2] == ["separator", "pretrain"]]
     assert len(trained) == 2 and len(taught) == 1  # `none` once, whoever asked first
     assert in_process.index(taught[0]) > in_process.index(trained[0])
+
+
+def test_runs_that_wait_for_others_come_last(corpus: Path, tmp_path: Path, in_process, caplog):
+    taught = ["pretrain/teacher.yaml", "teacher.models=[{none@all}]"]
+    arms = {"none": {}, "taught": {"pretrain": taught}}
+    more = ["seeds=[0,1]", f"arms={json.dumps(arms)}", "pretrain=[valid_crops=1]", "jobs=1"]
+    caplog.set_level("INFO", logger="separator")
+    assert cli.main(words(corpus, tmp_path / "run", *more)) == 0
+    done = [re.search(r"of 4: (.*?): acc", one.getMessage()) for one in caplog.records]
+    order = ["none, seed 0", "none, seed 1", "taught, seed 0", "taught, seed 1"]
+    assert [match[1] for match in done if match] == order
 
 
 def test_when_an_arm_is_as_good_as_the_baseline():

@@ -26,7 +26,7 @@ def run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
         {"arm", "seed", "error"} of each run that failed.
     """
     todo = [run for run in runs if run.scores() is None]
-    todo.sort(key=_shares_pretraining)
+    todo.sort(key=lambda run: (_waits(run), _shares_pretraining(run)))
     numbers = [n for n in STOP_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]
     log.info("%s: %d of %d runs to do", config.run, len(todo), len(runs))
     children, failures = Children(config.jobs), []
@@ -50,6 +50,12 @@ def run_all(config: CompareConfig, runs: list[Run]) -> list[dict]:
                 children.stop(signal.SIGKILL)
             raise
     return failures
+
+
+def _waits(run: Run) -> int:
+    """Return after how many others, one after another, a run can begin."""
+    needed = [other for others in run.needs.values() for other in others if not other.scores()]
+    return max((1 + _waits(other) for other in needed), default=0)
 
 
 def _shares_pretraining(run: Run) -> bool:
