@@ -60,8 +60,9 @@ class NameTemplate:
             if field not in FIELDS or form or conversion:
                 name = f"{{{field}{form and ':' + form}}}"
                 raise SeparatorError(f"name: {name} is not one of {', '.join(FIELDS)}")
-        if text.startswith("/") or ".." in text.split("/"):
-            raise SeparatorError("name: leads out of the output folder; choose that with -o")
+        if ".." in text.split("/"):
+            fix = "choose another folder with -o"
+            raise SeparatorError(f"name: '..' leads out of the output folder; {fix}")
         if not text.endswith(".{format}"):
             raise SeparatorError("name: does not end in .{format}, the suffix of the results")
         labels = [field for field in self.fields if field in TAG_FIELDS or field == "name"]

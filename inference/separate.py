@@ -147,12 +147,9 @@ class SeparateConfig(CheckedConfig):
         if self.report:
             check_report(self.report)
         if self.report and output.absolute().is_relative_to(Path(self.report).absolute()):
-            raise SeparatorError(f"report: {self.report} will be a folder; give another name")
-        for name in ("watch", "report"):
-            if self.dry_run and getattr(self, name):
-                raise SeparatorError(f"{name}: contradicts --dry-run; leave one of them out")
-        if self.watch and (gone := [path for path in self.inputs if not Path(path).exists()]):
-            raise SeparatorError(f"{gone[0]}: No such file or directory; check the name")
+            raise SeparatorError(f"report: {self.report} holds the results (-o); give another name")
+        if self.watch and self.dry_run:
+            raise SeparatorError("watch: contradicts --dry-run; leave one of them out")
         if self.keep and self.overwrite:
             raise SeparatorError("keep: contradicts --overwrite; leave one of them out")
 
@@ -200,7 +197,7 @@ def _separate(config: SeparateConfig) -> list[str]:
     paths = config.model or [find_model()]
     if not config.watch and (failures := unreadable(config.inputs)):  # before a model is loaded
         report = RunReport({"path": ", ".join(paths), "digest": ""}, failures=failures)
-        if config.report:
+        if config.report and not config.dry_run:
             report.write(config.report)
         if len(failures) > 1 and not config.dry_run:
             log.info("%s", report.sentence())
@@ -218,7 +215,7 @@ def _separate(config: SeparateConfig) -> list[str]:
     report = RunReport({"path": ", ".join(map(str, paths)), "digest": digest})
     jobs = config.jobs or (3 if device == "cpu" else 8)
     work = Work(separator, written, config.bitrate or None, config.batch, config.strict, jobs)
-    if config.report:
+    if config.report and not config.dry_run:
         check_folder(Path(config.report).absolute().parent, "--report")
     watch = Watch() if config.watch else None
     if watch:

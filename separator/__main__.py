@@ -6,7 +6,7 @@ INTERRUPTED = 130  # as `separator.cli` returns
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C ends it quietly from the first import on."""
+    """Run the command line; Ctrl-C ends it quietly, while modules are imported too."""
     try:
         from separator.cli import main as run
     except KeyboardInterrupt:

@@ -101,10 +101,13 @@ def check_report(path: str, name: str = "report") -> None:
         with file.open("rb") as opened:
             start = opened.read(4096)
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(start)
-        except UnicodeDecodeError as error:
-            reason = "exists and is no text file; give another name"
-            raise SeparatorError(f"{name}: {path} {reason}") from error
+            text = codecs.getincrementaldecoder("utf-8")().decode(start)
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise SeparatorError(
+                f"{name}: {path} is no report that can be replaced; give another name"
+            )
 
 
 @contextlib.contextmanager

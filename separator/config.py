@@ -108,7 +108,7 @@ def _parsed(
 
 
 def _at_home(word: re.Match) -> str:
-    """Write `~` as the home folder, as shells do but in quotes and after `--key=`."""
+    """Write `~` as the home folder; shells do not in quotes or after `--key=`."""
     return (word[1] or "") + os.path.expanduser("~")
 
 

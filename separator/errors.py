@@ -5,6 +5,7 @@ import errno
 import textwrap
 import unicodedata
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 MAX_FOREIGN_TEXT = 300  # characters of a message that is not ours
 ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats, surrogates, separators
@@ -92,7 +93,8 @@ def explain(error: BaseException) -> str:
         text = ": ".join([*(printable(_text(name)) for name in names), one_line(error)])
         return f"{text}; free some space on that disk" if error.errno in DISK_FULL else text
     if isinstance(error, ModuleNotFoundError) and error.name in TRAINING:
-        needed = " and ".join(dict.fromkeys(["torch", error.name]))
+        lacks_torch = error.name != "torch" and find_spec("torch") is None
+        needed = f"torch and {error.name}" if lacks_torch else error.name
         return f"needs {needed}; pip install 'separator[train]'"
     return f"unexpected {one_line(error)}; SEPARATOR_DEBUG=1 shows where it happened"
 

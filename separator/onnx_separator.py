@@ -80,7 +80,7 @@ def _session(path: Path) -> Any:
         raise SeparatorError(f"backend onnx: {error}; pip install onnxruntime") from error
     if path.suffix != ".onnx":
         raise SeparatorError(
-            f"{path}: is no .onnx file; `separator export MODEL -o x.onnx` makes one of a model"
+            f"{path}: is no .onnx file; `separator export MODEL -o x.onnx` makes one from a model"
         )
     try:
         options = onnxruntime.SessionOptions()

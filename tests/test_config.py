@@ -41,6 +41,8 @@ def test_a_tilde_is_the_home_folder_in_quotes_and_after_an_equals_sign(monkeypat
     words = [
         "~/a.mp3",
         "b~/~",
+        "~",
+        "~other/a",
         "--output=~/out",
         "-m",
         "~/m.onnx",
@@ -48,7 +50,7 @@ def test_a_tilde_is_the_home_folder_in_quotes_and_after_an_equals_sign(monkeypat
         "--name={name}~.{format}",
     ]
     config = parse(SeparateConfig, words, "separate", positional="inputs")
-    assert config.inputs == ["/home/me/a.mp3", "b~/~"]
+    assert config.inputs == ["/home/me/a.mp3", "b~/~", "/home/me", "~other/a"]
     assert (config.output, config.model) == ("/home/me/out", ["/home/me/m.onnx"])
     assert (config.report, config.name) == ("/home/me/r.json", "{name}~.{format}")
     assert pretrain("data.roots=[a]", "run=~/runs/1").run == "/home/me/runs/1"

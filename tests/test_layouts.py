@@ -395,7 +395,7 @@ def test_one_song_is_told_what_helps(tmp_path):
     from separator.data.tracks import training_tracks
 
     songs(tmp_path, "only")
-    with pytest.raises(SeparatorError, match="there is 1 song, but one has to train"):
+    with pytest.raises(SeparatorError, match="there is 1 song, but training needs one"):
         training_tracks(DataConfig([str(tmp_path)]))
     songs(tmp_path, "second")
     with pytest.raises(SeparatorError, match=r"set data\.valid_share between 0 and 1"):

@@ -261,7 +261,7 @@ def test_watching_waits_for_whole_files(
     thread.join()
     assert files("stems") == ["new (Instrumental).wav", "old (Instrumental).wav"]
     report = json.loads(Path("all.json").read_text())
-    assert [row["song"] for row in report["songs"]] == ["music/old.wav", "music/new.wav"]
+    assert [row["song"] for row in report["songs"]] == ["music/new.wav", "music/old.wav"]
     assert not report["failures"]
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("separator: ")]
     assert line.startswith("separator: stopped by Ctrl-C")

@@ -1,5 +1,6 @@
 """`separator serve`: its interface, as a page uses it."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
@@ -28,7 +29,7 @@ from fastapi.testclient import TestClient
 import separator
 from separator import audio, cli
 from separator.engine.model_file import export
-from separator.inference.serve import app, worker
+from separator.inference.serve import app, downloads, worker
 from separator.inference.serve.app import SERVE_FILES, make_app
 from separator.inference.serve.command import ServeConfig
 from separator.inference.serve.session import Song, State, safe_name
@@ -337,11 +338,39 @@ def test_the_disks_limit_counts_downloads_and_songs_that_are_being_sent(serve):
     third = made(client, **stored, stems=view["stems"][:1])[-1]["url"]  # takes the first's room
     statuses = [client.get(f"/{url}").status_code for url in (first, second, third)]
     assert statuses == [404, 200, 200]
-    session = next(iter(server.store._sessions.values()))
-    with server.store.receiving(session, size), pytest.raises(RefusedError, match="no room"):
-        server.store.make_room(session, round(1.9 * stems))
-    server.store.make_room(session, round(1.9 * stems))
+    store, session = server.store, next(iter(server.store._sessions.values()))
+    with store.receiving(session, size), pytest.raises(RefusedError, match="no room on the disk"):
+        store.make_room(session, round(1.9 * stems))
+    with pytest.raises(RefusedError):
+        store.make_room(session, 2 * stems)
+    assert len(session.downloads) == 2  # none is removed in vain
+    assert send(client, "song.wav").status_code == 201  # takes the room of its user's downloads
     assert not session.downloads
+    with pytest.raises(RefusedError), store.receiving(session, 0):  # might become --max-megabytes
+        pass
+    assert not store._uploads
+
+
+def test_a_download_in_the_making_counts_with_all_its_files():
+    with Store(ServeConfig(max_disk=1e-3)) as store:
+        session = store.session(store.open_session())
+        info = audio.AudioInfo(Path("a.wav"), "wav", "", 10_000, 100, 1)
+        folder = Path(tempfile.mkdtemp(dir=session.folder))
+        (folder / "a.wav").write_bytes(b"")
+        one = Song(folder, folder / "a.wav", info, stems=("instrumental", "vocals"))
+        one.spool = Spool(folder / "stems", one.stems, 1, 10_000)
+        one.spool.write(torch.zeros(2, 1, 10_000))
+        store.add(session, one)
+        request = downloads.Request((one,), one.stems, {}, "wav")
+        assert request.bytes == 3 * 40_000  # two files, and one of them in the zip as well
+        future = concurrent.futures.Future()
+        session.making[request.id] = request, future
+        assert session.download_bytes == request.bytes
+        session.downloads[request.id] = one.path, (one,)
+        assert session.download_bytes == 0  # the size of the file
+        future.set_result(one.path)
+        session.downloads.clear()
+        assert session.download_bytes == 0
 
 
 class Held:

@@ -38,7 +38,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> None:
         if expected.get(key) != value and not key.endswith(free):
             raise SeparatorError(
                 f"{key}: {config.pretrained} was made with {expected.get(key)}, this run says "
-                f"{value}; give the same files as in pretraining, such as tiny.yaml"
+                f"{value}; give the same files and settings as in pretraining, such as tiny.yaml"
             )
     initial, state = model.state_dict(), pretrained.state_dict()
     if config.grow:

@@ -41,11 +41,13 @@ class Request:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its files at most, as 32-bit floats."""
-        return sum(
-            song.spool.samples * song.spool.channels * 4 * len(list(_outputs(song, self)))
+        """Bytes of its files as 32-bit floats, and once more the largest, while it is zipped."""
+        waves = [
+            song.spool.samples * song.spool.channels * 4
             for song in self.songs
-        )
+            for _ in _outputs(song, self)
+        ]
+        return sum(waves) + max(waves, default=0) * (len(waves) > 1)
 
     @property
     def progress(self) -> float:

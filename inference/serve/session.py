@@ -115,12 +115,13 @@ class Session:
 
     @property
     def download_bytes(self) -> int:
-        """Bytes of its downloads, those that are being made included, uncompressed."""
+        """Bytes of its downloads on the disk, and the most that those in the making will have."""
         size = 0
         for path, _ in list(self.downloads.values()):
             with contextlib.suppress(OSError):  # another thread has removed it
                 size += path.stat().st_size
-        pending = [request for request, file in list(self.making.values()) if not file.done()]
+        pending = [made for id, (made, file) in list(self.making.items()) if not file.done()
+                   and id not in self.downloads]  # fmt: skip
         return size + sum(request.bytes for request in pending)
 
     def drop_download(self, id: str) -> None:

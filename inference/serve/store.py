@@ -121,7 +121,7 @@ class Store:
                     503, f"the queue is full ({self.config.max_queue} songs); try again later"
                 )
             expected = size or self.config.max_megabytes * MEGA
-            self._check_disk(expected)
+            self.make_room(session, expected)
             folder = Path(tempfile.mkdtemp(dir=session.folder))
             self._uploads[folder] = expected
         try:
@@ -174,24 +174,28 @@ class Store:
         """
         with self.changed:
             self._uploads.pop(song.folder, None)
-            self._check_disk(song.bytes)
+            self.make_room(session, song.bytes)
             session.songs[song.id] = song
             self.changed.notify_all()
 
-    def make_room(self, session: Session, size: int) -> None:
-        """Remove a session's earlier downloads, oldest first, until another has room.
+    def make_room(self, session: Session, size: float) -> None:
+        """Remove as many of a session's downloads, oldest first, as a new file needs.
 
         Args:
-            session: who wants it.
+            session: whose file it is.
             size: its bytes.
 
         Raises:
-            RefusedError: even without them the disk has no room.
+            RefusedError: the disk has no room even without them; then they stay.
         """
         with self.changed:
+            if not self._has_room(size - session.download_bytes):
+                limit = f"{self.config.max_disk:g} GB (separator serve --max-disk)"
+                raise RefusedError(
+                    507, f"no room on the disk, or in its {limit}; remove songs that are done"
+                )
             while session.downloads and not self._has_room(size):
                 session.drop_download(next(iter(session.downloads)))
-            self._check_disk(size)
 
     def remove(self, session: Session, song: Song) -> None:
         """Cancel a song and remove its files; a worker that is at it does the latter.
@@ -291,7 +295,3 @@ class Store:
         used += sum(self._uploads.values())
         free = shutil.disk_usage(self.folder).free
         return used + size <= self.config.max_disk * GIGA and 2 * size <= free
-
-    def _check_disk(self, size: float) -> None:
-        if not self._has_room(size):
-            raise RefusedError(507, "no room on the disk; remove songs that are done")

@@ -50,8 +50,8 @@ WITHOUT_EQUALS = """  # bash makes three words of --output=so, which are complet
 class CompletionConfig:
     """Print a script that completes commands, options, their values and files in a shell.
 
-    The script holds all of the words, so completing runs no program. Write it anew after an update,
-    or after installing what further commands need.
+    The script holds all of the words, so completing runs no program. Write it anew after an update.
+    Options of commands whose packages are not installed are left out.
 
     Attributes:
         shell: bash, zsh or fish.

@@ -96,10 +96,11 @@ def _run(argv: list[str]) -> int:
 
         if os.path.exists(name):
             raise UsageError(f"unknown command {name!r}; did you mean `separator separate {name}`?")
-        kind, names = "command", [*COMMANDS, "help"]
         if name.startswith("-"):
-            kind, names = "option", ["--help", "--version", *LOG_OPTIONS]
-        raise UsageError(f"unknown {kind} {name!r}{nearest(name, names, f'{kind}s')}")
+            similar = nearest(name, ["--help", "--version", *LOG_OPTIONS], "options there")
+            raise UsageError(f"unknown option {name!r} before a command{similar}")
+        similar = nearest(name, [*COMMANDS, "help"], "commands")
+        raise UsageError(f"unknown command {name!r}{similar}")
     try:
         return importlib.import_module(COMMANDS[name].module).main(rest)
     except ArgumentError as error:

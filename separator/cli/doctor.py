@@ -104,7 +104,7 @@ def versions() -> Iterator[Finding]:
             yield Finding(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             needed = name in PACKAGES
-            extra = "training, scores, serve and GPUs need it: pip install 'separator[train]'"
+            extra = "training, evaluation and GPUs need it: pip install 'separator[train]'"
             yield Finding(name, "not installed", f"pip install {name}" if needed else extra, needed)
 
 

@@ -159,7 +159,7 @@ def fold(stems: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
         names: of the set; ("mixture",) sums them all.
 
     Returns:
-        The set's stems in its order, without those that the others cannot give.
+        The set's stems in its order, without those that `stems` cannot make up.
     """
     if names == MIXTURE_ONLY:
         return {"mixture": torch.stack(list(stems.values())).sum(0)}

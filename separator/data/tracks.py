@@ -84,7 +84,7 @@ class Track:
 
     @property
     def estimated(self) -> bool:
-        """Whether a stem is a result of `separator separate`, and so not the true one."""
+        """Whether tags say that a stem is a result of `separator separate`, and so not true."""
         sources = [source for _, stem in self.stems for source in stem]
         return any(audio.result_record(source.path) for source in sources)
 
@@ -280,7 +280,7 @@ def training_tracks(config: DataConfig) -> tuple[list[Track], list[Track]]:
         if not songs:
             fix = "add songs, or set data.valid_share between 0 and 1"
             if len(tracks) == 1:
-                fix = "there is 1 song, but one has to train and another to validate: add songs"
+                fix = "there is 1 song, but training needs one and validation another: add songs"
             elif name == "train" or config.valid_share:
                 fix = "add songs"
             roots = ", ".join(config.roots)

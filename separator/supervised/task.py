@@ -117,4 +117,5 @@ def regrouped(waves: Tensor, names: Sequence[str], stems: StemSet) -> Tensor:
         (b s c t), in the order of the set.
     """
     named = dict(zip(names, waves.unbind(1), strict=True))
-    return torch.stack([*fold(named, stems.names).values()], dim=1)
+    folded = fold(named, stems.names)
+    return torch.stack([folded[name] for name in stems.names], dim=1)
