@@ -211,4 +211,5 @@ def _naming(number: int) -> Iterator[None]:
     try:
         yield
     except SeparatorError as error:
-        raise SeparatorError(f"separate: source[{number}]: {error}") from error
+        text = str(error).removeprefix("source: ")
+        raise SeparatorError(f"separate: source[{number}]: {text}") from error

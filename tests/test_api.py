@@ -337,7 +337,7 @@ def test_sources_of_every_kind(random_model: Separator, tmp_path: Path) -> None:
     results = separator.separate(iter(sources), model=random_model)
     assert iter(results) is results  # nothing is done before it is asked for
     assert all(torch.equal(stems["vocals"], expected) for stems in results)
-    with pytest.raises(SeparatorError, match=r"source\[1\]: source: is no audio file"):
+    with pytest.raises(SeparatorError, match=r"source\[1\]: is no audio file"):
         list(separator.separate(iter([path, b"no sound at all"]), model=random_model))
     closed = path.open("rb")
     closed.close()
