@@ -209,7 +209,7 @@ def test_models_that_cannot_separate(tmp_path, monkeypatch: pytest.MonkeyPatch) 
         ({"source": "S3://host/a.mp3"}, "download it first"),
         ({"source": "c:/a.mp3"}, "^c:/a.mp3: No such file"),
         ({"source": "."}, "^.: "),
-        ({"source": [torch.zeros(2, 9), 3]}, r"source\[1\]: source: int is no path"),
+        ({"source": [torch.zeros(2, 9), 3]}, r"source\[1\]: int is no path"),
         ({"source": ["absent.wav"]}, r"source\[0\]: absent.wav"),
         ({"source": "absent.wav", "rate": 44100}, "rate= is for samples"),
         ({"source": torch.zeros(2, 100)}, "give rate= "),
