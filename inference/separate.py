@@ -253,7 +253,7 @@ def _do(planned: "Plan", work: "Work", report: "RunReport", config: SeparateConf
     finally:
         if config.report and (songs or not config.watch):
             report.write(config.report)
-    if songs > 1 and (planned.jobs or not config.watch):
+    if songs > 1 and (planned.jobs or (planned.failures and not config.watch)):
         log.info("%s", report.sentence())
 
 

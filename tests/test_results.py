@@ -53,6 +53,16 @@ def test_another_albums_song_of_the_same_name(suffix: str) -> None:
     assert [name for name in after if after[name] != before[name]] == [names[1]]
 
 
+def test_a_folder_with_nothing_to_do_is_told_in_one_line(logged: pytest.LogCaptureFixture) -> None:
+    song("a/1.wav", 0.3), song("a/2.wav", 0.3)
+    assert run("a", "-o", "out") == 0
+    assert "2 songs: 2 separated" in logged.text
+    logged.clear()
+    assert run("a", "-o", "out") == 0
+    lines = [one.getMessage() for one in logged.records if one.levelname == "INFO"]
+    assert lines == ["2 songs: separated already, nothing to do (--overwrite separates again)"]
+
+
 def test_another_model_or_setting_does_songs_again_unless_kept(
     tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
