@@ -146,8 +146,9 @@ class SeparateConfig(CheckedConfig):
             NameTemplate(self.name)
         if self.report:
             check_report(self.report)
-        if self.report and output.absolute().is_relative_to(Path(self.report).absolute()):
-            raise SeparatorError(f"report: {self.report} holds the results (-o); give another name")
+            if output.absolute().is_relative_to(Path(self.report).absolute()):
+                reason = "would be the folder of the results (-o), or hold it"
+                raise SeparatorError(f"report: {self.report} {reason}; give another name")
         if self.watch and self.dry_run:
             raise SeparatorError("watch: contradicts --dry-run; leave one of them out")
         if self.keep and self.overwrite:

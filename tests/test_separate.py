@@ -245,7 +245,7 @@ def test_quiet_songs_keep_their_level() -> None:
         ("song.wav --mix vocals=off,instrumental=off", 2, "--mix: all stems are off; leave one"),
         ("song.wav --name a/../{title}.{format}", 2, "--name: '..' leads out of the output folder"),
         ("", 2, "separator: songs or folders of songs are not given; --help has examples"),
-        ("song.wav -o stems/all --report stems", 2, "report: stems holds the results (-o); give"),
+        ("song.wav -o stems/all --report stems", 2, "report: stems would be the folder of the"),
         ("song.wav --stems --name {title}.{format}", 2, "name: has no {stem}"),
         ("song.wav --batch 0", 2, "batch: 0"),
         ("song.wav --bitrate 9", 2, "bitrate: 9"),

@@ -366,6 +366,8 @@ def test_a_download_in_the_making_counts_with_all_its_files():
         future = concurrent.futures.Future()
         session.making[request.id] = request, future
         assert session.download_bytes == request.bytes
+        with pytest.raises(RefusedError):  # it cannot be removed to make room
+            store.make_room(session, 900_000)
         session.downloads[request.id] = one.path, (one,)
         assert session.download_bytes == 0  # the size of the file
         future.set_result(one.path)

@@ -114,15 +114,20 @@ class Session:
         return path if path and path.exists() else None
 
     @property
-    def download_bytes(self) -> int:
-        """Bytes of its downloads on the disk, and the most that those in the making will have."""
+    def stored_bytes(self) -> int:
+        """Bytes of its downloads on the disk."""
         size = 0
         for path, _ in list(self.downloads.values()):
             with contextlib.suppress(OSError):  # another thread has removed it
                 size += path.stat().st_size
+        return size
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of its downloads on the disk, and the most that those in the making will have."""
         pending = [made for id, (made, file) in list(self.making.items()) if not file.done()
                    and id not in self.downloads]  # fmt: skip
-        return size + sum(request.bytes for request in pending)
+        return self.stored_bytes + sum(request.bytes for request in pending)
 
     def drop_download(self, id: str) -> None:
         """Remove the file of a download.

@@ -189,13 +189,14 @@ class Store:
             RefusedError: the disk has no room even without them; then they stay.
         """
         with self.changed:
-            if not self._has_room(size - session.download_bytes):
+            if self._has_room(size - session.stored_bytes):
+                while session.downloads and not self._has_room(size):
+                    session.drop_download(next(iter(session.downloads)))
+            if not self._has_room(size):
                 limit = f"{self.config.max_disk:g} GB (separator serve --max-disk)"
                 raise RefusedError(
                     507, f"no room on the disk, or in its {limit}; remove songs that are done"
                 )
-            while session.downloads and not self._has_room(size):
-                session.drop_download(next(iter(session.downloads)))
 
     def remove(self, session: Session, song: Song) -> None:
         """Cancel a song and remove its files; a worker that is at it does the latter.
