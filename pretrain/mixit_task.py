@@ -24,6 +24,7 @@ from separator.engine.song_task import SongTask
 from separator.engine.task import Validation
 from separator.errors import SeparatorError
 from separator.models.frame_transformer import MASK_BIAS_SCALE
+from separator.models.layers import BinLinear
 from separator.pretrain.config import PretrainConfig
 from separator.pretrain.validate import fixed_batches
 from separator.stems import ACCOMPANIMENT, VOCALS
@@ -46,7 +47,7 @@ class MixitModel(nn.Module):
     def __init__(self, backbone: nn.Module, sources: int, bins: int) -> None:
         super().__init__()
         self.backbone, self.sources = backbone, sources
-        self.head = nn.Linear(backbone.pre_head_channels, 2 * sources)
+        self.head = BinLinear(backbone.pre_head_channels, 2 * sources)
         nn.init.trunc_normal_(self.head.weight, std=backbone.pre_head_channels**-0.5)
         nn.init.zeros_(self.head.bias)
         # from where the masks, squared as at stft.power=0.5, add up to one

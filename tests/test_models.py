@@ -313,7 +313,7 @@ def test_the_unet_is_wired_as_it_says(skips: str):
     x = random(2, 2, BINS, 7)
     with torch.no_grad():
         out = model.features(x)
-        shown = model.input_norm(model_input(x) * model.tilt[:, None])
+        shown = model.input_norm(model_input(x) * model.tilt)
         fine, deep = plain_unet(model, shown)
         mask = (model.head(fine) + 2.2).sigmoid().permute(0, 3, 2, 1)
     torch.testing.assert_close(out.pre_head, fine)

@@ -46,12 +46,15 @@ def wiener(
     lower = torch.linalg.cholesky(other.cpu())
     inverse = torch.linalg.inv(lower)
     ratio, turn = torch.linalg.eigh(inverse @ stem.cpu() @ inverse.mH)
-    to, back = (turn.mH @ inverse)[..., 0, :].to(cross), (lower @ turn)[..., 0].to(cross)
-    first, second = (part * r / (1 + part * (r - 1)) for r in ratio[:, None].to(part).unbind(-1))
+    # the constants of a bin beside each other in memory, as bins are: others take twice as long
+    to = (turn.mH @ inverse)[..., 0, :].mT.contiguous().to(cross).unbind(1)
+    back = (lower @ turn)[..., 0].mT.contiguous().to(cross)
+    ratios = ratio.mT.contiguous()[:, :, None].to(part).unbind(1)
+    first, second = (part * r / (1 + part * (r - 1)) for r in ratios)
     left, right = mixture.unbind(1)
-    along = torch.addcmul(to[:, None, :, 0] * left, to[:, None, :, 1], right).mul_(first - second)
+    along = (to[0][:, None] * left).addcmul_(to[1][:, None], right).mul_(first.sub_(second))
     result = second[:, None] * mixture
-    return result.addcmul_(back.mT[:, :, None], along[:, None]).mT
+    return result.addcmul_(back[:, :, None], along[:, None]).mT
 
 
 def wiener_stems(

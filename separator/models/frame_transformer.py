@@ -77,7 +77,8 @@ class FrameTransformer(Architecture):
         self.config = config
         # Music falls by about 6 dB an octave; on compressed magnitudes this evens out half of it.
         tilt = torch.arange(1, inner + 1, device="cpu").float() ** 0.25
-        self.register_buffer("tilt", tilt / tilt.mean(), persistent=False)
+        tilt = (tilt / tilt.mean())[:, None].repeat(1, audio_channels)  # broadcasting is slower
+        self.register_buffer("tilt", tilt, persistent=False)
         # the mask depends little on loudness
         self.input_norm = layers.RMSNorm(audio_channels, dims=2)
         self.encoders, self.encoder_tokens = nn.ModuleList(), nn.ModuleList()
@@ -95,7 +96,7 @@ class FrameTransformer(Architecture):
         self.bottleneck_features = (inner >> (depth - 1)) * skips[-1]
         self.pre_head_channels = width
         self.masks = StemSet(config.stems).masks
-        self.head = nn.Linear(width, self.masks * audio_channels)
+        self.head = layers.BinLinear(width, self.masks * audio_channels)
         # The time-invariant part of the mask is learned first. Without this bias the tokens carry
         # it, grow, and drown the time-varying part.
         self.mask_bias = nn.Parameter(torch.zeros(inner, self.masks * audio_channels))
@@ -185,7 +186,7 @@ class FrameTransformer(Architecture):
         if detected is not None and self.masks == 1:
             start = start + detected.sigmoid()[:, :, None, None] * (estimate - VISIBLE_LOGIT)
         inputs = [x] if estimate is None else [x, estimate.sigmoid()]
-        inputs = [self.input_norm(part * self.tilt[:, None]) for part in inputs]
+        inputs = [self.input_norm(part * self.tilt) for part in inputs]
         pre_head, bottleneck = self._pad_to_stride(torch.cat(inputs, dim=-1))
         mask = self.as_masks(self.head(pre_head).float() + start)
         return Outputs(mask, self._per_frame(bottleneck, x.shape[1]), pre_head, bottleneck)
