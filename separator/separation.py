@@ -137,14 +137,16 @@ class Separator(StreamingSeparator[Tensor]):
         mixtures = F.pad(mixtures.to(self.device), (0, -samples % self.stft.hop))
         target = stft(mixtures, filtered)
         spectrogram = target[..., ::finer]
-        magnitude, scale = normalise(spectrogram.abs(), self.stft)
+        real, imag = spectrogram.real, spectrogram.imag  # `abs` takes twice the time
+        magnitude, scale = normalise(torch.addcmul(real.square(), imag, imag).sqrt(), self.stft)
         masks = linear_masks(self.model(magnitude), self.stft)
         if not masks.sum().isfinite():  # of numbers up to 1
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
+        scaled = spectrogram * (1 / scale)  # complex numbers are slow to divide
         if masks.shape[1] == 1:
-            estimate = wiener(spectrogram / scale, masks[:, 0], target, finer)[:, None]
+            estimate = wiener(scaled, masks[:, 0], target, finer)[:, None]
         else:
-            estimate = wiener_stems(spectrogram / scale, masks, target, finer)
+            estimate = wiener_stems(scaled, masks, target, finer)
         return istft(estimate, filtered, samples).cpu()
 
     def _shrink(self, samples: int) -> None:

@@ -97,7 +97,7 @@ def wiener(
         masks: (b s 2 n f), which add up to 1.
         count: how many of the stems are wanted, the first ones.
         target: (b 2 m f) the spectrogram to filter, by default the first one.
-        finer: the first one's hop by the target's.
+        finer: the first one's hop by the target's: m is (n - 1) · finer + 1.
 
     Returns:
         (b count 2 m f).
@@ -109,7 +109,7 @@ def wiener(
     shares /= shares.sum(0)
     target = mixture if target is None else target
     if finer > 1:
-        shares = _interpolate(shares, finer, target.shape[2])
+        shares = _interpolate(shares, finer)
     left, right = np.moveaxis(target, 1, 0)
     first = second = both = np.zeros((), np.float32)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
@@ -125,15 +125,13 @@ def wiener(
     return np.stack(estimates, axis=1)
 
 
-def _interpolate(values: np.ndarray, finer: int, frames: int) -> np.ndarray:
-    """Interpolate (… n f) linearly to so many frames, `finer` of them to each one of before."""
-    last = values.shape[-2] - 1
-    places = np.arange(frames, dtype=np.float32) / np.float32(finer)
-    left = np.minimum(places.astype(int), last)
-    right = np.minimum(left + 1, last)
-    weight = np.minimum(places - left, 1).astype(np.float32)[:, None]
-    before = values[..., left, :]
-    return before + weight * (values[..., right, :] - before)
+def _interpolate(values: np.ndarray, finer: int) -> np.ndarray:
+    """Interpolate (… n f) linearly to (… m f), m = (n - 1) · finer + 1."""
+    steps = np.arange(finer, dtype=np.float32)[:, None] / np.float32(finer)
+    before, after = values[..., :-1, None, :], values[..., 1:, None, :]
+    between = before + steps * (after - before)
+    between = between.reshape(*values.shape[:-2], -1, values.shape[-1])
+    return np.concatenate([between, values[..., -1:, :]], axis=-2)
 
 
 def _covariance(

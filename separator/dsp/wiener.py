@@ -26,7 +26,8 @@ def wiener(
         spectrogram: (b 2 f n) complex mixture, scaled to about 1.
         mask: (b 2 f n) in [0, 1], the stem's part of the magnitudes.
         target: (b 2 f m) the spectrogram to filter, by default the first one.
-        finer: the first one's hop by the target's; between frames, powers are interpolated.
+        finer: the first one's hop by the target's, so that m is (n - 1) · finer + 1; between
+            frames, powers are interpolated.
 
     Returns:
         (b 2 f m), the stem.
@@ -37,7 +38,7 @@ def wiener(
     if target is not None:
         mixture = target.mT
     if finer > 1:
-        part = _interpolate(part, finer, mixture.shape[2])
+        part = _interpolate(part, finer)
     stem = _covariance(powers, cross, masks)
     other = _covariance(powers, cross, [1 - m for m in masks])
     # In the basis in which both are diagonal the filter is a mask for each of two directions:
@@ -66,7 +67,8 @@ def wiener_stems(
         spectrogram: (b 2 f n) complex mixture, scaled to about 1.
         masks: (b s 2 f n) in [0, 1], the stems' parts of the magnitudes, which add up to 1.
         target: (b 2 f m) the spectrogram to filter, by default the first one.
-        finer: the first one's hop by the target's; between frames, powers are interpolated.
+        finer: the first one's hop by the target's, so that m is (n - 1) · finer + 1; between
+            frames, powers are interpolated.
 
     Returns:
         (b s 2 f m), the stems, which add up to the target.
@@ -77,7 +79,7 @@ def wiener_stems(
     shares = shares / shares.sum(dim=1, keepdim=True)  # a loud frame rules no quiet neighbour
     mixture = spectrogram.mT if target is None else target.mT
     if finer > 1:
-        shares = _interpolate(shares, finer, mixture.shape[2])
+        shares = _interpolate(shares, finer)
     left, right = mixture.unbind(1)
     stems = []  # of each, the entries of v R: left, right, and left by right's conjugate
     for pair, share in zip(channels, shares.unbind(1), strict=True):
@@ -105,13 +107,11 @@ def _power(masks: Sequence[Tensor], powers: Sequence[Tensor]) -> Tensor:
     return torch.addcmul(masks[0] * powers[0], masks[1], powers[1])
 
 
-def _interpolate(values: Tensor, finer: int, frames: int) -> Tensor:
-    """Interpolate (… n f) linearly to so many frames, `finer` of them to each one of before."""
-    places = torch.arange(frames, device=values.device) / finer
-    left = places.long().clamp(max=values.shape[-2] - 1)
-    right = (left + 1).clamp(max=values.shape[-2] - 1)
-    weight = (places - left).clamp(max=1)[:, None]
-    return torch.lerp(values[..., left, :], values[..., right, :], weight)
+def _interpolate(values: Tensor, finer: int) -> Tensor:
+    """Interpolate (… n f) linearly to (… m f), m = (n - 1) · finer + 1."""
+    steps = torch.arange(finer, device=values.device)[:, None] / finer
+    between = torch.lerp(values[..., :-1, None, :], values[..., 1:, None, :], steps)
+    return torch.cat([between.flatten(-3, -2), values[..., -1:, :]], dim=-2)
 
 
 def _covariance(powers: Sequence[Tensor], cross: Tensor, masks: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, NamedTuple
 
-import torch.nn.functional as F
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -80,7 +80,8 @@ class Architecture(nn.Module):
         else:
             masks = logits.unflatten(-1, (self.masks, -1)).softmax(dim=-2).flatten(-2)
         # Bins innermost, the transform's memory layout: products with the spectrogram are faster.
-        masks = F.pad(rearrange(masks, "b n f c -> b c n f"), (0, 1, 0, 0), mode="replicate").mT
+        masks = rearrange(torch.cat([masks, masks[:, :, -1:]], dim=2), "b n f c -> b c n f")
+        masks = masks.contiguous().mT
         return masks if self.masks == 1 else masks.unflatten(1, (self.masks, -1))
 
     def initialise_linears(self, skip: tuple[str, ...] = ()) -> None:
