@@ -19,6 +19,7 @@ from separator.models.frame_transformer import FrameTransformer, block_sizes
 from separator.models.layers import (
     NORMS,
     Attention,
+    BinLinear,
     CrossFrameAttention,
     DepthwiseConv,
     FeedForward,
@@ -235,6 +236,21 @@ def test_frame_convolution_and_upsampling_are_loops_over_bins():
         half = slice(3 * (f % 2), 3 * (f % 2) + 3)
         expected = x[:, :, f // 2] @ up.linear.weight[half].T + up.linear.bias[half]
         torch.testing.assert_close(y[:, :, f], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 4), (2, 20, 8, 7), (1, 0, 5, 4)])
+def test_a_layer_over_a_bins_channels_is_the_matrix_product(shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    layer, x = BinLinear(shape[-1], 6), torch.randn(shape, requires_grad=True)
+    weight = torch.randn(*shape[:-1], 6)
+    y = layer(x)
+    (y * weight).sum().backward()
+    expected = x.detach() @ layer.weight.detach().T + layer.bias.detach()
+    torch.testing.assert_close(y.detach(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad, weight @ layer.weight.detach(), rtol=1e-5, atol=1e-5)
+    flat, outer = x.detach().flatten(0, 2), weight.flatten(0, 2)
+    torch.testing.assert_close(layer.weight.grad, outer.T @ flat, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.bias.grad, outer.sum(0), rtol=1e-4, atol=1e-4)
 
 
 def test_the_feed_forward_squares_its_relu():

@@ -46,7 +46,9 @@ class InverseSTFT(torch.autograd.Function):
 def _add_frames(frames: Tensor, hop: int) -> Tensor:
     """Overlap and add frames (b n t), which begin every `hop` samples: (b (n - 1) hop + t)."""
     count, size = frames.shape[1:]
-    steps = F.pad(frames, (0, -size % hop)).unflatten(-1, (-1, hop))
+    if size % hop:
+        frames = F.pad(frames, (0, -size % hop))
+    steps = frames.unflatten(-1, (-1, hop))
     wave = frames.new_zeros(len(frames), count - 1 + steps.shape[2], hop)
     for step in range(steps.shape[2]):
         wave[:, step : step + count] += steps[:, :, step]
