@@ -30,14 +30,14 @@ class EvaluateConfig(CheckedConfig):
         device: cpu, cuda, mps, or auto, which takes a GPU if there is one.
     """
 
-    data: str
+    data: str = field(metadata={"metavar": "FOLDER"})
     model: list[str] = field(default_factory=list)
     estimates: list[str] = field(default_factory=list)
     split: Literal["train", "valid", "test"] = "valid"
     valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
     jobs: Annotated[int, Within("[0, 1024]")] = 0
     full: bool = False
-    json: str | None = None
+    json: str | None = field(default=None, metadata={"metavar": "FILE"})
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ class ExportConfig:
     """
 
     model: list[str] = field(metadata={"nargs": 1})
-    output: str = ""
+    output: str = field(default="", metadata={"metavar": "FILE"})
     license: str = ""
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class PullConfig:
     """
 
     source: list[str] = field(metadata={"nargs": 1})
-    output: str = ""
+    output: str = field(default="", metadata={"metavar": "FILE"})
 
 
 def main(argv: list[str]) -> int:

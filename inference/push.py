@@ -35,7 +35,7 @@ class PushConfig:
 
     model: list[str] = field(metadata={"metavar": "MODEL OWNER/NAME"})
     license: str = ""
-    scores: str = ""
+    scores: str = field(default="", metadata={"metavar": "FILE"})
     onnx: bool = False
     private: bool = False
 

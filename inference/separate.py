@@ -92,20 +92,20 @@ class SeparateConfig(CheckedConfig):
 
     inputs: list[str]
     stems: list[str] = field(default_factory=list, metadata={"metavar": "[STEM ...]"})
-    output: str = "stems"
+    output: str = field(default="stems", metadata={"metavar": "FOLDER"})
     format: Literal["input", *RESULT_FORMATS] = "flac"  # type: ignore[valid-type]
     model: list[str] = field(default_factory=list)
-    two_stems: str = ""
-    mix: str = ""
+    two_stems: str = field(default="", metadata={"metavar": "STEM"})
+    mix: str = field(default="", metadata={"metavar": "STEM=DB"})
     video: bool = False
     dry_run: bool = False
     bits: Literal[0, 16, 24, 32] = 0
     bitrate: int = 0
     shifts: Annotated[int, Within("[1, 16]")] = 1
     average: Literal["mean", "median"] = "mean"
-    weights: str = ""
-    name: str = ""
-    report: str = ""
+    weights: str = field(default="", metadata={"metavar": "N,N"})
+    name: str = field(default="", metadata={"metavar": "PATTERN"})
+    report: str = field(default="", metadata={"metavar": "FILE"})
     watch: bool = False
     overwrite: bool = False
     keep: bool = False

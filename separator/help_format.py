@@ -9,6 +9,7 @@ import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 SHORT = {"-o": "--output", "-m": "--model"}  # of the commands that have such an option
+NUMBER_TYPES = "int", "float"
 SWITCH = ""  # metavar of an option that is given without a value; `--option=false` is read too
 
 
@@ -40,7 +41,7 @@ def formatter(has_keys: bool) -> type:
             if hint is None or (not has_keys and get_origin(hint) is Literal):
                 return None
             words = plain_type(hint)
-            return None if words in ("str", "bool") and not has_keys else words
+            return None if words in ("str", "bool", *NUMBER_TYPES) and not has_keys else words
 
         def _get_help_string(self, action: Any) -> str:
             text = super()._get_help_string(action)
@@ -113,11 +114,14 @@ def arrange(parser: Any, cls: type) -> None:
 
     Args:
         parser: of jsonargparse.
-        cls: the dataclass; its GROUPS, if any, has the title of a group by its first field.
+        cls: the dataclass; its GROUPS, if any, has the title of a group by its first field. The
+            metadata of a field may have the word that stands for its value as "metavar".
     """
     fields, titles = dataclasses.fields(cls), getattr(cls, "GROUPS", {})
     place = {field.name: number for number, field in enumerate(fields)}
+    metavars = {f.name: f.metadata["metavar"] for f in fields if "metavar" in f.metadata}
     flags = [field.name for field in fields if field.type in (bool, "bool")]
+    metavars |= dict.fromkeys(flags, SWITCH)
     parser._actions.sort(key=lambda action: place.get(action.dest, -1))
     del parser._action_groups[2:]  # the class's own, which repeats the description
     group = parser._action_groups[1]
@@ -125,8 +129,9 @@ def arrange(parser: Any, cls: type) -> None:
     for action in parser._actions:
         if action.dest in titles:
             group = parser.add_argument_group(titles[action.dest])
-        if action.dest in flags:
-            action.metavar = SWITCH
+        if plain_type(getattr(action, "_typehint", None)) in NUMBER_TYPES:
+            action.metavar = "N"
+        action.metavar = metavars.get(action.dest, action.metavar)
         if action.option_strings:
             group._group_actions.append(action)
 

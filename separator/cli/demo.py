@@ -1,6 +1,6 @@
 """`separator demo`: pretrain, fine-tune, separate and evaluate, on songs that it composes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from separator.config import parse
 
@@ -19,8 +19,8 @@ class DemoConfig:
         train_steps: steps of fine-tuning.
     """
 
-    data: str = ""
-    run: str = "runs/demo"
+    data: str = field(default="", metadata={"metavar": "FOLDER"})
+    run: str = field(default="runs/demo", metadata={"metavar": "FOLDER"})
     pretrain_steps: int = 100
     train_steps: int = 250
 

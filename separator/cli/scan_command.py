@@ -1,7 +1,7 @@
 """`separator scan FOLDER…`: index a music library, and report what training cannot use."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +35,10 @@ class ScanConfig:
     """
 
     roots: list[str]
-    report: str | None = None
+    report: str | None = field(default=None, metadata={"metavar": "FILE"})
     jobs: int | None = None
-    index: str | None = None
-    pairs: str | None = None
+    index: str | None = field(default=None, metadata={"metavar": "FILE"})
+    pairs: str | None = field(default=None, metadata={"metavar": "FOLDER"})
 
     def __post_init__(self) -> None:
         check_jobs(self.jobs)
