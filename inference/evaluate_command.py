@@ -16,10 +16,11 @@ class EvaluateConfig(CheckedConfig):
 
     Attributes:
         model: model files, or names that `separator models` lists; not needed with --estimates.
-        data: folder of MUSDB18, MUSDB18-HQ, or of one folder of stems for each song; PATH or
+        data: folder of MUSDB18, MUSDB18-HQ, or with one subfolder of stems for each song; PATH or
             KIND:PATH, as in training's data.roots.
         estimates: folder of the stems that another program (demucs, spleeter, open-unmix, …) wrote
-            for these songs: it, or a folder below it, holds one folder for each song; repeatable.
+            for these songs: it, or a folder below it, holds one folder for each song, or files
+            such as "SONG (Vocals).flac"; repeatable.
         split: songs that are scored.
         valid_share: share of the songs that training kept for validation. Give the same as
             data.valid_share, or songs that the model was trained on are scored. Data that has a

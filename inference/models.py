@@ -13,7 +13,7 @@ class ModelsConfig:
     """List the models that come with the package, or show the card of one.
 
     Attributes:
-        name: models whose cards are shown; without, all are listed.
+        name: show the cards of these models; without a name, list all models.
     """
 
     name: list[str] = field(default_factory=list)

@@ -36,9 +36,9 @@ class SeparateConfig(CheckedConfig):
         stems: stems to write, such as "--stems vocals drums"; "--stems" alone writes all. By
             default the instrumental, or all where the model has drums, bass and others.
         output: folder for the results, which keeps the subfolders of an input folder.
-        format: format of the results; "input" takes each song's own, so that lossy songs are
-            compressed a second time; "stem.mp4" is one file of the mixture and all stems, as DJ
-            programs read it.
+        format: format of the results; "input" takes each song's own (lossy songs are then
+            compressed twice); "stem.mp4" is one file of the mixture and all stems, as DJ programs
+            read it.
         model: model file, a name that `separator models` lists, hf:OWNER/NAME or https://…; by
             default $SEPARATOR_MODEL, or the first model of that list. The estimates of several
             (-m A -m B) are averaged.
@@ -48,27 +48,28 @@ class SeparateConfig(CheckedConfig):
             vocals=-12,drums=3". Stems are written beside it where --stems or --two-stems asks for
             them.
         video: give the results of videos their picture, subtitles and chapters, as they are, in a
-            file of the video's format; sounds after the first are left out.
+            file of the video's format; audio tracks after the first are left out.
         dry_run: list what would be written, and write nothing.
         bits: bits per sample of wav, flac and aiff: 16, 24 or 32 (float). 0 keeps the song's; for
             lossy songs it takes 24 in flac and aiff, and 32 in wav.
         bitrate: kilobits per second of lossy formats (0 takes the format's high-quality default).
         shifts: separate each song so many times, shifted by a fraction of a hop, and take the mean:
-            2 raises the SDR of the bundled model by 0.02 dB and takes twice the time.
+            2 raised the SDR of earlier files of the bundled model by 0.01 to 0.04 dB and takes
+            twice the time.
         average: mean or median of several models' estimates.
         weights: of the models in the mean, such as "2,1"; by default all weigh alike.
         name: names of the results, such as "{artist}/{album}/{title} ({stem}).{format}". Fields are
             those of the song's tags (artist, albumartist, album, title, track, disc, year, genre,
             composer), name (of its file), folder (below the input's), stem and format. They are
             made safe for every file system; songs of one name get numbers. By default
-            "{folder}/{name} ({stem}).{format}", as they are.
-        report: file for a report of all songs, those separated already too, with speed, gains and
-            failures: JSON where it ends in .json, else a table.
+            "{folder}/{name} ({stem}).{format}", without changes.
+        report: file for a report of all songs, including those already separated, with speed, gains
+            and failures: JSON where it ends in .json, else a table.
         watch: stay, and separate songs that appear in the folders, until Ctrl-C.
-        overwrite: do songs again whose results exist, and replace files of the same name of which
-            it is not known where they came from. Results of other songs always stay.
-        keep: keep results that exist although another model, version or setting made them, or
-            although it is not known where they came from.
+        overwrite: separate again songs that have results, and replace files of unknown origin.
+            Results of other songs always stay.
+        keep: keep existing results, even if another model, version or setting, or an unknown
+            program, made them.
         strict: refuse songs that are damaged somewhere instead of separating the rest of them.
         jobs: songs that are worked on at the same time: the model separates one of them with all
             cores or the GPU, while others are read, encoded and written. The model's memory does

@@ -28,11 +28,11 @@ from separator.supervised.config import SupervisedConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(all_settings(), SupervisedConfig):
-    """Pretrain on mixed songs: mask groups of frames and restore them with a sigmoid mask.
+    """Pretrain on songs without stems, by default by restoring masked frames with a sigmoid mask.
 
     Other objectives separate, as training on stems does: `remix` removes isolated voices that were
-    mixed with songs, `teacher` learns from the stems that trained models estimate, `mixit` takes
-    sums of two songs apart.
+    mixed with songs, `teacher` learns from the stems that trained models estimate, `mixit` splits
+    sums of two songs.
 
     Weights and `crop_frames` are numbers, or [[step, value], …]: weights follow straight lines
     from one to the next, the crop's length jumps.

@@ -38,7 +38,7 @@ class MaskConfig(_all_options()):  # type: ignore[misc]
     """The choice of patches, and their corruption.
 
     Attributes:
-        strategy: rule that chooses patches; a wrong name lists all.
+        strategy: rule that chooses patches; any other word, such as `list`, prints all names.
         group: frames in a patch, after the warm-up; with 0, `group_seconds` gives the length.
         group_seconds: length of a patch in seconds where `group` is 0, so that a preset fits any
             hop.

@@ -18,7 +18,8 @@ class Outputs(NamedTuple):
     Attributes:
         mask: (b c f n) in [0, 1], or (b s c f n) of several stems.
         bottleneck: (b n d) features of each frame at the lowest resolution.
-        pre_head: (b n f-1 c') features at full resolution, the input of the last layer.
+        pre_head: (b n f-1 c') features at full resolution: the input of the last layer, or the
+            logits where that input has another resolution.
         balance_point: the tensor from which both `bottleneck` and the mask are computed, at which
             the gradients of objectives are compared.
     """

@@ -10,7 +10,7 @@ from separator.ranges import CheckedConfig, Within
 
 @dataclass(frozen=True)
 class MixitConfig(CheckedConfig):
-    """Two songs are mixed and split into several parts, which must add up to either song again.
+    """The sum of two songs is split into parts; those of each song must add up to it again.
 
     Attributes:
         sources: number of masks into which a sum of two songs is split.
@@ -29,7 +29,7 @@ class MixitConfig(CheckedConfig):
 
 @register
 class Mixit(PrimaryObjective[MixitConfig]):
-    """Two songs are mixed and split into parts, which must add up to either song again."""
+    """The sum of two songs is split into parts; those of each song must add up to it again."""
 
     key = "mixit"
     task_class = "separator.pretrain.mixit_task:MixitTask"

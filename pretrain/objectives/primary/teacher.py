@@ -10,13 +10,14 @@ from separator.ranges import CheckedConfig, Within
 
 @dataclass(frozen=True)
 class TeacherConfig(CheckedConfig):
-    """Trained models separate songs; the network learns from their stems, shuffled anew.
+    """The network learns from the stems that trained models estimate, in new mixtures.
 
     Attributes:
         models: model files that separate; the network learns from the mean of their estimates.
             Without any, data.roots are folders of stems that another program estimated.
         agreement_db: with two models or more, crops are left out where the SDR of one model's
-            vocals (of all stems but the rest) against the mean is below this, in decibels.
+            vocals (of all stems but the accompaniment or `other`) against the mean is below this,
+            in decibels.
         sounding_db: crops are left out where one stem is louder than all others by more than this,
             in decibels (0 keeps all).
         contrast_db: crops are left out that have no tenth of a second in which one stem is louder

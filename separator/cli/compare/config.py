@@ -39,9 +39,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class CompareConfig(CheckedConfig):
-    """Pretrain, fine-tune and score several recipes on the same budget with several seeds.
+    """Pretrain, fine-tune and score several arms with several seeds, within the same limits.
 
-    A budget is a number of steps, a time limit, or both; a run ends at the first of them. The
+    A limit of a stage is a number of steps, a time, or both; a run ends at the first of them. The
     learning rate depends on the number of steps, so choose one that about fits the time limit.
 
     Attributes:
