@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import separator
 from separator import Ensemble, audio, devices, streaming
+from separator.dsp.config import STFTConfig
 from separator.engine.model_file import export
 from separator.errors import SeparatorError
 from separator.models.build import describe
@@ -31,6 +32,14 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.full_like(x, self.value)
+
+
+class Recorder(nn.Module):
+    """Keeps what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given = x
+        return torch.ones_like(x)
 
 
 @pytest.fixture
@@ -51,6 +60,19 @@ def music(channels: int, seconds: float, rate: int) -> Tensor:
     tones = [torch.sin(6.2832 * f * time) * 0.2 for f in (220.0, 331.0, 1100.0)]
     noise = torch.randn(channels, len(time), generator=generator) * 0.05
     return noise + sum(tones)
+
+
+@pytest.mark.parametrize("hop", [STFT.n_fft // 2, STFT.n_fft // 4])
+def test_the_model_is_given_compressed_magnitudes(hop: int) -> None:
+    config, mixture, model = STFTConfig(STFT.n_fft, hop), music(2, 0.5, 44100), Recorder()
+    Separator(model, config, 44100, "cpu")(mixture[None])
+    padded = np.pad(mixture.numpy(), ((0, 0), (config.n_fft // 2, config.n_fft)))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)
+    frames = -(-mixture.shape[1] // hop) + 1
+    cuts = [padded[:, hop * n : hop * n + config.n_fft] * window for n in range(frames)]
+    magnitude = np.abs(np.fft.rfft(cuts)).transpose(1, 2, 0)  # (c f n)
+    expected = np.sqrt(magnitude / magnitude.max())
+    np.testing.assert_allclose(model.given[0].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000, 192000])

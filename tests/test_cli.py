@@ -126,6 +126,9 @@ def test_help_of_separate_begins_with_what_a_musician_needs(capsys: pytest.Captu
         whole --name --report --watch --overwrite --keep --strict --jobs
         speed --chunk --overlap --batch --backend --device"""
     assert [option or group for option, group in shown] == expected.split()
+    for words in ("--mix STEM=DB ", "--name PATTERN ", "--jobs N ", "--chunk N "):
+        assert words in text
+    assert "(type: " not in text
 
 
 def examples_of(name: str) -> list[str]:
