@@ -33,7 +33,7 @@ class EvaluateConfig(CheckedConfig):
 
     data: str = field(metadata={"metavar": "FOLDER"})
     model: list[str] = field(default_factory=list)
-    estimates: list[str] = field(default_factory=list)
+    estimates: list[str] = field(default_factory=list, metadata={"metavar": "FOLDER"})
     split: Literal["train", "valid", "test"] = "valid"
     valid_share: Annotated[float, Within("[0, 1)")] = DataConfig.valid_share
     jobs: Annotated[int, Within("[0, 1024]")] = 0

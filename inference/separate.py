@@ -95,7 +95,7 @@ class SeparateConfig(CheckedConfig):
     stems: list[str] = field(default_factory=list, metadata={"metavar": "[STEM ...]"})
     output: str = field(default="stems", metadata={"metavar": "FOLDER"})
     format: Literal["input", *RESULT_FORMATS] = "flac"  # type: ignore[valid-type]
-    model: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list, metadata={"metavar": "MODEL"})
     two_stems: str = field(default="", metadata={"metavar": "STEM"})
     mix: str = field(default="", metadata={"metavar": "STEM=DB"})
     video: bool = False

@@ -153,7 +153,7 @@ COMMANDS = {  # in the order of `separator --help`
     "compare": Command(
         "separator.cli.compare.comparison",
         TRAIN,
-        "pretrain, fine-tune and score several recipes side by side",
+        "pretrain, fine-tune and score several arms side by side",
         """
         separator compare compare/masks.yaml 'library=[~/Music]' 'stems=[~/MUSDB18]'
             compare masking strategies; after a stop, the same command continues

@@ -14,7 +14,7 @@ from separator.arguments import as_array, check_floats, check_kind, is_samples, 
 from separator.devices import find_device
 from separator.dsp.config import STFTConfig
 from separator.dsp.overlap_add import overlap_add
-from separator.dsp.stft import istft, linear_masks, normalise, stft
+from separator.dsp.stft import istft, linear_masks, magnitude, normalise, stft
 from separator.dsp.wiener import wiener, wiener_stems
 from separator.errors import SeparatorError, one_line
 from separator.stems import TWO_STEMS, StemSet
@@ -137,10 +137,9 @@ class Separator(StreamingSeparator[Tensor]):
         mixtures = F.pad(mixtures.to(self.device), (0, -samples % self.stft.hop))
         target = stft(mixtures, filtered)
         spectrogram = target[..., ::finer]
-        real, imag = spectrogram.real, spectrogram.imag  # `abs` takes twice the time
-        magnitude, scale = normalise(torch.addcmul(real.square(), imag, imag).sqrt(), self.stft)
-        masks = linear_masks(self.model(magnitude), self.stft)
-        if not masks.sum().isfinite():  # of numbers up to 1
+        compressed, scale = normalise(magnitude(spectrogram), self.stft)
+        masks = linear_masks(self.model(compressed), self.stft)
+        if not masks.sum(dtype=torch.float32).isfinite():  # of numbers up to 1
             raise SeparatorError("the model's estimate holds NaN or infinite values; retrain it")
         scaled = spectrogram * (1 / scale)  # complex numbers are slow to divide
         if masks.shape[1] == 1:

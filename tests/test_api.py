@@ -75,6 +75,16 @@ def test_the_model_is_given_compressed_magnitudes(hop: int) -> None:
     np.testing.assert_allclose(model.given[0].numpy(), expected, atol=1e-4)
 
 
+def test_masks_of_half_precision_are_finite() -> None:
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full_like(x, 0.9).half()
+
+    mixture = music(2, 2.0, 44100)
+    stems = Separator(Half(), STFT, 44100, "cpu").separate_wave(mixture, 44100)
+    torch.testing.assert_close(stems["instrumental"], mixture * 0.81, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000, 192000])
 def test_any_rate(short_chunks: None, rate: int) -> None:
     """A mask of 1/4 (1/16 on linear magnitudes) gives 15/16 of the band that the model hears."""

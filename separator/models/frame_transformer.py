@@ -3,8 +3,8 @@
 Every level below the first halves the bins; the number of frames stays, unless `time_stride` is
 above 1. Nx1 convolutions work within a frame. Transformer blocks work across frames: a linear layer
 maps a frame's channels to one, its bins are the features of a token, and the block's output is
-added as one more channel. At full resolution, cross-frame attention adds, as extra input channels,
-a weighted average of each bin over the other frames.
+appended as one more channel. At full resolution, cross-frame attention adds, as extra input
+channels, a weighted average of each bin over the other frames.
 """
 
 import torch
@@ -188,7 +188,7 @@ class FrameTransformer(Architecture):
         inputs = [x] if estimate is None else [x, estimate.sigmoid()]
         inputs = [self.input_norm(part * self.tilt) for part in inputs]
         channels = [channel for part in inputs for channel in part.unbind(-1)]
-        # in half of the time of `cat`, which copies two numbers at once
+        # `cat` would copy runs of two numbers and take twice as long
         pre_head, bottleneck = self._pad_to_stride(torch.stack(channels, dim=-1))
         mask = self.as_masks(self.head(pre_head).float() + start)
         return Outputs(mask, self._per_frame(bottleneck, x.shape[1]), pre_head, bottleneck)

@@ -117,7 +117,7 @@ class PatchTransformer(Architecture):
         pre_head = rearrange(logits, "b c f n -> b n f c")
         bottleneck = rearrange(tokens, "b (k m) d -> b m k d", k=grid[0]).mean(2)
         bottleneck = bottleneck.repeat_interleave(size, dim=1)[:, :frames]
-        return Outputs(self.as_masks(pre_head).contiguous(), bottleneck, pre_head, tokens)
+        return Outputs(self.as_masks(pre_head), bottleneck, pre_head, tokens)
 
     def _tokens(self, values: Tensor, masked: Tensor, grid: tuple[int, int]) -> Tensor:
         """Encode the visible of the patches (b l v), decode all of them: (b l d)."""

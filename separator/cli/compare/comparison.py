@@ -1,10 +1,10 @@
 """`separator compare SPEC.yaml [key=value …]`: does pretraining help separation, and which does?
 
-Every arm of the comparison is trained with every seed on the same budget: pretraining (or none),
-a short fine-tuning on stems, and the SDR of the validation songs. Finished work is never repeated
-and interrupted work is resumed, so the same command is given until all runs are done. The report
-(`separator.cli.compare.comparison_report` describes it) is written after each run: `report.md` and
-`report.json` in the run folder, and at the end `report.png`.
+Every arm of the comparison is trained with every seed within the same limits: pretraining (or
+none), a short fine-tuning on stems, and the SDR of the validation songs. Finished work is never
+repeated and interrupted work is resumed, so the same command is given until all runs are done. The
+report (`separator.cli.compare.comparison_report` describes it) is written after each run:
+`report.md` and `report.json` in the run folder, and at the end `report.png`.
 
     RUN/ARM/seedN/pretrain/   a run folder of `separator pretrain`; arms with the same pretraining
                               share one, in the folder of the arm that began it

@@ -17,7 +17,7 @@ report.json is
         "sdr": {stem: {"mean", "sd", "median", "by_seed", "by_song"}}, null without a run
         "difference": {"mean", "low", "high", "seeds", "by_song"} of the first stem, null for the
             baseline and where it and the arm share no seed
-        "best": each run's best validation of the first stem, on the way or at the end
+        "best": the best validation score of each run during training, of the first stem
         "curve": [[step, mean over the runs of the validation's mean SDR of the first stem]],
         "reached": {"steps", "seconds"} until the curve is first at the end of the baseline's}}
     failures     [{"arm", "seed", "error"}]
@@ -121,7 +121,7 @@ def markdown(report: dict[str, Any]) -> str:
     total, done = len(config["arms"]) * len(config["seeds"]), 0
     main, *others = report["stems"]
     lines = [
-        f"| arm | seeds | {main} | its median | best on the way | against {baseline} "
+        f"| arm | seeds | {main} | its median | best validation | against {baseline} "
         f"| {' | '.join(others)} | pretraining: steps, s | improvement | fine-tuning: steps, s "
         f"| as good as {baseline} after: steps, s |",
         f"|{(10 + len(others)) * '---|'}",

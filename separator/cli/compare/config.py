@@ -1,4 +1,4 @@
-"""Configuration of a comparison: its arms, their budget, their data."""
+"""Configuration of a comparison: its arms, their limits, their data."""
 
 import json
 import re
