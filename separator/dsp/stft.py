@@ -34,6 +34,9 @@ def magnitude(spectrogram: Tensor) -> Tensor:
 
     Args:
         spectrogram: complex, of any shape.
+
+    Returns:
+        Floats of that shape.
     """
     # `abs` takes twice as long on a CPU, since it allows larger values; its slope at 0 is finite
     real, imag = spectrogram.real, spectrogram.imag
