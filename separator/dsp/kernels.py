@@ -35,7 +35,7 @@ class InverseSTFT(torch.autograd.Function):
         ends = half, total - half - gradient.shape[-1]
         window = torch.hann_window(config.n_fft, device=gradient.device)
         weights = _weights(window, context.frames, config.hop)
-        gradient = gradient / weights[half : total - ends[1]]
+        gradient = gradient / weights[half : half + gradient.shape[-1]]
         result = torch.stft(
             F.pad(gradient, ends), config.n_fft, config.hop, window=window, center=False,
             return_complex=True,

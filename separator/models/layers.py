@@ -90,8 +90,8 @@ class BinLinear(nn.Linear):
     """A linear layer over the channels of each bin: (b n f c) to (b n f c')."""
 
     # For the few channels of full resolution a CPU's 1x1 convolution takes a seventh to a half of
-    # the time of a matrix product, forward and backward; with 16 channels or more both are equal.
-    # Each frame counts as an image: in one thread PyTorch uses oneDNN for 16 images or more.
+    # the time of a matrix product, forward and backward; with 16 channels or more they are about
+    # equal. Each frame counts as an image: in one thread PyTorch uses oneDNN for 16 images or more.
     def forward(self, x: Tensor) -> Tensor:
         """Return (b n f c') from x (b n f c)."""
         if x.device.type != "cpu" or torch.compiler.is_exporting():
